@@ -1,0 +1,118 @@
+"""Everything that can go wrong for a user, as one tree; each branch is one exit code.
+
+In: a message (what, then the thing in backticks) and a hint (a command or flag that works). Out: exceptions that
+survive pickling, since they cross processes: the fields are `args`, the text is made in `__str__`.
+Not here: printing and the mapping to the process's exit status (cli.py).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EmbedcliError(Exception):
+    """An error with an exit code and a hint; the base of the tree, itself never raised."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+
+    @property
+    def hint(self) -> str:
+        """A command or flag to type next; empty where there is none."""
+        return str(self.args[1])
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class UsageError(EmbedcliError):
+    """Flags or settings that cannot be meant."""
+
+    exit_code = 2
+
+
+class NoIndex(EmbedcliError):
+    """The folder is not an index, or there is none where one is needed."""
+
+    exit_code = 10
+
+
+class Locked(EmbedcliError):
+    """Another run holds the index."""
+
+    exit_code = 11
+
+
+class Mismatch(EmbedcliError):
+    """Settings that contradict those the index was built with."""
+
+    exit_code = 12
+
+
+class EngineError(EmbedcliError):
+    """The engine or its model cannot start, or cannot go on."""
+
+    exit_code = 13
+
+
+class EngineDied(EngineError):
+    """The engine is gone or answers no more; a new one may be started."""
+
+
+class EngineOutOfMemory(EngineDied):
+    """The engine ran out of device memory; a new one may be started with smaller batches."""
+
+
+class ModelUnavailable(EngineError):
+    """The model cannot be had, is incomplete, or is not one that embeds."""
+
+
+class StorageError(EmbedcliError):
+    """The disk is full, read-only, forbidden or lacks what an index needs."""
+
+    exit_code = 14
+
+
+class InputError(EmbedcliError):
+    """No sources, none readable, a root that does not exist, or too many gone."""
+
+    exit_code = 15
+
+
+class Stopped(EmbedcliError):
+    """The user asked to stop; all that was finished is checkpointed."""
+
+    def __init__(self, signal_number: int) -> None:
+        Exception.__init__(self, signal_number)
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]
+        """128 + the signal's number: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + int(self.args[0])
+
+    @property
+    def hint(self) -> str:
+        return "run the same command again: it goes on where it stopped"
+
+    def __str__(self) -> str:
+        return "stopped; what was finished is saved"
+
+
+class UnreadableSource(Exception):
+    """One source cannot become a document. `reason` is one of records.REASONS; `detail` is for the log."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+
+    @property
+    def reason(self) -> str:
+        return str(self.args[0])
+
+    @property
+    def detail(self) -> str:
+        return str(self.args[1])
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
