@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Status = Literal["indexed", "partial", "stale", "failed", "skipped"]
 
@@ -99,7 +102,7 @@ class Chunk:
     char_start: int
     char_end: int
     core_start: int
-    token_ids: Sequence[int]
+    token_ids: NDArray[np.uint32]
 
 
 def digest(*fields: str | bytes | int) -> str:

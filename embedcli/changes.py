@@ -1,0 +1,76 @@
+"""Two versions of some documents -> what was added, changed and removed, chunk by chunk.
+
+In: documents tables (where rows lie) of the generation before and of the one to come. Out: the table that becomes
+`changes/<generation>.parquet`, and which documents came out the same to the last column and so keep their rows.
+Not here: writing it (generations.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedcli import merging, shards
+from embedcli.shards import Shard
+
+SCHEMA = pa.schema([("chunk_id", pa.string()), ("op", pa.string())])
+_NOT_COMPARED = {"text", "chunk_id"}  # chunk_digest stands for the text
+_COMPARED = [name for name in shards.READ_SCHEMA.names if name not in _NOT_COMPARED]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """`table`: chunk_id, op (added, changed, removed). `unchanged_doc_ids`: replaced by rows equal to the old."""
+
+    table: pa.Table
+    unchanged_doc_ids: frozenset[str]
+
+
+def compare(before: pa.Table, after: pa.Table, known: Mapping[str, Shard], *, vectors_changed: bool) -> Changes:
+    """`before`, `after`: documents rows of what left or was replaced, and of what is new.
+
+    With `vectors_changed` (a rebuild) every chunk that stays is `changed`.
+    """
+    columns = ["chunk_id", "doc_id"] if vectors_changed else ["chunk_id", *_COMPARED]
+    old, new = (_located(table, known, columns) for table in (before, after))
+    added = pc.invert(pc.is_in(new.column("chunk_id"), value_set=old.column("chunk_id").combine_chunks()))
+    removed = pc.invert(pc.is_in(old.column("chunk_id"), value_set=new.column("chunk_id").combine_chunks()))
+    stays_old = old.filter(pc.invert(removed)).sort_by("chunk_id")
+    stays_new = new.filter(pc.invert(added)).sort_by("chunk_id")
+    changed = _different(stays_old, stays_new, [] if vectors_changed else _COMPARED, default=vectors_changed)
+    parts = {"added": new.filter(added), "changed": stays_new.filter(changed), "removed": old.filter(removed)}
+    touched = {doc for part in parts.values() for doc in part.column("doc_id").unique().to_pylist()}
+    unchanged = frozenset(stays_new.column("doc_id").unique().to_pylist()) - touched
+    ops = [
+        pa.table([part.column("chunk_id"), pa.array([op] * part.num_rows, pa.string())], schema=SCHEMA)
+        for op, part in parts.items()
+    ]
+    return Changes(pa.concat_tables(ops).combine_chunks(), unchanged)
+
+
+def _located(table: pa.Table, known: Mapping[str, Shard], columns: Sequence[str]) -> pa.Table:
+    schema = pa.schema([shards.READ_SCHEMA.field(name) for name in columns])
+    parts = [
+        part
+        for piece in merging.live_pieces(table, known)
+        for part in shards.read_rows(piece.shard.path, piece.ranges, columns)
+    ]
+    return pa.concat_tables([schema.empty_table(), *(part.select(columns).cast(schema) for part in parts)])
+
+
+def _different(old: pa.Table, new: pa.Table, columns: Sequence[str], *, default: bool) -> pa.Array:
+    """For rows of equal chunk_id, in the same order: whether any of `columns` differs (null equals null)."""
+    different = np.full(new.num_rows, default, np.bool_)
+    for name in columns:
+        left, right = old.column(name), new.column(name)
+        same = pc.if_else(
+            pc.or_(pc.is_null(left), pc.is_null(right)),
+            pc.and_(pc.is_null(left), pc.is_null(right)),
+            pc.fill_null(pc.equal(left, right), False),
+        )
+        different |= ~np.asarray(same, np.bool_)
+    return pa.array(different)

@@ -1,0 +1,279 @@
+"""Flags -> settings -> one call -> text on stderr, data on stdout, an exit code.
+
+In: argv. Out: the process's status, from the table in the README. Heavy imports wait until a command needs them.
+Not here: any work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from embedcli import __version__
+from embedcli.errors import EmbedcliError, EngineError, StorageError
+
+if TYPE_CHECKING:
+    from embedcli.config import Asked, IndexSettings
+    from embedcli.models import Model
+    from embedcli.report import Summary
+
+MIB = 1 << 20
+_DEBUG = "--debug"
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
+    help="A folder of PDFs and text in, a Parquet index of unit vectors out, and tomorrow only what changed.",
+)  # fmt: skip
+
+
+@app.callback()
+def _common() -> None:
+    """Options of all commands live on the commands."""
+
+
+Sources = Annotated[
+    list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Files and folders; without one, those remembered.")
+]
+IndexFolder = Annotated[
+    str | None, typer.Option("--index", help="The index; else EMBEDCLI_INDEX, else ./embedcli-index.", metavar="INDEX")
+]
+ModelName = Annotated[
+    str | None, typer.Option(help="A folder, a hub id such as Qwen/Qwen3-Embedding-0.6B, or `minilm`.")
+]
+Dim = Annotated[int | None, typer.Option(help="Dimensions of a vector (Matryoshka).")]
+MaxTokens = Annotated[int | None, typer.Option(help="Most tokens of a chunk, special tokens included.")]
+Overlap = Annotated[int | None, typer.Option(help="Most tokens that a chunk shares with the one before it.")]
+NoText = Annotated[bool | None, typer.Option("--no-text/--text", help="Leave the text out of the index.")]
+Include = Annotated[list[str] | None, typer.Option(help="Only files like this; may be repeated.", metavar="GLOB")]
+Exclude = Annotated[
+    list[str] | None, typer.Option(help="No files or folders like this; may be repeated.", metavar="GLOB")
+]
+Gitignore = Annotated[bool | None, typer.Option("--gitignore/--no-gitignore", help="Honour .gitignore files too.")]
+MaxFileSize = Annotated[int | None, typer.Option(help="Largest text file, in MiB; 256 by default.", metavar="MIB")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the card where there is one.")]
+EngineName = Annotated[str, typer.Option(help="auto, sglang or torch.")]
+Rebuild = Annotated[bool, typer.Option("--rebuild", help="Make the index anew under other settings.")]
+Reread = Annotated[bool, typer.Option("--reread", help="Read every source again.")]
+Rehash = Annotated[bool, typer.Option("--rehash", help="Digest every source, whatever its stat says.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit 3 for known failures too.")]
+MaxGone = Annotated[float, typer.Option(help="Refuse to remove more of a root or folder than this.", metavar="PERCENT")]
+KeepGenerations = Annotated[int, typer.Option(help="Generations to keep.", metavar="N")]
+PublishEvery = Annotated[
+    float | None,
+    typer.Option(help="Until the first whole generation, publish this often; 0: never.", metavar="SECONDS"),
+]
+CheckpointEvery = Annotated[float, typer.Option(help="Most work that a kill can cost.", metavar="SECONDS")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")]
+LogFile = Annotated[Path | None, typer.Option(help="Write every line there too, with the time.")]
+Debug = Annotated[bool, typer.Option(_DEBUG, help="Show tracebacks.")]
+
+
+@app.command()
+def ingest(
+    source: Sources = None,
+    index: IndexFolder = None,
+    model: ModelName = None,
+    dim: Dim = None,
+    max_tokens: MaxTokens = None,
+    overlap: Overlap = None,
+    no_text: NoText = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    gitignore: Gitignore = None,
+    max_file_size: MaxFileSize = None,
+    device: Device = None,
+    engine: EngineName = "auto",
+    rebuild: Rebuild = False,
+    reread: Reread = False,
+    rehash: Rehash = False,
+    strict: Strict = False,
+    max_gone: MaxGone = 50.0,
+    keep_generations: KeepGenerations = 2,
+    publish_every: PublishEvery = None,
+    checkpoint_every: CheckpointEvery = 60.0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    log_file: LogFile = None,
+    debug: Debug = False,
+) -> None:
+    """Bring an index up to date with its sources."""
+    from embedcli import config
+    from embedcli.ingest import ingest as run
+    from embedcli.report import Report
+
+    asked = config.Asked(
+        index=config.index_folder(index), sources=tuple(source or ()), model=model, dim=dim, max_tokens=max_tokens,
+        overlap=overlap, no_text=no_text, device=_one_of("--device", device, (None, "cpu", "cuda", "mps")),
+        include=tuple(include or ()), exclude=tuple(exclude or ()), gitignore=gitignore,
+        max_file_bytes=None if max_file_size is None else max_file_size * MIB, rebuild=rebuild, reread=reread,
+        rehash=rehash, strict=strict, max_gone_percent=max_gone, keep_generations=keep_generations,
+        publish_every_s=publish_every, checkpoint_every_s=checkpoint_every,
+    )  # fmt: skip
+    engine = _one_of("--engine", engine, ("auto", "sglang", "torch")) or "auto"
+    report = Report(quiet=quiet, log=_open_log(log_file))
+    summary = run(asked, tools=_tools(engine, report.line), report=report)
+    report.line(_closing_line(summary))
+    if as_json:
+        print(json.dumps(summary.to_json(), ensure_ascii=False))
+    raise typer.Exit(summary.exit_code)
+
+
+@app.command()
+def pull(
+    model: Annotated[str | None, typer.Argument(help="A hub id; the default model of this machine otherwise.")] = None,
+    debug: Annotated[bool, typer.Option(_DEBUG, help="Show tracebacks.")] = False,
+) -> None:
+    """Fetch a model, so that a later run needs no network."""
+    from embedcli import models
+
+    name = model or models.choose_default(has_gpu=models.has_nvidia_card())[0]
+    found = models.pull(name, report=_say)
+    print(f"folder {found.folder}")
+    print(f"commit {found.commit or '-'}")
+    print(f"sha256 {found.weights_digest}")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def _one_of(flag: str, value: str | None, allowed: tuple[str | None, ...]) -> str | None:
+    if value not in allowed:
+        names = ", ".join(name for name in allowed if name)
+        raise typer.BadParameter(f"`{value}` is not one of {names}", param_hint=flag)
+    return value
+
+
+def _open_log(path: Path | None) -> Any:
+    if path is None:
+        return None
+    try:
+        return path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write `{path}`: {error.strerror}", "name another file with `--log-file`") from error
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---- what a run is made with
+
+
+def _tools(engine: str, say: Any) -> Any:
+    """The real seams: the model of this machine, its engine, and the signals of this process."""
+    from embedcli.ingest import Tools
+
+    return Tools(
+        resolve=lambda asked, memory: _resolve(asked, memory, say),
+        device_kind=_device_kind,
+        open_engine=lambda model, dim, device: _open_engine(model, dim, device, engine),
+        stop_signal=_listen(),
+    )
+
+
+def _resolve(asked: Asked, memory: IndexSettings | None, say: Any) -> Model:
+    from embedcli import models
+
+    if asked.model is None and memory is not None:
+        return models.resolve(memory.model, commit=memory.commit, report=say)
+    if asked.model is not None:
+        return models.resolve(asked.model, report=say)
+    has_gpu = models.has_nvidia_card() and asked.device != "cpu"
+    name, reason = models.choose_default(has_gpu=has_gpu)
+    say(f"model {name}: {reason}")
+    return models.resolve(name, report=say)
+
+
+def _device_kind(asked: Asked) -> str:
+    from embedcli import models
+
+    return asked.device or ("cuda" if models.has_nvidia_card() else "cpu")
+
+
+def _open_engine(model: Model, dim: int, device: str, engine: str) -> Any:
+    from importlib.util import find_spec
+
+    from embedcli import models
+
+    if device == "cuda" and not models.has_nvidia_card():
+        raise EngineError(
+            "no usable NVIDIA card, and this index was built on one",
+            "mend the driver (`nvidia-smi` tells), or go on slowly with `--device cpu`",
+        )
+    if engine == "sglang" or (engine == "auto" and device == "cuda"):
+        missing = find_spec("sglang") is None
+        raise EngineError(
+            "SGLang is not installed" if missing else "this version has no SGLang engine yet",
+            "`pip install 'embedcli[gpu]'`, or use `--engine torch`" if missing else "use `--engine torch`",
+        )
+    from embedcli.engine_torch import open_engine
+
+    return open_engine(model, dim=dim, device=device)
+
+
+def _listen() -> Any:
+    """SIGINT and SIGTERM ask for a stop; a second one leaves at once."""
+    asked: list[int] = []
+
+    def heard(number: int, _frame: Any) -> None:
+        if asked:
+            os._exit(128 + number)
+        asked.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, heard)
+    return lambda: asked[0] if asked else None
+
+
+def _closing_line(summary: Summary) -> str:
+    from embedcli.report import duration
+
+    counts = ", ".join(f"{count:,} {name}" for name, count in summary.sources.items() if count)
+    chunks = summary.chunks
+    rate = f", {summary.tokens_per_s:,.0f} tokens/s" if summary.tokens_per_s else ""
+    failures = "".join(f"\n  {count:,} {reason}" for reason, count in summary.failures.items())
+    return (
+        f"generation {summary.generation}: {counts or 'no sources'}; {chunks['total']:,} chunks"
+        f" ({chunks['embedded']:,} embedded, {chunks['reused']:,} reused{rate}), "
+        f"{duration(summary.elapsed_s)}{failures}"
+    )
+
+
+# ---- errors
+
+
+def main() -> None:
+    """The program. Every EmbedcliError becomes its message, its hint and its exit code; here and nowhere else."""
+    try:
+        app()
+    except EmbedcliError as error:
+        sys.exit(_fail(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read our output has left; nothing to add
+        sys.exit(1)
+    except Exception:  # noqa: BLE001 - the one place where a bug is told as a bug
+        traceback.print_exc()
+        _say(
+            "error: this is a bug in embedcli\n\nhint: the last checkpoint stands; run again, report the lines above"
+        )
+        sys.exit(1)
+
+
+def _fail(error: EmbedcliError) -> int:
+    if _DEBUG in sys.argv:
+        traceback.print_exception(error)
+    _say(f"error: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""))
+    if "--json" in sys.argv:
+        print(json.dumps({"exit_code": error.exit_code, "error": str(error), "hint": error.hint}, ensure_ascii=False))
+    return error.exit_code

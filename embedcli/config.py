@@ -1,0 +1,157 @@
+"""Flags, environment and the index's memory -> the frozen settings of a run, and the three fingerprints.
+
+In: what the user asked for (None where nothing was said) and what the index remembers. Out: one settled value each,
+or Mismatch naming both. Not here: parsing of flags (cli.py), resolving the model (models.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedcli.errors import Mismatch, UsageError
+from embedcli.records import digest
+
+MIN_MAX_TOKENS = 16
+DEFAULT_MAX_TOKENS = 512
+DEFAULT_DIM = 1024
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user asked for; None means nothing was said and the index's memory or the default holds."""
+
+    index: Path
+    sources: tuple[str, ...] = ()
+    model: str | None = None
+    dim: int | None = None
+    max_tokens: int | None = None
+    overlap: int | None = None
+    no_text: bool | None = None
+    device: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    gitignore: bool | None = None
+    max_file_bytes: int | None = None
+    rebuild: bool = False
+    reread: bool = False
+    rehash: bool = False
+    strict: bool = False
+    max_gone_percent: float = 50.0
+    keep_generations: int = 2
+    publish_every_s: float | None = None
+    checkpoint_every_s: float = 60.0
+    checkpoint_bytes: int = 64 * MIB
+
+    def __post_init__(self) -> None:
+        if self.dim is not None and self.dim < 1:
+            raise UsageError(f"`--dim` must be at least 1, not `{self.dim}`", "leave `--dim` out for the default")
+        if self.max_tokens is not None and self.max_tokens < MIN_MAX_TOKENS:
+            raise UsageError(
+                f"`--max-tokens` must be at least {MIN_MAX_TOKENS}, not `{self.max_tokens}`",
+                "leave `--max-tokens` out for the default of 512",
+            )
+        if self.overlap is not None and self.overlap < 0:
+            raise UsageError(f"`--overlap` must be 0 or more, not `{self.overlap}`")
+        if self.keep_generations < 1:
+            raise UsageError(f"`--keep-generations` must be at least 1, not `{self.keep_generations}`")
+        if not 0 <= self.max_gone_percent <= 100:
+            raise UsageError(f"`--max-gone` is a percentage from 0 to 100, not `{self.max_gone_percent:g}`")
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """What an index remembers of how its vectors were made; stored in every manifest."""
+
+    model: str
+    commit: str | None
+    weights_digest: str
+    tokenizer_digest: str
+    dim: int
+    max_tokens: int
+    overlap: int
+    no_text: bool
+    device_kind: str
+    max_file_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> IndexSettings:
+        return cls(**{field.name: data[field.name] for field in dataclasses.fields(cls)})
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Hashes of what makes vectors (`model`, less dim), cuts (`chunk`) and text (`read`) comparable, 32 hex each."""
+
+    model: str
+    chunk: str
+    read: str
+
+
+def chunk_fingerprint(tokenizer_digest: str, *, max_tokens: int, overlap: int, boundary_version: int) -> str:
+    return digest("chunk", tokenizer_digest, max_tokens, overlap, boundary_version)
+
+
+def read_fingerprint(read_version: int) -> str:
+    return digest("read", read_version)
+
+
+def index_folder(flag: str | None, environment: Mapping[str, str] = os.environ) -> Path:
+    """`--index` > `EMBEDCLI_INDEX` > `./embedcli-index`, absolute."""
+    return Path(os.path.abspath(flag or environment.get("EMBEDCLI_INDEX") or "embedcli-index"))
+
+
+def check_against_memory(asked: Asked, memory: IndexSettings) -> None:
+    """Raise Mismatch (exit 12) when a flag contradicts what the index was built with, both values named."""
+    pairs = {
+        "--dim": (asked.dim, memory.dim),
+        "--max-tokens": (asked.max_tokens, memory.max_tokens),
+        "--overlap": (asked.overlap, memory.overlap),
+        "--no-text": (asked.no_text, memory.no_text),
+    }
+    for flag, (wanted, known) in pairs.items():
+        if wanted is not None and wanted != known:
+            raise mismatch(asked.index, flag, known, wanted)
+
+
+def mismatch(index: Path, flag: str, known: object, wanted: object) -> Mismatch:
+    name = flag.removeprefix("--").replace("-", "_")
+    return Mismatch(
+        f"index `{index}` was built with {name} {known}, this run asks for {wanted}",
+        f"leave `{flag}` out, add `--rebuild` to make the index anew, or start another with `--index`",
+    )
+
+
+def settle_chunking(asked: Asked, memory: IndexSettings | None, *, model_max_tokens: int) -> tuple[int, int]:
+    """(max_tokens, overlap) of the run. Raises UsageError when they do not suit the model."""
+    remembered = (memory.max_tokens, memory.overlap) if memory else (min(DEFAULT_MAX_TOKENS, model_max_tokens), 0)
+    max_tokens = asked.max_tokens if asked.max_tokens is not None else remembered[0]
+    overlap = asked.overlap if asked.overlap is not None else remembered[1]
+    if max_tokens > model_max_tokens:
+        raise UsageError(
+            f"`--max-tokens {max_tokens}` is over the model's context of {model_max_tokens} tokens",
+            f"use `--max-tokens {model_max_tokens}` or less",
+        )
+    if overlap * 4 > max_tokens:
+        raise UsageError(
+            f"`--overlap {overlap}` is over a quarter of max_tokens {max_tokens}",
+            f"use `--overlap {max_tokens // 4}` or less",
+        )
+    return max_tokens, overlap
+
+
+def settle_dim(asked: Asked, memory: IndexSettings | None, *, width: int, matryoshka: bool) -> int:
+    """The dimension of the run's vectors. Raises UsageError when it is over the model's width."""
+    default = min(DEFAULT_DIM, width) if matryoshka else width
+    dim = asked.dim if asked.dim is not None else (memory.dim if memory else default)
+    if dim > width:
+        raise UsageError(f"`--dim {dim}` is over the model's width of {width}", f"use `--dim {width}` or less")
+    return dim

@@ -1,0 +1,491 @@
+"""The middle of the story: sources stream through readers, library and engine into staging, and out as a generation.
+
+In: tonight's plan and the settled settings. Out: a published generation, a filled-in Summary; or an EmbedcliError
+with everything finished so far checkpointed. One loop moves documents; a writer thread stores them.
+Not here: what the plan says (plan.py), how the engine is kept alive (feeding.py), what a generation is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from embedcli import documents, models, publishing, shards, state
+from embedcli import plan as planning
+from embedcli.assembly import Assembly, Pending
+from embedcli.documents import DocumentRow, Key, Mark
+from embedcli.engine import Engine, compare_probe, probe, probe_rows
+from embedcli.errors import EngineError, InputError, Stopped, StorageError, UnreadableSource
+from embedcli.feeding import Feeder
+from embedcli.generations import Draft, Generation
+from embedcli.ingest import Known, Tools, source_counts
+from embedcli.plan import Plan, Rules, Scopes, Task
+from embedcli.reading import Reading, ReadingWork
+from embedcli.records import RETRY_REASONS
+from embedcli.report import Progress, Report, Summary
+from embedcli.shards import Floats, Library
+from embedcli.staging import Finished, Outcome, RunHeader, Staging
+from embedcli.workers import Limits, Pool
+
+if TYPE_CHECKING:
+    from embedcli.config import Asked, Fingerprints, IndexSettings
+    from embedcli.generations import Index
+    from embedcli.lock import Lock
+    from embedcli.models import Model
+
+PROGRESS_EVERY_S = 5.0
+SAME_PROBE = 0.999
+FIRST_PUBLISH_EVERY_S = 3600.0
+
+
+@dataclasses.dataclass
+class Embedding:
+    """One run that has work to do. `run` is the whole of it; the rest are its steps."""
+
+    index: Index
+    asked: Asked
+    known: Known
+    scopes: Scopes
+    plan: Plan
+    base: pa.Table
+    remembered: list[Mark]
+    rules: Rules
+    model: Model
+    settings: IndexSettings
+    fingerprints: Fingerprints
+    tools: Tools
+    report: Report
+    held: Lock
+
+    def __post_init__(self) -> None:
+        self.library = Library(dim=self.settings.dim)
+        self.progress = Progress(documents_total=self.plan.tasks.count, bytes_total=self.plan.tasks.size_bytes)
+        self.outcomes: dict[Key, Outcome] = {outcome.key: outcome for outcome in self.plan.outcomes}
+        self.finished: list[Finished] = []
+        self.finished_bytes = 0
+        self.embedded = {"embedded": 0, "reused": 0}
+        self.news: set[Key] = set()
+        self.feeder: Feeder | None = None
+        self.probe_vectors = self._known_probe()
+        self.parent = self.known.current.number if self.known.current else None
+        self.last_checkpoint = self.last_publish = time.monotonic()
+        self.bytes_rewritten = 0
+        self.writing: tuple[Future[list[Outcome]], tuple[shards.Keys, Floats]] | None = None
+        self.table = self.base
+        self.last_progress = 0.0
+        self.warned_of_language = False
+
+    # ---- the story
+
+    def run(self, summary: Summary) -> None:
+        """Read, embed, store and publish. Raises EmbedcliError."""
+        summary.model, summary.dim, summary.fingerprint = (
+            self.settings.model,
+            self.settings.dim,
+            self.fingerprints.model,
+        )
+        self._check_space()
+        self.staging = self._begin_staging()
+        adopted = self._adopt()
+        self.searched = set(self.staging.shards)
+        for shard in self.index.kept_shards():
+            self.library.add(shard)
+        self.assembly = Assembly(
+            self.library, self._open_feeder, dim=self.settings.dim, spool_folder=self.staging.folder
+        )
+        with ThreadPoolExecutor(1, "writer") as self.writer:
+            try:
+                self._stream(adopted)
+            except StorageError:
+                self.staging.release_reserve()
+                raise
+            finally:
+                self._close_feeder(abort=True)
+        generation = self._publish(complete=True)
+        self._clear()
+        self._summarise(summary, generation)
+
+    def _stream(self, adopted: set[Key]) -> None:
+        tasks = (task for task in self.plan.tasks if task.key not in adopted)
+        self.progress.documents_total -= len(adopted)
+        self.progress.phase = "reading"
+        with Pool(self._work(), processes=_processes(), limits=Limits()) as pool:
+            pool.feed(tasks)
+            try:
+                self._loop(pool)
+            except (Stopped, EngineError):
+                self._close_feeder(abort=False)
+                for document in self.assembly.collect(0.0):
+                    self._finish(document)
+                self._checkpoint()
+                self._await_writer()
+                raise
+        self._checkpoint()
+        self._await_writer()
+
+    def _loop(self, pool: Pool[Task, Reading]) -> None:
+        flushed = False
+        while not (pool.done and not self.assembly.pending):
+            self._stop_if_asked()
+            room = self.feeder is None or not self.feeder.full
+            if room and not pool.done:
+                outcome = pool.get(0.005 if self.assembly.pending else 0.2)
+                if outcome is not None:
+                    self._take(*outcome)
+            if pool.done and self.feeder is not None and not flushed:
+                self.feeder.flush()
+                flushed = True
+            for document in self.assembly.collect(0.0 if room and not pool.done else 0.05):
+                self._finish(document)
+            self._keep_time()
+
+    def _stop_if_asked(self) -> None:
+        signal_number = self.tools.stop_signal()
+        if signal_number is not None:
+            self.report.line("stopping: finishing the batch in hand (a second signal leaves at once)")
+            raise Stopped(signal_number)
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        self.progress.tokens = self.feeder.statistics.tokens if self.feeder is not None else 0
+        if self.finished_bytes >= self.asked.checkpoint_bytes or (
+            now - self.last_checkpoint >= self.asked.checkpoint_every_s
+        ):
+            self._checkpoint()
+        if now - self.last_publish >= self._publish_every_s():
+            self._publish_so_far()
+        self.report.progress(self.progress)
+        if now - self.last_progress >= PROGRESS_EVERY_S:
+            self.last_progress = now
+            state.write_progress(self.index.state, {"pid": os.getpid(), **self.progress.to_json()})
+
+    # ---- beginning
+
+    def _known_probe(self) -> Floats:
+        none = np.zeros((0, self.settings.dim), np.float32)
+        current = self.known.current
+        same = current is not None and current.fingerprints.model == self.fingerprints.model
+        if current is None or not same or current.settings.dim != self.settings.dim:
+            return none
+        return self.index.probe(current.number)
+
+    def _check_space(self) -> None:
+        """A rough estimate, before the model loads: text and vectors of everything that is to be read."""
+        rows = self.plan.tasks.size_bytes / (self.settings.max_tokens * 3)
+        needed = (rows * self.settings.dim * 4 + self.plan.tasks.size_bytes * 0.7) * 1.05
+        free = os.statvfs(self.index.folder)
+        free_bytes = free.f_bavail * free.f_frsize
+        if needed > free_bytes:
+            raise StorageError(
+                f"this run needs about {needed / 1e9:.2f} GB in `{self.index.folder}`,"
+                f" {free_bytes / 1e9:.2f} GB are free",
+                "free some space, or put the index on another disk with `--index`",
+            )
+
+    def _begin_staging(self) -> Staging:
+        header = RunHeader(
+            number=self.index.next_number(),
+            parent=self.parent,
+            settings=self.settings.to_json(),
+            fingerprints=dataclasses.asdict(self.fingerprints),
+            rebuild=self.known.rebuilding,
+            roots=[dataclasses.asdict(root) for root in self.scopes.roots],
+        )
+        return Staging.begin(self.index.staging, header, dim=self.settings.dim, disk=self.tools.disk)
+
+    def _adopt(self) -> set[Key]:
+        """Take over what killed runs finished, where it equals tonight's plan; the rest are reusable vectors."""
+        adopted: dict[Key, Outcome] = {}
+        found: dict[str, shards.Shard] = {}
+        wanted = {task.key: task for task in self.plan.tasks} if self.known.leftovers else {}
+        for item in self.known.leftovers:
+            found |= item.shards
+            for shard in item.shards.values():
+                self.library.add(shard)
+            for keys, vectors in item.loose():
+                self.library.add_loose(keys, vectors)
+            same = item.header.parent == self.parent and item.header.settings == self.settings.to_json()
+            if same and item.header.fingerprints == dataclasses.asdict(self.fingerprints):
+                for outcome in item.outcomes:
+                    task = wanted.get(outcome.key)
+                    if task is not None and task.source.stat == outcome.stat:
+                        adopted[outcome.key] = outcome
+        self.staging.adopt(list(adopted.values()), found)
+        for key, outcome in adopted.items():
+            self._note(outcome, wanted[key])
+        self.outcomes |= adopted
+        if adopted:
+            self.report.line(f"going on with {len(adopted):,} documents that an earlier run had finished")
+        return set(adopted)
+
+    def _work(self) -> ReadingWork:
+        return ReadingWork(
+            model_folder=self.model.folder,
+            prompt=self.model.prompt,
+            max_tokens=self.settings.max_tokens,
+            overlap=self.settings.overlap,
+            keep_text=not self.settings.no_text,
+            model_fingerprint=self.fingerprints.model,
+            spool_folder=self.staging.folder,
+        )
+
+    # ---- the engine
+
+    def _open_feeder(self) -> Feeder:
+        """Called when the first vector has to be computed."""
+        self.progress.phase = "loading the model"
+        self.report.line(f"loading {self.settings.model} ({self.settings.dim} dimensions)")
+        self.feeder = Feeder(
+            lambda: self.tools.open_engine(self.model, self.settings.dim, self.settings.device_kind),
+            on_open=self._judge_engine,
+            report=self.report.warn,
+        )
+        return self.feeder
+
+    def _judge_engine(self, engine: Engine) -> None:
+        """An index is never mixed from models that only share a name, and a broken engine never writes."""
+        from embedcli.tokens import load_tokenizer
+
+        tokens = load_tokenizer(self.model.folder, prompt=self.model.prompt)
+        vectors = probe(engine, probe_rows(tokens.whole, self.settings.max_tokens))
+        if not len(self.probe_vectors):
+            self.probe_vectors = vectors
+        elif (cosine := compare_probe(vectors, self.probe_vectors)) < SAME_PROBE:
+            raise EngineError(
+                f"`{self.settings.model}` gives other vectors than the index holds:"
+                f" cosine {cosine:.4f} on the probe set",
+                "use the engine and model that the index was built with, or make it anew with `--rebuild`",
+            )
+        self.progress.phase = "embedding"
+        self.progress.embedding_since = time.monotonic()
+
+    def _close_feeder(self, *, abort: bool) -> None:
+        if self.feeder is not None:
+            self.feeder.close(abort=abort)
+
+    # ---- documents
+
+    def _take(self, task: Task, result: Reading | UnreadableSource) -> None:
+        if isinstance(result, UnreadableSource):
+            outcome = planning.refused(task.source, task.uri, task.prior, result.reason, self.rules)
+            self._store(Finished(outcome, None, None), task)
+            return
+        if self.model.english and result.latin_share < 0.9 and not self.warned_of_language:
+            self.warned_of_language = True
+            self.report.warn(
+                f"`{self.settings.model}` is an English model, and over a tenth of the letters of `{task.uri}`"
+                " (the first such source) are outside Latin; Qwen/Qwen3-Embedding-0.6B knows a hundred languages"
+            )
+        self.assembly.take(task, result)
+
+    def _finish(self, document: Pending) -> None:
+        """A document whose every chunk has a vector, or a reason why not."""
+        task, bad = document.task, document.bad
+        self.embedded["reused"] += document.reused
+        self.embedded["embedded"] += len(document.vectors) - document.reused - len(bad)
+        prior = task.prior
+        whole_before = prior is not None and prior.rows and prior.status == "indexed"
+        if bad and (whole_before or len(bad) == len(document.vectors)) and not self.known.rebuilding:
+            reason = next(iter(bad.values()))
+            outcome = planning.refused(task.source, task.uri, prior, reason, self.rules, sha256=document.reading.sha256)
+            self._store(Finished(outcome, None, None), task)
+            return
+        keep = document.have if bad else None
+        rows = shards.complete_rows(document.table, document.vectors, changed_in=self.staging.header.number, keep=keep)
+        keys = document.keys[:, keep] if keep is not None else document.keys
+        self._store(Finished(Outcome(document.reading.stat, self._row(document)), rows, keys), task)
+
+    def _row(self, document: Pending) -> DocumentRow:
+        reading, task = document.reading, document.task
+        reason = next(iter(document.bad.values()), reading.reason)
+        again = task.prior is not None and task.prior.reason == reason and reason in RETRY_REASONS
+        return DocumentRow(
+            root=task.source.root_id,
+            path=task.source.path,
+            uri=task.uri,
+            size=reading.stat.size,
+            mtime_ns=reading.stat.mtime_ns,
+            ctime_ns=reading.stat.ctime_ns,
+            inode=reading.stat.inode,
+            sha256=reading.sha256,
+            model_fingerprint=self.fingerprints.model,
+            chunk_fingerprint=self.fingerprints.chunk,
+            read_fingerprint=self.fingerprints.read,
+            status="partial" if reading.pages_skipped or document.bad else "indexed",
+            reason=reason,
+            attempts=task.prior.attempts + 1 if again and task.prior is not None else 1,
+            pages=reading.pages,
+            pages_skipped=reading.pages_skipped,
+            chunks=reading.chunks,
+            missing=tuple(sorted(document.bad)),
+            tokens=reading.tokens,
+            shard=None,
+            first_row=0,
+            rows=0,
+        )
+
+    def _store(self, item: Finished, task: Task) -> None:
+        self.finished.append(item)
+        self.finished_bytes += item.rows.nbytes if item.rows is not None else 256
+        self._note(item.outcome, task)
+
+    def _note(self, outcome: Outcome, task: Task) -> None:
+        stat = task.source.stat
+        self.progress.documents += 1
+        self.progress.bytes_read += stat.size if stat else 0
+        self.progress.chunks += outcome.row.chunks if outcome.row else 0
+        self._note_news(outcome, task.prior)
+
+    def _note_news(self, outcome: Outcome, prior: planning.Prior | None) -> None:
+        """Exit 3 is for what had not gone wrong the same way before."""
+        said: tuple[str, str | None] = ("", None)
+        if outcome.row is not None:
+            said = (outcome.row.status, outcome.row.reason)
+        elif outcome.mark is not None:
+            said = (outcome.mark.columns["status"], outcome.mark.columns["reason"])
+        if said[0] in ("failed", "stale", "partial") and (prior is None or (prior.status, prior.reason) != said):
+            self.news.add(outcome.key)
+
+    # ---- storing
+
+    def _checkpoint(self) -> None:
+        """Hand what is finished to the writer thread; one checkpoint at a time."""
+        self._await_writer()
+        self.last_checkpoint = time.monotonic()
+        finished, self.finished, self.finished_bytes = self.finished, [], 0
+        loose = self.assembly.hand_over()
+        if finished or loose[0].shape[1]:
+            self.writing = (self.writer.submit(self.staging.checkpoint, finished, loose), loose)
+
+    def _await_writer(self) -> None:
+        if self.writing is None:
+            return
+        (future, (keys, vectors)), self.writing = self.writing, None
+        self.outcomes |= {outcome.key: outcome for outcome in future.result()}
+        for name in self.staging.shards.keys() - self.searched:
+            self.library.add(self.staging.shards[name])
+            self.searched.add(name)
+        if keys.shape[1]:
+            self.library.add_loose(shards.sorted_keys(keys), vectors)
+        self.assembly.stored()
+
+    # ---- publishing
+
+    def _publish_every_s(self) -> float:
+        """Only until the first complete generation, and never while two kinds of settings would be mixed."""
+        if self.known.rebuilding or (self.known.current is not None and self.known.current.complete):
+            return float("inf")
+        asked = self.asked.publish_every_s
+        return FIRST_PUBLISH_EVERY_S if asked is None else asked or float("inf")
+
+    def _publish_so_far(self) -> None:
+        """The whole documents finished so far become a generation; then the run goes on from it."""
+        self.last_publish = time.monotonic()
+        self._checkpoint()
+        self._await_writer()
+        if not any(outcome.row is not None and outcome.row.rows for outcome in self.outcomes.values()):
+            return
+        self.report.line(f"publishing {len(self.outcomes):,} documents; the rest follows")
+        current = self._publish(complete=False)
+        self.known = dataclasses.replace(self.known, current=current)
+        self.base = self.index.documents(current.number)
+        self.parent, self.outcomes = current.number, {}
+        self.staging = self._begin_staging()
+        self.searched = set()
+
+    def _publish(self, *, complete: bool) -> Generation:
+        """The next generation; or the current one where no row and no document's status changed."""
+        current = self.known.current
+        edition = publishing.edit(
+            self.base,
+            self.outcomes.values(),
+            dropped=self.plan.dropped if complete else set(),
+            seen=[*self.remembered, *self.plan.seen],
+            shards={**(current.shards if current else {}), **self.staging.shards},
+            roots=[root.id for root in self.scopes.roots],
+            rebuilding=self.known.rebuilding,
+        )
+        self.table = edition.table
+        if current is not None and not edition.material and self._same_header(current, complete):
+            state.write_seen(self.index.state, current.number, edition.seen, self.tools.disk)
+            return current
+        if current is None and complete and not any(documents.count_by(edition.table, "shard")):
+            raise self._none_readable(edition.table)
+        self.progress.phase = "publishing"
+        self.report.progress(self.progress)
+        draft = Draft(
+            number=self.staging.header.number,
+            complete=complete,
+            settings=self.settings,
+            fingerprints=self.fingerprints,
+            roots=self.scopes.roots,
+            mounts=self.plan.mounts,
+            query=models.query_recipe(self.model, self.settings.dim),
+            probe=self.probe_vectors,
+            table=edition.table,
+            changes=edition.changes,
+            shards={**(current.shards if current else {}), **self.staging.shards},
+        )
+        generation, written = self.index.publish(draft, parent=self.parent, lock_held=self.held.held)
+        self.bytes_rewritten += written
+        return generation
+
+    def _same_header(self, current: Generation, complete: bool) -> bool:
+        return (
+            current.complete == complete and current.roots == self.scopes.roots and current.mounts == self.plan.mounts
+        )
+
+    def _none_readable(self, table: pa.Table) -> InputError:
+        self.staging.remove()
+        reasons = ", ".join(f"{count} {reason}" for reason, count in documents.count_by(table, "reason").items())
+        return InputError(
+            f"none of the {table.num_rows} sources can be read: {reasons}",
+            "name sources with text in them; what is only pictures needs OCR first",
+        )
+
+    def _clear(self) -> None:
+        """Only now that the new generation is current does anything old go."""
+        for path in self.index.staging.iterdir():
+            self.tools.disk.remove(path)
+        self.index.clear(keep=self.asked.keep_generations)
+
+    # ---- telling
+
+    def _summarise(self, summary: Summary, generation: Generation) -> None:
+        by_status = documents.count_by(self.table, "status")
+        moved = self._moved()
+        summary.generation, summary.complete = generation.number, generation.complete
+        summary.sources = source_counts(self.plan, by_status, moved=moved)
+        summary.failures_new = len(self.news)
+        summary.failures = documents.count_by(self.table, "reason")
+        summary.chunks = {"total": generation.counts["chunks"], **self.embedded}
+        tokens = self.feeder.statistics.tokens if self.feeder is not None else 0
+        summary.tokens = {"embedded": tokens, "total": generation.counts["tokens"]}
+        summary.bytes_rewritten = self.bytes_rewritten
+        summary.tokens_per_s = round(self.progress.tokens_per_s, 1)
+        troubled = sum(by_status.get(name, 0) for name in ("failed", "stale", "partial"))
+        summary.exit_code = 3 if self.news or (self.asked.strict and troubled) else 0
+
+    def _moved(self) -> int:
+        """Sources that are gone under one name and new under another, byte for byte."""
+        if not self.plan.gone:
+            return 0
+        left = Counter(self.base.take(documents.positions(self.base, self.plan.gone)).column("sha256").to_pylist())
+        known = {
+            (root, path)
+            for root, path in zip(*(self.base.column(n).to_pylist() for n in ("root", "path")), strict=True)
+        }
+        came = Counter(o.row.sha256 for o in self.outcomes.values() if o.row is not None and o.key not in known)
+        return (left & came).total()
+
+
+def _processes() -> int:
+    """Reading processes: they wait for the engine most of the time, and leave a core to the parent."""
+    return max(1, min(16, (os.cpu_count() or 2) - 1))

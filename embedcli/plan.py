@@ -1,0 +1,451 @@
+"""Tonight's walk against yesterday's table -> what is new, changed, unchanged, gone, excluded, stale.
+
+In: the roots of the run and the documents of the current generation, both in walk order, joined as they stream by.
+Out: a Plan: sources to read, marks on known ones, keys that leave. Nothing is written and no source is parsed here;
+a known file whose stat differs is digested, so that a `touch` costs no reading.
+Not here: walking (sources.py), reading (reading.py), what is stored (staging.py, generations.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedcli import sources
+from embedcli.config import Asked
+from embedcli.documents import DocumentRow, Key, Mark
+from embedcli.errors import InputError, UsageError
+from embedcli.records import MOMENT_REASONS, RETRY_REASONS, SKIP_REASONS, Root, Source, Stat, printable
+from embedcli.staging import Outcome
+
+MAX_ATTEMPTS = 4
+"""A reason of RETRY_REASONS is tried once and on the next three nights."""
+SMALL = 10
+
+
+class Prior(NamedTuple):
+    """What the table of yesterday says of a source."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    sha256: str | None
+    read_fingerprint: str
+    status: str
+    reason: str | None
+    attempts: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A source to read, and what was known of it (None: it is new)."""
+
+    source: Source
+    uri: str
+    prior: Prior | None
+
+    @property
+    def key(self) -> Key:
+        return (self.source.root_id, self.source.path)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A root, or a folder or file below it, that this run speaks of."""
+
+    root: Root
+    below: str = ""
+
+    def holds(self, path: str) -> bool:
+        return not self.below or path == self.below or path.startswith(f"{self.below}/")
+
+
+class TaskList:
+    """Tasks in walk order, kept as Arrow batches: a million of them is about 200 MB."""
+
+    _BATCH = 8192
+    _SCHEMA = pa.schema(
+        [
+            ("root", pa.string()),
+            ("path", pa.string()),
+            ("file", pa.binary()),
+            ("stat", pa.list_(pa.int64(), 4)),
+            ("prior", pa.list_(pa.string())),
+        ]
+    )
+
+    def __init__(self) -> None:
+        self._batches: list[pa.RecordBatch] = []
+        self._open: list[tuple[str, str, bytes, list[int], list[str | None] | None]] = []
+        self.size_bytes = 0
+        self.count = 0
+
+    def add(self, source: Source, prior: Prior | None) -> None:
+        stat = source.stat
+        assert stat is not None
+        numbers = [stat.size, stat.mtime_ns, stat.ctime_ns, _signed(stat.inode)]
+        known = None if prior is None else [None if value is None else str(value) for value in prior[1:]]
+        self._open.append((source.root_id, source.path, os.fsencode(source.file), numbers, known))
+        self.count += 1
+        self.size_bytes += stat.size
+        if len(self._open) == self._BATCH:
+            self._close_batch()
+
+    def _close_batch(self) -> None:
+        columns = zip(zip(*self._open, strict=True), self._SCHEMA.types, strict=True)
+        self._batches.append(pa.record_batch([pa.array(values, kind) for values, kind in columns], schema=self._SCHEMA))
+        self._open = []
+
+    def __iter__(self) -> Iterator[Task]:
+        if self._open:
+            self._close_batch()
+        for batch in self._batches:
+            rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            for root_id, path, file, (size, mtime, ctime, inode), known in rows:
+                stat = Stat(size, mtime, ctime, inode % (1 << 64))
+                source = Source(root_id, path, os.fsdecode(file), stat)
+                yield Task(source, printable(file), None if known is None else _prior(path, known))
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _prior(path: str, known: list[str | None]) -> Prior:
+    size, mtime, ctime, inode, sha256, read, status, reason, attempts, rows = known
+    numbers = [int(value or 0) for value in (size, mtime, ctime, inode)]
+    return Prior(
+        path, numbers[0], numbers[1], numbers[2], numbers[3], sha256, read or "", status or "", reason,
+        int(attempts or 0), int(rows or 0),
+    )  # fmt: skip
+
+
+# ---- what the run speaks of
+
+
+@dataclass(frozen=True)
+class Scopes:
+    """Every root of the index after this run, in the order of documents.parquet, and what this run speaks of."""
+
+    roots: tuple[Root, ...]
+    scopes: tuple[Scope, ...]
+    absorbed: frozenset[str]
+
+
+def settle_scopes(asked: Asked, known: Sequence[Root]) -> Scopes:
+    """The roots named, or the remembered ones. A SOURCE belongs to the outermost known root that holds it.
+
+    Raises InputError for a source that does not exist, UsageError for filters on a part of a root.
+    """
+    roots = {root.id: root for root in known}
+    scopes: list[Scope] = []
+    named = [sources.root_of(path) for path in asked.sources] or [sources.root_of(root.path) for root in known]
+    for new in sorted(named, key=lambda root: len(root.path)):
+        holder = next((root for root in roots.values() if _inside(new.path, root.path)), None)
+        if holder is None:
+            scopes.append(Scope(new))
+            roots[new.id] = new
+        else:
+            scopes.append(Scope(holder, new.path[len(holder.path) :].strip("/")))
+    scopes = [scope for scope in scopes if not any(_covers(other, scope) for other in scopes if other is not scope)]
+    absorbed = {
+        inner.id
+        for inner in roots.values()
+        if any(inner is not outer and _inside(inner.path, outer.path) for outer in roots.values())
+    }
+    if any((asked.include, asked.exclude, asked.gitignore is not None)):
+        roots, scopes = _filtered(asked, roots, scopes)
+    return Scopes(tuple(r for r in roots.values() if r.id not in absorbed), tuple(scopes), frozenset(absorbed))
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder.rstrip('/')}/")
+
+
+def _covers(other: Scope, scope: Scope) -> bool:
+    return other.root.id == scope.root.id and other != scope and other.holds(scope.below or "\0")
+
+
+def _filtered(asked: Asked, roots: dict[str, Root], scopes: list[Scope]) -> tuple[dict[str, Root], list[Scope]]:
+    for scope in scopes:
+        if scope.below:
+            raise UsageError(
+                f"filters are remembered for a whole root, and `{scope.below}` is a part of `{scope.root.path}`",
+                f"name the root: `embedcli ingest {scope.root.path} ...`",
+            )
+        roots[scope.root.id] = replace(
+            scope.root,
+            include=asked.include or scope.root.include,
+            exclude=asked.exclude or scope.root.exclude,
+            gitignore=scope.root.gitignore if asked.gitignore is None else asked.gitignore,
+        )
+    return roots, [Scope(roots[scope.root.id], scope.below) for scope in scopes]
+
+
+# ---- the plan
+
+
+@dataclass
+class Plan:
+    """What tonight is to do; `outcomes` need no reading, `dropped` leave, `seen` changed only in their stat."""
+
+    scopes: Scopes
+    tasks: TaskList = field(default_factory=TaskList)
+    outcomes: list[Outcome] = field(default_factory=list)
+    seen: list[Mark] = field(default_factory=list)
+    gone: set[Key] = field(default_factory=set)
+    excluded: set[Key] = field(default_factory=set)
+    absorbed: set[Key] = field(default_factory=set)
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    mounts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    walked: sources.Largest = field(default_factory=sources.Largest)
+
+    @property
+    def dropped(self) -> set[Key]:
+        return self.gone | self.excluded | self.absorbed
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the plan judges: what is read again, and with which reader's version."""
+
+    index: Path
+    read_all: bool
+    rehash: bool
+    read_fingerprint: str
+    max_file_bytes: int
+    max_gone_percent: float
+
+
+def make(base: pa.Table, scopes: Scopes, mounts: Mapping[str, Sequence[str]], rules: Rules) -> Plan:
+    """Join tonight's walk with the table `base` (documents of the current generation, in walk order).
+
+    Raises InputError (exit 15) when too much is gone; then nothing is to be done.
+    """
+    plan = Plan(scopes, mounts={root.id: tuple(mounts.get(root.id, ())) for root in scopes.roots})
+    suspects = TaskList()
+    for scope in scopes.scopes:
+        _Join(plan, scope, base, mounts.get(scope.root.id, ()), rules, suspects).run()
+    for root_id in scopes.absorbed:
+        plan.absorbed |= {(root_id, prior.path) for prior in _priors(base, Scope(Root(root_id, "")))}
+    _check_gone(plan, base, rules)
+    _digest_suspects(plan, suspects)
+    return plan
+
+
+class _Join:
+    """One scope: the walk and yesterday's rows go side by side, the smaller path first."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        scope: Scope,
+        base: pa.Table,
+        mounts: Sequence[str],
+        rules: Rules,
+        suspects: TaskList,
+    ) -> None:
+        self._plan = plan
+        self._scope = scope
+        self._rules = rules
+        self._suspects = suspects
+        self._old_mounts = mounts
+        self._priors = _priors(base, scope)
+        self._missing: list[Prior] = []
+
+    def run(self) -> None:
+        problems = sources.WalkProblems()
+        walk = sources.walk(
+            self._scope.root,
+            below=self._scope.below,
+            skip_folder=self._rules.index,
+            max_text_bytes=self._rules.max_file_bytes,
+            problems=problems,
+        )
+        prior = next(self._priors, None)
+        for source in walk:
+            self._plan.walked.add(source)
+            parts = source.path.split("/")
+            while prior is not None and prior.path.split("/") < parts:
+                self._missing.append(prior)
+                prior = next(self._priors, None)
+            if prior is not None and prior.path == source.path:
+                self._known(source, prior)
+                prior = next(self._priors, None)
+            else:
+                self._new(source)
+        self._missing += [] if prior is None else [prior, *self._priors]
+        self._settle_missing(problems)
+
+    def _new(self, source: Source) -> None:
+        self._plan.new += 1
+        if source.problem:
+            self._problem(source, None)
+        else:
+            self._plan.tasks.add(source, None)
+
+    def _known(self, source: Source, prior: Prior) -> None:
+        rules = self._rules
+        if source.problem:
+            self._problem(source, prior)
+        elif rules.read_all or prior.status == "stale":
+            self._plan.tasks.add(source, prior)
+        elif rules.rehash or source.stat != Stat(prior.size, prior.mtime_ns, prior.ctime_ns, prior.inode):
+            (self._plan.tasks if prior.sha256 is None else self._suspects).add(source, prior)
+        elif _due_again(prior, rules.read_fingerprint):
+            self._plan.tasks.add(source, prior)
+        else:
+            self._plan.unchanged += 1
+
+    def _problem(self, source: Source, prior: Prior | None) -> None:
+        """The walk itself saw that there is nothing to read."""
+        reason = source.problem or ""
+        if prior is not None and (prior.reason, prior.status) in (
+            (reason, "failed"),
+            (reason, "skipped"),
+            (reason, "stale"),
+        ):
+            self._plan.unchanged += 1
+            return
+        self._plan.outcomes.append(refused(source, printable(os.fsencode(source.file)), prior, reason, self._rules))
+
+    def _settle_missing(self, problems: sources.WalkProblems) -> None:
+        below = self._scope.below
+        visited = [mount for mount in self._old_mounts if not below or mount == below or mount.startswith(f"{below}/")]
+        lost = [mount for mount in visited if mount not in problems.mounts]
+        unseen = [*problems.unlisted, *lost]
+        others = [mount for mount in self._old_mounts if mount not in visited]
+        self._plan.mounts[self._scope.root.id] = tuple(sorted({*others, *problems.mounts, *self._kept(lost)}))
+        filters = sources.Filter(self._scope.root)
+        for prior in self._missing:
+            key = (self._scope.root.id, prior.path)
+            if any(not folder or prior.path.startswith(f"{folder}/") for folder in unseen):
+                self._stale(prior)
+            elif filters.leaves_out(prior.path):
+                self._plan.excluded.add(key)
+            else:
+                self._plan.gone.add(key)
+
+    def _kept(self, lost: Sequence[str]) -> list[str]:
+        """A lost mount point is remembered as long as something below it waits for it."""
+        return [m for m in lost if any(not m or prior.path.startswith(f"{m}/") for prior in self._missing)]
+
+    def _stale(self, prior: Prior) -> None:
+        key = (self._scope.root.id, prior.path)
+        if prior.rows and (prior.status, prior.reason) != ("stale", "io"):
+            self._plan.outcomes.append(Outcome(None, mark=Mark(key, {"status": "stale", "reason": "io"})))
+        else:
+            self._plan.unchanged += 1
+
+
+def _due_again(prior: Prior, read_fingerprint: str) -> bool:
+    """Whether a file that has not changed is tried again tonight, for what it failed of."""
+    if prior.status not in ("failed", "partial", "skipped"):
+        return False
+    if prior.reason in MOMENT_REASONS:
+        return True
+    if prior.reason in RETRY_REASONS and prior.attempts < MAX_ATTEMPTS:
+        return True
+    return prior.read_fingerprint != read_fingerprint or prior.reason == "too_large"
+
+
+def refused(
+    source: Source, uri: str, prior: Prior | None, reason: str, rules: Rules, *, sha256: str | None = None
+) -> Outcome:
+    """A source without rows tonight: failed or skipped; with rows of a good reading before, stale."""
+    stat = source.stat or Stat(0, 0, 0, 0)
+    attempts = prior.attempts + 1 if prior is not None and prior.reason == reason else 1
+    if prior is not None and prior.rows and reason not in SKIP_REASONS:
+        mark = Mark((source.root_id, source.path), {"status": "stale", "reason": reason, "attempts": attempts})
+        return Outcome(source.stat, mark=mark)
+    row = DocumentRow(
+        root=source.root_id, path=source.path, uri=uri, size=stat.size, mtime_ns=stat.mtime_ns,
+        ctime_ns=stat.ctime_ns, inode=stat.inode, sha256=sha256, model_fingerprint="", chunk_fingerprint="",
+        read_fingerprint=rules.read_fingerprint, status="skipped" if reason in SKIP_REASONS else "failed",
+        reason=reason, attempts=attempts, pages=None, pages_skipped=0, chunks=0, missing=(), tokens=0, shard=None,
+        first_row=0, rows=0,
+    )  # fmt: skip
+    return Outcome(source.stat, row=row)
+
+
+def _priors(base: pa.Table, scope: Scope) -> Iterator[Prior]:
+    """Yesterday's rows of a scope, in walk order."""
+    mask = pc.equal(base.column("root"), scope.root.id)
+    rows = base.select(Prior._fields).filter(mask)
+    for batch in rows.to_batches(max_chunksize=8192):
+        for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            prior = Prior(*values)
+            if scope.holds(prior.path):
+                yield prior
+
+
+def _check_gone(plan: Plan, base: pa.Table, rules: Rules) -> None:
+    """An unmounted share is not an empty corpus."""
+    if not plan.gone:
+        return
+    known, gone = Counter[Key](), Counter[Key]()
+    for batch in base.select(["root", "path"]).to_batches(max_chunksize=65536):
+        _tally(known, zip(*(column.to_pylist() for column in batch.columns), strict=True))
+    _tally(gone, plan.gone)
+    paths = {root.id: root.path for root in plan.scopes.roots}
+    for (root_id, top), lost in gone.items():
+        total = known[root_id, top]
+        if total < SMALL and (top or lost < total or plan.new):
+            continue
+        if lost * 100 > rules.max_gone_percent * total and not (rules.max_gone_percent >= 100):
+            where = "/".join(filter(None, (paths[root_id], top)))
+            raise InputError(
+                f"{lost} of the {total} known sources of `{where}` are gone; nothing was changed",
+                "mount what is missing, or if they were deleted, run again with `--max-gone 100`",
+            )
+
+
+def _tally(counts: Counter[Key], keys: Iterable[Key]) -> None:
+    for root_id, path in keys:
+        top, slash, _ = path.partition("/")
+        counts[root_id, ""] += 1
+        if slash:
+            counts[root_id, top] += 1
+
+
+def _digest_suspects(plan: Plan, suspects: TaskList) -> None:
+    """Known files whose stat differs: the same bytes are the same document, whatever the clock says."""
+    with ThreadPoolExecutor(8) as pool:
+        waiting = iter(suspects)
+        while batch := list(islice(waiting, 1024)):
+            for task, sha256 in zip(batch, pool.map(_sha256, [t.source.file for t in batch]), strict=True):
+                _judge_suspect(plan, task, sha256)
+
+
+def _judge_suspect(plan: Plan, task: Task, sha256: str | None) -> None:
+    prior, stat = task.prior, task.source.stat
+    assert prior is not None and stat is not None
+    if sha256 is not None and sha256 == prior.sha256 and not _due_again(prior, prior.read_fingerprint):
+        plan.unchanged += 1
+        plan.seen.append(Mark(task.key, asdict(stat)))
+    else:
+        plan.changed += sha256 != prior.sha256
+        plan.tasks.add(task.source, prior)
+
+
+def _sha256(file: str) -> str | None:
+    try:
+        with open(file, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return None

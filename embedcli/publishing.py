@@ -1,0 +1,98 @@
+"""What was finished and what leaves -> the draft of the next generation.
+
+In: the documents of the current generation, the outcomes of this run, the keys that leave. Out: the documents table
+to publish with the changes against its parent, and what changed so little that only `state/` has to know it.
+Not here: writing any of it (generations.py), deciding what leaves (plan.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from embedcli import changes, documents
+from embedcli.documents import DocumentRow, Key, Mark
+from embedcli.records import digest
+from embedcli.shards import Shard
+from embedcli.staging import Outcome
+
+_PLACE = ("shard", "first_row", "rows", "chunks", "tokens", "missing")
+_STAT = ("size", "mtime_ns", "ctime_ns", "inode", "attempts")
+_FINGERPRINTS = ("model_fingerprint", "chunk_fingerprint", "read_fingerprint")
+
+
+@dataclass(frozen=True)
+class Edition:
+    """The documents to publish, in walk order; `seen` is what a run without a publish has to remember."""
+
+    table: pa.Table
+    changes: pa.Table
+    material: bool
+    seen: tuple[Mark, ...]
+
+
+def edit(
+    base: pa.Table,
+    outcomes: Iterable[Outcome],
+    *,
+    dropped: Collection[Key],
+    seen: Sequence[Mark],
+    shards: Mapping[str, Shard],
+    roots: Sequence[str],
+    rebuilding: bool,
+) -> Edition:
+    """Replace, mark and drop rows of `base`; a document that came out the same to the last column keeps its rows."""
+    listed = list(outcomes)
+    rows = {o.row.key: o.row for o in listed if o.row is not None}
+    marks = [o.mark for o in listed if o.mark is not None]
+    leaving = base if rebuilding else base.take(documents.positions(base, {*rows, *dropped}))
+    before = {(old["root"], old["path"]): old for old in leaving.to_pylist()}
+    compared = changes.compare(
+        leaving,
+        documents.from_rows(row for row in rows.values() if row.rows),
+        shards,
+        vectors_changed=rebuilding,
+    )
+    if not rebuilding:
+        rows = {key: _keep_place(row, before.get(key), compared.unchanged_doc_ids) for key, row in rows.items()}
+    material = bool(dropped) or rebuilding or any(_material(row, before.get(key)) for key, row in rows.items())
+    material = material or _marks_matter(base, marks)
+    small = [Mark(key, {name: getattr(row, name) for name in _STAT}) for key, row in rows.items()]
+    kept = base.slice(0, 0) if rebuilding else documents.without(base, {*rows, *dropped})
+    table = documents.amend(kept, [*seen, *marks])
+    whole = pa.concat_tables([table, documents.from_rows(rows.values())])
+    tried = [Mark(m.key, {"attempts": m.columns["attempts"]}) for m in marks if "attempts" in m.columns]
+    remembered = [*seen, *small, *tried]
+    return Edition(documents.in_walk_order(whole, roots), compared.table, material, tuple(remembered))
+
+
+def _keep_place(row: DocumentRow, before: Mapping[str, Any] | None, unchanged: Collection[str]) -> DocumentRow:
+    if before is None or not row.rows or digest(*row.key) not in unchanged:
+        return row
+    return row.replace(**{name: tuple(before[name]) if name == "missing" else before[name] for name in _PLACE})
+
+
+def _material(row: DocumentRow, before: Mapping[str, Any] | None) -> bool:
+    """Whether a reader of the index could tell `row` from what was there."""
+    if before is None:
+        return True
+    if row.rows or before["rows"]:
+        prints = any(getattr(row, name) != before[name] for name in _FINGERPRINTS)
+        if prints or (row.shard, row.first_row, row.rows) != (
+            before["shard"],
+            before["first_row"],
+            before["rows"],
+        ):
+            return True
+    return (row.status, row.reason) != (before["status"], before["reason"])
+
+
+def _marks_matter(base: pa.Table, marks: Sequence[Mark]) -> bool:
+    chosen = base.take(documents.positions(base, {mark.key for mark in marks})).select(
+        ["root", "path", "status", "reason"]
+    )
+    before = {(row["root"], row["path"]): (row["status"], row["reason"]) for row in chosen.to_pylist()}
+    return any((m.columns["status"], m.columns["reason"]) != before.get(m.key) for m in marks)

@@ -1,0 +1,172 @@
+"""What a run tells: lines and a live display on stderr, one JSON object on stdout.
+
+In: counts and events as they happen. Out: text for people (a live display on a terminal only, else a line a minute),
+and the Summary that `--json` prints. Not here: which exit code an error is (errors.py).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, TextIO
+
+LINE_EVERY_S = 60.0
+
+
+@dataclass
+class Summary:
+    """The outcome of an ingest, as `--json` prints it. Durations in seconds, sizes in bytes."""
+
+    index: str
+    exit_code: int = 0
+    generation: int | None = None
+    complete: bool = False
+    model: str = ""
+    dim: int = 0
+    fingerprint: str = ""
+    sources: dict[str, int] = field(default_factory=dict)
+    failures_new: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+    chunks: dict[str, int] = field(default_factory=lambda: {"total": 0, "embedded": 0, "reused": 0})
+    tokens: dict[str, int] = field(default_factory=lambda: {"embedded": 0, "total": 0})
+    truncated: int = 0
+    bytes_rewritten: int = 0
+    elapsed_s: float = 0.0
+    tokens_per_s: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        data = asdict(self)
+        return {"exit_code": data.pop("exit_code"), **data}
+
+
+@dataclass
+class Progress:
+    """Where a run stands; `embedding_since` is on the clock of time.monotonic, None while the model is not ready."""
+
+    documents: int = 0
+    documents_total: int = 0
+    bytes_read: int = 0
+    bytes_total: int = 0
+    chunks: int = 0
+    tokens: int = 0
+    phase: str = "starting"
+    started: float = field(default_factory=time.monotonic)
+    embedding_since: float | None = None
+
+    @property
+    def tokens_per_s(self) -> float:
+        if self.embedding_since is None:
+            return 0.0
+        return self.tokens / max(time.monotonic() - self.embedding_since, 1e-9)
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds to go by the share of bytes whose documents are finished; None as long as nothing is known."""
+        if not self.bytes_read or not self.bytes_total:
+            return None
+        elapsed = time.monotonic() - (self.embedding_since or self.started)
+        return elapsed * (self.bytes_total - self.bytes_read) / self.bytes_read
+
+    def line(self) -> str:
+        eta = f", {duration(self.eta_s)} to go" if self.eta_s is not None else ""
+        done = f"{self.documents:,}/{self.documents_total:,} documents, {self.chunks:,} chunks"
+        return f"{self.phase}: {done}, {self.tokens_per_s:,.0f} tokens/s{eta}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "documents": self.documents,
+            "documents_total": self.documents_total,
+            "chunks": self.chunks,
+            "tokens": self.tokens,
+            "tokens_per_s": round(self.tokens_per_s, 1),
+            "eta_s": None if self.eta_s is None else round(self.eta_s, 1),
+            "phase": self.phase,
+        }
+
+
+def duration(seconds: float | None) -> str:
+    """`42 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds or 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Report:
+    """Messages and progress on `stream`; a live display only where it is a terminal."""
+
+    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None, log: TextIO | None = None) -> None:
+        self._quiet = quiet
+        self._stream = stream or sys.stderr
+        self._log = log
+        self._live: Any = None
+        self._last_line = time.monotonic()
+        self._warned: set[str] = set()
+
+    def line(self, text: str) -> None:
+        """A line for people; left out by `--quiet`."""
+        self._write(text, show=not self._quiet)
+
+    def warn(self, text: str) -> None:
+        """A warning, shown once however often it is given."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._write(f"warning: {text}", show=True)
+
+    def _write(self, text: str, *, show: bool) -> None:
+        if self._log is not None:
+            print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=self._log, flush=True)
+        if not show:
+            return
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def progress(self, progress: Progress) -> None:
+        """Called often; shows the display on a terminal, a line a minute elsewhere."""
+        if self._quiet:
+            return
+        if self._stream.isatty():
+            self._show(progress)
+        elif time.monotonic() - self._last_line >= LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            self.line(progress.line())
+
+    def _show(self, progress: Progress) -> None:
+        if self._live is None:
+            self._live = _live(self._stream)
+            self._live.start()
+        self._live.update(_bar(progress))
+
+    def close(self) -> None:
+        """Take the live display down; lines go on as plain text."""
+        if self._live is not None:
+            self._live.update("")
+            self._live.stop()
+            self._live = None
+
+
+def _live(stream: TextIO) -> Any:
+    from rich.console import Console
+    from rich.live import Live
+
+    return Live(console=Console(file=stream), refresh_per_second=4, transient=True)
+
+
+def _bar(progress: Progress) -> Any:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 1), expand=False)
+    bar = ProgressBar(total=max(1, progress.bytes_total), completed=progress.bytes_read, width=20)
+    grid.add_row(bar, Text(progress.line(), no_wrap=True, overflow="ellipsis"))
+    return grid
+
+
+Warn = Callable[[str], None]

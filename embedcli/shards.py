@@ -1,0 +1,291 @@
+"""Rows -> one Parquet shard and its sorted keys, whole or absent; and vectors back out of them by key.
+
+In: Arrow tables of rows with their vector keys. Out: `part-<id>.parquet`, complete and durable, under a name never
+used before, and `part-<id>.npy`: (key high, key low, row) sorted, memory-mapped for reuse.
+Not here: which rows belong to which generation (generations.py).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedcli.disk import Disk, Written
+
+Keys = npt.NDArray[np.uint64]
+"""Vector keys, shape [2, n]: the high and the low half of each blake2b-128."""
+Floats = npt.NDArray[np.float32]
+Ranges = Sequence[tuple[int, int]]
+"""Half-open row ranges, ascending."""
+
+ROW_GROUP_ROWS = 8192
+
+_BEFORE_VECTOR = [
+    pa.field("chunk_id", pa.string()),
+    pa.field("doc_id", pa.string()),
+    pa.field("uri", pa.string()),
+    pa.field("path", pa.string()),
+    pa.field("title", pa.string()),
+    pa.field("chunk_index", pa.int32()),
+    pa.field("chunk_count", pa.int32()),
+    pa.field("page_start", pa.int32()),
+    pa.field("page_end", pa.int32()),
+    pa.field("section", pa.string()),
+    pa.field("char_start", pa.int64()),
+    pa.field("char_end", pa.int64()),
+    pa.field("core_start", pa.int64()),
+    pa.field("token_count", pa.int32()),
+    pa.field("text", pa.string()),
+    pa.field("chunk_digest", pa.string()),
+    pa.field("modified_at", pa.timestamp("us", tz="UTC")),
+    pa.field("meta", pa.string()),
+]
+READ_SCHEMA = pa.schema(_BEFORE_VECTOR)
+"""A row as the reader processes make it: all but `changed_in` and `vector`."""
+
+_PLAIN = {"chunk_id", "chunk_digest", "text", "char_start", "char_end", "core_start", "meta"}
+
+
+def row_schema(dim: int) -> pa.Schema:
+    """The schema of every shard of an index of `dim` dimensions."""
+    vector = pa.field("vector", pa.list_(pa.float32(), dim))
+    return pa.schema([*_BEFORE_VECTOR, pa.field("changed_in", pa.int64()), vector])
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One immutable Parquet file of rows: its name (`part-<id>`), size and digests. `folder` is where it lies now."""
+
+    name: str
+    rows: int
+    size_bytes: int
+    sha256: str
+    keys_sha256: str
+    folder: Path
+    keys_folder: Path
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{self.name}.parquet"
+
+    @property
+    def keys_path(self) -> Path:
+        return self.keys_folder / f"{self.name}.npy"
+
+
+def complete_rows(rows: pa.Table, vectors: Floats, *, changed_in: int, keep: npt.NDArray[np.bool_] | None) -> pa.Table:
+    """Rows as read, float32 unit vectors [n, dim] -> rows as stored; where `keep` is given, only those."""
+    n, dim = vectors.shape
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim)
+    columns = [rows.column(name) for name in READ_SCHEMA.names]
+    columns[READ_SCHEMA.get_field_index("chunk_count")] = pa.array(np.full(n, n, np.int32))
+    columns += [pa.array(np.full(n, changed_in, np.int64)), flat]
+    table = pa.table(columns, schema=row_schema(dim))
+    return table if keep is None else table.filter(pa.array(keep))
+
+
+def write_shard(
+    tables: Iterable[pa.Table], keys: Keys, *, dim: int, folder: Path, keys_folder: Path, disk: Disk
+) -> Shard:
+    """Write rows, in the order given, and their keys [2, rows]. Raises StorageError.
+
+    `tables` is iterated anew when a failed write is tried a second time.
+    """
+    name = f"part-{secrets.token_hex(8)}"
+    written = disk.write(folder / f"{name}.parquet", lambda sink: _write_parquet(tables, dim, sink))
+    keys_written = write_keys(keys, keys_folder / f"{name}.npy", disk)
+    rows = keys.shape[1]
+    return Shard(name, rows, written.size_bytes, written.sha256, keys_written.sha256, folder, keys_folder)
+
+
+def _write_parquet(tables: Iterable[pa.Table], dim: int, sink: BinaryIO) -> None:
+    schema = row_schema(dim)
+    options: dict[str, Any] = {
+        "compression": "zstd",
+        "use_dictionary": [name for name in schema.names if name not in _PLAIN and name != "vector"],
+        "use_byte_stream_split": ["vector.list.element"],
+        "write_page_index": True,
+    }
+    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, **options) as writer:
+        for group in regroup(iter(tables), ROW_GROUP_ROWS):
+            writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+
+
+def regroup(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of exactly `rows` rows, the last one shorter."""
+    waiting: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        waiting.append(table)
+        count += table.num_rows
+        while count >= rows:
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, rows)
+            waiting, count = [whole.slice(rows)], count - rows
+    if count:
+        yield pa.concat_tables(waiting)
+
+
+def read_rows(path: Path, ranges: Ranges, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of `ranges`, in order, a row group at a time."""
+    with pq.ParquetFile(path) as file:
+        start = 0
+        for group in range(file.num_row_groups):
+            stop = start + file.metadata.row_group(group).num_rows
+            inside = [(max(a, start) - start, min(b, stop) - start) for a, b in ranges if a < stop and b > start]
+            if inside:
+                table = file.read_row_group(group, columns=list(columns) if columns else None)
+                whole = inside == [(0, table.num_rows)]
+                yield table if whole else pa.concat_tables([table.slice(a, b - a) for a, b in inside])
+            start = stop
+
+
+# ---- keys
+
+
+def keys_of(digests: Sequence[bytes]) -> Keys:
+    """16-byte vector keys -> [2, n]."""
+    halves = np.frombuffer(b"".join(digests), ">u8").reshape(-1, 2)
+    return np.ascontiguousarray(halves.T.astype(np.uint64))
+
+
+def sorted_keys(keys: Keys) -> Keys:
+    """Keys in row order [2, n] -> (high, low, row) sorted [3, n]."""
+    order = np.lexsort((keys[1], keys[0]))
+    return np.vstack([keys[:, order], order.astype(np.uint64)])
+
+
+def write_keys(keys: Keys, path: Path, disk: Disk) -> Written:
+    """Sort and write; column i of `keys` is the key of row i."""
+    stored = sorted_keys(keys)
+    return disk.write(path, lambda sink: np.save(sink, stored, allow_pickle=False))
+
+
+def load_keys(path: Path) -> Keys | None:
+    """The stored [3, n] array (high, low, row), memory-mapped; None when it is missing or not whole: reuse is lost,
+    no row is."""
+    try:
+        stored: Keys = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return stored if stored.ndim == 2 and stored.shape[0] == 3 and stored.dtype == np.uint64 else None
+
+
+def keys_by_row(path: Path, rows: int) -> Keys:
+    """Keys in row order [2, rows]; all zero where the keys are lost (no vector has the key 0: see `find`)."""
+    keys = np.zeros((2, rows), np.uint64)
+    stored = load_keys(path)
+    if stored is not None:
+        keys[:, stored[2].astype(np.int64)] = stored[:2]
+    return keys
+
+
+def find(stored: Keys, wanted: Keys) -> npt.NDArray[np.int64]:
+    """Row of each wanted key in the sorted `stored`, -1 where it is not. Equal high halves are walked."""
+    high, low, row = stored
+    found = np.full(wanted.shape[1], -1, np.int64)
+    at = np.searchsorted(high, wanted[0], side="left")
+    pending = np.flatnonzero((at < high.size) & (wanted[0] != 0))
+    while pending.size:
+        position = at[pending]
+        pending, position = pending[same := high[position] == wanted[0, pending]], position[same]
+        hit = low[position] == wanted[1, pending]
+        found[pending[hit]] = row[position[hit]]
+        pending = pending[~hit]
+        at[pending] += 1
+        pending = pending[at[pending] < high.size]
+    return found
+
+
+class Library:
+    """Every vector already had, by key: shards of kept generations, and those of the run as they are finished.
+
+    Vectors at least as wide as `dim` are cut and renormalised. A damaged file is passed over, its vectors are
+    computed again; `verify` names it.
+    """
+
+    CACHED_GROUPS = 4
+
+    def __init__(self, *, dim: int) -> None:
+        self._dim = dim
+        self._shards: list[tuple[Shard | Floats, Keys]] = []
+        self._groups: OrderedDict[tuple[str, int], Floats] = OrderedDict()
+
+    def add(self, shard: Shard) -> None:
+        stored = load_keys(shard.keys_path)
+        if stored is not None and stored.shape[1]:
+            self._shards.append((shard, stored))
+
+    def add_loose(self, stored: Keys, vectors: Floats) -> None:
+        """Vectors that lie in no shard, with their sorted keys [3, n]."""
+        self._shards.append((vectors, stored))
+
+    def take(self, wanted: Keys, into: Floats) -> npt.NDArray[np.bool_]:
+        """Fill `into` [n, dim] with the known vectors; returns which rows were filled."""
+        filled = np.zeros(wanted.shape[1], np.bool_)
+        for shard, stored in reversed(self._shards):
+            open_rows = np.flatnonzero(~filled)
+            if not open_rows.size:
+                break
+            rows = find(stored, wanted[:, open_rows])
+            hits = rows >= 0
+            if hits.any() and self._copy(shard, rows[hits], open_rows[hits], into):
+                filled[open_rows[hits]] = True
+        return filled
+
+    def _copy(
+        self, shard: Shard | Floats, rows: npt.NDArray[np.int64], places: npt.NDArray[np.int64], into: Floats
+    ) -> bool:
+        try:
+            if not isinstance(shard, Shard):
+                into[places] = cut(shard[rows], self._dim)
+                return True
+            for group in np.unique(rows // ROW_GROUP_ROWS):
+                inside = rows // ROW_GROUP_ROWS == group
+                vectors = self._group(shard, int(group))
+                into[places[inside]] = cut(vectors[rows[inside] % ROW_GROUP_ROWS], self._dim)
+        except (OSError, pa.ArrowInvalid, IndexError, ValueError):
+            return False
+        return True
+
+    def _group(self, shard: Shard, group: int) -> Floats:
+        key = (shard.name, group)
+        if key not in self._groups:
+            with pq.ParquetFile(shard.path) as file:
+                column = file.read_row_group(group, columns=["vector"]).column("vector")
+            self._groups[key] = vectors_of(column)
+            while len(self._groups) > self.CACHED_GROUPS:
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(key)
+        return self._groups[key]
+
+
+def vectors_of(column: pa.ChunkedArray) -> Floats:
+    """A `vector` column -> float32 [n, dim]."""
+    whole = column.combine_chunks()
+    dim = column.type.list_size
+    values: Floats = whole.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+    return values
+
+
+def cut(vectors: Floats, dim: int) -> Floats:
+    """The first `dim` dimensions, renormalised in float32; as they are when they have that width already."""
+    if vectors.shape[1] == dim:
+        return vectors
+    if vectors.shape[1] < dim:
+        raise ValueError("narrower than asked")
+    head = vectors[:, :dim]
+    norm: Floats = np.linalg.norm(head, axis=1, keepdims=True)
+    if not norm.all():
+        raise ValueError("nothing left of a vector")
+    narrow: Floats = head / norm
+    return narrow

@@ -1,0 +1,219 @@
+"""The run in progress: finished shards and the journal that names them; adopting what a killed run had finished.
+
+In: finished documents (their rows with vectors, or a refusal). Out: `staging/<run>/` with shards, their keys, vectors
+of documents not yet finished (`loose-*.npy`), and `journal.jsonl`, appended and fsynced after the shards it names.
+Not here: what is published (generations.py) and what tonight's plan says (plan.py).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from embedcli import shards
+from embedcli.disk import Disk
+from embedcli.documents import DocumentRow, Key, Mark
+from embedcli.records import Stat
+from embedcli.shards import Floats, Keys, Shard
+
+RESERVE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class RunHeader:
+    """What a staging folder was begun for; a later run goes on with it only from the same parent."""
+
+    number: int
+    parent: int | None
+    settings: dict[str, Any]
+    fingerprints: dict[str, str]
+    rebuild: bool
+    roots: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One finished source: a new row, or a mark on the row it had. `stat` is of the reading it stands for."""
+
+    stat: Stat | None
+    row: DocumentRow | None = None
+    mark: Mark | None = None
+
+    @property
+    def key(self) -> Key:
+        if self.row is not None:
+            return self.row.key
+        assert self.mark is not None
+        return self.mark.key
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stat": asdict(self.stat) if self.stat else None,
+            "row": self.row.to_json() if self.row else None,
+            "mark": {"key": self.mark.key, "columns": dict(self.mark.columns)} if self.mark else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Outcome:
+        stat, row, mark = data["stat"], data["row"], data["mark"]
+        return cls(
+            Stat(**stat) if stat else None,
+            DocumentRow.from_json(row) if row else None,
+            Mark((mark["key"][0], mark["key"][1]), mark["columns"]) if mark else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A document ready to be stored: its outcome (shard and first_row still open), its rows and their keys."""
+
+    outcome: Outcome
+    rows: pa.Table | None
+    keys: Keys | None
+
+
+class Staging:
+    """One folder `staging/<run>`. Methods that write raise StorageError; nothing is adopted half."""
+
+    def __init__(self, folder: Path, header: RunHeader, *, dim: int, disk: Disk) -> None:
+        self.folder = folder
+        self.header = header
+        self._dim = dim
+        self._disk = disk
+        self.shards: dict[str, Shard] = {}
+
+    @classmethod
+    def begin(cls, parent_folder: Path, header: RunHeader, *, dim: int, disk: Disk) -> Staging:
+        folder = parent_folder / f"{header.number:06d}-{time.time_ns():x}"
+        disk.make_folder(folder)
+        data = json.dumps(asdict(header)).encode()
+        disk.write(folder / "run.json", lambda sink: sink.write(data))
+        disk.write(folder / "reserve", lambda sink: sink.write(bytes(RESERVE_BYTES)))
+        disk.fsync_folder(parent_folder)
+        disk.step("staging begun")
+        return cls(folder, header, dim=dim, disk=disk)
+
+    def checkpoint(self, finished: Sequence[Finished], loose: tuple[Keys, Floats] | None) -> list[Outcome]:
+        """Store rows, then name them in the journal; returns the outcomes with their places filled in."""
+        with_rows = [item for item in finished if item.rows is not None and item.rows.num_rows]
+        shard = self._store(with_rows) if with_rows else None
+        if loose is not None and loose[0].shape[1]:
+            self._store_loose(*loose)
+        outcomes = _placed(finished, shard)
+        self._disk.step("before journal")
+        self._journal([{"shard": _shard_json(shard)}] if shard else [], outcomes)
+        self._disk.step("after journal")
+        return outcomes
+
+    def _store(self, finished: Sequence[Finished]) -> Shard:
+        tables = [item.rows for item in finished]
+        keys = np.concatenate([item.keys for item in finished if item.keys is not None], axis=1)
+        shard = shards.write_shard(
+            tables, keys, dim=self._dim, folder=self.folder, keys_folder=self.folder, disk=self._disk
+        )
+        self.shards[shard.name] = shard
+        self._disk.step("shard stored")
+        return shard
+
+    def _store_loose(self, keys: Keys, vectors: Floats) -> None:
+        name = f"loose-{time.time_ns():x}"
+        self._disk.write(self.folder / f"{name}.vectors.npy", lambda sink: np.save(sink, vectors, allow_pickle=False))
+        shards.write_keys(keys, self.folder / f"{name}.npy", self._disk)  # last: what it names is there
+
+    def adopt(self, outcomes: Sequence[Outcome], found: Mapping[str, Shard]) -> None:
+        """Take over outcomes of a killed run with the shards that hold their rows."""
+        names = sorted({o.row.shard for o in outcomes if o.row is not None and o.row.shard is not None})
+        for name in names:
+            old = found[name]
+            new = replace(old, folder=self.folder, keys_folder=self.folder)
+            self._disk.carry(old.path, new.path)
+            if old.keys_path.exists():
+                self._disk.carry(old.keys_path, new.keys_path)
+            self.shards[name] = new
+        self._disk.fsync_folder(self.folder)
+        self._journal([{"shard": _shard_json(self.shards[name])} for name in names], outcomes)
+
+    def _journal(self, named: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> None:
+        lines = [*named, *(outcome.to_json() for outcome in outcomes)]
+        if lines:
+            data = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+            self._disk.append(self.folder / "journal.jsonl", data.encode())
+
+    def release_reserve(self) -> None:
+        """Give back the little space that was held so that a full disk can still be written about."""
+        (self.folder / "reserve").unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        self._disk.remove(self.folder)
+
+
+def _placed(finished: Iterable[Finished], shard: Shard | None) -> list[Outcome]:
+    outcomes = []
+    first_row = 0
+    for item in finished:
+        outcome = item.outcome
+        if item.rows is not None and item.rows.num_rows and outcome.row is not None and shard is not None:
+            row = outcome.row.replace(shard=shard.name, first_row=first_row, rows=item.rows.num_rows)
+            outcome = Outcome(outcome.stat, row)
+            first_row += item.rows.num_rows
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _shard_json(shard: Shard) -> dict[str, Any]:
+    return {
+        "name": shard.name,
+        "rows": shard.rows,
+        "size_bytes": shard.size_bytes,
+        "sha256": shard.sha256,
+        "keys_sha256": shard.keys_sha256,
+    }
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What a run that did not end has left: its header, shards, outcomes and loose vectors."""
+
+    folder: Path
+    header: RunHeader
+    shards: dict[str, Shard]
+    outcomes: list[Outcome]
+
+    def loose(self) -> Iterator[tuple[Keys, Floats]]:
+        """Sorted keys [3, n] and vectors of documents that were not finished; what is not whole is passed over."""
+        for path in sorted(self.folder.glob("loose-*.vectors.npy")):
+            keys = shards.load_keys(path.with_name(path.name.replace(".vectors", "")))
+            if keys is not None:
+                yield keys, np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def leftover(folder: Path) -> Leftover | None:
+    """Read a staging folder as far as its journal is whole; None when there is nothing to go on with."""
+    try:
+        header = RunHeader(**json.loads((folder / "run.json").read_bytes()))
+        lines = (folder / "journal.jsonl").read_bytes().split(b"\n") if (folder / "journal.jsonl").exists() else []
+    except (OSError, ValueError, TypeError):
+        return None
+    found: dict[str, Shard] = {}
+    outcomes: dict[Key, Outcome] = {}
+    for line in lines[:-1]:  # what follows the last newline is torn
+        try:
+            data = json.loads(line)
+        except ValueError:
+            break
+        if "shard" in data:
+            shard = Shard(**data["shard"], folder=folder, keys_folder=folder)
+            if shard.path.exists() and shard.path.stat().st_size == shard.size_bytes:
+                found[shard.name] = shard
+        else:
+            outcome = Outcome.from_json(data)
+            outcomes[outcome.key] = outcome
+    kept = [o for o in outcomes.values() if o.row is None or o.row.shard is None or o.row.shard in found]
+    return Leftover(folder, header, found, kept)

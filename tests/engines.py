@@ -1,0 +1,167 @@
+"""Test doubles of engines, each with one fault, about ten lines each.
+
+In: rows. Out: vectors that depend on the ids alone, or the fault of the double's name. They answer at once, in the
+feeder's own thread. `killer` rows are those that hold the id KILLER.
+Not here: the openers; a test says how many engines there are and how each of them fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+import numpy as np
+
+from embedcli.errors import EngineDied, EngineOutOfMemory
+
+KILLER = 7_777
+
+Log = list[list[int]]
+"""The lengths of each list submitted, over all engines of a test."""
+
+
+def vector(ids: np.ndarray, dim: int) -> np.ndarray:
+    """The prefix of a fixed state of 64, at unit length."""
+    seed = hashlib.blake2b(np.asarray(ids, np.int64).tobytes(), digest_size=8).digest()
+    state = np.random.default_rng(int.from_bytes(seed, "little")).standard_normal(64, np.float32)[:dim]
+    return state / np.linalg.norm(state)
+
+
+class FakeEngine:
+    """Sound in every way."""
+
+    max_tokens = 4_096
+    vocabulary: int | None = 10_000
+    device = "cpu"
+
+    def __init__(
+        self,
+        *,
+        dim: int = 16,
+        batch_tokens: int = 1_024,
+        batch_rows: int = 256,
+        padded: bool = True,
+        depth: int = 4,
+        log: Log | None = None,
+    ) -> None:
+        self.dim = dim
+        self.batch_tokens = batch_tokens
+        self.batch_rows = batch_rows
+        self.padded = padded
+        self.depth = depth
+        self.log: Log = log if log is not None else []
+        self.closed = False
+
+    def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
+        self.log.append([row.size for row in rows])
+        future: Future[np.ndarray] = Future()
+        try:
+            answer = self.embed(rows)
+        except EngineDied as error:
+            future.set_exception(error)
+        else:
+            if answer is not None:
+                future.set_result(answer)
+        return future
+
+    def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
+        """None: no answer, ever."""
+        return np.stack([vector(row, self.dim) for row in rows])
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class EngineDiesOnBatch(FakeEngine):
+    """Dies of its n-th list, whatever it holds; `n` counts from 1."""
+
+    def __init__(self, n: int, *, log: Log | None = None) -> None:
+        super().__init__(log=log)
+        self.lists_left = n
+
+    def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
+        self.lists_left -= 1
+        if self.lists_left <= 0:
+            raise EngineDied("the double died")
+        return super().embed(rows)
+
+
+class EngineDiesWhileSending(FakeEngine):
+    """The pipe is broken: `submit` itself raises."""
+
+    def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
+        raise EngineDied("the pipe is broken")
+
+
+class EngineDiesOfKiller(FakeEngine):
+    """Dies of any list with a killer in it."""
+
+    def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
+        if any(KILLER in row for row in rows):
+            raise EngineDied("the double died of a killer")
+        return super().embed(rows)
+
+
+class EngineHangsOnKiller(FakeEngine):
+    """Never answers a list with a killer in it."""
+
+    def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
+        return None if any(KILLER in row for row in rows) else super().embed(rows)
+
+
+class EngineOutOfMemoryAbove(FakeEngine):
+    """Runs out of memory on a list that costs more than `tokens`."""
+
+    def __init__(self, tokens: int, *, batch_tokens: int = 1_024, log: Log | None = None) -> None:
+        super().__init__(batch_tokens=batch_tokens, log=log)
+        self.tokens = tokens
+
+    def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
+        if len(rows) * max(row.size for row in rows) > self.tokens:
+            raise EngineOutOfMemory("the double is out of memory")
+        return super().embed(rows)
+
+
+class EngineReturnsNaN(FakeEngine):
+    """Killers get NaN; with `only_in_company` they are well when alone."""
+
+    def __init__(self, *, only_in_company: bool = False, wrong: float = float("nan")) -> None:
+        super().__init__()
+        self.only_in_company = only_in_company
+        self.wrong = wrong
+
+    def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
+        vectors = np.stack([vector(row, self.dim) for row in rows])
+        if len(rows) > 1 or not self.only_in_company:
+            vectors[[KILLER in row for row in rows]] *= self.wrong
+        return vectors
+
+
+class EngineRepeatsItself(FakeEngine):
+    """Killers get the vector of the first row of their list; with `alone_too` one vector for all of them."""
+
+    def __init__(self, *, alone_too: bool = False) -> None:
+        super().__init__()
+        self.alone_too = alone_too
+
+    def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
+        same = vector(np.array([KILLER]), self.dim) if self.alone_too else vector(rows[0], self.dim)
+        return np.stack([same if KILLER in row else vector(row, self.dim) for row in rows])
+
+
+class EngineDiffersInBatches(FakeEngine):
+    """What a wrong attention mask does."""
+
+    def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
+        return np.stack([vector(row if len(rows) == 1 else row[:-1], self.dim) for row in rows])
+
+
+def in_turn(*engines: Callable[[], FakeEngine]) -> Callable[[], FakeEngine]:
+    """An opener: each call opens the next, the last one for ever."""
+    left = list(engines)
+
+    def open_next() -> FakeEngine:
+        return left.pop(0)() if len(left) > 1 else left[0]()
+
+    return open_next
