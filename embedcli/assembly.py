@@ -45,6 +45,7 @@ class Pending:
     have: npt.NDArray[np.bool_]
     waiting: int = 0
     reused: int = 0
+    embedded: int = 0
     bad: dict[int, str] = field(default_factory=dict)
     fresh: list[int] = field(default_factory=list)
 
@@ -120,10 +121,12 @@ class Assembly:
     def _put(self, key: bytes, result: Floats | str) -> None:
         if not isinstance(result, str):
             self._recent[key] = result
-        for document, row in self._waiting.pop(key):
+        for others, (document, row) in enumerate(self._waiting.pop(key)):
             if isinstance(result, str):
                 document.bad[row] = result
             else:
+                document.embedded += not others
+                document.reused += bool(others)
                 document.vectors[row] = result
                 document.have[row] = True
                 document.fresh.append(row)

@@ -16,7 +16,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import cast
 
 import numpy as np
 
@@ -185,8 +184,7 @@ def _next_chunk(document: Document, stream: _Stream, core_start: int, limits: _L
 
 
 def _chunk(stream: _Stream, start: int, core_start: int, end: int, ids: Ids) -> Chunk:
-    # numpy's arrays are sequences of int in all but their declared type, at a tenth of a list's size
-    return Chunk(start, end, core_start, cast(Sequence[int], stream.tokens.row(ids)))
+    return Chunk(start, end, core_start, stream.tokens.row(ids))
 
 
 def _core_end(document: Document, stream: _Stream, core_start: int, room: int) -> int:

@@ -289,7 +289,7 @@ class Embedding:
         """A document whose every chunk has a vector, or a reason why not."""
         task, bad = document.task, document.bad
         self.embedded["reused"] += document.reused
-        self.embedded["embedded"] += len(document.vectors) - document.reused - len(bad)
+        self.embedded["embedded"] += document.embedded
         prior = task.prior
         whole_before = prior is not None and prior.rows and prior.status == "indexed"
         if bad and (whole_before or len(bad) == len(document.vectors)) and not self.known.rebuilding:

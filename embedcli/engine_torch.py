@@ -139,8 +139,9 @@ def _device(name: str) -> torch.device:
 
 
 def _load(model: Model, device: torch.device) -> Any:
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    chatter: Any = transformers.utils.logging  # untyped; progress is ours to show
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # notes of library to library, none for a user

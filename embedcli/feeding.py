@@ -85,6 +85,7 @@ class Feeder:
         self._failure: BaseException | None = None
         self._statistics = Statistics()
         self._looked_at_s = self._last_answer_s = 0.0
+        self._answered_tokens, self._answering_s = 0, 0.0  # without the silence of those that died
         self._thread = threading.Thread(target=self._main, name="embedcli-feeder", daemon=True)
         self._thread.start()
 
@@ -262,7 +263,10 @@ class Feeder:
         self._recovery.note_progress()
         with self._lock:
             del self._in_flight[batch]
-            self._last_answer_s = self._clock()
+            now = self._clock()
+            self._answered_tokens += batch.tokens
+            self._answering_s += now - self._last_answer_s
+            self._last_answer_s = now
             self._alone.extend(verdict.second_looks)
             self._done += verdict.answers
             self._count(engine, batch, verdict.duplicates_accepted)
@@ -288,9 +292,11 @@ class Feeder:
             self._statistics = replace(self._statistics, idle_s=self._statistics.idle_s + elapsed)
 
     def _check_hang(self) -> None:
-        done = self._statistics
-        per_s = done.tokens / done.busy_s if done.tokens and done.busy_s else SLOWEST_TOKENS_PER_S
-        expected_s = sum(batch.tokens for batch in self._in_flight) / per_s
+        tokens = sum(batch.tokens for batch in self._in_flight)
+        if self._answered_tokens:
+            expected_s = tokens * self._answering_s / self._answered_tokens
+        else:
+            expected_s = tokens / SLOWEST_TOKENS_PER_S
         silent_s = self._clock() - self._last_answer_s
         if silent_s > max(HANG_S, HANG_FACTOR * expected_s):
             raise EngineDied(f"the engine has not answered for {silent_s:.0f} s")

@@ -44,7 +44,7 @@ def chosen(by_kind: dict[str, Tokens | None], kind: str) -> Tokens:
 def test_cutting_at_a_safe_place_never_changes_the_tokens(kind: str, by_kind: dict[str, Tokens | None]) -> None:
     tokens = chosen(by_kind, kind)
 
-    @settings(deadline=None, max_examples=40)
+    @settings(deadline=None, max_examples=25)
     @given(hostile_texts)
     def holds(text: str) -> None:
         whole = tokens.encode(text).ids.tolist()
@@ -62,7 +62,7 @@ def test_offsets_are_the_code_points_that_the_library_gives(
 ) -> None:
     tokens = chosen(by_kind, kind)
 
-    @settings(deadline=None, max_examples=40)
+    @settings(deadline=None, max_examples=25)
     @given(hostile_texts)
     def holds(text: str) -> None:
         encoded, theirs = tokens.encode(text), tokens._tokenizer.encode(text, add_special_tokens=False)

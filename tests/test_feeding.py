@@ -1,0 +1,381 @@
+"""The feeder loses nothing and doubles nothing, whatever the engine does."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from embedcli.doubts import Answer
+from embedcli.engine import Engine, OpenEngine
+from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
+from embedcli.feeding import Feeder
+from tests.engines import (
+    KILLER,
+    EngineDiesOfKiller,
+    EngineDiesOnBatch,
+    EngineDiesWhileSending,
+    EngineHangsOnKiller,
+    EngineOutOfMemoryAbove,
+    EngineRepeatsItself,
+    EngineReturnsNaN,
+    FakeEngine,
+    Log,
+    in_turn,
+    vector,
+)
+
+Rows = dict[bytes, np.ndarray]
+
+
+class JumpingClock:
+    """Every look at it is `step_s` later: an hour of silence passes in a blink."""
+
+    def __init__(self, step_s: float) -> None:
+        self.now_s = 0.0
+        self.step_s = step_s
+
+    def __call__(self) -> float:
+        self.now_s += self.step_s
+        return self.now_s
+
+    def an_hour_passes(self) -> None:
+        self.now_s += 3_600.0
+
+
+def rows_of(count: int, *, killers: tuple[int, ...] = (), tokens: int | None = None, seed: int = 0) -> Rows:
+    source = random.Random(seed)
+    rows = {}
+    for number in range(count):
+        ids = np.array(source.choices(range(5_000), k=tokens or source.randint(2, 60)), np.uint32)
+        ids[0] = number
+        ids[1] = KILLER if number in killers else 5_001
+        rows[number.to_bytes(8, "big")] = ids
+    return rows
+
+
+@contextmanager
+def feeder_of(
+    open_engine: OpenEngine,
+    *,
+    on_open: Callable[[Engine], None] = lambda engine: None,
+    report: Callable[[str], None] = lambda line: None,
+    clock: Callable[[], float] = lambda: 0.0,
+    look_ahead_tokens: int | None = None,
+) -> Iterator[Feeder]:
+    feeder = Feeder(
+        open_engine, on_open=on_open, report=report, clock=clock, look_ahead_tokens=look_ahead_tokens
+    )
+    try:
+        yield feeder
+    finally:
+        feeder.close(abort=True)
+
+
+def drain(feeder: Feeder) -> dict[bytes, Answer]:
+    answers: dict[bytes, Answer] = {}
+    while feeder.outstanding:
+        for key, answer in feeder.finished(10.0):
+            assert key not in answers, "answered twice"
+            answers[key] = answer
+    return answers
+
+
+def embed_all(feeder: Feeder, rows: Rows) -> dict[bytes, Answer]:
+    for key, ids in rows.items():
+        feeder.add(key, ids)
+    feeder.flush()
+    return drain(feeder)
+
+
+def assert_sound(answers: dict[bytes, Answer], rows: Rows, *, but: dict[int, str] | None = None) -> None:
+    expected = {number.to_bytes(8, "big"): reason for number, reason in (but or {}).items()}
+    assert answers.keys() == rows.keys()
+    for key, answer in answers.items():
+        if key in expected:
+            assert isinstance(answer, str) and answer == expected[key]
+        else:
+            assert isinstance(answer, np.ndarray) and answer.dtype == np.float32
+            np.testing.assert_allclose(answer, vector(rows[key], 16), atol=1e-6)
+
+
+def test_every_row_gets_its_own_vector() -> None:
+    rows = rows_of(2_000)
+    with feeder_of(FakeEngine) as feeder:
+        assert_sound(embed_all(feeder, rows), rows)
+        statistics = feeder.statistics
+    assert statistics.rows == 2_000
+    assert statistics.tokens == sum(ids.size for ids in rows.values())
+    assert statistics.padding < 0.05
+    assert statistics.duplicates_accepted == 0
+
+
+def test_rows_are_taken_while_the_engine_loads_until_the_look_ahead_is_full() -> None:
+    loaded = threading.Event()
+
+    def open_slowly() -> FakeEngine:
+        assert loaded.wait(10)
+        return FakeEngine()
+
+    rows = rows_of(50, tokens=10)
+    with feeder_of(open_slowly, look_ahead_tokens=400) as feeder:
+        for number, (key, ids) in enumerate(rows.items()):
+            assert feeder.full == (number >= 40)
+            feeder.add(key, ids)
+        assert feeder.finished(0.0) == []
+        loaded.set()
+        feeder.flush()
+        assert_sound(drain(feeder), rows)
+        assert not feeder.full
+
+
+def test_a_lone_row_is_embedded_without_a_flush() -> None:
+    rows = rows_of(1)
+    with feeder_of(FakeEngine) as feeder:
+        feeder.add(*next(iter(rows.items())))
+        assert_sound(drain(feeder), rows)
+
+
+def test_equal_keys_are_embedded_once() -> None:
+    log: Log = []
+    rows = rows_of(20)
+    with feeder_of(lambda: FakeEngine(log=log)) as feeder:
+        for key, ids in [*rows.items(), *rows.items()]:
+            feeder.add(key, ids)
+        assert_sound(embed_all(feeder, rows), rows)
+    assert sum(len(lengths) for lengths in log) == 20
+
+
+def test_on_open_sees_every_engine_before_any_row_does() -> None:
+    seen: list[tuple[Engine, int]] = []
+    log: Log = []
+    opener = in_turn(lambda: EngineDiesOnBatch(2, log=log), lambda: FakeEngine(log=log))
+    rows = rows_of(200)
+    with feeder_of(opener, on_open=lambda engine: seen.append((engine, len(log)))) as feeder:
+        assert_sound(embed_all(feeder, rows), rows)
+    assert [type(engine) for engine, _ in seen] == [EngineDiesOnBatch, FakeEngine]
+    assert seen[0][1] == 0
+    assert isinstance(seen[0][0], FakeEngine) and seen[0][0].closed
+
+
+def test_a_refusal_of_on_open_reaches_the_caller_and_closes_the_engine() -> None:
+    engine = FakeEngine()
+
+    def refuse(_: Engine) -> None:
+        raise EngineError("another model", "the hint")
+
+    with feeder_of(lambda: engine, on_open=refuse) as feeder:
+        with pytest.raises(EngineError, match="another model"):
+            drain_forever(feeder)
+        with pytest.raises(EngineError, match="another model"):
+            feeder.add(b"key", np.array([1], np.uint32))
+    assert engine.closed
+
+
+def drain_forever(feeder: Feeder) -> None:
+    feeder.add(b"never answered", np.array([1], np.uint32))
+    while True:
+        feeder.finished(10.0)
+
+
+@pytest.mark.parametrize("first", [lambda: EngineDiesOnBatch(3), EngineDiesWhileSending])
+def test_after_a_death_nothing_is_lost_and_nothing_doubled(first: Callable[[], FakeEngine]) -> None:
+    rows = rows_of(600)
+    with feeder_of(in_turn(first, FakeEngine)) as feeder:
+        assert_sound(embed_all(feeder, rows), rows)
+        assert feeder.statistics.restarts == 1
+
+
+def test_the_lists_of_a_dead_engine_are_sent_one_at_a_time() -> None:
+    in_flight: list[int] = []
+
+    class Slow(FakeEngine):
+        """Answers only when it has been asked for all it may hold."""
+
+        def submit(self, rows: object) -> Future[np.ndarray]:
+            future = super().submit(rows)  # type: ignore[arg-type]
+            in_flight.append(1)
+            future.add_done_callback(lambda _: in_flight.append(-1))
+            return future
+
+    rows = rows_of(300)
+    with feeder_of(in_turn(lambda: EngineDiesOnBatch(1), Slow)) as feeder:
+        assert_sound(embed_all(feeder, rows), rows)
+    assert in_flight[:8] == [1, -1] * 4
+
+
+@pytest.mark.parametrize("engine", [EngineDiesOfKiller, EngineHangsOnKiller])
+def test_one_killer_among_eight_lists_is_found_and_all_others_get_vectors(
+    engine: type[FakeEngine],
+) -> None:
+    rows = rows_of(8 * 256, killers=(1_000,), tokens=8)
+    clock = JumpingClock(0.0)
+
+    def open_engine() -> FakeEngine:
+        if engine is EngineHangsOnKiller:
+            return EngineHangsOnKiller(clock.an_hour_passes, batch_tokens=4_096, depth=8)
+        return engine(batch_tokens=4_096, depth=8)
+
+    with feeder_of(open_engine, clock=clock) as feeder:
+        assert_sound(embed_all(feeder, rows), rows, but={1_000: "engine_killed"})
+        assert feeder.statistics.restarts <= 6
+
+
+def test_five_killers_are_set_aside_and_the_sixth_ends_the_run() -> None:
+    rows = rows_of(100, killers=(3, 30, 50, 70, 90))
+    killed = dict.fromkeys((3, 30, 50, 70, 90), "engine_killed")
+    with feeder_of(EngineDiesOfKiller) as feeder:
+        assert_sound(embed_all(feeder, rows), rows, but=killed)
+    rows = rows_of(100, killers=(3, 30, 50, 70, 90, 99))
+    with feeder_of(EngineDiesOfKiller) as feeder, pytest.raises(EngineError, match="more than `5`"):
+        embed_all(feeder, rows)
+
+
+def test_a_row_that_was_merely_last_in_flight_gets_no_strike() -> None:
+    rows = rows_of(1)
+    with feeder_of(in_turn(lambda: EngineDiesOnBatch(1), FakeEngine)) as feeder:
+        assert_sound(embed_all(feeder, rows), rows)
+
+
+def test_three_restarts_without_progress_end_the_run_and_keep_what_was_done() -> None:
+    def open_never() -> FakeEngine:
+        raise EngineDied("no driver")
+
+    opener = in_turn(lambda: EngineDiesOnBatch(2), open_never)
+    rows = rows_of(400)
+    answers: dict[bytes, Answer] = {}
+    with feeder_of(opener) as feeder:
+        for key, ids in rows.items():
+            feeder.add(key, ids)
+        with pytest.raises(EngineError, match="3 times without progress: `no driver`") as caught:
+            while True:
+                answers |= dict(feeder.finished(10.0))
+    assert caught.value.exit_code == 13
+    assert answers
+    assert_sound(answers, {key: rows[key] for key in answers})
+
+
+def test_an_engine_that_is_slow_but_answers_in_time_is_not_killed() -> None:
+    asked = threading.Event()
+    late: list[Future[np.ndarray]] = []
+
+    class Late(FakeEngine):
+        def submit(self, rows: object) -> Future[np.ndarray]:
+            late.append(Future())
+            answer = super().submit(rows).result()  # type: ignore[arg-type]
+            threading.Thread(target=lambda: (asked.wait(10), late[0].set_result(answer))).start()
+            return late[0]
+
+    clock = JumpingClock(0.0)
+    rows = rows_of(1, tokens=50)
+    with feeder_of(Late, clock=clock) as feeder:
+        feeder.add(*next(iter(rows.items())))
+        clock.now_s = 59.0
+        asked.set()
+        assert_sound(drain(feeder), rows)
+        assert feeder.statistics.restarts == 0
+
+
+def test_out_of_memory_halves_the_budget_without_a_strike() -> None:
+    log: Log = []
+    rows = rows_of(400, tokens=40)
+    with feeder_of(lambda: EngineOutOfMemoryAbove(300, log=log)) as feeder:
+        assert_sound(embed_all(feeder, rows), rows)
+        assert feeder.statistics.restarts <= 4
+    assert {len(lengths) for lengths in log[-40:]} == {6}
+
+
+def test_ten_clean_minutes_double_the_budget_again() -> None:
+    log: Log = []
+    first = lambda: EngineOutOfMemoryAbove(600, log=log)  # noqa: E731
+    rows = rows_of(2_000, tokens=32)
+    clock = JumpingClock(1.0)
+    with feeder_of(in_turn(first, lambda: FakeEngine(log=log)), clock=clock) as feeder:
+        for key, ids in list(rows.items())[:1_000]:
+            feeder.add(key, ids)
+        answers = drain(feeder)
+        clock.now_s += 700
+        for key, ids in list(rows.items())[1_000:]:
+            feeder.add(key, ids)
+        feeder.flush()
+        assert_sound(answers | drain(feeder), rows)
+    assert 32 in {len(lengths) for lengths in log[len(log) // 2 :]}
+
+
+def test_a_single_row_that_does_not_fit_is_set_aside() -> None:
+    rows = rows_of(40, tokens=20) | {
+        (99).to_bytes(8, "big"): np.arange(500, dtype=np.uint32)
+    }
+    with feeder_of(lambda: EngineOutOfMemoryAbove(400)) as feeder:
+        assert_sound(embed_all(feeder, rows), rows, but={99: "engine_killed"})
+
+
+def test_a_vector_that_is_bad_only_in_company_is_run_again_alone() -> None:
+    rows = rows_of(100, killers=(7, 8))
+    with feeder_of(lambda: EngineReturnsNaN(only_in_company=True)) as feeder:
+        assert_sound(embed_all(feeder, rows), rows)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 0.0, 1.1])
+def test_a_vector_that_is_bad_alone_too_is_never_given_out(wrong: float) -> None:
+    rows = rows_of(100, killers=(7, 8))
+    with feeder_of(lambda: EngineReturnsNaN(wrong=wrong)) as feeder:
+        assert_sound(embed_all(feeder, rows), rows, but={7: "bad_vector", 8: "bad_vector"})
+
+
+def test_a_norm_as_bfloat16_leaves_it_is_mended() -> None:
+    rows = rows_of(10, killers=(7,))
+    with feeder_of(lambda: EngineReturnsNaN(wrong=1.005)) as feeder:
+        assert_sound(embed_all(feeder, rows), rows)
+
+
+def test_a_neighbours_vector_is_found_out() -> None:
+    rows = rows_of(100, killers=(7, 50))
+    with feeder_of(EngineRepeatsItself) as feeder:
+        assert_sound(embed_all(feeder, rows), rows)
+        assert feeder.statistics.duplicates_accepted == 0
+
+
+def test_equal_vectors_that_stay_equal_alone_are_accepted_and_counted() -> None:
+    rows = rows_of(100, killers=(7, 50))
+    with feeder_of(lambda: EngineRepeatsItself(alone_too=True)) as feeder:
+        answers = embed_all(feeder, rows)
+        assert feeder.statistics.duplicates_accepted == 1
+    same = [answers[number.to_bytes(8, "big")] for number in (7, 50)]
+    np.testing.assert_array_equal(*same)
+
+
+def test_a_row_that_no_engine_takes_is_refused_before_it() -> None:
+    log: Log = []
+    with feeder_of(lambda: FakeEngine(log=log)) as feeder:
+        with pytest.raises(EngineError, match="5000 tokens, 4096 at most"):
+            embed_all(feeder, {b"long": np.zeros(5_000, np.uint32)})
+        assert log == []
+
+
+def test_close_gives_the_answers_of_the_lists_in_flight() -> None:
+    rows = rows_of(10)
+    with feeder_of(FakeEngine) as feeder:
+        for key, ids in rows.items():
+            feeder.add(key, ids)
+        answers = dict(feeder.finished(10.0))
+        feeder.close(abort=False)
+        answers |= dict(feeder.finished(0.0))
+        assert answers
+        assert_sound(answers, {key: rows[key] for key in answers})
+
+
+def test_the_device_never_waits_while_there_are_rows() -> None:
+    rows = rows_of(1_000)
+    with feeder_of(FakeEngine, clock=JumpingClock(1.0)) as feeder:
+        embed_all(feeder, rows)
+        assert feeder.statistics.busy_s > 0
+
+
+def test_a_foreign_out_of_memory_is_an_engine_death_for_whoever_catches_only_that() -> None:
+    assert issubclass(EngineOutOfMemory, EngineDied)

@@ -1,0 +1,337 @@
+"""The promises of INDEX.md, with real files, readers and storage over a fake engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from embedcli.errors import InputError, Mismatch, NoIndex, UsageError
+from tests.workshop import Workshop, words
+
+
+def fill(shop: Workshop, count: int = 12) -> None:
+    for number in range(count):
+        shop.write(f"part-{number % 3}/file-{number:02d}.txt", words(150, number))
+
+
+def test_a_folder_becomes_a_generation_and_the_second_run_has_nothing_to_do(shop: Workshop) -> None:
+    fill(shop)
+    first = shop.ingest()
+    assert (first.generation, first.complete, first.exit_code) == (1, True, 0)
+    assert first.sources["new"] == 12
+    embedded = shop.embedded
+    second = shop.ingest()
+    assert (second.generation, second.exit_code, second.sources["unchanged"]) == (1, 0, 12)
+    assert shop.embedded == embedded, "no engine was opened"
+    assert "12 unchanged, nothing to do" in shop.report.said
+
+
+def test_cores_of_the_published_rows_concatenate_to_the_document(shop: Workshop) -> None:
+    text = words(400, 1)
+    shop.write("a.txt", text)
+    shop.ingest(overlap=8)
+    rows = shop.rows()
+    assert "".join(r["text"][r["core_start"] - r["char_start"] :] for r in rows) == text
+    assert [r["chunk_index"] for r in rows] == list(range(len(rows)))
+    assert {r["chunk_count"] for r in rows} == {len(rows)}
+
+
+def test_an_edit_embeds_the_chunks_that_changed_and_no_more(shop: Workshop) -> None:
+    fill(shop)
+    shop.write("long.txt", "\n".join(words(40, n) for n in range(100)))
+    shop.ingest()
+    before = shop.embedded
+    shop.write("long.txt", "\n".join(words(40, n) for n in [*range(50), 1000, *range(50, 100)]))
+    summary = shop.ingest()
+    assert summary.sources["changed"] == 1
+    assert 3 <= summary.chunks["embedded"] <= 8, "the paragraph alone makes three or four"
+    assert shop.embedded - before <= 8 + 18, "the probe set is embedded twice"
+
+
+def test_swapped_contents_are_both_seen(shop: Workshop) -> None:
+    one, two = words(100, 1), words(100, 2)
+    shop.write("a.txt", one)
+    shop.write("b.txt", two)
+    shop.ingest()
+    shop.write("a.txt", two)
+    shop.write("b.txt", one)
+    summary = shop.ingest()
+    assert summary.sources["changed"] == 2
+    assert summary.chunks["embedded"] == 0, "every vector is known"
+    assert {r["path"]: r["text"] for r in shop.rows() if r["chunk_index"] == 0}["a.txt"] == two[: len(shop.rows()[0]["text"])]
+
+
+def test_two_files_of_equal_size_and_time_swapped_by_rename_are_both_seen(shop: Workshop) -> None:
+    a, b = shop.write("a.txt", "alpha " * 20), shop.write("b.txt", "omega " * 20)
+    stat = a.stat()
+    os.utime(b, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    shop.ingest()
+    os.rename(a, shop.docs / "c.txt")
+    os.rename(b, a)
+    os.rename(shop.docs / "c.txt", b)
+    shop.ingest()
+    assert {r["path"]: r["text"][:5] for r in shop.rows()} == {"a.txt": "omega", "b.txt": "alpha"}
+
+
+def test_a_touch_costs_a_digest_and_no_reading(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    for path in shop.docs.rglob("*.txt"):
+        shop.age(path, 50)
+    summary = shop.ingest()
+    assert summary.generation == 1
+    assert "12 unchanged, nothing to do" in shop.report.said
+    shop.ingest(rehash=True)
+    assert "12 unchanged, nothing to do" in shop.report.said
+
+
+def test_a_file_too_young_to_trust_is_digested_again_next_night(shop: Workshop) -> None:
+    young = shop.write("a.txt", words(20), age_s=0)
+    shop.ingest()
+    assert shop.documents()["a.txt"]["ctime_ns"] == 0
+    assert shop.ingest().sources["unchanged"] == 1
+    assert young.exists()
+
+
+def test_a_rename_costs_no_embedding_and_counts_as_moved(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    os.rename(shop.docs / "part-0/file-00.txt", shop.docs / "part-1/renamed.txt")
+    summary = shop.ingest()
+    assert (summary.sources["moved"], summary.sources["new"], summary.sources["gone"]) == (1, 0, 0)
+    assert summary.chunks["embedded"] == 0
+
+
+def test_the_same_text_under_two_names_is_embedded_once(shop: Workshop) -> None:
+    shop.write("a.txt", words(100))
+    shop.write("b.txt", words(100))
+    summary = shop.ingest()
+    assert summary.chunks["total"] == 2 * summary.chunks["embedded"]
+    rows = shop.rows()
+    assert len({r["chunk_id"] for r in rows}) == len(rows)
+
+
+def test_a_gone_source_takes_its_rows_with_it(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    (shop.docs / "part-0/file-00.txt").unlink()
+    summary = shop.ingest()
+    assert summary.sources["gone"] == 1
+    assert "part-0/file-00.txt" not in {r["path"] for r in shop.rows()}
+    assert set(shop.documents()) == {r["path"] for r in shop.rows()}
+
+
+def test_an_unmounted_share_is_not_an_empty_corpus(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    before = shop.content()
+    shutil.rmtree(shop.docs)
+    shop.docs.mkdir()
+    with pytest.raises(InputError, match="12 of the 12 known sources"):
+        shop.ingest()
+    assert shop.content() == before
+
+
+def test_one_sub_folder_of_ten_that_is_gone_stops_the_run(shop: Workshop) -> None:
+    for number in range(10):
+        shop.write(f"share/{number}.txt", words(20, number))
+    for number in range(30):
+        shop.write(f"rest/{number}.txt", words(20, 100 + number))
+    shop.ingest()
+    shutil.rmtree(shop.docs / "share")
+    with pytest.raises(InputError, match="share"):
+        shop.ingest()
+    assert shop.ingest(max_gone_percent=100.0).sources["gone"] == 10
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_that_cannot_be_listed_makes_its_sources_stale_as_another_user(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    (shop.docs / "part-0").chmod(0)
+    try:
+        summary = shop.ingest()
+    finally:
+        (shop.docs / "part-0").chmod(0o755)
+    assert (summary.sources["stale"], summary.exit_code) == (4, 3)
+
+
+def test_an_unreadable_version_leaves_the_rows_of_the_last_good_one(shop: Workshop) -> None:
+    shop.write("a.txt", words(100))
+    shop.write("b.txt", words(100, 1))
+    shop.ingest()
+    before = [r for r in shop.rows() if r["path"] == "a.txt"]
+    path = shop.write("a.txt", b"%PDF-1.4 broken")
+    summary = shop.ingest()
+    assert (summary.exit_code, summary.failures_new, summary.sources["stale"]) == (3, 1, 1)
+    assert [r for r in shop.rows() if r["path"] == "a.txt"] == before
+    assert shop.ingest().exit_code == 0, "known trouble is no news"
+    assert shop.ingest(strict=True).exit_code == 3
+    shop.write("a.txt", words(100, 2))
+    assert path.exists() and shop.ingest().sources["stale"] == 0
+    assert shop.documents()["a.txt"]["status"] == "indexed"
+
+
+def test_a_failure_is_news_once_and_waits_for_a_change(shop: Workshop) -> None:
+    shop.write("good.txt", words(50))
+    shop.write("bad.pdf", b"%PDF-1.4 nothing")
+    first = shop.ingest()
+    assert (first.exit_code, first.failures_new, first.failures) == (3, 1, {"damaged": 1})
+    assert shop.documents()["bad.pdf"]["status"] == "failed"
+    second = shop.ingest()
+    assert (second.exit_code, second.generation) == (0, 1)
+    assert "2 unchanged, nothing to do" in shop.report.said
+
+
+def test_skipped_is_a_state_and_no_failure(shop: Workshop) -> None:
+    shop.write("good.txt", words(50))
+    shop.write("empty.txt", b"")
+    shop.write("picture.png", b"\x89PNG\r\n\x1a\n" + bytes(100))
+    os.mkfifo(shop.docs / "pipe")
+    summary = shop.ingest()
+    assert (summary.exit_code, summary.sources["skipped"]) == (0, 3)
+    reasons = {path: row["reason"] for path, row in shop.documents().items()}
+    assert reasons == {"good.txt": None, "empty.txt": "empty", "picture.png": "not_text", "pipe": "not_a_file"}
+
+
+def test_filters_are_remembered_and_what_they_leave_out_is_excluded(shop: Workshop) -> None:
+    fill(shop, 6)
+    shop.write("notes.md", words(30))
+    shop.ingest()
+    summary = shop.ingest(shop.docs, exclude=("*.md",))
+    assert (summary.sources["excluded"], summary.sources["gone"]) == (1, 0)
+    assert shop.ingest().sources["unchanged"] == 6
+    assert "notes.md" not in shop.documents()
+
+
+def test_every_run_speaks_of_its_own_roots(shop: Workshop, tmp_path: Path) -> None:
+    fill(shop, 4)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "x.txt").write_text(words(30))
+    shop.ingest()
+    summary = shop.ingest(other)
+    assert (summary.sources["new"], summary.sources["gone"], summary.sources["unchanged"]) == (1, 0, 0)
+    assert len(shop.documents()) == 5
+    assert shop.ingest().sources["unchanged"] == 5
+
+
+def test_a_wider_root_takes_in_the_roots_below_it(shop: Workshop) -> None:
+    fill(shop, 6)
+    shop.ingest(shop.docs / "part-0")
+    summary = shop.ingest(shop.docs)
+    assert summary.sources["new"] == 6
+    manifest = json.loads((shop.index / "current/manifest.json").read_text())
+    assert [root["path"] for root in manifest["roots"]] == [str(shop.docs)]
+    assert len(shop.documents()) == 6 and len({r["uri"] for r in shop.rows()}) == 6
+
+
+def test_a_part_of_a_root_leaves_the_rest_alone(shop: Workshop) -> None:
+    fill(shop, 6)
+    shop.ingest()
+    shop.write("part-0/new.txt", words(20, 50))
+    shop.write("part-1/new.txt", words(20, 51))
+    summary = shop.ingest(shop.docs / "part-0")
+    assert (summary.sources["new"], summary.sources["gone"]) == (1, 0)
+    assert shop.ingest().sources["new"] == 1
+
+
+def test_the_index_inside_the_corpus_is_never_a_source(shop: Workshop) -> None:
+    fill(shop, 3)
+    shop.index = shop.docs / "index"
+    shop.ingest(shop.docs)
+    assert shop.ingest().sources["unchanged"] == 3
+
+
+def test_other_settings_are_refused_with_both_values_named(shop: Workshop) -> None:
+    fill(shop, 3)
+    shop.ingest()
+    for flags in ({"dim": 8}, {"max_tokens": 128}, {"overlap": 4}, {"no_text": True}):
+        with pytest.raises(Mismatch) as caught:
+            shop.ingest(**flags)
+        assert str(next(iter(flags.values()))) in str(caught.value) and "--rebuild" in caught.value.hint
+
+
+def test_a_narrower_rebuild_costs_no_embedding(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    wide = {r["chunk_id"]: r["vector"] for r in shop.rows()}
+    summary = shop.ingest(dim=8, rebuild=True)
+    assert (summary.generation, summary.dim, summary.chunks["embedded"]) == (2, 8, 0)
+    for row in shop.rows():
+        head = wide[row["chunk_id"]][:8]
+        norm = sum(x * x for x in head) ** 0.5
+        assert row["vector"] == pytest.approx([x / norm for x in head], abs=1e-6)
+    assert shop.ingest().sources["unchanged"] == 12
+
+
+def test_reread_of_the_same_text_publishes_nothing(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    summary = shop.ingest(reread=True)
+    assert (summary.generation, summary.chunks["embedded"], summary.chunks["reused"]) == (1, 0, summary.chunks["total"])
+    assert not any((shop.index / "staging").iterdir())
+
+
+def test_changes_name_every_chunk_that_was_added_changed_or_removed(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    before = {r["chunk_id"]: r for r in shop.rows()}
+    shop.write("part-0/file-00.txt", words(150, 0) + words(30, 77))
+    (shop.docs / "part-1/file-01.txt").unlink()
+    shop.write("new.txt", words(80, 99))
+    shop.ingest()
+    after = {r["chunk_id"]: r for r in shop.rows()}
+    ops = {r["chunk_id"]: r["op"] for r in pq.read_table(shop.index / "changes/000002.parquet").to_pylist()}
+    assert {c for c, op in ops.items() if op == "added"} == after.keys() - before.keys()
+    assert {c for c, op in ops.items() if op == "removed"} == before.keys() - after.keys()
+    assert {c for c, op in ops.items() if op == "changed"} == {
+        c for c in after.keys() & before.keys() if after[c]["changed_in"] == 2
+    }
+    assert all(after[c] == before[c] for c in after.keys() & before.keys() - ops.keys())
+
+
+def test_no_text_leaves_the_column_empty(shop: Workshop) -> None:
+    fill(shop, 2)
+    shop.ingest(no_text=True)
+    assert {r["text"] for r in shop.rows()} == {None}
+
+
+def test_nothing_readable_leaves_no_index_behind(shop: Workshop) -> None:
+    with pytest.raises(InputError, match="no files found"):
+        shop.ingest()
+    shop.write("a.pdf", b"%PDF-1.4 nothing")
+    with pytest.raises(InputError, match="1 damaged"):
+        shop.ingest()
+    assert not shop.index.exists()
+
+
+def test_a_foreign_folder_is_not_taken_for_an_index(shop: Workshop) -> None:
+    fill(shop, 2)
+    shop.index.mkdir()
+    (shop.index / "thesis.doc").write_text("mine")
+    with pytest.raises(NoIndex, match="thesis.doc"):
+        shop.ingest(shop.docs)
+    assert os.listdir(shop.index) == ["thesis.doc"]
+
+
+def test_settings_that_do_not_suit_the_model_are_refused_before_anything_is_written(shop: Workshop) -> None:
+    fill(shop, 2)
+    for flags, said in (({"dim": 5000}, "width of 384"), ({"max_tokens": 999}, "256"), ({"overlap": 40}, "quarter")):
+        with pytest.raises(UsageError, match=said):
+            shop.ingest(**flags)
+    assert not shop.index.exists()
+
+
+def test_an_index_from_a_newer_version_is_refused_with_its_own_message(shop: Workshop) -> None:
+    fill(shop, 2)
+    shop.ingest()
+    path = shop.index / "current/manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+    with pytest.raises(NoIndex, match="newer version"):
+        shop.ingest()

@@ -1,0 +1,132 @@
+"""A folder of documents, an index, and the real `ingest` with the real readers over a fake engine.
+
+In: what a test does to the files and the flags it gives. Out: summaries, and the published rows as DuckDB's users
+would read them: by the glob through `current`. Not here: any expectation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from embedcli import models
+from embedcli.config import Asked, IndexSettings
+from embedcli.disk import Disk
+from embedcli.ingest import Tools, ingest
+from embedcli.models import Model
+from embedcli.report import Report, Summary
+from tests.engines import FakeEngine, Log
+
+LONG_AGO_NS = 1_700_000_000_000_000_000
+
+
+def words(count: int, seed: int = 0) -> str:
+    """A paragraph of `count` made-up words."""
+    generator = np.random.default_rng(seed)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    return " ".join("".join(generator.choice(letters, size)) for size in generator.integers(2, 9, count)) + ".\n"
+
+
+@dataclass
+class Lines(Report):
+    """A report that only remembers."""
+
+    said: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(quiet=True)
+
+    def _write(self, text: str, *, show: bool) -> None:
+        self.said.append(text)
+
+
+def wide_engine(model: Model, dim: int, device: str, log: Log) -> FakeEngine:
+    """The fake engine, knowing every word of MiniLM's vocabulary."""
+    engine = FakeEngine(dim=dim, log=log)
+    engine.vocabulary = None
+    return engine
+
+
+class Workshop:
+    """`docs` is the corpus, `index` the index; `ingest(**flags)` runs, `embedded` counts rows sent to engines."""
+
+    def __init__(self, folder: Path) -> None:
+        self.docs = folder / "docs"
+        self.docs.mkdir(parents=True)
+        self.index = folder / "index"
+        self.log: Log = []
+        self.report = Lines()
+
+    def write(self, name: str, text: str | bytes, *, age_s: float = 100.0) -> Path:
+        """A file, old enough for its stat to be trusted."""
+        path = self.docs / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        self.age(path, age_s)
+        return path
+
+    def age(self, path: Path, age_s: float = 100.0) -> None:
+        then = path.stat().st_mtime_ns - int(age_s * 1e9)
+        os.utime(path, ns=(then, then))
+
+    def ingest(
+        self,
+        *sources: Path,
+        disk: Disk | None = None,
+        open_engine: Callable[[Model, int, str], Any] | None = None,
+        stop_signal: Callable[[], int | None] = lambda: None,
+        **flags: Any,
+    ) -> Summary:
+        """Run with MiniLM's tokenizer, 16 dimensions and chunks of 64 tokens unless said otherwise."""
+        self.report = Lines()
+        new = not (self.index / "current").exists()
+        defaults = {"dim": 16, "max_tokens": 64} if new else {}
+        given = sources or ((self.docs,) if new else ())
+        asked = Asked(index=self.index, sources=tuple(map(str, given)), **{**defaults, **flags})
+        tools = Tools(
+            resolve=_resolve,
+            device_kind=lambda _: "cpu",
+            open_engine=open_engine or (lambda model, dim, device: wide_engine(model, dim, device, self.log)),
+            stop_signal=stop_signal,
+            disk=disk or Disk(),
+        )
+        return ingest(asked, tools=tools, report=self.report)
+
+    @property
+    def embedded(self) -> int:
+        """Rows sent to engines so far, the probe set included."""
+        return sum(map(len, self.log))
+
+    def rows(self, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Every row of the current generation, by document and position."""
+        table = self.table()
+        rows = (table.select(list(columns)) if columns else table).to_pylist()
+        return rows
+
+    def table(self) -> pa.Table:
+        folder = self.index / "current" / "vectors"
+        table = ds.dataset(sorted(folder.glob("*.parquet")), format="parquet").to_table()
+        return table.sort_by([("path", "ascending"), ("chunk_index", "ascending")])
+
+    def documents(self) -> dict[str, dict[str, Any]]:
+        table = pq.read_table(self.index / "current" / "documents.parquet")
+        return {row["path"]: row for row in table.to_pylist()}
+
+    def content(self) -> list[tuple[Any, ...]]:
+        """What must not depend on how often a run was killed: all but the generation in which a row changed."""
+        return [
+            (*(row[name] for name in row if name not in ("vector", "changed_in", "modified_at")), tuple(row["vector"]))
+            for row in self.rows()
+        ]
+
+
+def _resolve(asked: Asked, memory: IndexSettings | None) -> Model:
+    return models.resolve(asked.model or (memory.model if memory else "minilm"), report=lambda _: None)
