@@ -120,7 +120,8 @@ def ingest(
     engine = _one_of("--engine", engine, ("auto", "sglang", "torch")) or "auto"
     report = Report(quiet=quiet, log=_open_log(log_file))
     summary = run(asked, tools=_tools(engine, report.line), report=report)
-    report.line(_closing_line(summary))
+    for line in _closing_lines(summary):
+        report.line(line)
     if as_json:
         print(json.dumps(summary.to_json(), ensure_ascii=False))
     raise typer.Exit(summary.exit_code)
@@ -236,18 +237,24 @@ def _listen() -> Any:
     return lambda: asked[0] if asked else None
 
 
-def _closing_line(summary: Summary) -> str:
+def _closing_lines(summary: Summary) -> list[str]:
+    """`generation 2: 1 changed, 12 unchanged; ...`, and what is amiss, by reason."""
     from embedcli.report import duration
 
-    counts = ", ".join(f"{count:,} {name}" for name, count in summary.sources.items() if count)
-    chunks = summary.chunks
+    sources, chunks = summary.sources, summary.chunks
+    did = _counts({name: sources[name] for name in ("new", "changed", "moved", "unchanged", "gone", "excluded")})
     rate = f", {summary.tokens_per_s:,.0f} tokens/s" if summary.tokens_per_s else ""
-    failures = "".join(f"\n  {count:,} {reason}" for reason, count in summary.failures.items())
-    return (
-        f"generation {summary.generation}: {counts or 'no sources'}; {chunks['total']:,} chunks"
-        f" ({chunks['embedded']:,} embedded, {chunks['reused']:,} reused{rate}), "
-        f"{duration(summary.elapsed_s)}{failures}"
-    )
+    made = f"{chunks['total']:,} chunks ({chunks['embedded']:,} embedded, {chunks['reused']:,} reused)"
+    first = f"generation {summary.generation}: {did or 'no sources'}; {made}{rate}, {duration(summary.elapsed_s)}"
+    amiss = _counts({name: sources[name] for name in ("failed", "partial", "stale", "skipped")})
+    news = f"; {summary.failures_new:,} new" if summary.failures_new else ""
+    idle = not (chunks["embedded"] or chunks["reused"] or did != f"{sources['unchanged']:,} unchanged")
+    lines = [] if idle else [first]  # that there was nothing to do has been said
+    return [*lines, f"{amiss}: {_counts(summary.failures)}{news}"] if amiss else lines
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
 
 
 # ---- errors

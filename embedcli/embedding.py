@@ -91,6 +91,12 @@ class Embedding:
             self.settings.dim,
             self.fingerprints.model,
         )
+        new = self.known.current is None or self.known.rebuilding
+        if new and self.settings.dim < self.model.width and not self.model.matryoshka:
+            self.report.warn(
+                f"`{self.settings.model}` was not trained to be cut: {self.settings.dim} of its {self.model.width}"
+                " dimensions lose more than those of a Matryoshka model"
+            )
         self._check_space()
         self.staging = self._begin_staging()
         adopted = self._adopt()

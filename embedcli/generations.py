@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -192,8 +192,9 @@ class Index:
             shards={shard.name: shard for shard in listed},
         )
 
-    def documents(self, number: int) -> pa.Table:
-        return pq.read_table(self.path(number) / "documents.parquet", schema=documents.SCHEMA)
+    def documents(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        chosen = list(columns) if columns else None
+        return pq.read_table(self.path(number) / "documents.parquet", schema=documents.SCHEMA, columns=chosen)
 
     def probe(self, number: int) -> Floats:
         vectors: Floats = np.load(self.path(number) / "probe.npy", allow_pickle=False)
@@ -206,6 +207,11 @@ class Index:
             generation = self.read(number)
             yield generation
             number = generation.parent
+
+    def numbers(self) -> list[int]:
+        """The generations on disk, ascending, whether they are ancestors of the current one or not."""
+        found = (path for path in self.generations.iterdir() if path.name.isdigit())
+        return sorted(int(path.name) for path in found if (path / "manifest.json").exists())
 
     def next_number(self) -> int:
         """One more than any number ever used; numbers are never used again."""
@@ -289,6 +295,20 @@ class Index:
         self.disk.write(folder / "manifest.json", lambda sink: sink.write(data))
         self.disk.fsync_folder(folder / "vectors")
 
+    def point_back(self, number: int, *, expected: int, lock_held: Callable[[], bool]) -> None:
+        """Make generation `number`, which is on disk, the current one; `expected`, the one until now, is then retired.
+
+        Raises StorageError, or Locked when another run published or took the lock meanwhile: then nothing changed.
+        """
+        if not lock_held() or self.current_number() != expected:
+            raise Locked(f"index `{self.folder}` was published by another run meanwhile", "run the command again")
+        with suppress(OSError):
+            os.utime(self.path(expected))  # `clear` counts its hour from here
+        self.disk.step("before rollback")
+        self.disk.point(self.folder / "current", f"generations/{number:06d}")
+        self.disk.step("after rollback")
+        self.disk.fsync_folder(self.folder)
+
     # ---- clearing
 
     def clear(self, *, keep: int) -> None:
@@ -309,7 +329,7 @@ class Index:
             if path.name.isdigit() and int(path.name) not in kept and not young:
                 self.disk.remove(path)
         self._clear_keys()
-        for path in self.changes.glob("*.parquet"):
+        for path in sorted(self.changes.glob("*.parquet"))[:-1]:  # the last one remembers the highest number used
             if self._clock() - path.stat().st_mtime > CHANGES_KEPT_S:
                 self.disk.remove(path)
 

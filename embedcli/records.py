@@ -128,6 +128,12 @@ def printable(name: bytes) -> str:
     return text.replace("%", "%25") if "%" in text and _decodes_to_bytes(name) else text
 
 
+def from_printable(text: str) -> bytes:
+    """The name or path that `printable` made `text` of: what the operating system opens."""
+    name = text.encode()
+    return unquote_to_bytes(name) if _decodes_to_bytes(name) else name
+
+
 def _decodes_to_bytes(name: bytes) -> bool:
     while re.search(rb"%[0-9A-Fa-f]{2}", name):
         name = unquote_to_bytes(name)

@@ -1,0 +1,241 @@
+"""A card and a model -> the arguments of SGLang's Engine, or why the model does not fit. Pure.
+
+In: Card, Shape (read from the model's config.json), what the user asked for. Out: a Plan.
+Every number is chosen here, none is left to SGLang: its defaults reserve memory for generating text, and on a
+card of 24 GB come out negative.
+Not here: asking the driver (card.py), starting the engine (engine_sglang.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from embedcli.card import Card
+from embedcli.errors import EngineError
+
+GIB = 1 << 30
+
+SMALL_CARD_BYTES = 30 * GIB
+BATCH_TOKENS = (32_768, 16_384, 8_192, 4_096, 2_048)
+"""Tried in turn, the first that fits; a small card starts at the second: it gains nothing from the first."""
+
+BATCH_ROWS = 256
+DEPTH = 8
+CONTEXT_BYTES = 1 * GIB
+"""CUDA's context, the kernels and their workspaces."""
+
+ACTIVATION_BYTES = {None: 6, "fp8": 8}
+"""Per token, times (hidden + intermediate), at the peak of a forward pass; fp8 keeps a second copy of its input."""
+
+ROW_TABLE_BYTES = 4
+LARGEST_PAGE_TOKENS = 64
+FRACTION_WITHOUT_POOL = 0.95
+"""No memory stands behind the pool then, it only counts what may run at once: a large one never holds a row back."""
+
+WATCHDOG_S = 300
+"""The first forward pass may compile kernels for over a minute. Hangs in work are the feeder's to notice."""
+
+GC_THRESHOLD = (50_000, 20, 100)
+SMALLER_MODEL = "Qwen/Qwen3-Embedding-0.6B"
+
+
+@dataclass(frozen=True, slots=True)
+class SGLangSettings:
+    """What the user may ask for. `gpu_memory` is GiB, or a share of the card where it is at most 1."""
+
+    gpus: tuple[int, ...] = (0,)
+    gpu_memory: float | None = None
+    batch_tokens: int | None = None
+    quantization: str | None = None
+    max_tokens: int | None = None
+    """The longest row that will be sent, where that is less than the model takes: it decides what must fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The sizes of a Qwen3 model."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    positions: int
+    tied: bool
+
+    @property
+    def layer_weights(self) -> int:
+        attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate)
+
+    @property
+    def embedding_weights(self) -> int:
+        """Twice where the model also has an output matrix, which SGLang makes though nothing is generated."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    def weights_bytes(self, quantization: str | None) -> int:
+        """fp8 leaves the embeddings as they are."""
+        return self.layer_weights * (1 if quantization == "fp8" else 2) + self.embedding_weights * 2
+
+    @property
+    def pool_token_bytes(self) -> int:
+        """Keys and values of one token in all layers, bfloat16."""
+        return 2 * 2 * self.layers * self.kv_heads * self.head_dim
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the engine is to be started, and what it will then take."""
+
+    arguments: dict[str, Any]
+    batch_tokens: int
+    max_tokens: int
+    need_bytes: int
+
+    @property
+    def warm_up(self) -> list[tuple[int, int]]:
+        """Lists of (rows, tokens a row): a full batch, then the longest row, so that memory peaks before work begins."""
+        length = min(512, self.max_tokens)
+        return [(max(1, min(64, self.batch_tokens // length)), length), (1, self.max_tokens)]
+
+
+def read_shape(config: Mapping[str, Any]) -> Shape:
+    """The sizes in a config.json. SGLang knows other families too, but their pooling was never compared with ours."""
+    if config.get("model_type") != "qwen3":
+        raise EngineError(
+            f"with SGLang we run Qwen3 embedding models only, not `{config.get('model_type')}`", "use `--engine torch`"
+        )
+    try:
+        heads = int(config["num_attention_heads"])
+        return Shape(
+            layers=int(config["num_hidden_layers"]),
+            hidden=int(config["hidden_size"]),
+            intermediate=int(config["intermediate_size"]),
+            heads=heads,
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or int(config["hidden_size"]) // heads),
+            vocabulary=int(config["vocab_size"]),
+            positions=int(config["max_position_embeddings"]),
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError(f"the model's config.json is not complete: `{error}`", "name another model") from error
+
+
+def plan(card: Card, shape: Shape, *, max_tokens: int, asked: SGLangSettings, flash: bool = True) -> Plan:
+    """The arguments for this model on this card. EngineError says what it needs and what the card has.
+
+    `max_tokens` is the model's. `flash` off leaves the choice of attention to SGLang, for the card on which
+    FlashAttention 3 does not start after all.
+    """
+    for fitting in _plans(card, shape, max_tokens=max_tokens, asked=asked, flash=flash):
+        if fitting.need_bytes <= usable_bytes(card, asked):
+            return fitting
+    raise _too_small(card, shape, max_tokens=max_tokens, asked=asked, flash=flash)
+
+
+def usable_bytes(card: Card, asked: SGLangSettings) -> int:
+    """What is free now, or less where the user says so."""
+    if asked.gpu_memory is None:
+        return card.free_bytes
+    limit = asked.gpu_memory * (card.total_bytes if asked.gpu_memory <= 1 else GIB)
+    return min(card.free_bytes, int(limit))
+
+
+def has_flash(card: Card) -> bool:
+    """Whether SGLang's FlashAttention 3 runs there: with it nothing is kept of a row, so there is no pool to pay."""
+    return card.capability[0] == 8 or card.capability == (9, 0)
+
+
+def _plans(card: Card, shape: Shape, *, max_tokens: int, asked: SGLangSettings, flash: bool) -> list[Plan]:
+    sizes = BATCH_TOKENS[1:] if card.total_bytes < SMALL_CARD_BYTES else BATCH_TOKENS
+    longest = min(max_tokens, asked.max_tokens or max_tokens)
+    without_pool = flash and has_flash(card)
+    return [
+        _plan(card, shape, batch, context=max_tokens + 1, longest=longest, asked=asked, without_pool=without_pool)
+        for batch in ([asked.batch_tokens] if asked.batch_tokens else sizes)
+    ]
+
+
+def _plan(
+    card: Card,
+    shape: Shape,
+    batch_tokens: int,
+    *,
+    context: int,
+    longest: int,
+    asked: SGLangSettings,
+    without_pool: bool,
+) -> Plan:
+    rows = 512 if card.total_bytes < SMALL_CARD_BYTES else 1024
+    weights = shape.weights_bytes(asked.quantization)
+    activations = ACTIVATION_BYTES[asked.quantization] * (shape.hidden + shape.intermediate)
+    fixed = weights + CONTEXT_BYTES + rows * context * ROW_TABLE_BYTES
+    # the batch that runs, the one that is made ready meanwhile, and the longest row behind them
+    pool = (longest + LARGEST_PAGE_TOKENS + 2 * batch_tokens) * shape.pool_token_bytes
+    need = fixed + activations * max(batch_tokens, longest) + (0 if without_pool else pool)
+    # quantized while loading: the weights are there in full before they are smaller
+    need = max(need, shape.weights_bytes(None) + CONTEXT_BYTES)
+    fraction = FRACTION_WITHOUT_POOL if without_pool else _fraction(fixed + pool, card.free_bytes)
+    counted = int(fraction * card.free_bytes) - fixed
+    if without_pool and counted < (longest + LARGEST_PAGE_TOKENS) * shape.pool_token_bytes:
+        need = max(need, card.free_bytes + (longest + LARGEST_PAGE_TOKENS) * shape.pool_token_bytes - counted)
+    arguments = _arguments(shape, asked, context=context, rows=rows, batch_tokens=batch_tokens) | {
+        "attention_backend": "fa3" if without_pool else None,
+        "prefill_only_disable_kv_cache": without_pool,
+        "mem_fraction_static": fraction,
+    }
+    return Plan(arguments=arguments, batch_tokens=batch_tokens, max_tokens=longest, need_bytes=need)
+
+
+def _fraction(static_bytes: int, free_bytes: int) -> float:
+    """SGLang's share for weights and pool, of what is free when it starts; the rest is for activations."""
+    return min(0.95, math.ceil(1000 * static_bytes / free_bytes) / 1000)
+
+
+def _arguments(
+    shape: Shape, asked: SGLangSettings, *, context: int, rows: int, batch_tokens: int
+) -> dict[str, Any]:
+    override: dict[str, Any] = {"is_matryoshka": True}
+    if context > shape.positions:
+        # SGLang takes one token less than its context; positions are computed, so one more costs nothing
+        override["max_position_embeddings"] = context
+    return {
+        "is_embedding": True,
+        "skip_tokenizer_init": True,
+        "dtype": "bfloat16",
+        "random_seed": 0,
+        "chunked_prefill_size": -1,
+        "disable_radix_cache": True,
+        "disable_prefill_cuda_graph": True,
+        "disable_decode_cuda_graph": True,
+        "context_length": context,
+        "max_prefill_tokens": batch_tokens,
+        "max_running_requests": rows,
+        "quantization": asked.quantization,
+        "watchdog_timeout": WATCHDOG_S,
+        "allow_auto_truncate": False,
+        "trust_remote_code": False,
+        "enable_metrics": False,
+        "log_level": "error",
+        "sleep_on_idle": True,
+        "gc_threshold": list(GC_THRESHOLD),
+        "json_model_override_args": json.dumps(override),
+    }
+
+
+def _too_small(card: Card, shape: Shape, *, max_tokens: int, asked: SGLangSettings, flash: bool) -> EngineError:
+    smallest = _plans(card, shape, max_tokens=max_tokens, asked=asked, flash=flash)[-1]
+    quantized = replace(asked, quantization="fp8")
+    hints = [f"`--model {SMALLER_MODEL}`"]
+    fitting = _plans(card, shape, max_tokens=max_tokens, asked=quantized, flash=flash)
+    if asked.quantization is None and any(one.need_bytes <= usable_bytes(card, asked) for one in fitting):
+        hints.append("`--quantization fp8`")
+    has = f"the card has {usable_bytes(card, asked) / GIB:.1f} of {card.total_bytes / GIB:.1f} GiB to give"
+    return EngineError(f"the model needs {smallest.need_bytes / GIB:.1f} GiB, {has}: `{card.name}`", " or ".join(hints))

@@ -1,0 +1,271 @@
+"""Is the index what its manifest says? Every file, every row, named where it is not.
+
+In: an index with a published generation. Out: a Verdict: what was looked at, and the damage, file by file. Memory
+stays flat: a row group at a time, and 16 bytes a chunk for the search after doubles. Takes no lock: a published
+generation does not change, and lives for an hour after it stopped being current.
+Not here: mending. A run embeds again what it cannot read; `rollback` goes to an older generation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from embedcli import shards
+from embedcli.engine import PROBE_AGREEMENT, compare_probe
+from embedcli.errors import NoIndex
+from embedcli.generations import Generation, Index
+from embedcli.records import digest
+from embedcli.shards import Floats, Shard
+
+NORM_TOLERANCE = 1e-4
+_COLUMNS = ["chunk_id", "doc_id", "chunk_index", "vector"]
+_TABLE_COLUMNS = ["root", "path", "shard", "first_row", "rows"]
+
+Ints = npt.NDArray[np.int64]
+Probe = Callable[[Generation], Floats]
+"""Embeds the probe set with the model of a generation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file, below the index, and what is wrong with it."""
+
+    file: str
+    problem: str
+
+
+@dataclass
+class Verdict:
+    """What was looked at, and what is wrong. `probe_cosine` is None where the probe set was not asked for, or is none."""
+
+    index: str
+    generation: int
+    shards: int
+    rows: int
+    sources: int
+    size_bytes: int
+    damage: list[Damage] = field(default_factory=list)
+    probe_cosine: float | None = None
+
+    @property
+    def exit_code(self) -> int:
+        return 3 if self.damage else 0
+
+
+def current_of(index: Index) -> Generation:
+    """The current generation. Raises NoIndex where there is none."""
+    index.check()
+    current = index.current()
+    if current is None:
+        raise NoIndex(
+            f"`{index.folder}` is not an index, or has published nothing yet",
+            f"make one with `embedcli ingest SOURCE --index {index.folder}`",
+        )
+    return current
+
+
+def by_shard(table: pa.Table) -> Iterator[tuple[str, Ints]]:
+    """Each shard's name, with the row numbers in `table` (documents) of what lies in it, in the order of its rows."""
+    placed = np.flatnonzero(np.asarray(pc.is_valid(table.column("shard"))))
+    if not placed.size:
+        return
+    names = table.column("shard").take(pa.array(placed)).combine_chunks().dictionary_encode()
+    codes = np.asarray(names.indices)
+    first = np.asarray(table.column("first_row"), np.int64)[placed]
+    order = np.lexsort((first, codes))
+    for part in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+        yield names.dictionary[int(codes[part[0]])].as_py(), placed[part]
+
+
+def verify(index: Index, *, probe: Probe | None = None, run_is_under_way: bool = False) -> Verdict:
+    """Look at everything of the current generation. With `probe`, compare its vectors with those stored."""
+    generation = current_of(index)
+    counts = generation.counts
+    verdict = Verdict(
+        str(index.folder), generation.number, len(generation.shards), counts["chunks"], counts["sources"], counts["bytes"]
+    )
+    looking = _Looking(index, generation, verdict)
+    table = looking.at_the_listed_files()
+    looking.at_the_shards(table)
+    looking.at_orphans(keys_too=not run_is_under_way)
+    if probe is not None and not any(item.file.endswith("probe.npy") for item in verdict.damage):
+        looking.at_the_engine(probe)
+    return verdict
+
+
+class _Looking:
+    """One verification: every method adds to the verdict what it finds."""
+
+    def __init__(self, index: Index, generation: Generation, verdict: Verdict) -> None:
+        self._index = index
+        self._generation = generation
+        self._verdict = verdict
+        self._folder = index.path(generation.number)
+        self._ids = _Ids()
+
+    def _add(self, file: Path, problem: str) -> None:
+        self._verdict.damage.append(Damage(str(file.relative_to(self._index.folder)), problem))
+
+    def at_the_listed_files(self) -> pa.Table | None:
+        """documents.parquet and probe.npy; returns the documents where they can be trusted."""
+        listed = json.loads((self._folder / "manifest.json").read_bytes())["files"]
+        for name, known in listed.items():
+            self._checksum(self._folder / name, known["bytes"], known["sha256"])
+        if self._verdict.damage and "documents.parquet" in {Path(item.file).name for item in self._verdict.damage}:
+            return None
+        table = self._index.documents(self._generation.number, _TABLE_COLUMNS)
+        self._compare_counts(table)
+        return table
+
+    def _compare_counts(self, table: pa.Table) -> None:
+        rows = int(pc.sum(table.column("rows")).as_py() or 0)
+        found = {"sources": table.num_rows, "chunks": rows}
+        for name, count in found.items():
+            if count != (told := self._generation.counts[name]):
+                self._add(self._folder / "documents.parquet", f"has {count} {name}, the manifest says {told}")
+
+    def at_the_shards(self, table: pa.Table | None) -> None:
+        owners = {} if table is None else dict(by_shard(table))
+        for name in owners.keys() - self._generation.shards.keys():
+            self._add(self._folder / "documents.parquet", f"names the shard {name}, which the manifest does not")
+        for shard in self._generation.shards.values():
+            expected = None if table is None else self._expected(table, owners.get(shard.name), shard)
+            if self._checksum(shard.path, shard.size_bytes, shard.sha256):
+                for problem in _row_problems(shard, expected, self._generation.settings.dim, self._ids):
+                    self._add(shard.path, problem)
+            if self._checksum(shard.keys_path, None, shard.keys_sha256) and not _sound_keys(shard):
+                self._add(shard.keys_path, f"does not hold {shard.rows} sorted keys")
+        for name, count in self._ids.doubles().items():
+            self._add(self._generation.shards[name].path, f"holds {count} chunk_ids that occur before it or twice in it")
+
+    def _expected(self, table: pa.Table, numbers: Ints | None, shard: Shard) -> pa.Array | None:
+        """The doc_id of each row of a shard, by the documents; None where their ranges do not cover it."""
+        part = table.take(pa.array(np.zeros(0, np.int64) if numbers is None else numbers))
+        first, rows = (np.asarray(part.column(name), np.int64) for name in ("first_row", "rows"))
+        starts = np.concatenate(([0], np.cumsum(rows)))
+        if starts[-1] != shard.rows or not np.array_equal(starts[:-1], first):
+            self._add(self._folder / "documents.parquet", f"its ranges do not cover the rows of {shard.name}, each once")
+            return None
+        keys = zip(part.column("root").to_pylist(), part.column("path").to_pylist(), strict=True)
+        ids = pa.array([digest(*key) for key in keys], pa.string())
+        return ids.take(pa.array(np.repeat(np.arange(rows.size), rows)))
+
+    def _checksum(self, path: Path, size_bytes: int | None, sha256: str) -> bool:
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+                size = file.tell()
+        except FileNotFoundError:
+            self._add(path, "is missing")
+            return False
+        except OSError as error:
+            self._add(path, f"cannot be read: {error.strerror}")
+            return False
+        if found != sha256:
+            told = f", and it has {size:,} bytes, not {size_bytes:,}" if size_bytes not in (None, size) else ""
+            self._add(path, f"its sha256 is not the one in the manifest{told}")
+        return found == sha256
+
+    def at_orphans(self, *, keys_too: bool) -> None:
+        """Files that belong to nothing; keys only while no run is about to add some."""
+        vectors = self._folder / "vectors"
+        for path in sorted(vectors.iterdir()) if vectors.is_dir() else ():
+            if path.suffix != ".parquet" or path.stem not in self._generation.shards:
+                self._add(path, "is not in the manifest")
+        keys = sorted(self._index.keys.glob("part-*.npy")) if keys_too else []
+        needed = {path.stem for path in self._index.generations.glob("*/vectors/*.parquet")}
+        for path in keys:
+            if path.stem not in needed:
+                self._add(path, "belongs to no shard")
+
+    def at_the_engine(self, probe: Probe) -> None:
+        stored = self._index.probe(self._generation.number)
+        if not len(stored):
+            return
+        cosine = compare_probe(probe(self._generation), stored)
+        self._verdict.probe_cosine = cosine
+        if cosine < PROBE_AGREEMENT:
+            self._add(self._folder / "probe.npy", f"the engine gives other vectors now: cosine {cosine:.4f}")
+
+
+def _row_problems(shard: Shard, expected: pa.Array | None, dim: int, ids: _Ids) -> Iterator[str]:
+    """What is wrong with the rows of a shard whose bytes are those that were written."""
+    counts: Counter[str] = Counter()
+    try:
+        with pq.ParquetFile(shard.path) as file:
+            if not file.schema_arrow.equals(shards.row_schema(dim)):
+                yield "its schema is not that of the index"
+                return
+            if file.metadata.num_rows != shard.rows:
+                yield f"has {file.metadata.num_rows} rows, the manifest says {shard.rows}"
+                return
+            start = 0
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group, columns=_COLUMNS)
+                ids.add(shard.name, rows.column("chunk_id"))
+                _count_problems(rows, None if expected is None else expected.slice(start, rows.num_rows), counts)
+                start += rows.num_rows
+    except (OSError, pa.ArrowException) as error:
+        yield f"cannot be read: {error}"
+    yield from (f"{count} {problem}" for problem, count in counts.items())
+
+
+def _count_problems(rows: pa.Table, expected: pa.Array | None, counts: Counter[str]) -> None:
+    vectors = shards.vectors_of(rows.column("vector")).astype(np.float64)
+    finite = np.isfinite(vectors).all(axis=1)
+    norms = np.linalg.norm(vectors[finite], axis=1)
+    doc_ids, index = rows.column("doc_id"), np.asarray(rows.column("chunk_index"))
+    same_document = np.asarray(pc.equal(doc_ids.slice(1), doc_ids.slice(0, max(0, rows.num_rows - 1))), np.bool_)
+    found: dict[str, Any] = {
+        "vectors are not finite": ~finite,
+        "vectors are not of unit length": np.abs(norms - 1.0) > NORM_TOLERANCE,
+        "rows are not in the order of their document": same_document & (np.diff(index) <= 0),
+    }
+    if expected is not None:
+        found["rows are not of the document that documents.parquet says"] = ~np.asarray(pc.equal(doc_ids, expected))
+    counts.update({problem: int(np.sum(where)) for problem, where in found.items() if np.any(where)})
+
+
+def _sound_keys(shard: Shard) -> bool:
+    stored = shards.load_keys(shard.keys_path)
+    if stored is None or stored.shape[1] != shard.rows:
+        return False
+    high, low, row = stored
+    ascending = (high[:-1] < high[1:]) | ((high[:-1] == high[1:]) & (low[:-1] <= low[1:]))
+    return bool(ascending.all()) and np.array_equal(np.sort(row), np.arange(shard.rows, dtype=np.uint64))
+
+
+class _Ids:
+    """Every chunk_id of the generation in 16 bytes, to find those that occur twice."""
+
+    def __init__(self) -> None:
+        self._parts: list[npt.NDArray[np.uint64]] = []
+        self._names: list[str] = []
+
+    def add(self, shard: str, column: pa.ChunkedArray) -> None:
+        digests = [bytes.fromhex(text) for text in column.to_pylist()]
+        self._parts.append(shards.keys_of(digests))
+        self._names.append(shard)
+
+    def doubles(self) -> Counter[str]:
+        """How many ids of each shard occur in a shard before it, or earlier in it."""
+        if not self._parts:
+            return Counter()
+        high, low = np.concatenate(self._parts, axis=1)
+        order = np.lexsort((low, high))  # stable: of equal ids the earliest stays first
+        again = (np.diff(high[order]) == 0) & (np.diff(low[order]) == 0)
+        ends = np.cumsum([part.shape[1] for part in self._parts])
+        at = np.searchsorted(ends, order[1:][again], side="right")
+        return Counter(self._names[part] for part in at.tolist())
