@@ -121,9 +121,11 @@ class _Looking:
     def at_the_listed_files(self) -> pa.Table | None:
         """documents.parquet and probe.npy; returns the documents where they can be trusted."""
         listed = json.loads((self._folder / "manifest.json").read_bytes())["files"]
-        for name, known in listed.items():
-            self._checksum(self._folder / name, known["bytes"], known["sha256"])
-        if self._verdict.damage and "documents.parquet" in {Path(item.file).name for item in self._verdict.damage}:
+        sound = {
+            name: self._checksum(self._folder / name, known["bytes"], known["sha256"])
+            for name, known in listed.items()
+        }
+        if not sound["documents.parquet"]:
             return None
         table = self._index.documents(self._generation.number, _TABLE_COLUMNS)
         self._compare_counts(table)
@@ -214,12 +216,12 @@ def _row_problems(shard: Shard, expected: pa.Array | None, dim: int, ids: _Ids) 
             start = 0
             for group in range(file.num_row_groups):
                 rows = file.read_row_group(group, columns=_COLUMNS)
-                ids.add(shard.name, rows.column("chunk_id"))
+                counts["row groups hold chunk_ids that are not 32 hex digits"] += not ids.add(shard.name, rows)
                 _count_problems(rows, None if expected is None else expected.slice(start, rows.num_rows), counts)
                 start += rows.num_rows
     except (OSError, pa.ArrowException) as error:
         yield f"cannot be read: {error}"
-    yield from (f"{count} {problem}" for problem, count in counts.items())
+    yield from (f"{count} {problem}" for problem, count in counts.items() if count)
 
 
 def _count_problems(rows: pa.Table, expected: pa.Array | None, counts: Counter[str]) -> None:
@@ -235,7 +237,7 @@ def _count_problems(rows: pa.Table, expected: pa.Array | None, counts: Counter[s
     }
     if expected is not None:
         found["rows are not of the document that documents.parquet says"] = ~np.asarray(pc.equal(doc_ids, expected))
-    counts.update({problem: int(np.sum(where)) for problem, where in found.items() if np.any(where)})
+    counts.update({problem: int(np.sum(where)) for problem, where in found.items()})
 
 
 def _sound_keys(shard: Shard) -> bool:
@@ -254,10 +256,15 @@ class _Ids:
         self._parts: list[npt.NDArray[np.uint64]] = []
         self._names: list[str] = []
 
-    def add(self, shard: str, column: pa.ChunkedArray) -> None:
-        digests = [bytes.fromhex(text) for text in column.to_pylist()]
-        self._parts.append(shards.keys_of(digests))
+    def add(self, shard: str, rows: pa.Table) -> bool:
+        """False when they are no ids of ours; they are then left out."""
+        texts = rows.column("chunk_id").to_pylist()
+        try:
+            self._parts.append(shards.keys_of([bytes.fromhex(text) for text in texts if len(text) == 32]))
+        except ValueError:
+            return False
         self._names.append(shard)
+        return self._parts[-1].shape[1] == len(texts)
 
     def doubles(self) -> Counter[str]:
         """How many ids of each shard occur in a shard before it, or earlier in it."""
