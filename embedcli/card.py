@@ -66,7 +66,7 @@ def visible_cards(cards: Sequence[Card], setting: str | None) -> list[Card]:
 
 
 def check_driver(card: Card, torch_cuda: tuple[int, int] | None) -> None:
-    """Raise EngineError where the installed torch cannot run on this driver. Within a major version CUDA is compatible."""
+    """Raise EngineError where the installed torch cannot run on this driver: it must know torch's major CUDA."""
     if torch_cuda is None:
         raise EngineError("the installed torch is one without CUDA", "`pip install --force-reinstall 'embedcli[gpu]'`")
     if card.cuda[0] < torch_cuda[0]:
@@ -83,9 +83,7 @@ def installed_torch_cuda() -> tuple[int, int] | None:
     if spec is None or spec.origin is None:
         return None
     with suppress(OSError):
-        stated = re.search(
-            r"^cuda\b[^=]*= *'(\d+)\.(\d+)", (Path(spec.origin).parent / "version.py").read_text(), re.M
-        )
+        stated = re.search(r"^cuda\b[^=]*= *'(\d+)\.(\d+)", (Path(spec.origin).parent / "version.py").read_text(), re.M)
         return (int(stated[1]), int(stated[2])) if stated else None
     return None
 

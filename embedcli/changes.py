@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli import merging, shards
+from embedcli import documents, merging, shards
+from embedcli.documents import Key
 from embedcli.shards import Shard
 
 SCHEMA = pa.schema([("chunk_id", pa.string()), ("op", pa.string())])
@@ -33,10 +34,32 @@ class Changes:
 def compare(before: pa.Table, after: pa.Table, known: Mapping[str, Shard], *, vectors_changed: bool) -> Changes:
     """`before`, `after`: documents rows of what left or was replaced, and of what is new.
 
-    With `vectors_changed` (a rebuild) every chunk that stays is `changed`.
+    With `vectors_changed` (a rebuild) every chunk that stays is `changed`. Only documents on both sides are compared
+    column by column; of the others nothing but the ids is read.
     """
-    columns = ["chunk_id", "doc_id"] if vectors_changed else ["chunk_id", *_COMPARED]
-    old, new = (_located(table, known, columns) for table in (before, after))
+    left, came = _only(before, after), _only(after, before)
+    ops = [_ops(_located(came, known, ["chunk_id"]), "added"), _ops(_located(left, known, ["chunk_id"]), "removed")]
+    both_before, both_after = documents.without(before, _keys(left)), documents.without(after, _keys(came))
+    unchanged: frozenset[str] = frozenset()
+    if both_after.num_rows:
+        columns = ["chunk_id", "doc_id"] if vectors_changed else ["chunk_id", *_COMPARED]
+        old, new = (_located(table, known, columns) for table in (both_before, both_after))
+        compared, unchanged = _side_by_side(old, new, vectors_changed=vectors_changed)
+        ops += compared
+    return Changes(pa.concat_tables(ops).combine_chunks(), unchanged)
+
+
+def _only(table: pa.Table, other: pa.Table) -> pa.Table:
+    """The documents of `table` that `other` has no rows of."""
+    mask = pc.is_in(documents.join_keys(table), value_set=documents.join_keys(other).combine_chunks())
+    return table.filter(pc.invert(mask))
+
+
+def _keys(table: pa.Table) -> set[Key]:
+    return set(zip(table.column("root").to_pylist(), table.column("path").to_pylist(), strict=True))
+
+
+def _side_by_side(old: pa.Table, new: pa.Table, *, vectors_changed: bool) -> tuple[list[pa.Table], frozenset[str]]:
     added = pc.invert(pc.is_in(new.column("chunk_id"), value_set=old.column("chunk_id").combine_chunks()))
     removed = pc.invert(pc.is_in(old.column("chunk_id"), value_set=new.column("chunk_id").combine_chunks()))
     stays_old = old.filter(pc.invert(removed)).sort_by("chunk_id")
@@ -45,11 +68,11 @@ def compare(before: pa.Table, after: pa.Table, known: Mapping[str, Shard], *, ve
     parts = {"added": new.filter(added), "changed": stays_new.filter(changed), "removed": old.filter(removed)}
     touched = {doc for part in parts.values() for doc in part.column("doc_id").unique().to_pylist()}
     unchanged = frozenset(stays_new.column("doc_id").unique().to_pylist()) - touched
-    ops = [
-        pa.table([part.column("chunk_id"), pa.array([op] * part.num_rows, pa.string())], schema=SCHEMA)
-        for op, part in parts.items()
-    ]
-    return Changes(pa.concat_tables(ops).combine_chunks(), unchanged)
+    return [_ops(part, op) for op, part in parts.items()], unchanged
+
+
+def _ops(rows: pa.Table, op: str) -> pa.Table:
+    return pa.table([rows.column("chunk_id"), pa.repeat(op, rows.num_rows)], schema=SCHEMA)
 
 
 def _located(table: pa.Table, known: Mapping[str, Shard], columns: Sequence[str]) -> pa.Table:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedcli import __version__
-from embedcli.errors import EmbedcliError, EngineError, StorageError
+from embedcli import __version__, keeper_cli
+from embedcli.errors import EmbedcliError, EngineError, Stopped, StorageError
 
 if TYPE_CHECKING:
     from embedcli.config import Asked, IndexSettings
@@ -159,7 +159,7 @@ def _open_log(path: Path | None) -> Any:
     if path is None:
         return None
     try:
-        return path.open("a", encoding="utf-8")
+        return path.open("a", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise StorageError(f"cannot write `{path}`: {error.strerror}", "name another file with `--log-file`") from error
 
@@ -189,7 +189,8 @@ def _resolve(asked: Asked, memory: IndexSettings | None, say: Any) -> Model:
     if asked.model is None and memory is not None:
         return models.resolve(memory.model, commit=memory.commit, report=say)
     if asked.model is not None:
-        return models.resolve(asked.model, report=say)
+        commit = memory.commit if memory is not None and memory.model == asked.model else None
+        return models.resolve(asked.model, commit=commit, report=say)
     has_gpu = models.has_nvidia_card() and asked.device != "cpu"
     name, reason = models.choose_default(has_gpu=has_gpu)
     say(f"model {name}: {reason}")
@@ -224,17 +225,29 @@ def _open_engine(model: Model, dim: int, device: str, engine: str) -> Any:
 
 
 def _listen() -> Any:
-    """SIGINT and SIGTERM ask for a stop; a second one leaves at once."""
+    """SIGINT and SIGTERM end the run: at once as long as nothing is under way, then at the next poll of what is
+    returned (the loop's), and a second one leaves without a word."""
     asked: list[int] = []
+    polled = False
 
     def heard(number: int, _frame: Any) -> None:
         if asked:
             os._exit(128 + number)
         asked.append(number)
+        if not polled:
+            raise Stopped(number)
+
+    def poll() -> int | None:
+        nonlocal polled
+        polled = True
+        return asked[0] if asked else None
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, heard)
-    return lambda: asked[0] if asked else None
+    return poll
+
+
+keeper_cli.register(app, _tools)
 
 
 def _closing_lines(summary: Summary) -> list[str]:
@@ -271,9 +284,7 @@ def main() -> None:
         sys.exit(1)
     except Exception:  # noqa: BLE001 - the one place where a bug is told as a bug
         traceback.print_exc()
-        _say(
-            "error: this is a bug in embedcli\n\nhint: the last checkpoint stands; run again, report the lines above"
-        )
+        _say("error: this is a bug in embedcli\n\nhint: the last checkpoint stands; run again, report the lines above")
         sys.exit(1)
 
 

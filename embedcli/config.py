@@ -60,6 +60,10 @@ class Asked:
             raise UsageError(f"`--overlap` must be 0 or more, not `{self.overlap}`")
         if self.keep_generations < 1:
             raise UsageError(f"`--keep-generations` must be at least 1, not `{self.keep_generations}`")
+        if self.max_file_bytes is not None and self.max_file_bytes < 1:
+            raise UsageError("`--max-file-size` must be at least 1 MiB", "leave it out for the default of 256")
+        if self.checkpoint_every_s < 0 or (self.publish_every_s or 0) < 0:
+            raise UsageError("`--checkpoint-every` and `--publish-every` are seconds, 0 or more")
         if not 0 <= self.max_gone_percent <= 100:
             raise UsageError(f"`--max-gone` is a percentage from 0 to 100, not `{self.max_gone_percent:g}`")
 
@@ -106,7 +110,12 @@ def read_fingerprint(read_version: int) -> str:
 
 def index_folder(flag: str | None, environment: Mapping[str, str] = os.environ) -> Path:
     """`--index` > `EMBEDCLI_INDEX` > `./embedcli-index`, absolute."""
-    return Path(os.path.abspath(flag or environment.get("EMBEDCLI_INDEX") or "embedcli-index"))
+    folder = os.path.abspath(flag or environment.get("EMBEDCLI_INDEX") or "embedcli-index")
+    try:
+        folder.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the path of an index must be UTF-8: `{folder!a}`", "name another with `--index`") from None
+    return Path(folder)
 
 
 def check_against_memory(asked: Asked, memory: IndexSettings) -> None:

@@ -137,11 +137,17 @@ class Disk:
     def rename(self, old: Path, new: Path) -> None:
         os.rename(old, new)
 
+    def link(self, old: Path, new: Path) -> None:
+        os.link(old, new)
+
+    def symlink(self, target: str, link: Path) -> None:
+        os.symlink(target, link)
+
     def carry(self, old: Path, new: Path) -> None:
         """Make `new` the same file as `old`: a hard link, or a durable copy where the filesystem has none."""
         with storage_errors(new):
             try:
-                os.link(old, new)
+                self.link(old, new)
             except FileExistsError:
                 return
             except OSError as error:
@@ -156,7 +162,7 @@ class Disk:
         with storage_errors(link):
             with suppress(FileNotFoundError):
                 temporary.unlink()
-            os.symlink(target, temporary)
+            self.symlink(target, temporary)
             self.rename(temporary, link)
 
     def make_folder(self, folder: Path) -> None:

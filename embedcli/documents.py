@@ -131,10 +131,19 @@ def without(table: pa.Table, keys: Collection[Key]) -> pa.Table:
     return table.filter(pc.invert(pc.is_in(join_keys(table), value_set=wanted)))
 
 
+def fold(marks: Iterable[Mark]) -> list[Mark]:
+    """One mark a key: the later values win."""
+    merged: dict[Key, dict[str, Any]] = {}
+    for mark in marks:
+        merged.setdefault(mark.key, {}).update(mark.columns)
+    return [Mark(key, columns) for key, columns in merged.items()]
+
+
 def amend(table: pa.Table, marks: Collection[Mark]) -> pa.Table:
     """`table` with the marks' values put in; marks of unknown keys change nothing."""
     if not marks or not table.num_rows:
         return table
+    marks = fold(marks)
     order = pa.array([f"{root}\0{path}" for root, path in (mark.key for mark in marks)], pa.string())
     at = pc.index_in(join_keys(table), value_set=order)
     rows = np.flatnonzero(np.asarray(pc.is_valid(at)))
@@ -169,3 +178,13 @@ def count_by(table: pa.Table, column: str) -> dict[str, int]:
     """How many rows have each value of `column`, nulls left out, by name."""
     counted = table.column(column).value_counts().to_pylist()
     return dict(sorted((item["values"], item["counts"]) for item in counted if item["values"] is not None))
+
+
+def without_shards(table: pa.Table, names: Collection[str]) -> pa.Table:
+    """`table` with the documents of those shards as if never read: their rows are lost, their sources are there."""
+    if not names:
+        return table
+    lost = pc.is_in(table.column("shard"), value_set=pa.array(sorted(names), pa.string()))
+    keys = table.filter(lost).select(["root", "path"]).to_pylist()
+    nothing = {"size": -1, "sha256": None, "status": "failed", "reason": "io", "shard": None, "first_row": 0, "rows": 0}
+    return amend(table, [Mark((row["root"], row["path"]), nothing) for row in keys])

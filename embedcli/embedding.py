@@ -12,10 +12,12 @@ import os
 import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedcli import documents, models, publishing, shards, state
 from embedcli import plan as planning
@@ -28,7 +30,7 @@ from embedcli.generations import Draft, Generation
 from embedcli.ingest import Known, Tools, source_counts
 from embedcli.plan import Plan, Rules, Scopes, Task
 from embedcli.reading import Reading, ReadingWork
-from embedcli.records import RETRY_REASONS
+from embedcli.records import MOMENT_REASONS, RETRY_REASONS
 from embedcli.report import Progress, Report, Summary
 from embedcli.shards import Floats, Library
 from embedcli.staging import Finished, Outcome, RunHeader, Staging
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 PROGRESS_EVERY_S = 5.0
 SAME_PROBE = 0.999
+MOST_PENDING = 1024
+"""Documents waiting for vectors: many may wait for one that is on its way already."""
 FIRST_PUBLISH_EVERY_S = 3600.0
 
 
@@ -71,7 +75,7 @@ class Embedding:
         self.finished: list[Finished] = []
         self.finished_bytes = 0
         self.embedded = {"embedded": 0, "reused": 0}
-        self.news: set[Key] = set()
+        self.news = set(self.plan.news)
         self.feeder: Feeder | None = None
         self.probe_vectors = self._known_probe()
         self.parent = self.known.current.number if self.known.current else None
@@ -97,12 +101,14 @@ class Embedding:
                 f"`{self.settings.model}` was not trained to be cut: {self.settings.dim} of its {self.model.width}"
                 " dimensions lose more than those of a Matryoshka model"
             )
-        self._check_space()
         self.staging = self._begin_staging()
         adopted = self._adopt()
+        self._check_space(adopted)
         self.searched = set(self.staging.shards)
+        damaged = self.index.damaged(self.known.current) if self.known.current else set()
         for shard in self.index.kept_shards():
-            self.library.add(shard)
+            if shard.name not in damaged:
+                self.library.add(shard)
         self.assembly = Assembly(
             self.library, self._open_feeder, dim=self.settings.dim, spool_folder=self.staging.folder
         )
@@ -114,24 +120,20 @@ class Embedding:
                 raise
             finally:
                 self._close_feeder(abort=True)
-        generation = self._publish(complete=True)
+        complete = self.plan.whole or (self.known.current is not None and self.known.current.complete)
+        generation = self._publish(complete=complete)
         self._clear()
         self._summarise(summary, generation)
 
     def _stream(self, adopted: set[Key]) -> None:
         tasks = (task for task in self.plan.tasks if task.key not in adopted)
-        self.progress.documents_total -= len(adopted)
         self.progress.phase = "reading"
         with Pool(self._work(), processes=_processes(), limits=Limits()) as pool:
             pool.feed(tasks)
             try:
                 self._loop(pool)
             except (Stopped, EngineError):
-                self._close_feeder(abort=False)
-                for document in self.assembly.collect(0.0):
-                    self._finish(document)
-                self._checkpoint()
-                self._await_writer()
+                self._save_what_is_finished()
                 raise
         self._checkpoint()
         self._await_writer()
@@ -140,7 +142,7 @@ class Embedding:
         flushed = False
         while not (pool.done and not self.assembly.pending):
             self._stop_if_asked()
-            room = self.feeder is None or not self.feeder.full
+            room = len(self.assembly.pending) < MOST_PENDING and (self.feeder is None or not self.feeder.full)
             if room and not pool.done:
                 outcome = pool.get(0.005 if self.assembly.pending else 0.2)
                 if outcome is not None:
@@ -151,6 +153,15 @@ class Embedding:
             for document in self.assembly.collect(0.0 if room and not pool.done else 0.05):
                 self._finish(document)
             self._keep_time()
+
+    def _save_what_is_finished(self) -> None:
+        """The lists in flight are waited for, unless the model is still loading; then a last checkpoint."""
+        self._close_feeder(abort=self.progress.embedding_since is None)
+        with suppress(EngineError):  # the one that ended the run, told again
+            for document in self.assembly.collect(0.0):
+                self._finish(document)
+        self._checkpoint()
+        self._await_writer()
 
     def _stop_if_asked(self) -> None:
         signal_number = self.tools.stop_signal()
@@ -175,17 +186,23 @@ class Embedding:
     # ---- beginning
 
     def _known_probe(self) -> Floats:
-        none = np.zeros((0, self.settings.dim), np.float32)
-        current = self.known.current
-        same = current is not None and current.fingerprints.model == self.fingerprints.model
-        if current is None or not same or current.settings.dim != self.settings.dim:
-            return none
-        return self.index.probe(current.number)
+        """The probe set as this model's first engine embedded it, for this index; empty before there was one."""
+        known = self.known
+        same = known.current is not None and known.current.fingerprints.model == self.fingerprints.model
+        found = [self.index.probe(known.current.number)] if known.current is not None and same else []
+        for item in known.leftovers:
+            probe_vectors = item.probe()
+            if probe_vectors is not None and item.header.fingerprints["model"] == self.fingerprints.model:
+                found.append(probe_vectors)
+        wide = [vectors for vectors in found if len(vectors) and vectors.shape[1] >= self.settings.dim]
+        return shards.cut(wide[0], self.settings.dim) if wide else np.zeros((0, self.settings.dim), np.float32)
 
-    def _check_space(self) -> None:
+    def _check_space(self, adopted: set[Key]) -> None:
         """A rough estimate, before the model loads: text and vectors of everything that is to be read."""
-        rows = self.plan.tasks.size_bytes / (self.settings.max_tokens * 3)
-        needed = (rows * self.settings.dim * 4 + self.plan.tasks.size_bytes * 0.7) * 1.05
+        share = 1 - len(adopted) / max(1, self.plan.tasks.count)
+        text_bytes = self.plan.tasks.text_bytes * share
+        rows = text_bytes / (self.settings.max_tokens * 3)
+        needed = (rows * self.settings.dim * 4 + text_bytes * 0.7) * 1.05
         free = os.statvfs(self.index.folder)
         free_bytes = free.f_bavail * free.f_frsize
         if needed > free_bytes:
@@ -212,14 +229,15 @@ class Embedding:
         found: dict[str, shards.Shard] = {}
         wanted = {task.key: task for task in self.plan.tasks} if self.known.leftovers else {}
         for item in self.known.leftovers:
-            found |= item.shards
-            for shard in item.shards.values():
-                self.library.add(shard)
+            item_shards, outcomes = item.load()
+            found |= item_shards
+            for shard in item_shards.values():
+                self.library.add(shard, in_memory=True)
             for keys, vectors in item.loose():
                 self.library.add_loose(keys, vectors)
             same = item.header.parent == self.parent and item.header.settings == self.settings.to_json()
             if same and item.header.fingerprints == dataclasses.asdict(self.fingerprints):
-                for outcome in item.outcomes:
+                for outcome in outcomes:
                     task = wanted.get(outcome.key)
                     if task is not None and task.source.stat == outcome.stat:
                         adopted[outcome.key] = outcome
@@ -249,11 +267,14 @@ class Embedding:
         self.progress.phase = "loading the model"
         self.report.line(f"loading {self.settings.model} ({self.settings.dim} dimensions)")
         self.feeder = Feeder(
-            lambda: self.tools.open_engine(self.model, self.settings.dim, self.settings.device_kind),
+            lambda: self.tools.open_engine(self.model, self.settings.dim, self._device()),
             on_open=self._judge_engine,
             report=self.report.warn,
         )
         return self.feeder
+
+    def _device(self) -> str:
+        return self.asked.device or self.settings.device_kind
 
     def _judge_engine(self, engine: Engine) -> None:
         """An index is never mixed from models that only share a name, and a broken engine never writes."""
@@ -263,6 +284,7 @@ class Embedding:
         vectors = probe(engine, probe_rows(tokens.whole, self.settings.max_tokens))
         if not len(self.probe_vectors):
             self.probe_vectors = vectors
+            self.staging.keep_probe(vectors)
         elif (cosine := compare_probe(vectors, self.probe_vectors)) < SAME_PROBE:
             raise EngineError(
                 f"`{self.settings.model}` gives other vectors than the index holds:"
@@ -297,7 +319,7 @@ class Embedding:
         self.embedded["reused"] += document.reused
         self.embedded["embedded"] += document.embedded
         prior = task.prior
-        whole_before = prior is not None and prior.rows and prior.status == "indexed"
+        whole_before = prior is not None and prior.rows and not prior.lacking
         if bad and (whole_before or len(bad) == len(document.vectors)) and not self.known.rebuilding:
             reason = next(iter(bad.values()))
             outcome = planning.refused(task.source, task.uri, prior, reason, self.rules, sha256=document.reading.sha256)
@@ -376,7 +398,7 @@ class Embedding:
         (future, (keys, vectors)), self.writing = self.writing, None
         self.outcomes |= {outcome.key: outcome for outcome in future.result()}
         for name in self.staging.shards.keys() - self.searched:
-            self.library.add(self.staging.shards[name])
+            self.library.add(self.staging.shards[name], in_memory=True)
             self.searched.add(name)
         if keys.shape[1]:
             self.library.add_loose(shards.sorted_keys(keys), vectors)
@@ -424,6 +446,7 @@ class Embedding:
             return current
         if current is None and complete and not any(documents.count_by(edition.table, "shard")):
             raise self._none_readable(edition.table)
+        self._refuse_losing_rebuild()
         self.progress.phase = "publishing"
         self.report.progress(self.progress)
         draft = Draft(
@@ -443,10 +466,25 @@ class Embedding:
         self.bytes_rewritten += written
         return generation
 
+    def _refuse_losing_rebuild(self) -> None:
+        """A rebuild waits for what cannot be read tonight and could last night: its old rows would be lost."""
+        if not self.known.rebuilding:
+            return
+        had_rows = {
+            (r["root"], r["path"]) for r in self.base.filter(pc.greater(self.base.column("rows"), 0)).to_pylist()
+        }
+        momentary = [o.row for o in self.outcomes.values() if o.row is not None and o.row.reason in MOMENT_REASONS]
+        lost = [row.uri for row in momentary if row.key in had_rows]
+        if lost:
+            raise InputError(
+                f"{len(lost)} sources that had rows cannot be read now, `{lost[0]}` the first; nothing was changed",
+                "mend their permissions or mount what is missing, then run the same command again",
+            )
+
     def _same_header(self, current: Generation, complete: bool) -> bool:
-        return (
-            current.complete == complete and current.roots == self.scopes.roots and current.mounts == self.plan.mounts
-        )
+        same = current.roots == self.scopes.roots and current.mounts == self.plan.mounts
+        same_size = current.settings.max_file_bytes == self.settings.max_file_bytes
+        return same and same_size and current.complete == complete
 
     def _none_readable(self, table: pa.Table) -> InputError:
         self.staging.remove()
@@ -458,8 +496,10 @@ class Embedding:
 
     def _clear(self) -> None:
         """Only now that the new generation is current does anything old go."""
+        (self.index.state / "damaged.json").unlink(missing_ok=True)
         for path in self.index.staging.iterdir():
-            self.tools.disk.remove(path)
+            if self.plan.whole or not any(path == item.folder for item in self.known.leftovers):
+                self.tools.disk.remove(path)  # else: work on other roots, whose vectors a later run takes
         self.index.clear(keep=self.asked.keep_generations)
 
     # ---- telling

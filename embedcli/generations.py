@@ -24,9 +24,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedcli import documents, merging
+from embedcli import documents, merging, state
 from embedcli.config import Fingerprints, IndexSettings
-from embedcli.disk import Disk, Written
+from embedcli.disk import Disk, Written, storage_errors
 from embedcli.errors import Locked, NoIndex, StorageError
 from embedcli.records import Root
 from embedcli.shards import Floats, Shard
@@ -200,6 +200,18 @@ class Index:
         vectors: Floats = np.load(self.path(number) / "probe.npy", allow_pickle=False)
         return vectors
 
+    def damaged(self, generation: Generation) -> set[str]:
+        """Names of shards that are not there, have another size, or were found damaged by `verify`."""
+        found = state.read_damaged(self.state)
+        for shard in generation.shards.values():
+            try:
+                size_bytes = shard.path.stat().st_size
+            except FileNotFoundError:
+                size_bytes = -1
+            if size_bytes != shard.size_bytes:
+                found.add(shard.name)
+        return found & generation.shards.keys()
+
     def ancestors(self) -> Iterator[Generation]:
         """The current generation, its parent, and so on, as far as they are still on disk."""
         number = self.current_number()
@@ -227,27 +239,47 @@ class Index:
         Raises StorageError, or Locked when another run published or took the lock meanwhile: then nothing changed.
         """
         temporary = self.generations / f"{draft.number:06d}.tmp"
+        try:
+            with storage_errors(temporary):
+                temporary.mkdir()
+        except StorageError as error:
+            raise self._published_elsewhere() if isinstance(error.__cause__, FileExistsError) else error from None
         self.disk.make_folder(temporary / "vectors")
         settled = self._settle(draft, temporary / "vectors")
         generation = self._describe(draft, parent, settled)
         self._write_files(temporary, draft, generation, settled.table)
         self.disk.step("generation written")
         if not lock_held() or self.current_number() != parent:
-            raise Locked(f"index `{self.folder}` was published by another run meanwhile", "run the command again")
-        self.disk.rename(temporary, self.path(draft.number))
+            raise self._published_elsewhere()
+        with storage_errors(temporary):
+            self.disk.rename(temporary, self.path(draft.number))
         self.disk.fsync_folder(self.generations)
+        if parent is not None:
+            with suppress(OSError):
+                os.utime(self.path(parent))  # from now on it is retired: `clear` counts its hour from here
         self.disk.step("before swap")
         self.disk.point(self.folder / "current", f"generations/{draft.number:06d}")
         self.disk.step("after swap")
         self.disk.fsync_folder(self.folder)
-        if parent is not None:
-            with suppress(OSError):
-                os.utime(self.path(parent))  # from now on it is retired: `clear` counts its hour from here
+        self._tell_changes(draft.number)
         moved = {
             name: dataclasses.replace(shard, folder=self.path(draft.number) / "vectors")
             for name, shard in generation.shards.items()
         }
         return dataclasses.replace(generation, shards=moved), settled.bytes_rewritten
+
+    def _published_elsewhere(self) -> Locked:
+        return Locked(
+            f"index `{self.folder}` was published by another run meanwhile; nothing was changed",
+            "run the same command again",
+        )
+
+    def _tell_changes(self, number: int) -> None:
+        """Changes are told only of a generation that became current: loaders apply every file they find."""
+        told = self.changes / f"{number:06d}.parquet"
+        if not told.exists() and (self.path(number) / "changes.parquet").exists():
+            self.disk.carry(self.path(number) / "changes.parquet", told)
+            self.disk.fsync_folder(self.changes)
 
     def _settle(self, draft: Draft, vectors: Path) -> merging.Settled:
         pieces = merging.live_pieces(draft.table, draft.shards)
@@ -285,12 +317,12 @@ class Index:
             return lambda sink: pq.write_table(content, pa.PythonFile(sink, mode="w"), compression="zstd")
 
         files = {
+            "changes.parquet": self.disk.write(folder / "changes.parquet", parquet(draft.changes)),
             "documents.parquet": self.disk.write(folder / "documents.parquet", parquet(table)),
             "probe.npy": self.disk.write(
                 folder / "probe.npy", lambda sink: np.save(sink, draft.probe, allow_pickle=False)
             ),
         }
-        self.disk.write(self.changes / f"{draft.number:06d}.parquet", parquet(draft.changes))
         data = json.dumps(generation.to_json(files), indent=1).encode()
         self.disk.write(folder / "manifest.json", lambda sink: sink.write(data))
         self.disk.fsync_folder(folder / "vectors")
@@ -322,7 +354,12 @@ class Index:
         for pattern in (self.keys.glob(".*.tmp"), self.state.glob(".*.tmp"), self.changes.glob(".*.tmp")):
             for path in pattern:
                 self.disk.remove(path)
+        for path in self.staging.glob("[0-9]*-*"):
+            if not (path / "run.json").exists():
+                self.disk.remove(path)
         chain = [generation.number for generation in self.ancestors()]
+        if chain:
+            self._tell_changes(chain[0])  # killed between the swap and the telling
         kept = set(chain[:keep])
         for path in self.generations.iterdir():
             young = self._clock() - path.stat().st_mtime < RETIRED_KEPT_S

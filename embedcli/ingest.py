@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,13 +18,13 @@ from typing import Any
 from embedcli import config, documents, lock, plan, readers, state
 from embedcli.config import Asked, Fingerprints, IndexSettings
 from embedcli.disk import Disk
-from embedcli.errors import EmbedcliError, InputError, Mismatch, NoIndex
+from embedcli.errors import EmbedcliError, InputError, Mismatch, NoIndex, StorageError
 from embedcli.generations import Generation, Index
 from embedcli.models import Model
 from embedcli.plan import Plan, Rules, Scopes
 from embedcli.records import Root
 from embedcli.report import Report, Summary
-from embedcli.staging import Leftover, leftover
+from embedcli.staging import Leftover, leftovers
 
 DEFAULT_MAX_FILE_BYTES = 256 << 20
 
@@ -45,26 +45,36 @@ def ingest(asked: Asked, *, tools: Tools, report: Report) -> Summary:
     started = time.monotonic()
     index = Index(asked.index, disk=tools.disk)
     known = look(index, asked, report)
-    scopes = plan.settle_scopes(asked, known.roots)
+    plan.settle_scopes(asked, known.roots, everything=known.rebuilding)  # a source that is not there: touch nothing
     with opened(index, report) as held:
         known = look(index, asked, report, quiet=True)
+        scopes = plan.settle_scopes(asked, known.roots, everything=known.rebuilding)
         summary = Summary(str(index.folder))
         try:
             _run(index, asked, known, scopes, tools, report, held, summary)
+        except EmbedcliError as error:
+            summary.exit_code = error.exit_code
+            raise
         finally:
             report.close()
             summary.elapsed_s = round(time.monotonic() - started, 3)
-        state.append_run(index.state, _run_line(summary), tools.disk)
+            with suppress(StorageError):
+                state.append_run(index.state, _run_line(summary), tools.disk)
     return summary
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the index says before the run: its current generation, and what runs that did not end have left."""
+    """What the index says before the run: its current generation, and what runs that did not end have left.
+
+    `settings` and `model_fingerprint` are those to go on with: of the current generation, or of a killed run that
+    was the first, or was a rebuild.
+    """
 
     current: Generation | None
     leftovers: tuple[Leftover, ...]
     settings: IndexSettings | None
+    model_fingerprint: str
     roots: tuple[Root, ...]
     rebuilding: bool
 
@@ -73,32 +83,37 @@ def look(index: Index, asked: Asked, report: Report, *, quiet: bool = False) -> 
     """Read the index's memory. Raises NoIndex (exit 10) and Mismatch (exit 12)."""
     index.check()
     current = index.current()
-    found = [item for path in sorted(index.staging.glob("*-*")) if (item := leftover(path)) is not None]
+    found = leftovers(index.staging)
     parent = current.number if current else None
-    live = [item for item in found if item.header.parent == parent]
-    newest = live[-1] if live else None
-    settings, rebuilding = (current.settings if current else None), asked.rebuild
-    if newest is not None and newest.header.rebuild and not asked.rebuild and _suits(asked, newest):
-        settings, rebuilding = (
-            IndexSettings.from_json(newest.header.settings),
-            True,
-        )  # go on with a killed rebuild
-    if settings is not None and not asked.rebuild:
-        config.check_against_memory(asked, settings)
+    newest = next((item for item in reversed(found) if item.header.parent == parent), None)
     roots = current.roots if current else _roots_of(newest)
     if not asked.sources and not roots:
         raise NoIndex(
             f"`{index.folder}` is not an index, and no SOURCE was given",
             "name what to index: `embedcli ingest docs/ --index INDEX`",
         )
+    if newest is not None and _goes_on(asked, newest, current):
+        settings = IndexSettings.from_json(newest.header.settings)
+        known = Known(
+            current, tuple(found), settings, newest.header.fingerprints["model"], roots, newest.header.rebuild
+        )
+    else:
+        if current is not None and not asked.rebuild:
+            config.check_against_memory(asked, current.settings)
+        fingerprint = current.fingerprints.model if current else ""
+        known = Known(current, tuple(found), current.settings if current else None, fingerprint, roots, asked.rebuild)
     if not quiet:
         report.line(f"{'index' if current else 'new index'} {index.folder}")
-    return Known(current, tuple(found), settings, roots, rebuilding)
+    return known
 
 
-def _suits(asked: Asked, item: Leftover) -> bool:
+def _goes_on(asked: Asked, item: Leftover, current: Generation | None) -> bool:
+    """Whether this run takes up the settings of a killed one: a first run, or a rebuild, that no flag contradicts."""
+    settings = IndexSettings.from_json(item.header.settings)
+    if asked.rebuild or asked.model not in (None, settings.model) or (current and not item.header.rebuild):
+        return False
     try:
-        config.check_against_memory(asked, IndexSettings.from_json(item.header.settings))
+        config.check_against_memory(asked, settings)
     except Mismatch:
         return False
     return True
@@ -114,36 +129,30 @@ def _roots_of(item: Leftover | None) -> tuple[Root, ...]:
 
 @contextmanager
 def opened(index: Index, report: Report) -> Iterator[lock.Lock]:
-    """The index's folder, made where it is new, and its lock. A new folder in which nothing came to be goes again."""
-    new = not index.folder.exists()
+    """The index's folder, made where it is new, and its lock. A new index in which nothing came to be goes again."""
+    made_folder = not index.folder.exists()
     index.disk.make_folder(index.folder)
-    try:
-        with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=report.warn) as held:
-            index.create()
+    with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=report.warn) as held:
+        new = not index.generations.exists()
+        index.create()
+        try:
             yield held
-    except EmbedcliError:
-        if new or index.current_number() is None:
-            _remove_if_empty(index)
-        raise
+        except EmbedcliError:
+            if new:
+                _remove_if_empty(index, folder_too=made_folder)
+            raise
 
 
-def _remove_if_empty(index: Index) -> None:
-    if index.current_number() is not None or any(index.staging.iterdir()):
+def _remove_if_empty(index: Index, *, folder_too: bool) -> None:
+    """`generations` goes last: as long as it is there, the folder is known for an index."""
+    kept = (index.staging, index.keys, index.changes, index.generations)
+    if index.current_number() is not None or any(any(folder.iterdir()) for folder in kept if folder.exists()):
         return
-    for folder in (index.generations, index.staging, index.keys, index.changes):
-        if any(folder.iterdir()):
-            return
-    for path in (
-        index.generations,
-        index.staging,
-        index.keys,
-        index.changes,
-        index.state,
-        index.folder / "lock",
-    ):
-        index.disk.remove(path)
-    if not any(index.folder.iterdir()):
-        index.folder.rmdir()
+    index.disk.remove(index.state)
+    with suppress(OSError):
+        (index.folder / "lock").unlink()
+        for folder in (*kept, index.folder) if folder_too else kept:
+            folder.rmdir()
 
 
 def _run(
@@ -163,13 +172,13 @@ def _run(
     if tonight.tasks.count + len(tonight.outcomes) + base.num_rows == 0:
         raise InputError(
             f"no files found in {', '.join(f'`{scope.root.path}`' for scope in scopes.scopes)}",
-            "check the path; hidden files and what `--exclude`, `--include` and `.embedcliignore` leave out do not count",
+            "check the path; hidden files and what `--include`, `--exclude`, `.embedcliignore` leave out do not count",
         )
     if nothing_to_do(tonight, known, scopes, asked):
         report.line(f"{tonight.unchanged:,} unchanged, nothing to do")
         state.write_seen(index.state, number, [*remembered, *tonight.seen], tools.disk) if tonight.seen else None
         assert known.current is not None
-        for item in known.leftovers:
+        for item in known.leftovers if tonight.whole else ():
             tools.disk.remove(item.folder)
         _summarise_unchanged(summary, known.current, base, tonight, asked)
         return
@@ -187,7 +196,8 @@ def base_table(index: Index, known: Known) -> tuple[Any, list[documents.Mark]]:
     if known.current is None:
         return documents.empty(), []
     remembered = state.read_seen(index.state, known.current.number)
-    return documents.amend(index.documents(known.current.number), remembered), remembered
+    table = documents.amend(index.documents(known.current.number), remembered)
+    return documents.without_shards(table, index.damaged(known.current)), remembered
 
 
 def _rules(asked: Asked, known: Known) -> Rules:
@@ -195,6 +205,7 @@ def _rules(asked: Asked, known: Known) -> Rules:
     return Rules(
         index=asked.index,
         read_all=asked.reread or known.rebuilding,
+        rebuilding=known.rebuilding,
         rehash=asked.rehash,
         read_fingerprint=config.read_fingerprint(readers.READ_VERSION),
         max_file_bytes=remembered if asked.max_file_bytes is None else asked.max_file_bytes,
@@ -211,15 +222,16 @@ def nothing_to_do(tonight: Plan, known: Known, scopes: Scopes, asked: Asked) -> 
         tuple(current.mounts.get(root.id, ())) == tonight.mounts.get(root.id, ()) for root in scopes.roots
     )
     named = asked.model is None or asked.model == current.settings.model
-    return same_roots and named and not (tonight.tasks.count or tonight.outcomes or tonight.dropped)
+    same_size = asked.max_file_bytes in (None, current.settings.max_file_bytes)
+    return same_roots and named and same_size and not (tonight.tasks.count or tonight.outcomes or tonight.dropped)
 
 
 def settle(asked: Asked, known: Known, model: Model, device_kind: str) -> tuple[IndexSettings, Fingerprints]:
     """Settings and fingerprints of the run. Raises UsageError (exit 2) and Mismatch (exit 12)."""
     from embedcli.chunker import BOUNDARY_VERSION
 
-    memory = None if asked.rebuild and known.settings is None else known.settings
-    if memory is not None and not asked.rebuild and model.fingerprint != _model_fingerprint(known):
+    memory = known.settings
+    if memory is not None and not asked.rebuild and model.fingerprint != known.model_fingerprint:
         raise config.mismatch(asked.index, "--model", f"`{memory.model}`", f"`{model.name}`")
     same_model = memory is not None and memory.weights_digest == model.weights_digest
     remembered = memory if same_model else None
@@ -241,12 +253,6 @@ def settle(asked: Asked, known: Known, model: Model, device_kind: str) -> tuple[
         model.tokenizer_digest, max_tokens=max_tokens, overlap=overlap, boundary_version=BOUNDARY_VERSION
     )
     return settings, Fingerprints(model.fingerprint, chunk, config.read_fingerprint(readers.READ_VERSION))
-
-
-def _model_fingerprint(known: Known) -> str:
-    if known.rebuilding and known.leftovers:
-        return str(known.leftovers[-1].header.fingerprints["model"])
-    return known.current.fingerprints.model if known.current else ""
 
 
 def _summarise_unchanged(summary: Summary, current: Generation, base: Any, tonight: Plan, asked: Asked) -> None:

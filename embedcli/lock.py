@@ -25,6 +25,7 @@ from embedcli.errors import Locked
 
 BEAT_S = 30.0
 STALE_S = 600.0
+WRITTEN_BYTES = 512
 _NETWORK = (
     "nfs",
     "cifs",
@@ -114,6 +115,7 @@ class Lock:
         if not first:
             return
         since = self._clock()
+        self._warn(f"the lock is of a run on `{first.get('host')}`: waiting whether it moves, 10 minutes at most")
         while self._clock() - since < STALE_S:
             self._sleep(BEAT_S / 3)
             now = self._read()
@@ -133,17 +135,18 @@ class Lock:
         owner, _, count = (self._nonce or f"{secrets.token_hex(8)}:0").partition(":")
         self._nonce = f"{owner}:{int(count) + 1}"
         data = {"host": socket.gethostname(), "pid": os.getpid(), "since": self._since, "nonce": self._nonce}
-        with storage_errors(self._path):
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, json.dumps(data).encode(), 0)
+        with storage_errors(self._path):  # one write of one length: nobody ever reads half of it, or nothing
+            os.pwrite(self._file, json.dumps(data).encode().ljust(WRITTEN_BYTES), 0)
             os.fsync(self._file)
 
     def _read(self) -> dict[str, Any]:
+        """What the holder wrote; empty only when it was released."""
         try:
-            data = json.loads(self._path.read_bytes() or b"{}")
+            written = self._path.read_bytes()
+            data = json.loads(written) if written.strip() else {}
         except (OSError, ValueError):
-            return {}
-        return data if isinstance(data, dict) else {}
+            return {"host": "unknown", "nonce": "unreadable"}
+        return data if isinstance(data, dict) else {"host": "unknown", "nonce": "unreadable"}
 
     def _locked(self, held: dict[str, Any]) -> Locked:
         who = (

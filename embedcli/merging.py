@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedcli import documents, shards
 from embedcli.disk import Disk
@@ -65,7 +66,7 @@ def _carried(group: Group) -> bool:
 
 def live_pieces(table: pa.Table, known: Mapping[str, Shard]) -> list[Piece]:
     """The shards that `table` (documents) points into, with the ranges that are live."""
-    placed = table.select(["shard", "first_row", "rows"]).filter(pa.compute.is_valid(table.column("shard")))
+    placed = table.select(["shard", "first_row", "rows"]).filter(pc.is_valid(table.column("shard")))
     names = placed.column("shard").combine_chunks().dictionary_encode() if placed.num_rows else None
     if names is None:
         return []
@@ -195,18 +196,27 @@ def _moved(table: pa.Table, moves: Mapping[str, tuple[Piece, str, int]]) -> pa.T
     """`table` with shard and first_row of what was written anew."""
     if not moves:
         return table
-    names = np.asarray(table.column("shard").to_pylist(), object)
+    names = table.column("shard").combine_chunks().dictionary_encode()
+    codes = np.asarray(pc.fill_null(names.indices, -1))
+    shard_of = names.dictionary.to_pylist()
     first = np.asarray(table.column("first_row"), np.int64).copy()
-    for old, (piece, new, offset) in moves.items():
-        rows = np.flatnonzero(names == old)
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(len(shard_of) + 1))
+    for code, old in enumerate(shard_of):
+        if old not in moves:
+            continue
+        piece, new, offset = moves[old]
+        rows = order[bounds[code] : bounds[code + 1]]
         starts = np.array([start for start, _ in piece.ranges], np.int64)
         before = np.concatenate(([0], np.cumsum([stop - start for start, stop in piece.ranges])))
         inside = np.searchsorted(starts, first[rows], side="right") - 1
         first[rows] = offset + before[inside] + first[rows] - starts[inside]
-        names[rows] = new
-    return _with(_with(table, "shard", names.tolist()), "first_row", first)
+        shard_of[code] = new
+    shard = pa.DictionaryArray.from_arrays(names.indices, pa.array(shard_of, pa.string())).cast(pa.string())
+    return _with(_with(table, "shard", shard), "first_row", first)
 
 
 def _with(table: pa.Table, name: str, values: Any) -> pa.Table:
     field = documents.SCHEMA.field(name)
-    return table.set_column(documents.SCHEMA.get_field_index(name), field, pa.array(values, field.type))
+    column = values if isinstance(values, pa.Array) else pa.array(values, field.type)
+    return table.set_column(documents.SCHEMA.get_field_index(name), field, column)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from embedcli import sources
 from embedcli.config import Asked
 from embedcli.documents import DocumentRow, Key, Mark
 from embedcli.errors import InputError, UsageError
-from embedcli.records import MOMENT_REASONS, RETRY_REASONS, SKIP_REASONS, Root, Source, Stat, printable
+from embedcli.records import MOMENT_REASONS, RETRY_REASONS, SKIP_REASONS, Root, Source, Stat, if_trusted, printable
 from embedcli.staging import Outcome
 
 MAX_ATTEMPTS = 4
@@ -47,6 +48,8 @@ class Prior(NamedTuple):
     reason: str | None
     attempts: int
     rows: int
+    lacking: int
+    """Pages and chunks that its last good reading left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class TaskList:
         self._batches: list[pa.RecordBatch] = []
         self._open: list[tuple[str, str, bytes, list[int], list[str | None] | None]] = []
         self.size_bytes = 0
+        self.text_bytes = 0
         self.count = 0
 
     def add(self, source: Source, prior: Prior | None) -> None:
@@ -101,6 +105,7 @@ class TaskList:
         self._open.append((source.root_id, source.path, os.fsencode(source.file), numbers, known))
         self.count += 1
         self.size_bytes += stat.size
+        self.text_bytes += stat.size // (20 if source.path.lower().endswith(".pdf") else 1)  # mostly fonts and pictures
         if len(self._open) == self._BATCH:
             self._close_batch()
 
@@ -125,11 +130,11 @@ def _signed(value: int) -> int:
 
 
 def _prior(path: str, known: list[str | None]) -> Prior:
-    size, mtime, ctime, inode, sha256, read, status, reason, attempts, rows = known
+    size, mtime, ctime, inode, sha256, read, status, reason, attempts, rows, lacking = known
     numbers = [int(value or 0) for value in (size, mtime, ctime, inode)]
     return Prior(
         path, numbers[0], numbers[1], numbers[2], numbers[3], sha256, read or "", status or "", reason,
-        int(attempts or 0), int(rows or 0),
+        int(attempts or 0), int(rows or 0), int(lacking or 0),
     )  # fmt: skip
 
 
@@ -143,24 +148,30 @@ class Scopes:
     roots: tuple[Root, ...]
     scopes: tuple[Scope, ...]
     absorbed: frozenset[str]
+    absorbed_paths: tuple[str, ...]
 
 
-def settle_scopes(asked: Asked, known: Sequence[Root]) -> Scopes:
-    """The roots named, or the remembered ones. A SOURCE belongs to the outermost known root that holds it.
+def settle_scopes(asked: Asked, known: Sequence[Root], *, everything: bool) -> Scopes:
+    """The roots named, or the remembered ones, and both where `everything` is made anew.
+
+    A SOURCE belongs to the outermost known root that holds it.
 
     Raises InputError for a source that does not exist, UsageError for filters on a part of a root.
     """
     roots = {root.id: root for root in known}
     scopes: list[Scope] = []
-    named = [sources.root_of(path) for path in asked.sources] or [sources.root_of(root.path) for root in known]
+    named = [sources.root_of(path) for path in asked.sources]
+    if everything or not named:
+        named += [sources.root_of(root.path) for root in known]
     for new in sorted(named, key=lambda root: len(root.path)):
         holder = next((root for root in roots.values() if _inside(new.path, root.path)), None)
         if holder is None:
             scopes.append(Scope(new))
             roots[new.id] = new
         else:
-            scopes.append(Scope(holder, new.path[len(holder.path) :].strip("/")))
-    scopes = [scope for scope in scopes if not any(_covers(other, scope) for other in scopes if other is not scope)]
+            scopes.append(Scope(holder, printable(os.fsencode(new.path[len(holder.path) :].strip("/")))))
+    scopes = list(dict.fromkeys(scopes))
+    scopes = [scope for scope in scopes if not any(_covers(other, scope) for other in scopes)]
     absorbed = {
         inner.id
         for inner in roots.values()
@@ -168,7 +179,8 @@ def settle_scopes(asked: Asked, known: Sequence[Root]) -> Scopes:
     }
     if any((asked.include, asked.exclude, asked.gitignore is not None)):
         roots, scopes = _filtered(asked, roots, scopes)
-    return Scopes(tuple(r for r in roots.values() if r.id not in absorbed), tuple(scopes), frozenset(absorbed))
+    kept = tuple(root for root in roots.values() if root.id not in absorbed)
+    return Scopes(kept, tuple(scopes), frozenset(absorbed), tuple(roots[root_id].path for root_id in sorted(absorbed)))
 
 
 def _inside(path: str, folder: str) -> bool:
@@ -209,11 +221,22 @@ class Plan:
     gone: set[Key] = field(default_factory=set)
     excluded: set[Key] = field(default_factory=set)
     absorbed: set[Key] = field(default_factory=set)
-    new: int = 0
+    unlisted: set[str] = field(default_factory=set)
+    news: set[Key] = field(default_factory=set)
+    new_of: Counter[str] = field(default_factory=Counter)
     changed: int = 0
     unchanged: int = 0
     mounts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     walked: sources.Largest = field(default_factory=sources.Largest)
+
+    @property
+    def new(self) -> int:
+        return self.new_of.total()
+
+    @property
+    def whole(self) -> bool:
+        """Whether this run speaks of every root of the index."""
+        return {scope.root.id for scope in self.scopes.scopes if not scope.below} >= {r.id for r in self.scopes.roots}
 
     @property
     def dropped(self) -> set[Key]:
@@ -226,6 +249,7 @@ class Rules:
 
     index: Path
     read_all: bool
+    rebuilding: bool
     rehash: bool
     read_fingerprint: str
     max_file_bytes: int
@@ -241,6 +265,7 @@ def make(base: pa.Table, scopes: Scopes, mounts: Mapping[str, Sequence[str]], ru
     suspects = TaskList()
     for scope in scopes.scopes:
         _Join(plan, scope, base, mounts.get(scope.root.id, ()), rules, suspects).run()
+    _check_absorbed(plan)
     for root_id in scopes.absorbed:
         plan.absorbed |= {(root_id, prior.path) for prior in _priors(base, Scope(Root(root_id, "")))}
     _check_gone(plan, base, rules)
@@ -293,7 +318,7 @@ class _Join:
         self._settle_missing(problems)
 
     def _new(self, source: Source) -> None:
-        self._plan.new += 1
+        self._plan.new_of[source.root_id] += 1
         if source.problem:
             self._problem(source, None)
         else:
@@ -315,20 +340,25 @@ class _Join:
     def _problem(self, source: Source, prior: Prior | None) -> None:
         """The walk itself saw that there is nothing to read."""
         reason = source.problem or ""
-        if prior is not None and (prior.reason, prior.status) in (
-            (reason, "failed"),
-            (reason, "skipped"),
-            (reason, "stale"),
-        ):
+        same = prior is not None and prior.reason == reason and prior.status in ("failed", "skipped", "stale")
+        if same and not self._rules.rebuilding:
             self._plan.unchanged += 1
             return
         self._plan.outcomes.append(refused(source, printable(os.fsencode(source.file)), prior, reason, self._rules))
+        if reason not in SKIP_REASONS and not same:
+            self._plan.news.add((source.root_id, source.path))
 
     def _settle_missing(self, problems: sources.WalkProblems) -> None:
         below = self._scope.below
         visited = [mount for mount in self._old_mounts if not below or mount == below or mount.startswith(f"{below}/")]
         lost = [mount for mount in visited if mount not in problems.mounts]
         unseen = [*problems.unlisted, *lost]
+        self._plan.unlisted |= {f"{self._scope.root.path}/{folder}".rstrip("/") for folder in unseen}
+        if unseen and self._rules.rebuilding:
+            raise InputError(
+                f"`{min(self._plan.unlisted)}` cannot be listed, and a rebuild needs every source",
+                "mount it or mend its permissions, then run the same command again",
+            )
         others = [mount for mount in self._old_mounts if mount not in visited]
         self._plan.mounts[self._scope.root.id] = tuple(sorted({*others, *problems.mounts, *self._kept(lost)}))
         filters = sources.Filter(self._scope.root)
@@ -349,6 +379,7 @@ class _Join:
         key = (self._scope.root.id, prior.path)
         if prior.rows and (prior.status, prior.reason) != ("stale", "io"):
             self._plan.outcomes.append(Outcome(None, mark=Mark(key, {"status": "stale", "reason": "io"})))
+            self._plan.news.add(key)
         else:
             self._plan.unchanged += 1
 
@@ -370,7 +401,7 @@ def refused(
     """A source without rows tonight: failed or skipped; with rows of a good reading before, stale."""
     stat = source.stat or Stat(0, 0, 0, 0)
     attempts = prior.attempts + 1 if prior is not None and prior.reason == reason else 1
-    if prior is not None and prior.rows and reason not in SKIP_REASONS:
+    if prior is not None and prior.rows and reason not in SKIP_REASONS and not rules.rebuilding:
         mark = Mark((source.root_id, source.path), {"status": "stale", "reason": reason, "attempts": attempts})
         return Outcome(source.stat, mark=mark)
     row = DocumentRow(
@@ -386,12 +417,24 @@ def refused(
 def _priors(base: pa.Table, scope: Scope) -> Iterator[Prior]:
     """Yesterday's rows of a scope, in walk order."""
     mask = pc.equal(base.column("root"), scope.root.id)
-    rows = base.select(Prior._fields).filter(mask)
+    lacking = pc.add(base.column("pages_skipped"), pc.list_value_length(base.column("missing")))
+    rows = base.append_column("lacking", lacking).select(Prior._fields).filter(mask)
     for batch in rows.to_batches(max_chunksize=8192):
         for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             prior = Prior(*values)
             if scope.holds(prior.path):
                 yield prior
+
+
+def _check_absorbed(plan: Plan) -> None:
+    """A root that a wider one takes in is read anew below it: not tonight, when it cannot be seen."""
+    for path in plan.scopes.absorbed_paths:
+        hidden = [folder for folder in plan.unlisted if _inside(path, folder) or _inside(folder, path)]
+        if hidden:
+            raise InputError(
+                f"`{hidden[0]}` cannot be listed, and its documents were to move to a wider root",
+                "mount it or mend its permissions, then run the same command again",
+            )
 
 
 def _check_gone(plan: Plan, base: pa.Table, rules: Rules) -> None:
@@ -405,7 +448,7 @@ def _check_gone(plan: Plan, base: pa.Table, rules: Rules) -> None:
     paths = {root.id: root.path for root in plan.scopes.roots}
     for (root_id, top), lost in gone.items():
         total = known[root_id, top]
-        if total < SMALL and (top or lost < total or plan.new):
+        if total < SMALL and (top or lost < total or plan.new_of[root_id]):
             continue
         if lost * 100 > rules.max_gone_percent * total and not (rules.max_gone_percent >= 100):
             where = "/".join(filter(None, (paths[root_id], top)))
@@ -437,7 +480,7 @@ def _judge_suspect(plan: Plan, task: Task, sha256: str | None) -> None:
     assert prior is not None and stat is not None
     if sha256 is not None and sha256 == prior.sha256 and not _due_again(prior, prior.read_fingerprint):
         plan.unchanged += 1
-        plan.seen.append(Mark(task.key, asdict(stat)))
+        plan.seen.append(Mark(task.key, asdict(if_trusted(stat, time.time_ns()))))
     else:
         plan.changed += sha256 != prior.sha256
         plan.tasks.add(task.source, prior)

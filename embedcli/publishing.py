@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedcli import changes, documents
 from embedcli.documents import DocumentRow, Key, Mark
@@ -61,7 +62,9 @@ def edit(
     material = bool(dropped) or rebuilding or any(_material(row, before.get(key)) for key, row in rows.items())
     material = material or _marks_matter(base, marks)
     small = [Mark(key, {name: getattr(row, name) for name in _STAT}) for key, row in rows.items()]
-    kept = base.slice(0, 0) if rebuilding else documents.without(base, {*rows, *dropped})
+    kept = documents.without(base, {*rows, *dropped})
+    if rebuilding:  # what has no rows has none under other settings either
+        kept = kept.filter(pc.equal(kept.column("rows"), 0))
     table = documents.amend(kept, [*seen, *marks])
     whole = pa.concat_tables([table, documents.from_rows(rows.values())])
     tried = [Mark(m.key, {"attempts": m.columns["attempts"]}) for m in marks if "attempts" in m.columns]
@@ -79,15 +82,11 @@ def _material(row: DocumentRow, before: Mapping[str, Any] | None) -> bool:
     """Whether a reader of the index could tell `row` from what was there."""
     if before is None:
         return True
-    if row.rows or before["rows"]:
-        prints = any(getattr(row, name) != before[name] for name in _FINGERPRINTS)
-        if prints or (row.shard, row.first_row, row.rows) != (
-            before["shard"],
-            before["first_row"],
-            before["rows"],
-        ):
-            return True
-    return (row.status, row.reason) != (before["status"], before["reason"])
+    place, old_place = (row.shard, row.first_row, row.rows), (before["shard"], before["first_row"], before["rows"])
+    if (row.rows or before["rows"]) and place != old_place:
+        return True
+    prints = any(getattr(row, name) != before[name] for name in _FINGERPRINTS)
+    return prints or (row.status, row.reason) != (before["status"], before["reason"])
 
 
 def _marks_matter(base: pa.Table, marks: Sequence[Mark]) -> bool:

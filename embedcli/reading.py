@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from embedcli import chunker, readers, shards
 from embedcli.errors import UnreadableSource
 from embedcli.plan import Task
-from embedcli.records import Chunk, Document, Stat, digest
+from embedcli.records import Chunk, Document, Stat, digest, if_trusted, stat_of
 
 if TYPE_CHECKING:
     from embedcli.tokens import Tokens
 
 SPOOL_BYTES = 64 << 20
-YOUNG_S = 2.0
 _BATCH_CHUNKS = 1024
 _DIGEST_BYTES = 16 << 20
 
@@ -108,9 +108,7 @@ class ReadingWork:
                 raise UnreadableSource("io", str(error)) from error
             if _stat(file) != before:
                 return None
-        if now_ns - before.mtime_ns < YOUNG_S * 1e9:
-            return replace(reading, stat=replace(before, ctime_ns=0))
-        return reading
+        return replace(reading, stat=if_trusted(before, now_ns))
 
     def _rows(self, task: Task, document: Document, stat: Stat, sha256: str, beat: Beat) -> Reading:
         assert self._tokens is not None
@@ -196,7 +194,7 @@ class _Rows:
         return row
 
 
-def _lists(arrays: Sequence[Sequence[int]]) -> pa.ListArray:
+def _lists(arrays: Sequence[NDArray[np.uint32]]) -> pa.ListArray:
     offsets = np.concatenate(([0], np.cumsum([len(ids) for ids in arrays]))).astype(np.int32)
     flat = np.concatenate([np.asarray(ids, np.uint32) for ids in arrays])
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
@@ -236,8 +234,7 @@ def _opened(file: str) -> BinaryIO:
 
 
 def _stat(file: BinaryIO) -> Stat:
-    found = os.fstat(file.fileno())
-    return Stat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    return stat_of(os.fstat(file.fileno()))
 
 
 def _sha256(file: BinaryIO, beat: Beat) -> str:

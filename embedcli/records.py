@@ -7,8 +7,9 @@ reasons a source can fail for. Not here: how any of them is made.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -33,6 +34,9 @@ CONTENT_REASONS = frozenset({"password", "damaged", "no_text", "garbled", "bad_v
 REASONS = SKIP_REASONS | MOMENT_REASONS | RETRY_REASONS | CONTENT_REASONS
 
 
+YOUNG_NS = 2_000_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Root:
     """A folder or a single file that a run was given.
@@ -55,6 +59,18 @@ class Stat:
     mtime_ns: int
     ctime_ns: int
     inode: int
+
+
+def stat_of(found: os.stat_result) -> Stat:
+    """The Stat of a file; times beyond the 64 bits that a table holds (the year 2262) are the last that fit."""
+    limit = (1 << 63) - 1
+    return Stat(found.st_size, min(found.st_mtime_ns, limit), min(found.st_ctime_ns, limit), found.st_ino)
+
+
+def if_trusted(stat: Stat, now_ns: int) -> Stat:
+    """`stat` as it may be remembered: a file younger than 2 s may change again within one tick of its clock, so its
+    ctime is stored as 0 and the next run digests it once more."""
+    return replace(stat, ctime_ns=0) if now_ns - stat.mtime_ns < YOUNG_NS else stat
 
 
 @dataclass(frozen=True, slots=True)

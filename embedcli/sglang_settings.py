@@ -100,7 +100,7 @@ class Plan:
 
     @property
     def warm_up(self) -> list[tuple[int, int]]:
-        """Lists of (rows, tokens a row): a full batch, then the longest row, so that memory peaks before work begins."""
+        """(rows, tokens a row): a full batch, then the longest row, so that memory peaks before work begins."""
         length = min(512, self.max_tokens)
         return [(max(1, min(64, self.batch_tokens // length)), length), (1, self.max_tokens)]
 
@@ -183,9 +183,10 @@ def _plan(
     # quantized while loading: the weights are there in full before they are smaller
     need = max(need, shape.weights_bytes(None) + CONTEXT_BYTES)
     fraction = FRACTION_WITHOUT_POOL if without_pool else _fraction(fixed + pool, card.free_bytes)
-    counted = int(fraction * card.free_bytes) - fixed
-    if without_pool and counted < (longest + LARGEST_PAGE_TOKENS) * shape.pool_token_bytes:
-        need = max(need, card.free_bytes + (longest + LARGEST_PAGE_TOKENS) * shape.pool_token_bytes - counted)
+    counted = int((fixed + (longest + LARGEST_PAGE_TOKENS) * shape.pool_token_bytes) / FRACTION_WITHOUT_POOL)
+    if counted > card.free_bytes:
+        # no memory stands behind it, but SGLang must be able to count the longest row, or it waits for ever
+        need = max(need, counted)
     arguments = _arguments(shape, asked, context=context, rows=rows, batch_tokens=batch_tokens) | {
         "attention_backend": "fa3" if without_pool else None,
         "prefill_only_disable_kv_cache": without_pool,
@@ -199,9 +200,7 @@ def _fraction(static_bytes: int, free_bytes: int) -> float:
     return min(0.95, math.ceil(1000 * static_bytes / free_bytes) / 1000)
 
 
-def _arguments(
-    shape: Shape, asked: SGLangSettings, *, context: int, rows: int, batch_tokens: int
-) -> dict[str, Any]:
+def _arguments(shape: Shape, asked: SGLangSettings, *, context: int, rows: int, batch_tokens: int) -> dict[str, Any]:
     override: dict[str, Any] = {"is_matryoshka": True}
     if context > shape.positions:
         # SGLang takes one token less than its context; positions are computed, so one more costs nothing

@@ -190,57 +190,92 @@ def keys_by_row(path: Path, rows: int) -> Keys:
 
 
 def find(stored: Keys, wanted: Keys) -> npt.NDArray[np.int64]:
-    """Row of each wanted key in the sorted `stored`, -1 where it is not. Equal high halves are walked."""
-    high, low, row = stored
+    """Where each wanted key is in the sorted `stored`, -1 where it is not. Equal high halves are walked."""
+    high, low = stored[0], stored[1]
     found = np.full(wanted.shape[1], -1, np.int64)
     at = np.searchsorted(high, wanted[0], side="left")
     pending = np.flatnonzero((at < high.size) & (wanted[0] != 0))
     while pending.size:
-        position = at[pending]
-        pending, position = pending[same := high[position] == wanted[0, pending]], position[same]
-        hit = low[position] == wanted[1, pending]
-        found[pending[hit]] = row[position[hit]]
+        pending = pending[high[at[pending]] == wanted[0, pending]]
+        hit = low[at[pending]] == wanted[1, pending]
+        found[pending[hit]] = at[pending[hit]]
         pending = pending[~hit]
         at[pending] += 1
         pending = pending[at[pending] < high.size]
     return found
 
 
+@dataclass
+class _Run:
+    """Sorted keys: [3, n] (high, low, row) of one `place`, or [4, n] (high, low, place, row) of several."""
+
+    keys: Keys
+    level: int
+    place: int | None = None
+
+
 class Library:
     """Every vector already had, by key: shards of kept generations, and those of the run as they are finished.
 
     Vectors at least as wide as `dim` are cut and renormalised. A damaged file is passed over, its vectors are
-    computed again; `verify` names it.
+    computed again; `verify` names it. What is added during the run is merged eight to one (24 bytes a vector and
+    level stay in memory), so that a lookup stays a few bisections however many checkpoints there were.
     """
 
     CACHED_GROUPS = 4
+    FAN = 8
 
     def __init__(self, *, dim: int) -> None:
         self._dim = dim
-        self._shards: list[tuple[Shard | Floats, Keys]] = []
+        self._places: list[Shard | Floats] = []
+        self._runs: list[_Run] = []
         self._groups: OrderedDict[tuple[str, int], Floats] = OrderedDict()
 
-    def add(self, shard: Shard) -> None:
+    def add(self, shard: Shard, *, in_memory: bool = False) -> None:
+        """Search a shard too; `in_memory` for the many small ones of this run."""
         stored = load_keys(shard.keys_path)
         if stored is not None and stored.shape[1]:
-            self._shards.append((shard, stored))
+            self._add(shard, stored, level=0 if in_memory else -1)
 
     def add_loose(self, stored: Keys, vectors: Floats) -> None:
         """Vectors that lie in no shard, with their sorted keys [3, n]."""
-        self._shards.append((vectors, stored))
+        self._add(vectors, stored, level=-1)
+
+    def _add(self, place: Shard | Floats, stored: Keys, *, level: int) -> None:
+        number = len(self._places)
+        self._places.append(place)
+        high, low, row = stored
+        if level < 0:
+            keys = np.asarray(stored)  # a view: a memory-map stays one
+            self._runs.insert(0, _Run(keys, level, number))
+            return
+        self._runs.append(_Run(np.vstack([high, low, np.full(high.size, number, np.uint64), row]), 0))
+        while len(self._runs) >= self.FAN and len({run.level for run in self._runs[-self.FAN :]}) == 1:
+            together = np.concatenate([run.keys for run in self._runs[-self.FAN :]], axis=1)
+            order = np.lexsort((together[1], together[0]))
+            self._runs[-self.FAN :] = [_Run(together[:, order], self._runs[-1].level + 1)]
 
     def take(self, wanted: Keys, into: Floats) -> npt.NDArray[np.bool_]:
         """Fill `into` [n, dim] with the known vectors; returns which rows were filled."""
         filled = np.zeros(wanted.shape[1], np.bool_)
-        for shard, stored in reversed(self._shards):
+        for run in reversed(self._runs):
             open_rows = np.flatnonzero(~filled)
             if not open_rows.size:
                 break
-            rows = find(stored, wanted[:, open_rows])
-            hits = rows >= 0
-            if hits.any() and self._copy(shard, rows[hits], open_rows[hits], into):
-                filled[open_rows[hits]] = True
+            at = find(run.keys, wanted[:, open_rows])
+            hits = np.flatnonzero(at >= 0)
+            places, rows = self._located(run, at[hits])
+            for place in np.unique(places):
+                chosen = hits[places == place]
+                if self._copy(self._places[place], rows[places == place], open_rows[chosen], into):
+                    filled[open_rows[chosen]] = True
         return filled
+
+    def _located(self, run: _Run, at: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        rows = run.keys[-1, at].astype(np.int64)
+        if run.place is not None:
+            return np.full(at.size, run.place, np.int64), rows
+        return run.keys[2, at].astype(np.int64), rows
 
     def _copy(
         self, shard: Shard | Floats, rows: npt.NDArray[np.int64], places: npt.NDArray[np.int64], into: Floats

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from embedcli.errors import InputError
 from embedcli.filters import Filter
-from embedcli.records import Root, Source, Stat, digest, printable
+from embedcli.records import Root, Source, digest, printable, stat_of
 
 __all__ = ["Filter", "Largest", "WalkProblems", "root_of", "walk"]
 
@@ -190,7 +190,7 @@ class _Walk:
             return None if gone else Source(root_id, path, file, None, "io")
         if stat.S_ISDIR(found.st_mode):
             return None
-        known = Stat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        known = stat_of(found)
         if not stat.S_ISREG(found.st_mode):
             return Source(root_id, path, file, known, "not_a_file")
         too_large = found.st_size > self._max_text_bytes and not path.lower().endswith(".pdf")

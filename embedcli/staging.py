@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -146,9 +147,14 @@ class Staging:
             data = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
             self._disk.append(self.folder / "journal.jsonl", data.encode())
 
+    def keep_probe(self, vectors: Floats) -> None:
+        """Remember how the first engine of this run embedded the probe set, for whoever goes on with it."""
+        self._disk.write(self.folder / "probe.npy", lambda sink: np.save(sink, vectors, allow_pickle=False))
+
     def release_reserve(self) -> None:
         """Give back the little space that was held so that a full disk can still be written about."""
-        (self.folder / "reserve").unlink(missing_ok=True)
+        with suppress(OSError):
+            (self.folder / "reserve").unlink()
 
     def remove(self) -> None:
         self._disk.remove(self.folder)
@@ -179,12 +185,35 @@ def _shard_json(shard: Shard) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Leftover:
-    """What a run that did not end has left: its header, shards, outcomes and loose vectors."""
+    """What a run that did not end has left."""
 
     folder: Path
     header: RunHeader
-    shards: dict[str, Shard]
-    outcomes: list[Outcome]
+
+    def load(self) -> tuple[dict[str, Shard], list[Outcome]]:
+        """Shards and outcomes, as far as the journal is whole; the last outcome of a source is the one that counts."""
+        shards_found: dict[str, Shard] = {}
+        outcomes: dict[Key, Outcome] = {}
+        for data in self._lines():
+            if "shard" in data:
+                shard = Shard(**data["shard"], folder=self.folder, keys_folder=self.folder)
+                if shard.path.exists() and shard.path.stat().st_size == shard.size_bytes:
+                    shards_found[shard.name] = shard
+            else:
+                outcome = Outcome.from_json(data)
+                outcomes[outcome.key] = outcome
+        kept = (o for o in outcomes.values() if o.row is None or o.row.shard is None or o.row.shard in shards_found)
+        return shards_found, list(kept)
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        try:
+            with (self.folder / "journal.jsonl").open("rb") as journal:
+                for line in journal:
+                    if not line.endswith(b"\n"):
+                        return  # torn
+                    yield json.loads(line)
+        except (OSError, ValueError):
+            return
 
     def loose(self) -> Iterator[tuple[Keys, Floats]]:
         """Sorted keys [3, n] and vectors of documents that were not finished; what is not whole is passed over."""
@@ -193,27 +222,25 @@ class Leftover:
             if keys is not None:
                 yield keys, np.load(path, mmap_mode="r", allow_pickle=False)
 
+    def probe(self) -> Floats | None:
+        """The probe set as that run's engine embedded it, if it came to that."""
+        return _read_probe(self.folder)
 
-def leftover(folder: Path) -> Leftover | None:
-    """Read a staging folder as far as its journal is whole; None when there is nothing to go on with."""
-    try:
-        header = RunHeader(**json.loads((folder / "run.json").read_bytes()))
-        lines = (folder / "journal.jsonl").read_bytes().split(b"\n") if (folder / "journal.jsonl").exists() else []
-    except (OSError, ValueError, TypeError):
-        return None
-    found: dict[str, Shard] = {}
-    outcomes: dict[Key, Outcome] = {}
-    for line in lines[:-1]:  # what follows the last newline is torn
+
+def leftovers(parent_folder: Path) -> list[Leftover]:
+    """What is left of runs that did not end, the oldest first."""
+    found = []
+    for folder in sorted(parent_folder.glob("[0-9]*-*")):
         try:
-            data = json.loads(line)
-        except ValueError:
-            break
-        if "shard" in data:
-            shard = Shard(**data["shard"], folder=folder, keys_folder=folder)
-            if shard.path.exists() and shard.path.stat().st_size == shard.size_bytes:
-                found[shard.name] = shard
-        else:
-            outcome = Outcome.from_json(data)
-            outcomes[outcome.key] = outcome
-    kept = [o for o in outcomes.values() if o.row is None or o.row.shard is None or o.row.shard in found]
-    return Leftover(folder, header, found, kept)
+            found.append(Leftover(folder, RunHeader(**json.loads((folder / "run.json").read_bytes()))))
+        except (OSError, ValueError, TypeError):
+            continue
+    return found
+
+
+def _read_probe(folder: Path) -> Floats | None:
+    try:
+        vectors: Floats = np.load(folder / "probe.npy", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return vectors

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedcli.disk import Disk
-from embedcli.documents import Mark
+from embedcli.documents import Mark, fold
 
 SEEN_COLUMNS = ("size", "mtime_ns", "ctime_ns", "inode", "attempts")
 _SCHEMA = pa.schema(
@@ -46,7 +47,7 @@ def read_seen(folder: Path, generation: int | None) -> list[Mark]:
 
 
 def write_seen(folder: Path, generation: int | None, marks: Sequence[Mark], disk: Disk) -> None:
-    rows = [{"root": m.key[0], "path": m.key[1], **m.columns} for m in marks]
+    rows = [{"root": m.key[0], "path": m.key[1], **m.columns} for m in fold(marks)]
     columns = {name: [row.get(name) for row in rows] for name in _SCHEMA.names}
     table = pa.table(columns, schema=_SCHEMA).replace_schema_metadata({"generation": str(generation)})
     disk.write(
@@ -60,7 +61,21 @@ def append_run(folder: Path, line: Mapping[str, Any], disk: Disk) -> None:
 
 
 def write_progress(folder: Path, progress: Mapping[str, Any]) -> None:
-    """Replace progress.json; not durable, a reader only ever sees a whole one."""
+    """Replace progress.json; not durable, a reader only ever sees a whole one. Nothing is lost when it fails."""
     temporary = folder / ".progress.json.tmp"
-    temporary.write_text(json.dumps(progress))
-    temporary.replace(folder / "progress.json")
+    with suppress(OSError):
+        temporary.write_text(json.dumps(progress))
+        temporary.replace(folder / "progress.json")
+
+
+def read_damaged(folder: Path) -> set[str]:
+    """Names of shards whose content `verify` found to be another than the manifest says."""
+    try:
+        return set(json.loads((folder / "damaged.json").read_bytes()))
+    except (OSError, ValueError):
+        return set()
+
+
+def write_damaged(folder: Path, names: set[str], disk: Disk) -> None:
+    data = json.dumps(sorted(names)).encode()
+    disk.write(folder / "damaged.json", lambda sink: sink.write(data))

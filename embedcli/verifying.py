@@ -48,7 +48,7 @@ class Damage:
 
 @dataclass
 class Verdict:
-    """What was looked at, and what is wrong. `probe_cosine` is None where the probe set was not asked for, or is none."""
+    """What was looked at, and what is wrong. `probe_cosine` is None where no probe set was embedded."""
 
     index: str
     generation: int
@@ -94,7 +94,12 @@ def verify(index: Index, *, probe: Probe | None = None, run_is_under_way: bool =
     generation = current_of(index)
     counts = generation.counts
     verdict = Verdict(
-        str(index.folder), generation.number, len(generation.shards), counts["chunks"], counts["sources"], counts["bytes"]
+        str(index.folder),
+        generation.number,
+        len(generation.shards),
+        counts["chunks"],
+        counts["sources"],
+        counts["bytes"],
     )
     looking = _Looking(index, generation, verdict)
     table = looking.at_the_listed_files()
@@ -122,8 +127,7 @@ class _Looking:
         """documents.parquet and probe.npy; returns the documents where they can be trusted."""
         listed = json.loads((self._folder / "manifest.json").read_bytes())["files"]
         sound = {
-            name: self._checksum(self._folder / name, known["bytes"], known["sha256"])
-            for name, known in listed.items()
+            name: self._checksum(self._folder / name, known["bytes"], known["sha256"]) for name, known in listed.items()
         }
         if not sound["documents.parquet"]:
             return None
@@ -150,7 +154,9 @@ class _Looking:
             if self._checksum(shard.keys_path, None, shard.keys_sha256) and not _sound_keys(shard):
                 self._add(shard.keys_path, f"does not hold {shard.rows} sorted keys")
         for name, count in self._ids.doubles().items():
-            self._add(self._generation.shards[name].path, f"holds {count} chunk_ids that occur before it or twice in it")
+            self._add(
+                self._generation.shards[name].path, f"holds {count} chunk_ids that occur before it or twice in it"
+            )
 
     def _expected(self, table: pa.Table, numbers: Ints | None, shard: Shard) -> pa.Array | None:
         """The doc_id of each row of a shard, by the documents; None where their ranges do not cover it."""
@@ -158,7 +164,9 @@ class _Looking:
         first, rows = (np.asarray(part.column(name), np.int64) for name in ("first_row", "rows"))
         starts = np.concatenate(([0], np.cumsum(rows)))
         if starts[-1] != shard.rows or not np.array_equal(starts[:-1], first):
-            self._add(self._folder / "documents.parquet", f"its ranges do not cover the rows of {shard.name}, each once")
+            self._add(
+                self._folder / "documents.parquet", f"its ranges do not cover the rows of {shard.name}, each once"
+            )
             return None
         keys = zip(part.column("root").to_pylist(), part.column("path").to_pylist(), strict=True)
         ids = pa.array([digest(*key) for key in keys], pa.string())
@@ -246,7 +254,8 @@ def _sound_keys(shard: Shard) -> bool:
         return False
     high, low, row = stored
     ascending = (high[:-1] < high[1:]) | ((high[:-1] == high[1:]) & (low[:-1] <= low[1:]))
-    return bool(ascending.all()) and np.array_equal(np.sort(row), np.arange(shard.rows, dtype=np.uint64))
+    rows = np.arange(shard.rows, dtype=np.uint64)
+    return bool(ascending.all()) and bool(np.array_equal(np.sort(row), rows))
 
 
 class _Ids:
@@ -264,7 +273,7 @@ class _Ids:
         except ValueError:
             return False
         self._names.append(shard)
-        return self._parts[-1].shape[1] == len(texts)
+        return bool(self._parts[-1].shape[1] == len(texts))
 
     def doubles(self) -> Counter[str]:
         """How many ids of each shard occur in a shard before it, or earlier in it."""

@@ -40,8 +40,8 @@ def ids_of(network: Any, texts: list[str], prompt: str = "") -> list[np.ndarray]
     return [np.array(ids, np.uint32) for ids in encoded]
 
 
-def embed(model: Model, rows: list[np.ndarray], **options: Any) -> np.ndarray:
-    engine = open_engine(model, **({"dim": model.width, "device": "cpu"} | options))
+def embed(model: Model, rows: list[np.ndarray], *, dim: int | None = None, prompt_tokens: int = 0) -> np.ndarray:
+    engine = open_engine(model, dim=dim or model.width, device="cpu", prompt_tokens=prompt_tokens)
     vectors = engine.submit(rows).result(60)
     engine.close()
     return vectors

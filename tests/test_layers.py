@@ -13,10 +13,10 @@ FOLDER = Path(embedcli.__file__).parent
 LAYERS = [
     "errors records",
     "config report disk",
-    "filters sources text pdf readers tokens chunker child model_files hub model_folder models engine shards lock",
+    "filters sources text pdf readers tokens chunker child model_files hub model_folder models shards lock engine card",
     "documents state staging plan merging changes publishing generations workers reading recovery doubts",
-    "feeding engine_torch engine_sglang engine_host assembly",
-    "ingest embedding keeper verifying",
+    "sglang_settings engine_guard engine_host engine_process engine_cards engine_torch engine_sglang feeding assembly",
+    "ingest embedding verifying standing keeper",
     "keeper_cli",
     "cli",
     "__main__",

@@ -1,0 +1,240 @@
+"""The process that holds SGLang's Engine and nothing else, and the frames that go to and from it.
+
+In: one job (JSON), then lists of token ids, over a socket. Out: `ready` (JSON), then one answer a list: float32
+vectors, or why there are none. SGLang answers the death of its scheduler by killing every child of the process
+that holds it: so this one has no others.
+Not here: starting and ending the process (engine_sglang.py, engine_guard.py), the Engine's arguments
+(sglang_settings.py), restarting (feeding.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import importlib
+import json
+import queue
+import socket
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+Frame = tuple[int, int, int, bytes | bytearray]
+"""Number of the list, kind, rows, data."""
+
+FRAME = struct.Struct("<QIIQ")
+"""The same ahead of the data, with its size."""
+
+JOB, READY, ROWS, VECTORS, FAILED = range(5)
+ENGINE_FACTORY = "embedcli.engine_host:open_sglang"
+LAST_ANSWERS_S = 2.0
+GC_THRESHOLD = (50_000, 20, 100)
+
+
+# ---- frames
+
+
+def send_frame(channel: socket.socket, frame: Frame) -> None:
+    number, kind, rows, data = frame
+    channel.sendall(FRAME.pack(number, kind, rows, len(data)))
+    channel.sendall(data)
+
+
+def receive_frame(channel: socket.socket) -> Frame | None:
+    """The next frame, or None when the other side is gone."""
+    head = _receive(channel, FRAME.size)
+    if head is None:
+        return None
+    number, kind, rows, size = FRAME.unpack(head)
+    data = _receive(channel, size)
+    return None if data is None else (number, kind, rows, data)
+
+
+def _receive(channel: socket.socket, size: int) -> bytearray | None:
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        try:
+            count = channel.recv_into(view)
+        except OSError:
+            return None
+        if not count:
+            return None
+        view = view[count:]
+    return data
+
+
+def pack_rows(rows: Sequence[np.ndarray]) -> bytes:
+    """uint32: the length of each row, then all ids."""
+    lengths = np.fromiter((row.size for row in rows), dtype=np.uint32, count=len(rows))
+    return np.concatenate([lengths, *rows]).astype(np.uint32, copy=False).tobytes()
+
+
+def unpack_rows(data: bytes | bytearray, count: int) -> list[list[int]]:
+    """As SGLang wants them: lists of int, nothing else."""
+    numbers = np.frombuffer(data, dtype=np.uint32)
+    ids = numbers[count:].tolist()
+    ends = np.cumsum(numbers[:count], dtype=np.int64).tolist()
+    return [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+# ---- SGLang
+
+
+class Hosted(Protocol):
+    """What a host serves."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def call_on_death(self, call: Callable[[], None]) -> None:
+        """`call` comes in the loop, when the engine can no more answer. Before the first `embed`."""
+
+    async def embed(self, rows: list[list[int]], dim: int) -> np.ndarray:
+        """float32 [rows, dim]."""
+
+    def facts(self) -> dict[str, int]:
+        """`pool_tokens` and `page_tokens`: a row and a page that are not less than the pool wait for ever."""
+
+
+def open_sglang(arguments: dict[str, Any]) -> SGLang:
+    from sglang.srt.entrypoints.engine import Engine
+
+    return SGLang(without_detokenizer(Engine)(**arguments))
+
+
+def without_detokenizer(engine: Any) -> Any:
+    """The same kind of Engine. Its detokenizer takes a gigabyte and 20 s of a core, and has nothing to do with ids."""
+
+    class HostedEngine(engine):  # type: ignore[misc]  # untyped
+        @classmethod
+        def _launch_detokenizer_subprocesses(cls, *_: Any, **__: Any) -> tuple[list[Any], list[str]]:
+            return [], []
+
+    return HostedEngine
+
+
+class SGLang:
+    """The Engine, by the few parts of it that we use."""
+
+    def __init__(self, engine: Any) -> None:
+        from sglang.srt.managers.io_struct import EmbeddingReqInput
+
+        self._engine = engine
+        self._request = EmbeddingReqInput
+        self.loop: asyncio.AbstractEventLoop = engine.loop
+
+    def call_on_death(self, call: Callable[[], None]) -> None:
+        self._engine.tokenizer_manager.signal_handler_class = functools.partial(_Handlers, call)
+
+    async def embed(self, rows: list[list[int]], dim: int) -> np.ndarray:
+        request = self._request(input_ids=rows, dimensions=dim)
+        out = await self._engine.tokenizer_manager.generate_request(request, None).__anext__()
+        return np.array([one["embedding"] for one in out], dtype=np.float32)
+
+    def facts(self) -> dict[str, int]:
+        info = self._engine._scheduler_init_result.scheduler_infos[0]
+        return {
+            "pool_tokens": int(info["max_total_num_tokens"]),
+            "page_tokens": int(self._engine.server_args.page_size or 1),
+        }
+
+
+class _Handlers:
+    """SGLang's own would kill the process that holds the Engine. SIGQUIT is how a dying scheduler says so."""
+
+    def __init__(self, call: Callable[[], None], _tokenizer_manager: Any) -> None:
+        self._call = call
+
+    def sigterm_handler(self, *_: object) -> None:
+        """A stop is the parent's to order."""
+
+    def running_phase_sigquit_handler(self, *_: object) -> None:
+        self._call()
+
+
+# ---- the host
+
+
+def host(channel: socket.socket) -> None:
+    """The process's life, in its main thread, where SGLang must install its handlers."""
+    frame = receive_frame(channel)
+    if frame is None:
+        return
+    job = json.loads(frame[3])
+    module, _, name = job["factory"].partition(":")
+    engine: Hosted = getattr(importlib.import_module(module), name)(job["arguments"])
+    serving = Serving(engine, channel, dim=job["dim"])
+    engine.loop.run_until_complete(serving.serve(job["warm_up"]))
+
+
+class Serving:
+    """Lists in, answers out. The loop is the engine's own: nothing in it may block."""
+
+    def __init__(self, engine: Hosted, channel: socket.socket, *, dim: int) -> None:
+        self._engine = engine
+        self._channel = channel
+        self._dim = dim
+        self._over = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._answers: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        engine.call_on_death(self._over.set)
+
+    async def serve(self, warm_up: Sequence[tuple[int, int]]) -> None:
+        """Until the engine is dead or the parent hangs up; what was answered is sent before the end."""
+        writer = threading.Thread(target=self._write, daemon=True)
+        writer.start()
+        started = asyncio.create_task(self._start(warm_up))
+        over = asyncio.create_task(self._over.wait())
+        await asyncio.wait({started, over}, return_when=asyncio.FIRST_COMPLETED)
+        if started.done():
+            started.result()
+            await over
+        self._answers.put(None)
+        writer.join(LAST_ANSWERS_S)
+
+    async def _start(self, warm_up: Sequence[tuple[int, int]]) -> None:
+        for rows, length in warm_up:
+            await self._embed([[1] * length] * rows)
+        # two thirds of the front-end's time went into looking at objects that stay for ever
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLD)
+        self._answers.put((0, READY, 0, json.dumps(self._engine.facts()).encode()))
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._read, args=(loop,), daemon=True).start()
+
+    def _read(self, loop: asyncio.AbstractEventLoop) -> None:
+        while (frame := receive_frame(self._channel)) is not None:
+            number, _, count, data = frame
+            loop.call_soon_threadsafe(self._accept, number, unpack_rows(data, count))
+        loop.call_soon_threadsafe(self._over.set)
+
+    def _accept(self, number: int, rows: list[list[int]]) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer(number, rows))
+        self._tasks.add(task)  # a loop holds its tasks weakly
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, number: int, rows: list[list[int]]) -> None:
+        try:
+            vectors = await self._embed(rows)
+        except Exception as error:  # noqa: BLE001 - whatever SGLang raises is the answer to this list
+            self._answers.put((number, FAILED, len(rows), f"{type(error).__name__}: {error}".encode()))
+        else:
+            self._answers.put((number, VECTORS, len(rows), vectors.tobytes()))
+
+    async def _embed(self, rows: list[list[int]]) -> np.ndarray:
+        vectors = await self._engine.embed(rows, self._dim)
+        if vectors.shape != (len(rows), self._dim):
+            raise ValueError(f"{list(vectors.shape)} for {len(rows)} rows of {self._dim}")
+        return vectors
+
+    def _write(self) -> None:
+        while (answer := self._answers.get()) is not None:
+            try:
+                send_frame(self._channel, answer)
+            except OSError:
+                return

@@ -1,0 +1,186 @@
+"""A model folder -> an engine on NVIDIA cards: SGLang's, in a process of its own.
+
+In: a Model of the Qwen3 family, the cards asked for. Out: an Engine, or EngineError with the hint that helps.
+Not here: the process (engine_process.py), the arguments (sglang_settings.py), several cards as one
+(engine_cards.py), who feeds and restarts it (feeding.py). Neither SGLang nor torch is ever imported here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from importlib.util import find_spec
+
+import numpy as np
+
+from embedcli.card import Card, check_driver, installed_torch_cuda, read_cards
+from embedcli.engine import Engine
+from embedcli.engine_cards import CardsEngine
+from embedcli.engine_host import ENGINE_FACTORY
+from embedcli.engine_process import Host, Say
+from embedcli.errors import EngineError
+from embedcli.model_files import cache_folder, read_json
+from embedcli.models import Model
+from embedcli.sglang_settings import BATCH_ROWS, DEPTH, Plan, SGLangSettings, Shape, plan, read_shape
+
+START_TIMEOUT_S = 900.0
+"""A model of 15 GB from a slow disk, and kernels compiled for the first time."""
+
+TORCH_HINT = "use `--engine torch`"
+
+
+def open_engine(
+    model: Model,
+    *,
+    dim: int,
+    settings: SGLangSettings | None = None,
+    load_format: str = "auto",
+    say: Say | None = None,
+    show_log: Say | None = None,
+) -> Engine:
+    """Start SGLang on the cards of the settings: half a minute or more.
+
+    `say` gets a line before and one after, `show_log` every line of SGLang's own. `load_format` "dummy" makes
+    random weights for a folder without any.
+    """
+    if find_spec("sglang") is None:
+        raise EngineError("SGLang is not installed", f"`pip install 'embedcli[gpu]'`, or {TORCH_HINT}")
+    settings = settings or SGLangSettings()
+    cards = read_cards(settings.gpus)
+    check_driver(cards[0], installed_torch_cuda())
+
+    def start(card: Card) -> SGLangEngine:
+        return start_engine(
+            model, dim=dim, card=card, settings=settings, load_format=load_format, say=say, show_log=show_log
+        )
+
+    return start(cards[0]) if len(cards) == 1 else start_on_all(cards, start, say=say)
+
+
+def start_on_all(cards: Sequence[Card], start: Callable[[Card], Engine], *, say: Say | None) -> CardsEngine:
+    """One engine a card, started at the same time; a card on which it does not start is left out."""
+    engines: list[Engine] = []
+    errors: list[EngineError] = []
+    with ThreadPoolExecutor(len(cards)) as starters:
+        for card, starting in [(card, starters.submit(start, card)) for card in cards]:
+            try:
+                engines.append(starting.result())
+            except EngineError as error:
+                errors.append(error)
+                if say:
+                    say(f"card {card.index} is left out: {error}")
+    if not engines:
+        raise errors[0]
+    return CardsEngine(engines, say=say)
+
+
+def start_engine(
+    model: Model,
+    *,
+    dim: int,
+    card: Card,
+    settings: SGLangSettings,
+    load_format: str = "auto",
+    say: Say | None = None,
+    show_log: Say | None = None,
+    factory: str = ENGINE_FACTORY,
+    timeout_s: float = START_TIMEOUT_S,
+) -> SGLangEngine:
+    """The engine of one card. `factory` is `module:function`, what makes SGLang's Engine from its arguments.
+
+    EngineError where it would not start another time either, EngineDied where it might.
+    """
+    shape = _checked_shape(model, dim)
+
+    def start(*, flash: bool) -> SGLangEngine:
+        chosen = plan(card, shape, max_tokens=model.max_tokens, asked=settings, flash=flash)
+        arguments = {"model_path": str(model.folder), "load_format": load_format, **chosen.arguments}
+        job = {"factory": factory, "arguments": arguments, "dim": dim, "warm_up": chosen.warm_up}
+        if say:
+            say(f"starting SGLang on {card.name}, batches of {chosen.batch_tokens:,} tokens")
+        host = Host(job, environment=host_environment(os.environ, card), show_log=show_log)
+        with ExitStack() as unless_ready:
+            unless_ready.callback(host.close)
+            engine = SGLangEngine(host, host.wait_until_ready(timeout_s), dim=dim, shape=shape, chosen=chosen)
+            unless_ready.pop_all()
+        if say:
+            say(f"SGLang is ready after {host.age_s:.0f} s")
+        return engine
+
+    try:
+        return start(flash=True)
+    except EngineError as error:
+        # FlashAttention 3 is sure on capability 9.0; the older cards may lack a kernel for it
+        if card.capability[0] != 8 or type(error) is not EngineError:
+            raise
+    return start(flash=False)
+
+
+class SGLangEngine:
+    """Lists of any size are batched anew by SGLang, in the order of their arrival."""
+
+    padded = False
+    device = "cuda"
+    batch_rows = BATCH_ROWS
+    depth = DEPTH
+
+    def __init__(self, host: Host, facts: Mapping[str, int], *, dim: int, shape: Shape, chosen: Plan) -> None:
+        self.dim = dim
+        self.max_tokens = chosen.max_tokens
+        self.vocabulary: int | None = shape.vocabulary
+        self.batch_tokens = chosen.batch_tokens
+        self._host = host
+        if self.max_tokens + facts["page_tokens"] >= facts["pool_tokens"]:
+            raise EngineError(
+                f"SGLang has room for {facts['pool_tokens']:,} tokens on the card, a row may have {self.max_tokens:,}",
+                "leave `--gpu-memory` and `--batch-tokens` out, or lower `--max-tokens`",
+            )
+
+    def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
+        return self._host.submit(rows)
+
+    def close(self) -> None:
+        self._host.close()
+
+
+def host_environment(environment: Mapping[str, str], card: Card) -> dict[str, str]:
+    """What the host and SGLang's processes see: one card, no network, and the caches where they can be written."""
+    return {
+        **environment,
+        **kernel_caches(environment),
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML counts
+        "CUDA_VISIBLE_DEVICES": str(card.index),
+        "HF_HUB_OFFLINE": "1",
+        "SGLANG_DISABLE_CUDNN_CHECK": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def kernel_caches(environment: Mapping[str, str]) -> dict[str, str]:
+    """Where kernels compiled on this machine are kept: under EMBEDCLI_CACHE, and so by default where there is no HOME.
+
+    Inductor's is always named: by default it would go away with the host's TMPDIR.
+    """
+    folder = cache_folder(environment)
+    if folder is None:
+        return {}
+    kept = {"TORCHINDUCTOR_CACHE_DIR": folder / "torchinductor"}
+    if "EMBEDCLI_CACHE" in environment or "HOME" not in environment:
+        kept |= {
+            "TRITON_CACHE_DIR": folder / "triton",
+            "FLASHINFER_WORKSPACE_BASE": folder / "flashinfer",
+            "TVM_FFI_CACHE_DIR": folder / "tvm-ffi",
+            "SGLANG_CACHE_DIR": folder / "sglang",
+            "SGLANG_DG_CACHE_DIR": folder / "deep-gemm",
+        }
+    return {name: environment.get(name, str(path)) for name, path in kept.items()}
+
+
+def _checked_shape(model: Model, dim: int) -> Shape:
+    if not 1 <= dim <= model.width:
+        raise EngineError(f"the model's vectors have {model.width} components, not `{dim}`", "--dim")
+    if model.pooling != "lasttoken":
+        raise EngineError(f"with SGLang we pool the last token, this model asks for `{model.pooling}`", TORCH_HINT)
+    return read_shape(read_json(model.folder / "config.json"))

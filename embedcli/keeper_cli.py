@@ -1,0 +1,248 @@
+"""The keeper's verbs on the command line: status, verify, moved, forget, rollback, unlock.
+
+In: argv. Out: text for 80 columns, or with `--json` one object, on stdout; what a verb did on stderr.
+Not here: the verbs (standing.py, verifying.py, keeper.py), the exit codes of errors (cli.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from embedcli.config import Asked, index_folder
+from embedcli.records import REASONS, from_printable
+
+if TYPE_CHECKING:
+    from embedcli.generations import Generation, Index
+    from embedcli.keeper import Done
+    from embedcli.shards import Floats
+    from embedcli.verifying import Verdict
+
+IndexArgument = Annotated[str | None, typer.Argument(metavar="[INDEX]", help="The index; or say it with --index.")]
+IndexFolder = Annotated[
+    str | None, typer.Option("--index", help="The index; else EMBEDCLI_INDEX, else ./embedcli-index.", metavar="INDEX")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+Reason = Annotated[str | None, typer.Option(help="With --failed: only sources with this reason.")]
+Null = Annotated[bool, typer.Option("--null", "-0", help="With --failed: only paths, each ended by NUL.")]
+Engine = Annotated[str, typer.Option(help="With --probe: auto, sglang or torch.")]
+Device = Annotated[str | None, typer.Option(help="With --probe: cpu, cuda or mps; the index's own otherwise.")]
+
+MakeTools = Callable[[str, Callable[[str], None]], Any]
+"""(engine, say) -> the Tools of an ingest, of which the probe needs `resolve` and `open_engine`."""
+
+
+def register(app: typer.Typer, make_tools: MakeTools) -> None:
+    """Add the verbs to the program; `make_tools` opens the engine of `verify --probe`."""
+    for verb in (status, moved, forget, rollback, unlock):
+        app.command()(verb)
+
+    @app.command()
+    def verify(
+        index: IndexArgument = None,
+        index_option: IndexFolder = None,
+        probe: Annotated[bool, typer.Option("--probe", help="Embed the probe set and compare.")] = False,
+        engine: Engine = "auto",
+        device: Device = None,
+        as_json: AsJson = False,
+        debug: Debug = False,
+    ) -> None:
+        """Look for damage in every file and row; exit 3 where there is some."""
+        from embedcli import standing, verifying
+
+        opened = _index(index, index_option)
+        embed = _prober(make_tools, opened.folder, engine, device) if probe else None
+        busy = standing.status(opened).running is not None
+        verdict = verifying.verify(opened, probe=embed, run_is_under_way=busy)
+        _print_verdict(verdict, as_json)
+        raise typer.Exit(verdict.exit_code)
+
+
+def status(
+    index: IndexArgument = None,
+    index_option: IndexFolder = None,
+    failed: Annotated[bool, typer.Option("--failed", help="List what failed, is partial or stale.")] = False,
+    reason: Reason = None,
+    null: Null = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Tell how the index stands, and what runs."""
+    from embedcli import standing
+
+    _check_flags(failed=failed, reason=reason, null=null, as_json=as_json)
+    opened = _index(index, index_option)
+    if failed:
+        _print_troubled(standing.troubled(opened, reason=reason).to_pylist(), null=null, as_json=as_json)
+        return
+    found = standing.status(opened)
+    if as_json:
+        _print_json({"exit_code": 0, **dataclasses.asdict(found)})
+    else:
+        print("\n".join(standing.status_lines(found)))
+
+
+def moved(
+    old: Annotated[str, typer.Argument(help="A root as the index knows it.")],
+    new: Annotated[str, typer.Argument(help="Where it is now.")],
+    index: IndexFolder = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Give a root another path: uris change, ids and vectors stay."""
+    from embedcli import keeper
+
+    done = keeper.moved(_index(None, index), old, new, warn=_warn)
+    _print_done(done, as_json, f"{_concerned(done)} under another uri, none embedded")
+
+
+def forget(
+    root: Annotated[str, typer.Argument(help="A root as the index knows it.")],
+    index: IndexFolder = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Remove a root and its documents from the index; its files stay."""
+    from embedcli import keeper
+
+    done = keeper.forget(_index(None, index), root, warn=_warn)
+    _print_done(done, as_json, f"{_concerned(done)} forgotten")
+
+
+def rollback(
+    index: IndexFolder = None,
+    to: Annotated[int | None, typer.Option(help="A generation that is kept; the parent otherwise.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Make an older generation the current one again."""
+    from embedcli import keeper
+
+    done = keeper.rollback(_index(None, index), to=to, warn=_warn)
+    _print_done(done, as_json, f"is current again; {done.before} is kept for an hour")
+
+
+def unlock(index: IndexFolder = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Clear a lock that a dead host left on a network filesystem."""
+    from embedcli import keeper
+    from embedcli.standing import when
+
+    opened = _index(None, index)
+    holder = keeper.unlock(opened)
+    if as_json:
+        held_by = {"host": holder.host, "pid": holder.pid, "since": holder.since} if holder else None
+        _print_json({"exit_code": 0, "index": str(opened.folder), "held_by": held_by})
+    if holder is None:
+        _say(f"index `{opened.folder}` is not locked")
+    else:
+        _say(f"cleared the lock of pid {holder.pid} on `{holder.host}` since {when(holder.since)}")
+
+
+# ---- what the verbs are made with
+
+
+def _index(argument: str | None, option: str | None) -> Index:
+    from embedcli.disk import Disk
+    from embedcli.generations import Index
+
+    if argument is not None and option is not None and index_folder(argument) != index_folder(option):
+        raise typer.BadParameter(f"`{argument}` and `{option}` are two indexes", param_hint="--index")
+    return Index(index_folder(argument or option), disk=Disk())
+
+
+def _check_flags(*, failed: bool, reason: str | None, null: bool, as_json: bool) -> None:
+    if (reason is not None or null) and not failed:
+        raise typer.BadParameter("goes with --failed only", param_hint="-0" if null else "--reason")
+    if null and as_json:
+        raise typer.BadParameter("does not go with --json", param_hint="-0")
+    if reason is not None and reason not in REASONS:
+        raise typer.BadParameter(f"`{reason}` is not one of {', '.join(sorted(REASONS))}", param_hint="--reason")
+
+
+def _prober(make_tools: MakeTools, folder: Path, engine: str, device: str | None) -> Callable[[Generation], Floats]:
+    def embed(generation: Generation) -> Floats:
+        from embedcli.engine import probe, probe_rows
+        from embedcli.tokens import load_tokenizer
+
+        settings = generation.settings
+        tools = make_tools(engine, _say)
+        model = tools.resolve(Asked(index=folder), settings)
+        opened = tools.open_engine(model, settings.dim, device or settings.device_kind)
+        try:
+            tokens = load_tokenizer(model.folder, prompt=model.prompt)
+            return probe(opened, probe_rows(tokens.whole, settings.max_tokens))
+        finally:
+            opened.close()
+
+    return embed
+
+
+# ---- what is printed
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _warn(text: str) -> None:
+    _say(f"warning: {text}")
+
+
+def _concerned(done: Done) -> str:
+    from embedcli.standing import many
+
+    return f"{many(done.sources, 'source')}, {many(done.chunks, 'chunk')}"
+
+
+def _print_json(data: Mapping[str, Any]) -> None:
+    print(json.dumps(data, ensure_ascii=False))
+
+
+def _print_done(done: Done, as_json: bool, text: str) -> None:
+    if as_json:
+        _print_json({"exit_code": 0, **dataclasses.asdict(done)})
+    _say(f"generation {done.generation}: {text}")
+
+
+def _print_verdict(verdict: Verdict, as_json: bool) -> None:
+    from embedcli.standing import many, one_line
+
+    if as_json:
+        _print_json({"exit_code": verdict.exit_code, **dataclasses.asdict(verdict)})
+        return
+    for damage in verdict.damage:
+        print(f"{one_line(damage.file)}: {damage.problem}")
+    if not verdict.damage:
+        cosine = "" if verdict.probe_cosine is None else f", probe set {verdict.probe_cosine:.4f}"
+        print(
+            f"generation {verdict.generation} is sound: {many(verdict.shards, 'shard')},"
+            f" {many(verdict.rows, 'row')}, {many(verdict.sources, 'source')}{cosine}"
+        )
+
+
+def _print_troubled(rows: list[dict[str, Any]], *, null: bool, as_json: bool) -> None:
+    from embedcli.standing import one_line
+
+    if null:
+        sys.stdout.buffer.write(b"".join(from_printable(row["uri"]) + b"\0" for row in rows))
+        return
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["reason"]] = counts.get(row["reason"], 0) + 1
+    counts = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    if as_json:
+        _print_json({"exit_code": 0, "reasons": counts, "sources": rows})
+        return
+    for reason, count in counts.items():
+        print(f"{count:>9,} {reason}")
+    print("" if rows else "nothing failed")
+    order = list(counts)
+    for row in sorted(rows, key=lambda row: order.index(row["reason"])):
+        print(f"{row['status']:<8} {row['reason']:<14} {one_line(row['uri'])}")

@@ -1,0 +1,176 @@
+"""A process that runs the real `ingest` and can be killed; and one that reads the index all the while.
+
+In: `serve`: a JSON line a run on stdin (the flags, where to die); `watch INDEX`: the index folder. Out: `serve`: a JSON
+line a run on stdout, {"status": exit code or minus the signal}; `watch`: one at the end of stdin, what was seen.
+Every run is a process of its own, forked from one that has its imports done: a kill costs the work, not Python's start.
+Not here: what is killed when, and what has to hold afterwards (test_crash.py).
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
+
+from embedcli import models  # noqa: E402
+from embedcli.config import Asked  # noqa: E402
+from embedcli.disk import Disk  # noqa: E402
+from embedcli.engine import probe_rows  # noqa: E402
+from embedcli.errors import EmbedcliError  # noqa: E402
+from embedcli.ingest import Tools, ingest  # noqa: E402
+from embedcli.models import Model  # noqa: E402
+from tests.engines import FakeEngine  # noqa: E402
+from tests.faults import KillAt, Recording  # noqa: E402
+from tests.workshop import Lines  # noqa: E402
+
+BATCH_ROWS = 4
+BATCH_S = 0.004
+
+
+class LoggingEngine(FakeEngine):
+    """Slow, and every row it answers is a line of a file that outlives the process; the probe set is not work."""
+
+    def __init__(self, dim: int, log_file: Path, probe: frozenset[str]) -> None:
+        super().__init__(dim=dim, batch_rows=BATCH_ROWS, depth=1)
+        self.vocabulary = None
+        self.log_file = log_file
+        self.probe = probe
+
+    def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
+        time.sleep(BATCH_S)
+        lines = {digest for row in rows if (digest := _digest(row)) not in self.probe}
+        with self.log_file.open("a") as file:
+            file.write("".join(f"{line}\n" for line in sorted(lines)))
+        return super().submit(rows)
+
+
+def _digest(row: np.ndarray) -> str:
+    return hashlib.blake2b(np.asarray(row, np.uint32).tobytes(), digest_size=16).hexdigest()
+
+
+def _open_engine(model: Model, dim: int, log_file: Path, max_tokens: int) -> LoggingEngine:
+    from embedcli.tokens import load_tokenizer
+
+    whole = load_tokenizer(model.folder, prompt=model.prompt).whole
+    return LoggingEngine(dim, log_file, frozenset(map(_digest, probe_rows(whole, max_tokens))))
+
+
+def run(order: dict[str, Any]) -> int:
+    """One run; `order`: sources, index, flags, log; kill: [operation or null, n] or null; record: a file or null."""
+    disk: Disk = KillAt(*order["kill"]) if order.get("kill") else Recording()
+    flags = {**order["flags"], "sources": tuple(order["sources"]), "index": Path(order["index"])}
+    model = models.resolve("minilm", report=lambda _: None)
+    tools = Tools(
+        resolve=lambda asked, memory: model,
+        device_kind=lambda _: "cpu",
+        open_engine=lambda model, dim, _: _open_engine(model, dim, Path(order["log"]), order["max_tokens"]),
+        disk=disk,
+    )
+    try:
+        summary = ingest(Asked(**flags), tools=tools, report=Lines())
+    except EmbedcliError as error:
+        print(f"exit {error.exit_code}: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    if order.get("record") and isinstance(disk, Recording):
+        Path(order["record"]).write_text("\n".join(disk.done))
+    return summary.exit_code
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        order = json.loads(line)
+        started = time.monotonic()
+        child = os.fork()
+        if not child:
+            _exit_with(order)
+        killer = threading.Timer(order.get("kill_after_s") or 1e6, os.kill, (child, signal.SIGKILL))
+        killer.daemon = True
+        killer.start()
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        killer.cancel()
+        print(json.dumps({"status": status, "seconds": time.monotonic() - started}), flush=True)
+
+
+def _exit_with(order: dict[str, Any]) -> None:
+    status = 1
+    try:
+        status = run(order)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    os._exit(status)
+
+
+# ---- the reader
+
+
+def watch(index: Path) -> None:
+    """Read again and again until stdin ends; what no reader may ever see is an entry of `wrong`."""
+    import duckdb
+
+    os.nice(5)
+    connection = duckdb.connect(config={"threads": 1})
+    seen: dict[str, Any] = {"polls": 0, "scans": 0, "missed": 0, "generations": set(), "wrong": []}
+    while not select.select([sys.stdin], [], [], 0.1)[0]:
+        if (index / "current").exists():
+            _read_resolved(index, seen)
+            _scan_through_link(index, connection, seen)
+    print(json.dumps({**seen, "generations": sorted(seen["generations"])}))
+
+
+def _read_resolved(index: Path, seen: dict[str, Any]) -> None:
+    """A reader that resolves `current` first never fails."""
+    import pyarrow.parquet as pq
+
+    folder = index / os.readlink(index / "current")
+    number = int(folder.name)
+    try:
+        counts = json.loads((folder / "manifest.json").read_bytes())["counts"]
+        tables = [pq.read_table(path) for path in sorted(folder.glob("vectors/*.parquet"))]
+    except Exception as error:  # noqa: BLE001 - whatever a reader meets is the finding
+        seen["wrong"].append(f"generation {number}: {error!r}")
+        return
+    seen["polls"] += 1
+    seen["generations"].add(number)
+    ids = [name for table in tables for name in table.column("chunk_id").to_pylist()]
+    newest = max((max(t.column("changed_in").to_pylist(), default=0) for t in tables), default=0)
+    if len(set(ids)) != len(ids) or len(ids) != counts["chunks"] or newest > number:
+        seen["wrong"].append(f"generation {number}: {len(ids)} rows, {len(set(ids))} ids, {counts}, newest {newest}")
+
+
+def _scan_through_link(index: Path, connection: Any, seen: dict[str, Any]) -> None:
+    """One that globs through the link may miss a file at the instant of the swap, and nothing else."""
+    import duckdb
+
+    pattern = str(index / "current/vectors/*.parquet")
+    try:
+        query = "select count(*), count(distinct chunk_id), max(changed_in) from read_parquet(?)"
+        rows, ids, newest = connection.execute(query, [pattern]).fetchone()
+    except (duckdb.IOException, duckdb.HTTPException) as error:
+        seen["missed"] += 1
+        if "No such file" not in str(error) and "No files found" not in str(error):
+            seen["wrong"].append(f"scan: {error!r}")
+        return
+    seen["scans"] += 1
+    number = int(os.readlink(index / "current")[-6:])
+    if rows != ids or (newest or 0) > number or not glob.glob(pattern):
+        seen["wrong"].append(f"scan: {rows} rows, {ids} ids, newest {newest} in {number}")
+
+
+if __name__ == "__main__":
+    watch(Path(sys.argv[2])) if sys.argv[1] == "watch" else serve()

@@ -1,0 +1,259 @@
+"""Test doubles of the file operations and the clock, each with one fault, about ten lines each.
+
+In: when to fail. Out: what a disk that is full, torn, dying or of the wrong kind does to the code above it; a process
+killed at a named operation. Engines with faults are in tests/engines.py.
+Not here: any expectation.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from embedcli.disk import Disk, Written, storage_errors
+
+_NAMES = ((re.compile(r"part-[0-9a-f]{16}"), "part"), (re.compile(r"loose-[0-9a-f]+"), "loose"))
+_RUN = re.compile(r"\d{6}(-[0-9a-f]+)?(?=\b|\.)")
+
+
+def kind(path: Path) -> str:
+    """What a file is, its folder in front and numbers and ids taken out: `N.tmp/manifest.json`, `staging/N`."""
+    name = "/".join(path.parts[-2:])
+    for pattern, word in _NAMES:
+        name = pattern.sub(word, name)
+    return _RUN.sub("N", name)
+
+
+class Watching(Disk):
+    """Tells `at` each operation before it is done; the real thing otherwise."""
+
+    def at(self, name: str) -> None:
+        """Something is about to be done to the disk, or a named step of the write order is reached."""
+
+    def step(self, name: str) -> None:
+        self.at(f"step {kind(Path(name))}")
+
+    def rename(self, old: Path, new: Path) -> None:
+        self.at(f"rename {kind(new)}")
+        super().rename(old, new)
+
+    def append(self, path: Path, data: bytes) -> None:
+        self.at(f"append {kind(path)}")
+        super().append(path, data)
+
+    def carry(self, old: Path, new: Path) -> None:
+        self.at(f"carry {kind(new)}")
+        super().carry(old, new)
+
+    def point(self, link: Path, target: str) -> None:
+        self.at(f"point {link.name}")
+        super().point(link, target)
+
+    def remove(self, path: Path) -> None:
+        self.at(f"remove {kind(path)}")
+        super().remove(path)
+
+
+class Recording(Watching):
+    """Remembers what was done."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def at(self, name: str) -> None:
+        self.done.append(name)
+
+
+class KillAt(Watching):
+    """SIGKILL to this process before the n-th operation of that name; without a name, before the n-th of all."""
+
+    def __init__(self, name: str | None = None, n: int = 1) -> None:
+        self.name = name
+        self.left = n
+
+    def at(self, name: str) -> None:
+        self.left -= self.name in (None, name)
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FailAfter(Disk):
+    """Every fsync and rename after the n-th is an I/O error, for ever."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def _count(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def fsync(self, descriptor: int) -> None:
+        self._count()
+        super().fsync(descriptor)
+
+    def rename(self, old: Path, new: Path) -> None:
+        self._count()
+        super().rename(old, new)
+
+
+class _Limited:
+    """A sink that takes `room()` bytes at most, then the rest of the write is an error."""
+
+    closed = False
+
+    def __init__(self, sink: BinaryIO, take: Callable[[bytes], int], error: int) -> None:
+        self._sink = sink
+        self._take = take
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sink, name)
+
+    def write(self, data: bytes) -> int:
+        taken = self._take(data)
+        self._sink.write(bytes(data)[:taken])
+        if taken < len(data):
+            raise OSError(self._error, os.strerror(self._error))
+        return taken
+
+
+class TornWrite(Disk):
+    """The first `times` writes of files whose kind contains `what` stop half-way with an I/O error."""
+
+    def __init__(self, what: str, times: int = 1) -> None:
+        self.what = what
+        self.left = times
+
+    def write(self, path: Path, fill: Callable[[BinaryIO], object]) -> Written:
+        return super().write(path, lambda sink: fill(self._sink(path, sink)))
+
+    def _sink(self, path: Path, sink: BinaryIO) -> Any:
+        if self.what not in kind(path) or self.left <= 0:
+            return sink
+        self.left -= 1
+        return _Limited(sink, lambda data: len(data) // 2, errno.EIO)
+
+
+class DiskFull(Disk):
+    """Files whose kind contains `what` find room for `room_bytes` in all, then no space is left on the device."""
+
+    def __init__(self, what: str = "", room_bytes: int = 0) -> None:
+        self.what = what
+        self.room_bytes = room_bytes
+        self.refused: list[str] = []
+
+    def _take(self, path: Path, data: bytes) -> int:
+        taken = min(len(data), self.room_bytes)
+        self.room_bytes -= taken
+        if taken < len(data):
+            self.refused.append(kind(path))
+        return taken
+
+    def write(self, path: Path, fill: Callable[[BinaryIO], object]) -> Written:
+        def limited(sink: BinaryIO) -> Any:
+            return _Limited(sink, lambda data: self._take(path, data), errno.ENOSPC)
+
+        return super().write(path, (lambda sink: fill(limited(sink))) if self.what in kind(path) else fill)
+
+    def append(self, path: Path, data: bytes) -> None:
+        taken = self._take(path, data) if self.what in kind(path) else len(data)
+        super().append(path, data[:taken])
+        if taken < len(data):
+            with storage_errors(path):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class FsyncFails(Disk):
+    """The first `times` fsyncs of files (folders not counted) after the `after`-th are I/O errors."""
+
+    def __init__(self, times: int, after: int = 0) -> None:
+        self.times = times
+        self.after = after
+
+    def fsync(self, descriptor: int) -> None:
+        if self.after > 0:
+            self.after -= 1
+        elif self.times > 0:
+            self.times -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().fsync(descriptor)
+
+
+class RenameFails(Disk):
+    """The first `times` renames to a name whose kind contains `what` are refused with `error`."""
+
+    def __init__(self, what: str, times: int = 1 << 30, error: int = errno.EIO) -> None:
+        self.what = what
+        self.times = times
+        self.error = error
+
+    def rename(self, old: Path, new: Path) -> None:
+        if self.what in kind(new) and self.times > 0:
+            self.times -= 1
+            raise OSError(self.error, os.strerror(self.error))
+        super().rename(old, new)
+
+
+class ReadOnly(Disk):
+    """A filesystem mounted read-only; what is written, renamed or made is refused."""
+
+    def _refuse(self, path: Path) -> None:
+        with storage_errors(path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def write(self, path: Path, fill: Callable[[BinaryIO], object]) -> Written:
+        self._refuse(path)
+        raise AssertionError
+
+    def append(self, path: Path, data: bytes) -> None:
+        self._refuse(path)
+
+    def make_folder(self, folder: Path) -> None:
+        if not folder.exists():
+            self._refuse(folder)
+
+
+class NoHardLinks(Disk):
+    """A filesystem on which link() is not permitted (exFAT, some FUSE)."""
+
+    def link(self, old: Path, new: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+class NoSymlinks(Disk):
+    """A filesystem that knows no symbolic links."""
+
+    def symlink(self, target: str, link: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+class VanishingFile:
+    """A stop signal that never stops the run, but takes a file away when the run first asks for it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self) -> int | None:
+        self.path.unlink(missing_ok=True)
+        return None
+
+
+class ClockJumps:
+    """A clock that only sleeping moves, and a `sleep` that may do something else meanwhile."""
+
+    def __init__(self, meanwhile: Callable[[float], None] = lambda _: None) -> None:
+        self.now = 0.0
+        self.meanwhile = meanwhile
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.meanwhile(self.now)

@@ -1,0 +1,223 @@
+"""Killed at every operation of the write order and at random moments, a run loses nothing and doubles nothing.
+
+The reference is an index made from scratch of the same tree. EMBEDCLI_KILLS says how many random kills.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.dataset as ds
+import pytest
+
+from tests.crash_driver import BATCH_ROWS, BATCH_S
+from tests.workshop import LONG_AGO_NS, words
+
+DRIVER = Path(__file__).with_name("crash_driver.py")
+KILLS = int(os.environ.get("EMBEDCLI_KILLS", "14"))
+SIGKILLED = -9
+INTERVAL_S = 0.15
+ROWS_PER_S = BATCH_ROWS / BATCH_S
+"""What the driver's engine can do at best."""
+FLAGS = {"dim": 16, "max_tokens": 64, "checkpoint_bytes": 1, "checkpoint_every_s": 0.0}
+
+
+class Corpus:
+    """Two roots of tiny files, edited by a seeded hand; every edit is new text, so that an equal row is a repeated one."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.roots = [folder / "one"]
+        self.second = folder / "two"
+        self.texts = 0
+        for _ in range(14):
+            self.add()
+
+    def add(self) -> None:
+        root = self.chance.choice(self.roots)
+        self._write(root / f"{self.chance.choice('abc')}/{self.texts:04d}.txt")
+
+    def _write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.texts += 1
+        path.write_text(words(self.chance.choice((20, 20, 120)), self.texts))
+        os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS + self.texts))
+
+    def files(self) -> list[Path]:
+        return sorted(path for root in self.roots for path in root.rglob("*.txt"))
+
+    def add_root(self) -> None:
+        self.roots = [*self.roots, self.second]
+        for number in range(3):
+            self._write(self.second / f"{number}.txt")
+
+    def edit(self) -> None:
+        """Two files written anew; at times one more, one less, one under another name."""
+        for path in self.chance.sample(self.files(), 2):
+            self._write(path)
+        for change in self.chance.sample((self.add, self._delete, self._rename), self.chance.randint(0, 2)):
+            change()
+
+    def _delete(self) -> None:
+        files = self.files()
+        if len(files) > 12:
+            self.chance.choice(files).unlink()
+
+    def _rename(self) -> None:
+        path = self.chance.choice(self.files())
+        path.rename(path.with_name(f"renamed-{path.name}"))
+
+
+class Runs:
+    """Orders to the process that forks a run for each, and what they cost."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
+        self.folder = folder
+        self.index = folder / "index"
+        self.process = process
+        self.log = folder / "embedded.log"
+        self.repeated: list[int] = []
+        self.seconds = 0.0
+        self.last_status = 0
+
+    def run(self, corpus: Corpus, *, index: Path | None = None, **order: Any) -> int:
+        before = self._repeats()
+        index = index or self.index
+        log = self.log if index == self.index else self.folder / "reference.log"
+        sources = [str(root) for root in corpus.roots]
+        whole = {"sources": sources, "index": str(index), "flags": FLAGS, "log": str(log), "max_tokens": 64, **order}
+        assert self.process.stdin and self.process.stdout
+        print(json.dumps(whole), file=self.process.stdin, flush=True)
+        reply = json.loads(self.process.stdout.readline())
+        status, self.seconds = int(reply["status"]), float(reply["seconds"])
+        self.repeated.append(self._repeats() - before)
+        self.last_status = status
+        return status
+
+    def _repeats(self) -> int:
+        lines = Counter(self.log.read_text().split()) if self.log.exists() else Counter[str]()
+        return lines.total() - len(lines)
+
+    def record(self, corpus: Corpus) -> list[str]:
+        """The operations of a run that ends."""
+        assert self.run(corpus, record=str(self.folder / "record")) == 0
+        return (self.folder / "record").read_text().splitlines()
+
+
+def rows_of(index: Path) -> dict[str, dict[str, Any]]:
+    table = ds.dataset(sorted((index / "current/vectors").glob("*.parquet")), format="parquet").to_table()
+    rows = table.drop_columns(["changed_in", "modified_at"]).to_pylist()
+    assert len({row["chunk_id"] for row in rows}) == len(rows), "a chunk is there twice"
+    return {row["chunk_id"]: row for row in rows}
+
+
+def assert_as_from_scratch(runs: Runs, corpus: Corpus) -> None:
+    """Run until it ends; the rows are those of an index that was never interrupted."""
+    assert runs.run(corpus) == 0
+    scratch = runs.folder / "scratch"
+    assert runs.run(corpus, index=scratch) == 0
+    ours, theirs = rows_of(runs.index), rows_of(scratch)
+    shutil.rmtree(scratch)
+    assert ours.keys() == theirs.keys()
+    for chunk_id, row in ours.items():
+        expected = theirs[chunk_id]
+        assert np.allclose(row.pop("vector"), expected.pop("vector"), atol=1e-5)
+        assert row == expected
+    assert not any((runs.index / "staging").iterdir()), "nothing of the killed runs is left"
+    assert not list((runs.index / "generations").glob("*.tmp"))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Runs]:
+    command = [sys.executable, str(DRIVER), "serve"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Runs(tmp_path, process)
+        assert process.stdin
+        process.stdin.close()
+
+
+@contextmanager
+def watched(index: Path) -> Iterator[None]:
+    """A second process reads `index` all the while, and never sees what no reader may see."""
+    command = [sys.executable, str(DRIVER), "watch", str(index)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield
+        seen = json.loads(process.communicate("")[0])
+    print(f"reader: {seen['polls']} reads, {seen['scans']} scans, {seen['missed']} missed files at a swap,"
+          f" {len(seen['generations'])} generations")  # fmt: skip
+    assert not seen["wrong"]
+    assert seen["polls"] and seen["scans"]
+
+
+def test_killed_at_every_named_operation_nothing_is_lost_or_doubled(runs: Runs, tmp_path: Path) -> None:
+    corpus = Corpus(tmp_path, seed=1)
+    names = set(runs.record(corpus))
+    corpus.edit()
+    names |= set(runs.record(corpus))
+    assert {"step shard merged", "step before swap", "point current", "append N/journal.jsonl"} <= names
+    left = sorted(names)
+    with watched(runs.index):
+        for attempt in range(2):
+            corpus.edit()
+            left = [name for name in left if not _killed_at(name, runs, corpus)]
+            assert_as_from_scratch(runs, corpus)
+            if not attempt:
+                corpus.add_root()
+    print(f"{len(names)} operations, rows embedded again after each kill: {runs.repeated}")
+    assert not left
+
+
+def _killed_at(name: str, runs: Runs, corpus: Corpus) -> bool:
+    """An edit before some of the kills, as the tree of a night does not wait for a run either."""
+    if runs.last_status == 0 or corpus.chance.random() < 0.5:
+        corpus.edit()
+    return runs.run(corpus, kill=[name, 1]) == SIGKILLED
+
+
+def test_killed_at_random_moments_nothing_is_lost_or_doubled(runs: Runs, tmp_path: Path) -> None:
+    corpus, chance = Corpus(tmp_path, seed=2), random.Random(3)
+    operations = len(runs.record(corpus))
+    longest_s, killed = runs.seconds, 0
+    with watched(runs.index):
+        for number in range(KILLS):
+            if number == KILLS // 2:
+                corpus.add_root()
+            if runs.last_status == 0 or chance.random() < 0.5:
+                corpus.edit()
+            by_operation = chance.random() < 0.6
+            killed += SIGKILLED == (
+                runs.run(corpus, kill=[None, chance.randint(1, operations)])
+                if by_operation
+                else runs.run(corpus, kill_after_s=chance.uniform(0.0, longest_s))
+            )
+            assert runs.last_status in (0, SIGKILLED)
+            if number % 50 == 49:
+                assert_as_from_scratch(runs, corpus)
+        assert_as_from_scratch(runs, corpus)
+    print(f"{killed} kills, rows embedded again: {sum(runs.repeated)}, at most {max(runs.repeated)} after a kill")
+    assert killed >= KILLS // 2
+
+
+def test_a_kill_costs_at_most_a_checkpoint_interval(runs: Runs, tmp_path: Path) -> None:
+    corpus = Corpus(tmp_path, seed=4)
+    for _ in range(30):
+        corpus.add()
+    flags = {**FLAGS, "checkpoint_bytes": 1 << 30, "checkpoint_every_s": INTERVAL_S}
+    for _ in range(3):
+        assert runs.run(corpus, flags=flags, kill=["append N/journal.jsonl", 2]) == SIGKILLED
+    assert runs.run(corpus, flags=flags) == 0
+    allowed = ROWS_PER_S * 2 * INTERVAL_S
+    print(f"rows embedded again after each kill: {runs.repeated}, {allowed:.0f} allowed")
+    assert max(runs.repeated) <= allowed
+    assert rows_of(runs.index)

@@ -1,0 +1,416 @@
+"""What a run does when the disk is full, read-only, torn or of the wrong kind, and when the index is held by another.
+
+After each fault the next run gets out of it, and the index equals the one that met no fault.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from embedcli import lock
+from embedcli.disk import Disk
+from embedcli.errors import Locked, StorageError
+from embedcli.lock import STALE_S, Lock
+from tests.faults import (
+    ClockJumps,
+    DiskFull,
+    FailAfter,
+    FsyncFails,
+    NoHardLinks,
+    NoSymlinks,
+    ReadOnly,
+    Recording,
+    RenameFails,
+    TornWrite,
+    VanishingFile,
+    kind,
+)
+from tests.workshop import Workshop, words
+
+SMALL_CHECKPOINTS = {"checkpoint_bytes": 1, "checkpoint_every_s": 0.0}
+
+
+def fill(shop: Workshop) -> None:
+    for number in range(10):
+        shop.write(f"part-{number % 3}/file-{number:02d}.txt", words(60, number))
+
+
+def reference(shop: Workshop) -> list[tuple[object, ...]]:
+    """The content of an index made of the same folder on a sound disk."""
+    sound = Workshop.__new__(Workshop)
+    sound.docs, sound.index, sound.log = shop.docs, shop.index.with_name("sound"), []
+    sound.ingest()
+    return sound.content()
+
+
+# ---- a full disk
+
+
+@pytest.mark.parametrize(
+    ("what", "room_bytes"),
+    [
+        ("part.parquet", 9_000),
+        ("part.npy", 300),
+        ("journal.jsonl", 3_000),
+        ("N.tmp/documents.parquet", 100),
+        ("N.tmp/manifest.json", 100),
+        ("changes/N.parquet", 10),
+        ("N/run.json", 5),
+        ("N/reserve", 5),
+    ],
+)
+def test_a_disk_that_is_full_is_exit_14_and_the_next_run_gets_out_of_it(
+    shop: Workshop, what: str, room_bytes: int
+) -> None:
+    fill(shop)
+    disk = DiskFull(what, room_bytes)
+    with pytest.raises(StorageError) as caught:
+        shop.ingest(disk=disk, **SMALL_CHECKPOINTS)
+    assert caught.value.exit_code == 14
+    assert disk.refused and disk.refused[0].split("/")[-1] in kind(Path(str(caught.value).split("`")[1]))
+    assert "free some space" in caught.value.hint
+    assert not (shop.index / "current").exists()
+    shop.ingest(shop.docs, dim=16, max_tokens=64)
+    assert shop.content() == reference(shop)
+    assert not any((shop.index / "staging").iterdir())
+
+
+def test_a_disk_that_is_full_half_way_costs_only_what_was_not_checkpointed(shop: Workshop) -> None:
+    fill(shop)
+    with pytest.raises(StorageError, match="No space left"):
+        shop.ingest(disk=DiskFull("N.tmp/documents.parquet"), **SMALL_CHECKPOINTS)
+    embedded = shop.embedded
+    shop.ingest(shop.docs, dim=16, max_tokens=64)
+    assert shop.embedded == embedded, "nothing is embedded again, not even the probe set"
+
+
+def test_a_full_disk_leaves_the_generation_before_as_it_was(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    before = shop.content()
+    shop.write("part-0/file-00.txt", words(60, 50))
+    with pytest.raises(StorageError):
+        shop.ingest(disk=DiskFull("N.tmp/manifest.json"))
+    assert shop.content() == before
+    assert shop.ingest().generation == 3, "numbers are never used again"
+    assert shop.content() == reference(shop)
+
+
+# ---- fsync, write and rename
+
+
+def test_an_fsync_that_fails_once_has_the_file_written_anew(shop: Workshop) -> None:
+    fill(shop)
+    for nth in (0, 3, 6):
+        shop.write("part-0/file-00.txt", words(60, 60 + nth))
+        shop.ingest(disk=FsyncFails(1, after=nth))
+    assert shop.content() == reference(shop)
+
+
+def test_a_write_that_is_torn_once_is_written_anew(shop: Workshop) -> None:
+    fill(shop)
+    disk = TornWrite("part.parquet")
+    shop.ingest(disk=disk)
+    assert disk.left == 0
+    assert shop.content() == reference(shop)
+
+
+@pytest.mark.parametrize("n", [0, 5, 17, 40])
+def test_a_disk_that_fails_for_ever_is_exit_14_and_loses_nothing(shop: Workshop, n: int) -> None:
+    fill(shop)
+    with pytest.raises(StorageError, match="Input/output error"):
+        shop.ingest(disk=FailAfter(n), **SMALL_CHECKPOINTS)
+    assert not (shop.index / "current").exists()
+    shop.ingest(shop.docs, dim=16, max_tokens=64)
+    assert shop.content() == reference(shop)
+
+
+@pytest.mark.parametrize("what", ["part.parquet", "generations/N", "current", "N.tmp/manifest.json"])
+def test_a_rename_that_fails_publishes_nothing_and_the_next_run_does(shop: Workshop, what: str) -> None:
+    fill(shop)
+    with pytest.raises(StorageError) as caught:
+        shop.ingest(disk=RenameFails(what, error=errno.EACCES))
+    assert "Permission denied" in str(caught.value)
+    assert not (shop.index / "current").exists()
+    shop.ingest(shop.docs, dim=16, max_tokens=64)
+    assert shop.content() == reference(shop)
+
+
+# ---- filesystems of other kinds
+
+
+def test_a_read_only_index_is_exit_14_with_a_word_on_the_filesystem(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    before = shop.content()
+    shop.write("new.txt", words(20, 70))
+    with pytest.raises(StorageError) as caught:
+        shop.ingest(disk=ReadOnly())
+    assert "read-only" in caught.value.hint
+    assert shop.content() == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_an_index_without_the_right_to_write_is_exit_14(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    shop.write("new.txt", words(20, 70))
+    folders = [path for path in (shop.index, *shop.index.rglob("*")) if path.is_dir() and not path.is_symlink()]
+    for path in folders:
+        path.chmod(0o555)
+    try:
+        with pytest.raises(StorageError):
+            shop.ingest()
+    finally:
+        for path in folders:
+            path.chmod(0o755)
+
+
+def test_without_hard_links_shards_are_copied(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest(disk=NoHardLinks())
+    shop.write("new.txt", words(60, 71))
+    shop.ingest(disk=NoHardLinks())
+    assert shop.content() == reference(shop)
+    shards = list((shop.index / "generations").glob("*/vectors/*.parquet"))
+    assert len(shards) > len({path.name for path in shards}), "one is in both generations"
+    assert {path.stat().st_nlink for path in shards} == {1}
+
+
+def test_without_symlinks_nothing_is_published_half(shop: Workshop) -> None:
+    fill(shop)
+    with pytest.raises(StorageError) as caught:
+        shop.ingest(disk=NoSymlinks())
+    assert "current" in str(caught.value)
+    assert not os.path.lexists(shop.index / "current")
+    shop.ingest(shop.docs, dim=16, max_tokens=64)
+    assert shop.content() == reference(shop)
+
+
+# ---- damage
+
+
+def damage(path: Path, how: str) -> None:
+    data = path.read_bytes()
+    path.unlink()  # the other links of the file stay sound
+    if how == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "overwritten":
+        middle = len(data) // 2
+        path.write_bytes(data[: middle - 200] + b"\0" * 400 + data[middle + 200 :])
+
+
+@pytest.mark.parametrize("how", ["cut", "overwritten", "missing"])
+def test_a_damaged_shard_does_not_stop_a_run_and_its_documents_come_back(shop: Workshop, how: str) -> None:
+    fill(shop)
+    shop.ingest()
+    shop.write("later.txt", words(60, 80))
+    shop.ingest()
+    shards = sorted((shop.index / "current/vectors").glob("*.parquet"), key=lambda path: path.stat().st_size)
+    damage(shards[-1], how)
+    shop.write("part-0/file-00.txt", words(60, 81))
+    shop.ingest()
+    shop.ingest(reread=True)
+    assert shop.content() == reference(shop)
+
+
+def test_a_torn_tail_of_the_journal_is_passed_over(shop: Workshop) -> None:
+    fill(shop)
+    with pytest.raises(StorageError):
+        shop.ingest(disk=DiskFull("N.tmp/documents.parquet"), **SMALL_CHECKPOINTS)
+    journal = next((shop.index / "staging").glob("*/journal.jsonl"))
+    journal.write_bytes(journal.read_bytes()[:-40])
+    shop.ingest(shop.docs, dim=16, max_tokens=64)
+    assert shop.content() == reference(shop)
+    assert not any((shop.index / "staging").iterdir())
+
+
+def test_a_file_that_vanishes_between_walk_and_reading_is_news_and_gone_the_next_night(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    lost = shop.write("part-1/lost.txt", words(20, 90))
+    assert shop.ingest(stop_signal=VanishingFile(lost)).generation == 2
+    shop.ingest()
+    assert "part-1/lost.txt" not in shop.documents()
+    assert shop.content() == reference(shop)
+
+
+def test_keys_of_a_shard_that_are_lost_cost_vectors_and_no_row(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    for path in (shop.index / "keys").iterdir():
+        path.write_bytes(b"torn")
+    shop.write("part-0/file-00.txt", words(60, 91))
+    shop.ingest()
+    assert shop.content() == reference(shop)
+
+
+def test_the_order_of_a_publish_is_shards_then_documents_then_manifest_then_swap(shop: Workshop) -> None:
+    fill(shop)
+    disk = Recording()
+    shop.ingest(disk=disk, **SMALL_CHECKPOINTS)
+    order = [name for name in disk.done if not name.startswith("step") or "before swap" in name]
+    landmarks = [
+        "rename N/part.parquet",
+        "rename N/part.npy",
+        "append N/journal.jsonl",
+        "rename N.tmp/documents.parquet",
+        "rename N.tmp/manifest.json",
+        "rename generations/N",
+        "point current",
+    ]
+    assert [order.index(name) for name in landmarks] == sorted(order.index(name) for name in landmarks)
+    assert not any(name.startswith("remove") for name in order[: order.index("point current")]), "nothing old goes"
+
+
+# ---- the lock
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from embedcli.lock import Lock
+with Lock(Path(sys.argv[1]), network=False, warn=print):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(index: Path) -> subprocess.Popen[str]:
+    """A process that holds the lock until its stdin ends."""
+    command = [sys.executable, "-c", HOLDER, str(index)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    assert process.stdout and process.stdout.readline() == "held\n"
+    return process
+
+
+def test_an_index_held_by_a_live_process_is_exit_11_and_says_by_whom(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    with holder(shop.index) as process:
+        shop.write("new.txt", words(20, 100))
+        with pytest.raises(Locked) as caught:
+            shop.ingest()
+        assert process.stdin
+        process.stdin.close()
+    assert caught.value.exit_code == 11
+    assert f"pid {process.pid} on `{os.uname().nodename}` since 20" in str(caught.value)
+    assert shop.ingest().generation == 2
+
+
+def test_a_lock_left_by_a_dead_process_is_taken(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    with holder(shop.index) as process:
+        process.kill()
+    assert json.loads((shop.index / "lock").read_text())["pid"] == process.pid
+    shop.write("new.txt", words(20, 100))
+    assert shop.ingest().generation == 2
+
+
+def foreign(index: Path, count: int = 1) -> None:
+    data = {"host": "other", "pid": 7, "since": "2026-01-01T00:00:00+00:00", "nonce": f"abc:{count}"}
+    (index / "lock").write_text(json.dumps(data))
+
+
+def test_a_foreign_nonce_that_stands_still_for_ten_minutes_is_broken_with_a_warning(tmp_path: Path) -> None:
+    foreign(tmp_path)
+    clock, warnings = ClockJumps(), list[str]()
+    with Lock(tmp_path, network=True, warn=warnings.append, clock=clock, sleep=clock.sleep) as held:
+        assert clock.now >= STALE_S
+        assert held.held()
+    assert len(warnings) == 1 and "`other`" in warnings[0] and "10 minutes" in warnings[0]
+
+
+def test_a_foreign_nonce_that_moves_is_a_run(tmp_path: Path) -> None:
+    foreign(tmp_path)
+    clock = ClockJumps(lambda now: foreign(tmp_path, 2) if now > 300 else None)
+    with pytest.raises(Locked, match="pid 7 on `other`"), Lock(
+        tmp_path, network=True, warn=pytest.fail, clock=clock, sleep=clock.sleep
+    ):
+        pass
+    assert clock.now < STALE_S
+
+
+def test_a_foreign_lock_that_is_released_is_taken_at_once(tmp_path: Path) -> None:
+    foreign(tmp_path)
+    clock = ClockJumps(lambda _: (tmp_path / "lock").write_text("") and None)
+    with Lock(tmp_path, network=True, warn=pytest.fail, clock=clock, sleep=clock.sleep):
+        assert clock.now < 60
+
+
+def test_a_lock_file_that_cannot_be_read_at_this_moment_is_not_released(tmp_path: Path) -> None:
+    """The other host is just writing: half a line is no release."""
+    foreign(tmp_path)
+    whole = (tmp_path / "lock").read_text()
+    clock = ClockJumps(lambda now: (tmp_path / "lock").write_text(whole[:20]) and None)
+    with Lock(tmp_path, network=True, warn=lambda _: None, clock=clock, sleep=clock.sleep):
+        assert clock.now >= STALE_S
+
+
+def test_a_beat_never_leaves_the_lock_file_empty(tmp_path: Path) -> None:
+    with Lock(tmp_path, network=False, warn=pytest.fail) as held:
+        done = threading.Event()
+        seen: list[bytes] = []
+
+        def look() -> None:
+            while not done.is_set():
+                seen.append((tmp_path / "lock").read_bytes())
+
+        reader = threading.Thread(target=look)
+        reader.start()
+        for _ in range(200):
+            held._beat()
+        done.set()
+        reader.join()
+    assert all(json.loads(data or b"null") for data in seen)
+
+
+class OtherHostTakesOver(Disk):
+    """Just before our publish another host, whose flock did not see ours, has the lock (and maybe published)."""
+
+    def __init__(self, shop: Workshop, *, publishes: bool) -> None:
+        self.shop = shop
+        self.publishes = publishes
+
+    def step(self, name: str) -> None:
+        if name == "generation written":
+            (self.shop.index / "lock").unlink()  # what it locked is not what we locked
+            if self.publishes:
+                self.shop.ingest()
+            else:
+                foreign(self.shop.index)
+
+
+@pytest.mark.parametrize("publishes", [True, False])
+def test_of_two_hosts_without_a_working_flock_one_publishes_and_the_other_is_exit_11(
+    shop: Workshop, publishes: bool
+) -> None:
+    fill(shop)
+    shop.ingest()
+    shop.write("new.txt", words(20, 100))
+    with pytest.raises(Locked):
+        shop.ingest(disk=OtherHostTakesOver(shop, publishes=publishes))
+    (shop.index / "lock").unlink(missing_ok=True)
+    shop.ingest()
+    assert shop.content() == reference(shop)
+
+
+def test_network_filesystems_are_recognised_by_the_longest_mount_point(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        "22 21 0:40 / /mnt/share rw - nfs4 host:/share rw\n"
+        "23 22 8:2 / /mnt/share/local rw - xfs /dev/sdb rw\n"
+    )
+    assert lock.on_network(Path("/mnt/share/index"), mounts)
+    assert not lock.on_network(Path("/mnt/share/local/index"), mounts)
+    assert not lock.on_network(Path("/home/index"), mounts)
