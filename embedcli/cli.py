@@ -176,16 +176,17 @@ def _tools(engine: str, say: Any) -> Any:
     from embedcli.ingest import Tools
 
     return Tools(
-        resolve=lambda asked, memory: _resolve(asked, memory, say),
+        resolve=lambda asked, memory: _resolve(asked, memory, engine, say),
         device_kind=_device_kind,
         open_engine=lambda model, dim, device: _open_engine(model, dim, device, engine),
         stop_signal=_listen(),
     )
 
 
-def _resolve(asked: Asked, memory: IndexSettings | None, say: Any) -> Model:
+def _resolve(asked: Asked, memory: IndexSettings | None, engine: str, say: Any) -> Model:
     from embedcli import models
 
+    _check_engine(asked, memory, engine)
     if asked.model is None and memory is not None:
         return models.resolve(memory.model, commit=memory.commit, report=say)
     if asked.model is not None:
@@ -203,25 +204,36 @@ def _device_kind(asked: Asked) -> str:
     return asked.device or ("cuda" if models.has_nvidia_card() else "cpu")
 
 
-def _open_engine(model: Model, dim: int, device: str, engine: str) -> Any:
+def _check_engine(asked: Asked, memory: IndexSettings | None, engine: str) -> None:
+    """Refuse before anything is written what cannot start. Raises EngineError (exit 13)."""
     from importlib.util import find_spec
 
     from embedcli import models
 
+    device = asked.device or (memory.device_kind if memory else _device_kind(asked))
     if device == "cuda" and not models.has_nvidia_card():
         raise EngineError(
-            "no usable NVIDIA card, and this index was built on one",
+            "there is no usable NVIDIA card, and this index was built on one",
             "mend the driver (`nvidia-smi` tells), or go on slowly with `--device cpu`",
         )
-    if engine == "sglang" or (engine == "auto" and device == "cuda"):
-        missing = find_spec("sglang") is None
-        raise EngineError(
-            "SGLang is not installed" if missing else "this version has no SGLang engine yet",
-            "`pip install 'embedcli[gpu]'`, or use `--engine torch`" if missing else "use `--engine torch`",
-        )
-    from embedcli.engine_torch import open_engine
+    if _is_sglang(engine, device) and find_spec("sglang") is None:
+        raise EngineError("SGLang is not installed", "`pip install 'embedcli[gpu]'`, or use `--engine torch`")
+    if engine == "sglang" and device != "cuda":
+        raise EngineError("SGLang needs an NVIDIA card", "use `--engine torch`")
 
-    return open_engine(model, dim=dim, device=device)
+
+def _is_sglang(engine: str, device: str) -> bool:
+    return engine == "sglang" or (engine == "auto" and device == "cuda")
+
+
+def _open_engine(model: Model, dim: int, device: str, engine: str) -> Any:
+    if _is_sglang(engine, device):
+        from embedcli import engine_sglang
+
+        return engine_sglang.open_engine(model, dim=dim, say=_say, show_log=_say if _DEBUG in sys.argv else None)
+    from embedcli import engine_torch
+
+    return engine_torch.open_engine(model, dim=dim, device=device)
 
 
 def _listen() -> Any:

@@ -254,8 +254,9 @@ def _sound_keys(shard: Shard) -> bool:
         return False
     high, low, row = stored
     ascending = (high[:-1] < high[1:]) | ((high[:-1] == high[1:]) & (low[:-1] <= low[1:]))
-    rows = np.arange(shard.rows, dtype=np.uint64)
-    return bool(ascending.all()) and bool(np.array_equal(np.sort(row), rows))
+    if not ascending.all():
+        return False
+    return bool(np.array_equal(np.sort(row), np.arange(shard.rows, dtype=np.uint64)))
 
 
 class _Ids:

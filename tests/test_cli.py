@@ -127,18 +127,23 @@ def test_the_environment_names_the_index(indexed: Path) -> None:
     assert ran.returncode == 0 and f"index {indexed / 'index'}" in ran.stderr
 
 
+def _tokens(progress: Path) -> int:
+    try:
+        return int(json.loads(progress.read_text())["tokens"])
+    except (OSError, ValueError):
+        return 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_what_was_finished_and_the_next_run_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     shop = Workshop(tmp_path)
-    for name in range(60):
-        shop.write(f"{name}.txt", words(1500, name))
+    for name in range(12):
+        shop.write(f"{name}.txt", words(800, name))
     command = [sys.executable, "-m", "embedcli", "ingest", "docs", "--index", "index", "--model", "minilm"]
     with subprocess.Popen(command, cwd=tmp_path, env=QUIET, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("loading"):
-                break
-        time.sleep(9)
+        while not _tokens(tmp_path / "index/state/progress.json"):
+            time.sleep(0.2)
         process.send_signal(number)
         said = process.stderr.read()
     assert process.returncode == 128 + number, said
@@ -146,5 +151,4 @@ def test_a_signal_saves_what_was_finished_and_the_next_run_goes_on(tmp_path: Pat
     again = run("ingest", "docs", "--index", "index", "--model", "minilm", "--json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     summary = json.loads(again.stdout)
-    assert summary["chunks"]["embedded"] < summary["chunks"]["total"]
-    assert "earlier run had finished" in again.stderr
+    assert 0 < summary["chunks"]["embedded"] < summary["chunks"]["total"], "no vector is computed twice"

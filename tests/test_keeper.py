@@ -644,7 +644,7 @@ def test_failed_paths_are_those_of_the_file_system(shop: Workshop, command: Call
 def test_status_fits_eighty_columns(kept: Workshop, command: Callable[..., Any]) -> None:
     lines = command("status", kept.index).stdout.splitlines()
     assert lines[1].startswith("generation 1, ")
-    assert all(len(line) <= 80 or str(kept.docs.parent) in line for line in lines)
+    assert all(len(line) <= 80 or "/" in line for line in lines), "a path is never cut"
 
 
 @pytest.mark.parametrize(
