@@ -77,9 +77,7 @@ def foreign_errors() -> tuple[type[Exception], ...]:
 def _fetch(name: str, commit: str | None, report: Report, free_bytes: Callable[[Path], int]) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
 
-    info = HfApi().model_info(
-        name, revision=commit, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
-    )
+    info = HfApi().model_info(name, revision=commit, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     sizes = _wanted(name, info)
     repository = _cache() / f"models--{name.replace('/', '--')}"
     snapshot = repository / "snapshots" / str(info.sha)
@@ -108,9 +106,7 @@ def translate(error: Exception, name: str) -> EmbedcliError:
     if isinstance(error, errors.HFValidationError):
         return ModelUnavailable(f"this is not the name of a model: `{name}`", _check_spelling())
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return StorageError(
-            f"the disk is full: `{_cache()}`", "free some space or set `HF_HOME` to a larger disk"
-        )
+        return StorageError(f"the disk is full: `{_cache()}`", "free some space or set `HF_HOME` to a larger disk")
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return ModelUnavailable(
             f"the hub cache cannot be written: `{_cache()}` ({line})",
@@ -148,9 +144,7 @@ def _wanted(name: str, info: ModelInfo) -> dict[str, int]:
     if "modules.json" not in wanted:
         raise ModelUnavailable(f"`{name}` is not an embedding model: it has no modules.json", ELSEWHERE[3:])
     if not any(file.endswith(".safetensors") for file in wanted):
-        raise ModelUnavailable(
-            f"`{name}` has no safetensors weights; pickled ones are refused", ELSEWHERE[3:]
-        )
+        raise ModelUnavailable(f"`{name}` has no safetensors weights; pickled ones are refused", ELSEWHERE[3:])
     return wanted
 
 
@@ -190,9 +184,7 @@ def _existing(folder: Path) -> Path:
 
 
 @contextmanager
-def progress(
-    blobs: Path, *, needed_bytes: int, report: Report, every_s: float = REPORT_EVERY_S
-) -> Iterator[None]:
+def progress(blobs: Path, *, needed_bytes: int, report: Report, every_s: float = REPORT_EVERY_S) -> Iterator[None]:
     """Say every few seconds how much has arrived, read off the disk: the same for every way of transport."""
     before, done = _bytes_in(blobs), threading.Event()
 

@@ -37,9 +37,7 @@ POOLINGS = {
 }
 KNOWN_POOLINGS = frozenset({"cls", "max", "mean", "lasttoken"})
 
-OFFSET_POSITIONS = frozenset(
-    {"camembert", "data2vec-text", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
-)
+OFFSET_POSITIONS = frozenset({"camembert", "data2vec-text", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"})
 """Their positions begin after the pad id: a table of 514 holds 512 tokens."""
 
 QWEN3_CONTEXT = 32_768
@@ -124,9 +122,7 @@ def _checked_config(folder: Path) -> Json:
     if not (folder / "modules.json").is_file():
         raise ModelUnavailable(f"`{folder}` is not an embedding model: it has no modules.json", OTHER_MODEL)
     if not weight_files(folder) and (any(folder.glob("*.bin")) or any(folder.glob("*.pt"))):
-        raise ModelUnavailable(
-            f"the weights are pickled, which may run code, not safetensors: `{folder}`", OTHER_MODEL
-        )
+        raise ModelUnavailable(f"the weights are pickled, which may run code, not safetensors: `{folder}`", OTHER_MODEL)
     config = read_json(folder / "config.json")
     if "auto_map" in config:
         raise ModelUnavailable(f"the model brings its own code, which is never run: `{folder}`", OTHER_MODEL)
@@ -140,19 +136,13 @@ def _pooling_config(folder: Path) -> Json:
         package, _, kind = str(module.get("type")).rpartition(".")
         path = str(module.get("path", ""))
         if not package.startswith("sentence_transformers.") or kind not in KNOWN_MODULES:
-            raise ModelUnavailable(
-                f"the model has a module that we cannot run: `{module.get('type')}`", OTHER_MODEL
-            )
+            raise ModelUnavailable(f"the model has a module that we cannot run: `{module.get('type')}`", OTHER_MODEL)
         if kind == "Transformer" and path not in {"", "."}:
-            raise ModelUnavailable(
-                f"the model's transformer lies in a sub-folder: `{folder / path}`", OTHER_MODEL
-            )
+            raise ModelUnavailable(f"the model's transformer lies in a sub-folder: `{folder / path}`", OTHER_MODEL)
         if kind == "Pooling":
             pooling = read_json(folder / path / "config.json")
     if pooling is None:
-        raise ModelUnavailable(
-            f"`{folder}` is not an embedding model: it does not say how to pool", OTHER_MODEL
-        )
+        raise ModelUnavailable(f"`{folder}` is not an embedding model: it does not say how to pool", OTHER_MODEL)
     return pooling
 
 
@@ -180,11 +170,7 @@ def _tokenizer_configs(folder: Path) -> tuple[Json, Json]:
 def _check_lower_case(folder: Path, bert: Json, tokenizer: Json) -> None:
     """sentence-transformers would add the lower-casing; we feed what tokenizer.json gives: it must do it."""
     normalizer = json.dumps(tokenizer.get("normalizer"))
-    if (
-        bert.get("do_lower_case")
-        and '"lowercase": true' not in normalizer
-        and '"Lowercase"' not in normalizer
-    ):
+    if bert.get("do_lower_case") and '"lowercase": true' not in normalizer and '"Lowercase"' not in normalizer:
         raise ModelUnavailable(f"the model lower-cases outside its tokenizer: `{folder}`", OTHER_MODEL)
 
 

@@ -123,9 +123,7 @@ def _check_minilm(model: Model) -> Model:
 
 def _folder(path: Path) -> Path:
     if not path.is_dir():
-        raise ModelUnavailable(
-            f"the model is not a folder: `{path}`", "name the folder that holds its config.json"
-        )
+        raise ModelUnavailable(f"the model is not a folder: `{path}`", "name the folder that holds its config.json")
     return path.absolute()
 
 

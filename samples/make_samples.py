@@ -164,11 +164,7 @@ def two_columns() -> bytes:
     canvas = _canvas(buffer, PAPER_TITLE)
     width, height = A5
     column_width = (width - 90) / 2
-    lines = [
-        line
-        for part in PAPER.splitlines()
-        for line in simpleSplit(part, "Times-Roman", 9, column_width) or [""]
-    ]
+    lines = [line for part in PAPER.splitlines() for line in simpleSplit(part, "Times-Roman", 9, column_width) or [""]]
     canvas.setFont("Times-Bold", 13)
     canvas.drawCentredString(width / 2, height - 50, PAPER_TITLE)
     per_column = 43

@@ -109,7 +109,7 @@ def _exit_with(order: dict[str, Any]) -> None:
     status = 1
     try:
         status = run(order)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it was, the parent wants to read it
         import traceback
 
         traceback.print_exc()

@@ -137,7 +137,7 @@ def run_scheduler(*arguments: Any) -> None:
     ready.send({**facts, "startup_time": times})
     try:
         _answer_for_ever(ports, width)
-    except Exception:
+    except Exception:  # noqa: BLE001 - as the real one
         traceback.print_exc()  # what a real one does: says why, tells its parent, exits with 0
         psutil.Process().parent().send_signal(signal.SIGQUIT)
 

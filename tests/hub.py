@@ -50,9 +50,7 @@ class Hub(ThreadingHTTPServer):
 
     def fetched(self) -> list[str]:
         """The files whose content was asked for, in order."""
-        return [
-            path.rpartition(f"{COMMIT}/")[2] for method, path, _ in self.asked if _is_content(method, path)
-        ]
+        return [path.rpartition(f"{COMMIT}/")[2] for method, path, _ in self.asked if _is_content(method, path)]
 
     def ranges(self) -> list[str]:
         """The Range headers of those requests that went on where another broke."""
@@ -106,9 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif found := re.fullmatch(f"/{name}/resolve/(?:main|{COMMIT})/(.+)", path):
             self._send_file(self.server.folder / found[1])
         else:
-            code = (
-                "RevisionNotFound" if path.startswith(f"/api/models/{self.server.name}/") else "RepoNotFound"
-            )
+            code = "RevisionNotFound" if path.startswith(f"/api/models/{self.server.name}/") else "RepoNotFound"
             self._send(404, b"{}", {"X-Error-Code": code})
 
     def _files(self) -> list[Path]:
@@ -157,9 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
             limit, self.server.cut_after_bytes = self.server.cut_after_bytes, None
         self._send(status, content, headers, limit=limit)
 
-    def _send(
-        self, status: int, content: bytes, headers: dict[str, str], *, limit: int | None = None
-    ) -> None:
+    def _send(self, status: int, content: bytes, headers: dict[str, str], *, limit: int | None = None) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

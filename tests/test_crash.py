@@ -34,7 +34,7 @@ FLAGS = {"dim": 16, "max_tokens": 64, "checkpoint_bytes": 1, "checkpoint_every_s
 
 
 class Corpus:
-    """Two roots of tiny files, edited by a seeded hand; every edit is new text, so that an equal row is a repeated one."""
+    """Two roots of tiny files, edited by a seeded hand; every edit is new text: an equal row is a repeated one."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.chance = random.Random(seed)
@@ -196,11 +196,11 @@ def test_killed_at_random_moments_nothing_is_lost_or_doubled(runs: Runs, tmp_pat
             if runs.last_status == 0 or chance.random() < 0.5:
                 corpus.edit()
             by_operation = chance.random() < 0.6
-            killed += SIGKILLED == (
+            killed += (
                 runs.run(corpus, kill=[None, chance.randint(1, operations)])
                 if by_operation
                 else runs.run(corpus, kill_after_s=chance.uniform(0.0, longest_s))
-            )
+            ) == SIGKILLED
             assert runs.last_status in (0, SIGKILLED)
             if number % 50 == 49:
                 assert_as_from_scratch(runs, corpus)

@@ -78,6 +78,18 @@ def feeder_of(
         feeder.close(abort=True)
 
 
+class OpensWhenTold:
+    """Opens only when all rows are there, so that the lists do not depend on how threads take turns."""
+
+    def __init__(self, open_engine: Callable[[], FakeEngine]) -> None:
+        self.open_engine = open_engine
+        self.told = threading.Event()
+
+    def __call__(self) -> FakeEngine:
+        assert self.told.wait(10)
+        return self.open_engine()
+
+
 def drain(feeder: Feeder) -> dict[bytes, Answer]:
     answers: dict[bytes, Answer] = {}
     while feeder.outstanding:
@@ -107,8 +119,13 @@ def assert_sound(answers: dict[bytes, Answer], rows: Rows, *, but: dict[int, str
 
 def test_every_row_gets_its_own_vector() -> None:
     rows = rows_of(2_000)
-    with feeder_of(FakeEngine) as feeder:
-        assert_sound(embed_all(feeder, rows), rows)
+    opener = OpensWhenTold(FakeEngine)
+    with feeder_of(opener) as feeder:
+        for key, ids in rows.items():
+            feeder.add(key, ids)
+        opener.told.set()
+        feeder.flush()
+        assert_sound(drain(feeder), rows)
         statistics = feeder.statistics
     assert statistics.rows == 2_000
     assert statistics.tokens == sum(ids.size for ids in rows.values())
@@ -117,19 +134,14 @@ def test_every_row_gets_its_own_vector() -> None:
 
 
 def test_rows_are_taken_while_the_engine_loads_until_the_look_ahead_is_full() -> None:
-    loaded = threading.Event()
-
-    def open_slowly() -> FakeEngine:
-        assert loaded.wait(10)
-        return FakeEngine()
-
+    opener = OpensWhenTold(FakeEngine)
     rows = rows_of(50, tokens=10)
-    with feeder_of(open_slowly, look_ahead_tokens=400) as feeder:
+    with feeder_of(opener, look_ahead_tokens=400) as feeder:
         for number, (key, ids) in enumerate(rows.items()):
             assert feeder.full == (number >= 40)
             feeder.add(key, ids)
         assert feeder.finished(0.0) == []
-        loaded.set()
+        opener.told.set()
         feeder.flush()
         assert_sound(drain(feeder), rows)
         assert not feeder.full
@@ -214,17 +226,12 @@ class EngineCounts(FakeEngine):
 
 def test_the_lists_of_a_dead_engine_are_sent_one_at_a_time() -> None:
     together: list[int] = []
-    all_added = threading.Event()
-
-    def open_first() -> FakeEngine:
-        assert all_added.wait(10)  # so that its first lists are four, and full ones
-        return EngineDiesOnBatch(1)
-
     rows = rows_of(600)
-    with feeder_of(in_turn(open_first, lambda: EngineCounts(together))) as feeder:
+    opener = OpensWhenTold(in_turn(lambda: EngineDiesOnBatch(1), lambda: EngineCounts(together)))
+    with feeder_of(opener) as feeder:
         for key, ids in rows.items():
             feeder.add(key, ids)
-        all_added.set()
+        opener.told.set()
         feeder.flush()
         assert_sound(drain(feeder), rows)
     assert together[:4] == [1] * 4
@@ -260,12 +267,13 @@ def test_three_restarts_without_progress_end_the_run_and_keep_what_was_done() ->
     def open_never() -> FakeEngine:
         raise EngineDied("no driver")
 
-    opener = in_turn(lambda: EngineDiesOnBatch(2), open_never)
+    opener = OpensWhenTold(in_turn(lambda: EngineDiesOnBatch(2), open_never))
     rows = rows_of(400)
     answers: dict[bytes, Answer] = {}
     with feeder_of(opener) as feeder:
         for key, ids in rows.items():
             feeder.add(key, ids)
+        opener.told.set()
         with pytest.raises(EngineError, match="3 times without progress: `no driver`") as caught:
             while True:
                 answers |= dict(feeder.finished(10.0))

@@ -63,7 +63,9 @@ def test_swapped_contents_are_both_seen(shop: Workshop) -> None:
     summary = shop.ingest()
     assert summary.sources["changed"] == 2
     assert summary.chunks["embedded"] == 0, "every vector is known"
-    assert {r["path"]: r["text"] for r in shop.rows() if r["chunk_index"] == 0}["a.txt"] == two[: len(shop.rows()[0]["text"])]
+    assert {r["path"]: r["text"] for r in shop.rows() if r["chunk_index"] == 0}["a.txt"] == two[
+        : len(shop.rows()[0]["text"])
+    ]
 
 
 def test_two_files_of_equal_size_and_time_swapped_by_rename_are_both_seen(shop: Workshop) -> None:

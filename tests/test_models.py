@@ -58,11 +58,7 @@ def resolve_apart(
     home: Path, *, endpoint: str, name: str = NAME, commit: str | None = None, download: bool = True
 ) -> dict[str, Any]:
     """In a process of its own: huggingface_hub reads its environment once, when it is imported."""
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.lower().endswith("_proxy") and key[:3] != "HF_"
-    }
+    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy") and key[:3] != "HF_"}
     environment = kept | {
         "HF_HOME": str(home),
         "HF_ENDPOINT": endpoint,
@@ -127,9 +123,7 @@ def test_positions_after_the_pad_id_are_not_counted(tmp_path: Path) -> None:
         {"other": "o: "},
     ],
 )
-def test_prompts_are_those_of_encode_document_and_encode_query(
-    tmp_path: Path, prompts: dict[str, str | None]
-) -> None:
+def test_prompts_are_those_of_encode_document_and_encode_query(tmp_path: Path, prompts: dict[str, str | None]) -> None:
     from sentence_transformers import SentenceTransformer
 
     folder = make_bert(tmp_path, hidden=16, layers=1)
@@ -143,9 +137,7 @@ def test_prompts_are_those_of_encode_document_and_encode_query(
 
 
 @pytest.mark.parametrize("make", [make_qwen, make_bert, make_xlmr])
-def test_sentence_transformers_agrees_on_what_the_folder_is(
-    tmp_path: Path, make: Callable[[Path], Path]
-) -> None:
+def test_sentence_transformers_agrees_on_what_the_folder_is(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     from sentence_transformers import SentenceTransformer
 
     model, reference = read(make(tmp_path)), SentenceTransformer(str(tmp_path), device="cpu")
@@ -299,9 +291,7 @@ def test_fingerprint_moves_with_everything_that_moves_vectors(tmp_path: Path, pa
         "weights": lambda folder: make_bert(folder, seed=1),
         "tokenizer": lambda folder: edit(folder, "tokenizer.json", truncation=None, padding=None),
         "pooling": lambda folder: make_bert(folder, pooling="max"),
-        "prompt": lambda folder: edit(
-            folder, "config_sentence_transformers.json", prompts={"document": "text: "}
-        ),
+        "prompt": lambda folder: edit(folder, "config_sentence_transformers.json", prompts={"document": "text: "}),
         "include_prompt": lambda folder: edit(folder, "1_Pooling/config.json", include_prompt=False),
     }
     changes[part](tmp_path)
@@ -490,9 +480,7 @@ def test_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file, not a folder")
     with serving(Hub(make_bert(tmp_path / "model"), NAME)) as server:
         answer = resolve_apart(tmp_path / "home", endpoint=server.endpoint)
-    assert (
-        answer["exit_code"] == 13 and "cannot be written" in answer["message"] and "HF_HOME" in answer["hint"]
-    )
+    assert answer["exit_code"] == 13 and "cannot be written" in answer["message"] and "HF_HOME" in answer["hint"]
 
 
 @pytest.mark.parametrize(
@@ -506,9 +494,7 @@ def test_hub_that_refuses_is_explained(tmp_path: Path, status: int, code: str, w
 
 
 @pytest.mark.parametrize(("change", "words"), [FOLDERS["no modules.json"], FOLDERS["pickled weights"]])
-def test_unfit_model_is_refused_before_anything_is_fetched(
-    tmp_path: Path, change: Change, words: str
-) -> None:
+def test_unfit_model_is_refused_before_anything_is_fetched(tmp_path: Path, change: Change, words: str) -> None:
     change(make_bert(tmp_path / "model"))
     with serving(Hub(tmp_path / "model", NAME)) as server:
         answer = resolve_apart(tmp_path / "home", endpoint=server.endpoint)
@@ -567,9 +553,7 @@ FOREIGN: list[tuple[Exception, type[EmbedcliError], str]] = [
 
 
 @pytest.mark.parametrize(("foreign", "ours", "hint"), FOREIGN, ids=lambda value: type(value).__name__)
-def test_every_foreign_exception_is_caught_and_mapped(
-    foreign: Exception, ours: type[EmbedcliError], hint: str
-) -> None:
+def test_every_foreign_exception_is_caught_and_mapped(foreign: Exception, ours: type[EmbedcliError], hint: str) -> None:
     assert isinstance(foreign, hub.foreign_errors())
     error = hub.translate(foreign, NAME)
     assert type(error) is ours and hint in error.hint and "\n" not in str(error)

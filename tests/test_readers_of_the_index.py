@@ -49,7 +49,8 @@ def test_duckdb_reads_the_glob_and_ranks_with_the_documented_cast(
     assert {row[0]: pytest.approx(list(row[1])) for row in rows} == expected
     query = next(iter(expected.values()))
     best = duckdb.execute(
-        f"select array_cosine_similarity(vector::float[16], ?::float[16]) s from '{glob(filled)}' order by s desc limit 1",
+        f"select array_cosine_similarity(vector::float[16], ?::float[16]) s from '{glob(filled)}'"
+        " order by s desc limit 1",
         [query],
     ).fetchone()
     assert best is not None and best[0] == pytest.approx(1.0, abs=1e-6)
@@ -68,7 +69,9 @@ def test_lancedb_takes_the_table_and_finds_a_row_by_its_vector(
     filled: Workshop, expected: dict[str, list[float]], tmp_path: Path
 ) -> None:
     lancedb = pytest.importorskip("lancedb")
-    table = lancedb.connect(tmp_path / "lance").create_table("chunks", ds.dataset(filled.index / "current/vectors").to_table())
+    table = lancedb.connect(tmp_path / "lance").create_table(
+        "chunks", ds.dataset(filled.index / "current/vectors").to_table()
+    )
     chunk_id, vector = next(iter(expected.items()))
     assert table.search(vector).limit(1).to_list()[0]["chunk_id"] == chunk_id
 

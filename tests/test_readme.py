@@ -36,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(HERE / "samples", folder / "samples")
     commands = folder / ".bin"
     commands.mkdir()
-    (commands / "embedcli").write_text(f"#!/bin/sh\nexec {sys.executable} -m embedcli \"$@\"\n")
+    (commands / "embedcli").write_text(f'#!/bin/sh\nexec {sys.executable} -m embedcli "$@"\n')
     (commands / "embedcli").chmod(0o755)
     return folder
 
@@ -71,6 +71,8 @@ def test_every_command_stands_in_the_readme() -> None:
 
 def test_every_exit_code_stands_in_the_readme() -> None:
     table = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", README, re.MULTILINE) for code in row.split(", ")}
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.EmbedcliError)]
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.EmbedcliError)
+    ]
     codes = {kind.exit_code for kind in kinds if isinstance(kind.exit_code, int)}
     assert codes | {0, 3, 130, 143} <= table

@@ -56,9 +56,7 @@ def test_script_writes_pdfs_that_read_like_the_committed_ones(made: Path, name: 
 
 def test_script_writes_the_same_bytes_twice(made: Path, tmp_path: Path) -> None:
     load_script().write_all(tmp_path)
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
-        p.name: p.read_bytes() for p in made.iterdir()
-    }
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {p.name: p.read_bytes() for p in made.iterdir()}
 
 
 def test_two_columns_read_down_the_left_and_then_the_right() -> None:
@@ -122,11 +120,7 @@ def test_notes_are_gb18030_and_nothing_smaller() -> None:
 
 
 def test_every_other_text_is_utf8_and_ends_with_one_newline() -> None:
-    texts = [
-        p
-        for p in SAMPLES.iterdir()
-        if p.suffix in {".md", ".txt", ".rst", ".csv"} and "gb18030" not in p.name
-    ]
+    texts = [p for p in SAMPLES.iterdir() if p.suffix in {".md", ".txt", ".rst", ".csv"} and "gb18030" not in p.name]
     assert len(texts) >= 8
     for path in texts:
         text = path.read_bytes().decode("utf-8")

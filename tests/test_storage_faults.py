@@ -287,7 +287,9 @@ with Lock(Path(sys.argv[1]), network=False, warn=print):
 def holder(index: Path) -> subprocess.Popen[str]:
     """A process that holds the lock until its stdin ends."""
     command = [sys.executable, "-c", HOLDER, str(index)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+    )
     assert process.stdout and process.stdout.readline() == "held\n"
     return process
 
@@ -333,8 +335,9 @@ def test_a_foreign_nonce_that_stands_still_for_ten_minutes_is_broken_with_a_warn
 def test_a_foreign_nonce_that_moves_is_a_run(tmp_path: Path) -> None:
     foreign(tmp_path)
     clock = ClockJumps(lambda now: foreign(tmp_path, 2) if now > 300 else None)
-    with pytest.raises(Locked, match="pid 7 on `other`"), Lock(
-        tmp_path, network=True, warn=pytest.fail, clock=clock, sleep=clock.sleep
+    with (
+        pytest.raises(Locked, match="pid 7 on `other`"),
+        Lock(tmp_path, network=True, warn=pytest.fail, clock=clock, sleep=clock.sleep),
     ):
         pass
     assert clock.now < STALE_S

@@ -153,9 +153,7 @@ def qwen_tokenizer() -> Tokenizer:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(
-        [AddedToken(token, normalized=False, special=True) for token in QWEN_SPECIALS]
-    )
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in QWEN_SPECIALS])
     end = QWEN_SPECIALS[0]
     tokenizer.post_processor = processors.Sequence(
         [
@@ -193,13 +191,9 @@ def xlmr_tokenizer() -> Tokenizer:
     scored = [(piece, -1.0 - 0.01 * index) for index, piece in enumerate(dict.fromkeys(pieces))]
     tokenizer = Tokenizer(Unigram([*((token, 0.0) for token in specials), *scored], unk_id=3))
     tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     tokenizer.decoder = decoders.Metaspace()
-    tokenizer.add_special_tokens(
-        [AddedToken(token, normalized=False, special=True) for token in [*specials, "<mask>"]]
-    )
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in [*specials, "<mask>"]])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
@@ -239,9 +233,7 @@ def _qwen_config(hidden: int, layers: int, context: int, tokenizer: Tokenizer) -
     }
 
 
-def _bert_config(
-    kind: str, hidden: int, layers: int, vocabulary: int, *, positions: int, pad: int
-) -> dict[str, Any]:
+def _bert_config(kind: str, hidden: int, layers: int, vocabulary: int, *, positions: int, pad: int) -> dict[str, Any]:
     return {
         "architectures": ["BertModel" if kind == "bert" else "XLMRobertaModel"],
         "model_type": kind,
