@@ -113,7 +113,7 @@ class Disk:
             with suppress(OSError):
                 temporary.unlink()
             raise
-        self.fsync_folder(path.parent)
+        self._fsync_folder(path.parent)
         return sink.result()
 
     def append(self, path: Path, data: bytes) -> None:
@@ -128,11 +128,14 @@ class Disk:
 
     def fsync_folder(self, folder: Path) -> None:
         with storage_errors(folder):
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                self.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            self._fsync_folder(folder)
+
+    def _fsync_folder(self, folder: Path) -> None:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def rename(self, old: Path, new: Path) -> None:
         os.rename(old, new)

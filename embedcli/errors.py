@@ -75,6 +75,24 @@ class StorageError(EmbedcliError):
     exit_code = 14
 
 
+class DamagedShard(StorageError):
+    """A published shard that cannot be read; `name` is the shard's. Its documents are to be read again."""
+
+    def __init__(self, name: str, detail: str) -> None:
+        Exception.__init__(self, name, detail)
+
+    @property
+    def name(self) -> str:
+        return str(self.args[0])
+
+    @property
+    def hint(self) -> str:
+        return "`embedcli verify` tells what else is damaged; check the disk"
+
+    def __str__(self) -> str:
+        return f"shard `{self.name}` is damaged: {self.args[1]}"
+
+
 class InputError(EmbedcliError):
     """No sources, none readable, a root that does not exist, or too many gone."""
 

@@ -18,7 +18,7 @@ from typing import Any
 from embedcli import config, documents, lock, plan, readers, state
 from embedcli.config import Asked, Fingerprints, IndexSettings
 from embedcli.disk import Disk
-from embedcli.errors import EmbedcliError, InputError, Mismatch, NoIndex, StorageError
+from embedcli.errors import DamagedShard, EmbedcliError, InputError, Mismatch, NoIndex, StorageError
 from embedcli.generations import Generation, Index
 from embedcli.models import Model
 from embedcli.plan import Plan, Rules, Scopes
@@ -47,11 +47,9 @@ def ingest(asked: Asked, *, tools: Tools, report: Report) -> Summary:
     known = look(index, asked, report)
     plan.settle_scopes(asked, known.roots, everything=known.rebuilding)  # a source that is not there: touch nothing
     with opened(index, report) as held:
-        known = look(index, asked, report, quiet=True)
-        scopes = plan.settle_scopes(asked, known.roots, everything=known.rebuilding)
         summary = Summary(str(index.folder))
         try:
-            _run(index, asked, known, scopes, tools, report, held, summary)
+            _run_past_damage(index, asked, tools, report, held, summary)
         except EmbedcliError as error:
             summary.exit_code = error.exit_code
             raise
@@ -61,6 +59,23 @@ def ingest(asked: Asked, *, tools: Tools, report: Report) -> Summary:
             with suppress(StorageError):
                 state.append_run(index.state, _run_line(summary), tools.disk)
     return summary
+
+
+def _run_past_damage(
+    index: Index, asked: Asked, tools: Tools, report: Report, held: lock.Lock, summary: Summary
+) -> None:
+    """A shard found damaged on the way is noted, and the run begun again: its documents are then read anew."""
+    while True:
+        known = look(index, asked, report, quiet=True)
+        scopes = plan.settle_scopes(asked, known.roots, everything=known.rebuilding)
+        try:
+            return _run(index, asked, known, scopes, tools, report, held, summary)
+        except DamagedShard as error:
+            found = state.read_damaged(index.state)
+            if error.name in found:
+                raise
+            report.warn(f"{error}; its documents are read again")
+            state.write_damaged(index.state, found | {error.name}, tools.disk)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from embedcli.errors import Locked
 BEAT_S = 30.0
 STALE_S = 600.0
 WRITTEN_BYTES = 512
+UNREADABLE = "unreadable"
 _NETWORK = (
     "nfs",
     "cifs",
@@ -121,7 +122,7 @@ class Lock:
             now = self._read()
             if not now:
                 return
-            if now.get("nonce") != first.get("nonce"):
+            if now.get("nonce") not in (first.get("nonce"), UNREADABLE):
                 raise self._locked(now)
         self._warn(f"took over the lock of a run on `{first.get('host')}` that has not moved for 10 minutes")
 
@@ -145,8 +146,8 @@ class Lock:
             written = self._path.read_bytes()
             data = json.loads(written) if written.strip() else {}
         except (OSError, ValueError):
-            return {"host": "unknown", "nonce": "unreadable"}
-        return data if isinstance(data, dict) else {"host": "unknown", "nonce": "unreadable"}
+            return {"host": "unknown", "nonce": UNREADABLE}
+        return data if isinstance(data, dict) else {"host": "unknown", "nonce": UNREADABLE}
 
     def _locked(self, held: dict[str, Any]) -> Locked:
         who = (

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedcli.disk import Disk, Written
+from embedcli.errors import DamagedShard
 
 Keys = npt.NDArray[np.uint64]
 """Vector keys, shape [2, n]: the high and the low half of each blake2b-128."""
@@ -136,7 +137,14 @@ def regroup(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 
 def read_rows(path: Path, ranges: Ranges, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The rows of `ranges`, in order, a row group at a time."""
+    """The rows of `ranges`, in order, a row group at a time. Raises DamagedShard."""
+    try:
+        yield from _row_groups(path, ranges, columns)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DamagedShard(path.stem, str(error)) from error
+
+
+def _row_groups(path: Path, ranges: Ranges, columns: Sequence[str] | None) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         start = 0
         for group in range(file.num_row_groups):
