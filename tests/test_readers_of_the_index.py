@@ -48,11 +48,15 @@ def test_duckdb_reads_the_glob_and_ranks_with_the_documented_cast(
     rows = duckdb.sql(f"select chunk_id, vector from '{glob(filled)}'").fetchall()
     assert {row[0]: pytest.approx(list(row[1])) for row in rows} == expected
     query = next(iter(expected.values()))
-    best = duckdb.connect().execute(
-        f"select array_cosine_similarity(vector::float[16], ?::float[16]) s from '{glob(filled)}'"
-        " order by s desc limit 1",
-        [query],
-    ).fetchone()
+    best = (
+        duckdb.connect()
+        .execute(
+            f"select array_cosine_similarity(vector::float[16], ?::float[16]) s from '{glob(filled)}'"
+            " order by s desc limit 1",
+            [query],
+        )
+        .fetchone()
+    )
     assert best is not None and best[0] == pytest.approx(1.0, abs=1e-6)
 
 

@@ -1,0 +1,85 @@
+"""Engines for the host's process that need no SGLang: they start at once and fail as their ids or names say.
+
+In: the arguments of a job (none is looked at). Out: what an engine host serves (engine_host.Hosted), vectors as
+those of tests.engines. Not here: how SGLang itself fails (fake_scheduler.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tests.engines import vector
+
+KILL_ID, NO_MEMORY_ID, HANG_ID, BLOCK_ID, REFUSE_ID, LAST_WORDS_ID = range(201, 207)
+OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+
+
+class HostedDouble:
+    """Answers at once."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._call: Callable[[], None] = lambda: None
+
+    def call_on_death(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    async def embed(self, rows: list[list[int]], dim: int) -> np.ndarray:
+        ids = {token for row in rows for token in row}
+        if KILL_ID in ids:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if NO_MEMORY_ID in ids:
+            print(OUT_OF_MEMORY, file=sys.stderr)
+            self._call()
+        if LAST_WORDS_ID in ids:
+            self._call()  # dead, but this list was answered in time
+        if ids & {HANG_ID, NO_MEMORY_ID}:
+            await asyncio.Event().wait()
+        if BLOCK_ID in ids:
+            time.sleep(600)  # noqa: ASYNC251 - the loop itself hangs
+        if REFUSE_ID in ids:
+            raise ValueError("a list that is refused")
+        return np.stack([vector(np.array(row), dim) for row in rows])
+
+    def facts(self) -> dict[str, int]:
+        return {"pool_tokens": 50_000, "page_tokens": 1, "host_pid": os.getpid()}
+
+
+def open_double(_: dict[str, Any]) -> HostedDouble:
+    return HostedDouble()
+
+
+def open_double_with_child(_: dict[str, Any]) -> HostedDouble:
+    """A child as SGLang's while it loads: it does not notice that its parent is gone."""
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    return HostedDouble()
+
+
+def open_double_that_loads(arguments: dict[str, Any]) -> HostedDouble:
+    """Deep in a library, with a child of its own."""
+    open_double_with_child(arguments)
+    print("loading", file=sys.stderr, flush=True)
+    time.sleep(600)
+    raise AssertionError
+
+
+def open_double_that_raises(_: dict[str, Any]) -> HostedDouble:
+    raise RuntimeError("no weights here")
+
+
+def open_double_without_memory(_: dict[str, Any]) -> HostedDouble:
+    raise RuntimeError(OUT_OF_MEMORY)
+
+
+def open_double_that_is_killed(_: dict[str, Any]) -> HostedDouble:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError

@@ -1,0 +1,258 @@
+"""The engine host's process without SGLang: what goes to and fro, how it ends, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedcli.engine_host import pack_rows, unpack_rows
+from embedcli.engine_process import SHARED_MEMORY, Host, group_members, quote, telling_line, wait_for_group
+from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
+from tests import hosted_doubles as doubles
+from tests.engines import vector
+
+DIM = 16
+START_S = 30.0
+ANSWER_S = 20.0
+REPOSITORY = Path(__file__).parent.parent
+
+StartHost = Callable[..., Host]
+
+
+@pytest.fixture
+def start() -> Iterator[StartHost]:
+    """Starts a host over the double of that name; all are closed at the end."""
+    hosts: list[Host] = []
+
+    def start_host(name: str = "open_double", *, show_log: Callable[[str], None] | None = None) -> Host:
+        job = {"factory": f"tests.hosted_doubles:{name}", "arguments": {}, "dim": DIM, "warm_up": [(2, 3)]}
+        hosts.append(Host(job, environment=os.environ, show_log=show_log))
+        return hosts[-1]
+
+    yield start_host
+    for host in hosts:
+        host.close()
+
+
+def rows_of(*ids: int) -> list[np.ndarray]:
+    return [np.array([one], np.uint32) for one in ids]
+
+
+def group_of(host: Host) -> int:
+    return host._process.pid
+
+
+# Rows and answers.
+
+
+def test_rows_survive_the_pipe_as_lists_of_int() -> None:
+    rows = [np.array([7], np.uint32), np.array([2**32 - 1, 0, 5], np.uint32)]
+    assert unpack_rows(pack_rows(rows), 2) == [[7], [2**32 - 1, 0, 5]]
+
+
+def test_many_lists_in_flight_are_each_answered_in_the_order_of_their_rows(start: StartHost) -> None:
+    host = start()
+    host.wait_until_ready(START_S)
+    source = np.random.default_rng(1)
+    lists = [[source.integers(0, 200, 300, dtype=np.uint32) for _ in range(256)] for _ in range(8)]
+    answers = [future.result(ANSWER_S) for future in [host.submit(rows) for rows in lists]]
+    for rows, answer in zip(lists, answers, strict=True):
+        assert answer.dtype == np.float32
+        np.testing.assert_array_equal(answer, np.stack([vector(row, DIM) for row in rows]))
+
+
+def test_a_list_that_is_refused_is_told_alone(start: StartHost) -> None:
+    host = start()
+    refused, sound = host.submit(rows_of(doubles.REFUSE_ID)), host.submit(rows_of(1))
+    with pytest.raises(EngineDied, match="a list that is refused"):
+        refused.result(ANSWER_S)
+    assert sound.result(ANSWER_S).shape == (1, DIM)
+
+
+# Death.
+
+
+def test_a_killed_host_fails_all_lists_in_flight_and_all_later_ones(start: StartHost) -> None:
+    host = start()
+    hanging, killer = host.submit(rows_of(doubles.HANG_ID)), host.submit(rows_of(doubles.KILL_ID))
+    for future in (hanging, killer):
+        with pytest.raises(EngineDied, match="killed without a word"):
+            future.result(ANSWER_S)
+    with pytest.raises(EngineDied):
+        host.submit(rows_of(1)).result(ANSWER_S)
+
+
+def test_out_of_memory_is_told_apart_by_the_hosts_last_words(start: StartHost) -> None:
+    host = start()
+    with pytest.raises(EngineOutOfMemory, match="Tried to allocate 2.00 GiB"):
+        host.submit(rows_of(doubles.NO_MEMORY_ID)).result(ANSWER_S)
+
+
+def test_what_was_answered_before_the_death_arrives(start: StartHost) -> None:
+    host = start()
+    assert host.submit(rows_of(doubles.LAST_WORDS_ID)).result(ANSWER_S).shape == (1, DIM)
+    with pytest.raises(EngineDied):
+        host.submit(rows_of(doubles.HANG_ID)).result(ANSWER_S)
+
+
+@pytest.mark.parametrize("hanging_id", [doubles.HANG_ID, doubles.BLOCK_ID])
+def test_close_returns_soon_though_a_list_hangs(start: StartHost, hanging_id: int) -> None:
+    host = start()
+    host.wait_until_ready(START_S)
+    future = host.submit(rows_of(hanging_id))
+    time.sleep(0.2)
+    began = time.monotonic()
+    host.close()
+    host.close()
+    assert time.monotonic() - began < 2
+    with pytest.raises(EngineDied, match="closed"):
+        future.result(ANSWER_S)
+    assert not group_members(group_of(host))
+
+
+def test_signals_of_the_terminal_change_nothing(start: StartHost) -> None:
+    host = start()
+    pid = host.wait_until_ready(START_S)["host_pid"]
+    assert os.getsid(pid) == group_of(host) != os.getsid(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        for member in group_members(group_of(host)):
+            os.kill(member, number)
+    assert host.submit(rows_of(1)).result(ANSWER_S).shape == (1, DIM)
+
+
+# Starts that fail.
+
+
+def test_an_exception_at_the_start_is_quoted_and_final(start: StartHost) -> None:
+    with pytest.raises(EngineError, match="RuntimeError: no weights here") as caught:
+        start("open_double_that_raises").wait_until_ready(START_S)
+    assert not isinstance(caught.value, EngineDied)
+    assert caught.value.exit_code == 13 and "\n  | " in str(caught.value)
+
+
+def test_out_of_memory_at_the_start_may_be_tried_again(start: StartHost) -> None:
+    with pytest.raises(EngineOutOfMemory):
+        start("open_double_without_memory").wait_until_ready(START_S)
+
+
+def test_a_kill_at_the_start_may_be_tried_again(start: StartHost) -> None:
+    with pytest.raises(EngineDied, match="while it started"):
+        start("open_double_that_is_killed").wait_until_ready(START_S)
+
+
+def test_a_start_that_takes_too_long_is_given_up_with_its_last_words(start: StartHost) -> None:
+    host = start("open_double_that_loads")
+    wait_for(lambda: "loading" in host._last_words())
+    with pytest.raises(EngineDied, match="not ready after 0 s: `loading`"):
+        host.wait_until_ready(0.1)
+
+
+# Nothing is left.
+
+
+@pytest.mark.parametrize("name", ["open_double_with_child", "open_double_that_loads"])
+def test_kill_9_of_our_process_leaves_no_orphan(name: str) -> None:
+    code = f"""
+import os, time
+from embedcli.engine_process import Host
+job = {{"factory": "tests.hosted_doubles:{name}", "arguments": {{}}, "dim": 16, "warm_up": []}}
+host = Host(job, environment=os.environ)
+if "loads" not in {name!r}:
+    host.wait_until_ready(30)
+print(host._process.pid, host._folder, flush=True)
+time.sleep(60)
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as ours:
+        assert ours.stdout is not None
+        group, folder = ours.stdout.readline().split()
+        wait_for(lambda: len(group_members(int(group))) == 3)
+        ours.kill()
+    assert wait_for_group(int(group), 3.0)
+    assert Path(folder).exists()  # nobody was left to remove it; the next start of this user may
+    remove_folder(Path(folder))
+
+
+def test_the_guard_takes_the_whole_group_with_it(start: StartHost) -> None:
+    host = start("open_double_with_child")
+    host.wait_until_ready(START_S)
+    future = host.submit(rows_of(doubles.HANG_ID))
+    os.kill(group_of(host), signal.SIGKILL)
+    with pytest.raises(EngineDied):
+        future.result(ANSWER_S)
+    host.close()
+    assert not group_members(group_of(host))
+
+
+def test_a_host_that_ends_takes_its_children_with_it(start: StartHost) -> None:
+    host = start("open_double_with_child")
+    host.wait_until_ready(START_S)
+    host.submit(rows_of(doubles.KILL_ID)).exception(ANSWER_S)
+    assert wait_for_group(group_of(host), 3.0)
+
+
+def test_sockets_log_and_shared_memory_are_removed(start: StartHost) -> None:
+    host = start()
+    host.wait_until_ready(START_S)
+    (host._folder / "tmpk3y_x").touch()
+    ours = SHARED_MEMORY / "sglang_loads_tmpk3y_x_01234567.shm"
+    anothers = SHARED_MEMORY / "sglang_loads_tmpother_01234567.shm"
+    ours.touch()
+    anothers.touch()
+    host.close()
+    anothers_is_there = anothers.exists()
+    anothers.unlink()
+    assert anothers_is_there and not ours.exists() and not host._folder.exists()
+
+
+def test_a_socket_in_the_hosts_folder_has_a_path_that_fits(start: StartHost) -> None:
+    assert len(str(start()._folder / "tmpabcdefgh")) < 107
+
+
+def test_our_threads_end_with_the_host(start: StartHost) -> None:
+    host = start(show_log=lambda _: None)
+    host.wait_until_ready(START_S)
+    host.close()
+    wait_for(lambda: not any(thread.name == "embedcli-host" for thread in threading.enumerate()))
+
+
+# Words.
+
+
+def test_every_line_of_the_log_is_shown_to_who_asks(start: StartHost) -> None:
+    lines: list[str] = []
+    host = start("open_double_that_raises", show_log=lines.append)
+    with pytest.raises(EngineError):
+        host.wait_until_ready(START_S)
+    wait_for(lambda: "RuntimeError: no weights here" in lines)
+
+
+def test_the_telling_line_is_the_cause_not_the_last_words() -> None:
+    log = "W: a warning\ntorch.OutOfMemoryError: CUDA out of memory.\nValueError: later\nbye\n"
+    assert telling_line(log) == "torch.OutOfMemoryError: CUDA out of memory."
+    assert telling_line("a\nsglang.Oops.ValueError: so\n  at the end\n") == "sglang.Oops.ValueError: so"
+    assert telling_line("one\ntwo\n\n") == "two"
+    assert telling_line("") == "killed without a word"
+    assert quote("one\ntwo\n") == ": `two`\n  | one\n  | two"
+
+
+def wait_for(holds: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def remove_folder(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
