@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from embedcli import changes, documents, lock, merging, shards, sources, state
 from embedcli.disk import storage_errors
-from embedcli.errors import InputError, Locked, StorageError, UsageError
+from embedcli.errors import DamagedShard, InputError, Locked, StorageError, UsageError
 from embedcli.generations import Draft, Generation, Index
 from embedcli.records import Root, from_printable, printable
 from embedcli.shards import Shard
@@ -195,7 +195,7 @@ def _changing(index: Index, verb: str, warn: Warn) -> Iterator[_Change]:
     with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=warn) as held:
         try:
             yield _Change(index, verb, held)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, DamagedShard) as error:
             raise StorageError(
                 f"cannot {verb}, the current generation stays: {error}",
                 f"`embedcli verify {index.folder}` names what is damaged",
