@@ -11,7 +11,6 @@ import ctypes
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -78,14 +77,18 @@ def check_driver(card: Card, torch_cuda: tuple[int, int] | None) -> None:
 
 
 def installed_torch_cuda() -> tuple[int, int] | None:
-    """The CUDA version that torch was built with, read from its files: importing it takes seconds."""
+    """The CUDA version that torch was built with, None for one without."""
     spec = find_spec("torch")
-    if spec is None or spec.origin is None:
+    return None if spec is None or spec.origin is None else torch_cuda(Path(spec.origin).parent / "version.py")
+
+
+def torch_cuda(version_file: Path) -> tuple[int, int] | None:
+    """Read from the file: importing torch takes seconds."""
+    try:
+        stated = re.search(r"^cuda\b[^=]*= *'(\d+)\.(\d+)", version_file.read_text(encoding="utf-8"), re.M)
+    except OSError:
         return None
-    with suppress(OSError):
-        stated = re.search(r"^cuda\b[^=]*= *'(\d+)\.(\d+)", (Path(spec.origin).parent / "version.py").read_text(), re.M)
-        return (int(stated[1]), int(stated[2])) if stated else None
-    return None
+    return (int(stated[1]), int(stated[2])) if stated else None
 
 
 def _all_cards() -> list[Card]:

@@ -8,16 +8,22 @@ SGLang's processes live on without their parent until they have loaded. Not here
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
+import time
 import traceback
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 LOOK_MILLISECONDS = 500
+END_TIMEOUT_S = 10.0
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def main(channel: int, parent_pid: int) -> None:
@@ -38,10 +44,22 @@ def main(channel: int, parent_pid: int) -> None:
 def _guard(host_pid: int, parent_pid: int) -> None:
     lifeline = select.poll()
     lifeline.register(0, 0)  # nothing is ever written: only its hang-up counts
-    while os.getppid() == parent_pid and not lifeline.poll(LOOK_MILLISECONDS):
-        if os.waitpid(host_pid, os.WNOHANG)[0]:
+    while not os.waitpid(host_pid, os.WNOHANG)[0]:
+        if lifeline.poll(LOOK_MILLISECONDS) or os.getppid() != parent_pid:
+            _tidy_up()
             break
     os.killpg(0, signal.SIGKILL)
+
+
+def _tidy_up() -> None:
+    """What the parent would have done, had it not been killed."""
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while (others := [pid for pid in group_members(os.getpid()) if pid != os.getpid()]) and time.monotonic() < deadline:
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    remove_traces(Path(os.environ["TMPDIR"]))
 
 
 def _die_with(guard_pid: int) -> None:
@@ -66,3 +84,36 @@ def _host(channel: int) -> None:
     finally:
         sys.stderr.flush()
         os._exit(status)  # no atexit: SGLang's would wait
+
+
+# ---- of use on both sides
+
+
+def wait_for_group(group: int, timeout_s: float) -> bool:
+    """Until no process of the group is left but zombies: only then is the card's memory free again."""
+    deadline = time.monotonic() + timeout_s
+    while alive := group_members(group):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    return not alive
+
+
+def group_members(group: int) -> list[int]:
+    """Process ids of the group that still run."""
+    members = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # after the name in brackets: state, parent, group
+            state, _, its_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                members.append(int(folder.name))
+    return members
+
+
+def remove_traces(folder: Path) -> None:
+    """The folder of the host, and what SGLang named after the sockets in it in shared memory."""
+    for socket_file in folder.glob("tmp*"):
+        for trace in SHARED_MEMORY.glob(f"sglang_loads_{socket_file.name}_*.shm"):
+            trace.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)

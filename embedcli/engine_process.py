@@ -14,7 +14,6 @@ import json
 import os
 import queue
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -30,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcli.engine_guard import remove_traces, wait_for_group
 from embedcli.engine_host import JOB, READY, ROWS, VECTORS, Frame, pack_rows, receive_frame, send_frame
 from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
 
@@ -40,7 +40,6 @@ FOLLOW_S = 0.3
 SOCKET_FOLDER = "/tmp"
 """A socket's path holds 107 bytes: TMPDIR may be too long."""
 
-SHARED_MEMORY = Path("/dev/shm")
 MEMORY_HINT = "smaller batches with `--batch-tokens`, or `--model Qwen/Qwen3-Embedding-0.6B`"
 DEBUG_HINT = "`--debug` shows all that SGLang says"
 
@@ -171,7 +170,7 @@ class Host:
             return EngineOutOfMemory(f"the card ran out of memory: `{telling_line(words)}`", MEMORY_HINT)
         if self._ready.done():
             return EngineDied(f"SGLang died: `{telling_line(words)}`", DEBUG_HINT)
-        if "Traceback" in words:
+        if "Traceback" in words and "scheduler died" not in words:
             return EngineError(f"SGLang does not start{quote(words)}", DEBUG_HINT)
         return EngineDied(f"SGLang died while it started{quote(words)}", DEBUG_HINT)
 
@@ -196,36 +195,6 @@ def quote(words: str) -> str:
     """The telling line, and the last lines below it."""
     lines = [line.rstrip() for line in words.splitlines() if line.strip()][-QUOTED_LINES:]
     return ": `" + telling_line(words) + "`" + "".join(f"\n  | {line}" for line in lines)
-
-
-def wait_for_group(group: int, timeout_s: float) -> bool:
-    """Until no process of the group is left but zombies: only then is the card's memory free again."""
-    deadline = time.monotonic() + timeout_s
-    while alive := group_members(group):
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.02)
-    return not alive
-
-
-def group_members(group: int) -> list[int]:
-    """Process ids of the group that still run."""
-    members = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            # after the name in brackets: state, parent, group
-            state, _, its_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
-            if int(its_group) == group and state not in "ZX":
-                members.append(int(folder.name))
-    return members
-
-
-def remove_traces(folder: Path) -> None:
-    """The folder of the host, and what SGLang named after the sockets in it in shared memory."""
-    for socket_file in folder.glob("tmp*"):
-        for trace in SHARED_MEMORY.glob(f"sglang_loads_{socket_file.name}_*.shm"):
-            trace.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _own_folder() -> Path:

@@ -39,13 +39,14 @@ def open_engine(
     load_format: str = "auto",
     say: Say | None = None,
     show_log: Say | None = None,
+    installed: Callable[[str], object] = find_spec,
 ) -> Engine:
     """Start SGLang on the cards of the settings: half a minute or more.
 
     `say` gets a line before and one after, `show_log` every line of SGLang's own. `load_format` "dummy" makes
     random weights for a folder without any.
     """
-    if find_spec("sglang") is None:
+    if not installed("sglang"):
         raise EngineError("SGLang is not installed", f"`pip install 'embedcli[gpu]'`, or {TORCH_HINT}")
     settings = settings or SGLangSettings()
     cards = read_cards(settings.gpus)

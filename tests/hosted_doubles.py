@@ -26,6 +26,8 @@ OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2
 class HostedDouble:
     """Answers at once."""
 
+    pool_tokens = 50_000
+
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self._call: Callable[[], None] = lambda: None
@@ -51,7 +53,7 @@ class HostedDouble:
         return np.stack([vector(np.array(row), dim) for row in rows])
 
     def facts(self) -> dict[str, int]:
-        return {"pool_tokens": 50_000, "page_tokens": 1, "host_pid": os.getpid()}
+        return {"pool_tokens": self.pool_tokens, "page_tokens": 1, "host_pid": os.getpid()}
 
 
 def open_double(_: dict[str, Any]) -> HostedDouble:
@@ -78,6 +80,22 @@ def open_double_that_raises(_: dict[str, Any]) -> HostedDouble:
 
 def open_double_without_memory(_: dict[str, Any]) -> HostedDouble:
     raise RuntimeError(OUT_OF_MEMORY)
+
+
+def open_double_whose_scheduler_is_killed(_: dict[str, Any]) -> HostedDouble:
+    raise RuntimeError("Rank 0 scheduler died during initialization (exit code: -9).")
+
+
+def open_double_without_flash(arguments: dict[str, Any]) -> HostedDouble:
+    if arguments["attention_backend"] == "fa3":
+        raise RuntimeError("no kernel image is available for execution on the device")
+    return HostedDouble()
+
+
+def open_double_with_small_pool(_: dict[str, Any]) -> HostedDouble:
+    double = HostedDouble()
+    double.pool_tokens = 32_000
+    return double
 
 
 def open_double_that_is_killed(_: dict[str, Any]) -> HostedDouble:

@@ -1,0 +1,198 @@
+"""The SGLang engine from its opener to the feeder, over a host without SGLang. Fast, and on any machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedcli.card import Card
+from embedcli.engine import check_rows, probe, probe_rows
+from embedcli.engine_sglang import SGLangEngine, host_environment, kernel_caches, open_engine, start_engine
+from embedcli.errors import EngineDied, EngineError
+from embedcli.feeding import Feeder
+from embedcli.model_folder import Model, read_model
+from embedcli.sglang_settings import GIB, SGLangSettings
+from tests.engines import vector
+from tests.hosted_doubles import HANG_ID, KILL_ID
+from tests.tiny_models import make_bert, make_qwen
+
+H100 = Card(0, "GPU-1", "NVIDIA H100", (9, 0), 80 * GIB, 79 * GIB, "580.65", (13, 0))
+A10 = replace(H100, name="NVIDIA A10", capability=(8, 6), total_bytes=24 * GIB, free_bytes=22 * GIB)
+DIM = 16
+
+Start = Callable[..., SGLangEngine]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return read_model(make_qwen(tmp_path_factory.mktemp("qwen")), name="qwen", commit=None, cache=None)
+
+
+@pytest.fixture
+def start(model: Model) -> Iterator[Start]:
+    engines: list[SGLangEngine] = []
+
+    def start_over(name: str = "open_double", *, card: Card = H100, said: list[str] | None = None) -> SGLangEngine:
+        factory = f"tests.hosted_doubles:{name}"
+        say = None if said is None else said.append
+        engines.append(
+            start_engine(model, dim=DIM, card=card, settings=SGLangSettings(), factory=factory, say=say, timeout_s=30)
+        )
+        return engines[-1]
+
+    yield start_over
+    for engine in engines:
+        engine.close()
+
+
+# The engine.
+
+
+def test_the_engine_says_what_the_feeder_must_know(start: Start, model: Model) -> None:
+    engine = start()
+    assert (engine.dim, engine.max_tokens, engine.device, engine.padded) == (DIM, model.max_tokens, "cuda", False)
+    assert (engine.batch_tokens, engine.batch_rows, engine.depth) == (32_768, 256, 8)
+    assert engine.vocabulary == 498
+
+
+def test_what_sglang_would_swallow_is_refused_before_it_is_sent(start: Start) -> None:
+    engine = start()
+    longest = np.full(engine.max_tokens, 5, np.uint32)
+    check_rows([longest, np.array([497], np.uint32)], engine)
+    for row in (np.empty(0, np.uint32), np.append(longest, np.uint32(5)), np.array([498], np.uint32)):
+        with pytest.raises(EngineError, match="row 1 cannot be embedded"):
+            check_rows([longest, row], engine)
+
+
+def test_the_longest_row_goes_through(start: Start) -> None:
+    engine = start()
+    longest = np.arange(engine.max_tokens, dtype=np.uint32) % 200
+    np.testing.assert_array_equal(engine.submit([longest]).result(20)[0], vector(longest, DIM))
+
+
+def test_the_probe_set_agrees_alone_and_in_a_batch(start: Start) -> None:
+    rows = probe_rows(lambda text: np.array([*(byte % 200 for byte in text.encode()), 5], np.uint32), 512)
+    assert probe(start(), rows).shape == (9, DIM)
+
+
+def test_the_start_is_told_with_its_seconds(start: Start) -> None:
+    said: list[str] = []
+    start(said=said)
+    assert said[0] == "starting SGLang on NVIDIA H100, batches of 32,768 tokens"
+    assert len(said) == 2 and said[1].startswith("SGLang is ready after ")
+
+
+# Starts that fail.
+
+
+def test_an_older_card_without_the_flash_kernel_is_started_without_it(start: Start) -> None:
+    assert start("open_double_without_flash", card=A10).submit([np.array([1], np.uint32)]).result(20).shape == (1, DIM)
+
+
+def test_a_card_that_is_known_to_have_it_is_not_tried_twice(start: Start) -> None:
+    with pytest.raises(EngineError, match="no kernel image"):
+        start("open_double_without_flash")
+
+
+def test_a_pool_that_would_hold_the_longest_row_for_ever_is_refused(start: Start) -> None:
+    with pytest.raises(EngineError, match="room for 32,000 tokens on the card, a row may have 32,768"):
+        start("open_double_with_small_pool")
+
+
+def test_a_model_that_does_not_fit_is_told_before_anything_starts(model: Model) -> None:
+    full = replace(H100, free_bytes=GIB // 2)
+    with pytest.raises(EngineError, match=r"needs \d+\.\d GiB") as caught:
+        start_engine(model, dim=DIM, card=full, settings=SGLangSettings(), factory="not:there")
+    assert caught.value.exit_code == 13
+
+
+def test_a_model_that_pools_otherwise_is_sent_to_the_other_engine(tmp_path: Path) -> None:
+    bert = read_model(make_bert(tmp_path), name="bert", commit=None, cache=None)
+    with pytest.raises(EngineError, match="asks for `mean`") as caught:
+        start_engine(bert, dim=DIM, card=H100, settings=SGLangSettings(), factory="not:there")
+    assert caught.value.hint == "use `--engine torch`"
+
+
+def test_a_dim_over_the_models_width_is_refused(model: Model) -> None:
+    with pytest.raises(EngineError, match="64 components, not `65`"):
+        start_engine(model, dim=65, card=H100, settings=SGLangSettings(), factory="not:there")
+
+
+def test_sglang_that_is_not_installed_is_told_with_the_extra(model: Model) -> None:
+    with pytest.raises(EngineError, match="SGLang is not installed") as caught:
+        open_engine(model, dim=DIM, installed=lambda _: False)
+    assert "pip install 'embedcli[gpu]'" in caught.value.hint and "--engine torch" in caught.value.hint
+
+
+# What the host sees.
+
+
+def test_the_host_sees_one_card_by_the_drivers_number_and_no_network() -> None:
+    seen = host_environment({"CUDA_VISIBLE_DEVICES": "3,2", "HOME": "/home/u"}, replace(H100, index=2))
+    assert seen["CUDA_VISIBLE_DEVICES"] == "2" and seen["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert seen["HF_HUB_OFFLINE"] == "1" and seen["HOME"] == "/home/u"
+
+
+def test_one_setting_moves_every_cache_of_kernels() -> None:
+    moved = kernel_caches({"HOME": "/home/u", "EMBEDCLI_CACHE": "/scratch", "TRITON_CACHE_DIR": "/mine"})
+    assert moved.pop("TRITON_CACHE_DIR") == "/mine"
+    assert len(moved) >= 4 and all(path.startswith("/scratch/") for path in moved.values())
+    assert list(kernel_caches({"HOME": os.environ.get("HOME", "/root")})) == ["TORCHINDUCTOR_CACHE_DIR"]
+
+
+# Under the feeder.
+
+
+def test_one_killer_among_8_times_256_rows_is_found_and_all_others_are_embedded(start: Start) -> None:
+    lines: list[str] = []
+    feeder = Feeder(start, on_open=lambda _: None, report=lines.append)
+    rows = [np.array([number % 200, number // 200, 7], np.uint32) for number in range(8 * 256)]
+    rows[1_000] = np.array([KILL_ID, 1, 7], np.uint32)
+    answers = feed(feeder, rows)
+    assert answers.pop(1_000) == "engine_killed"
+    assert len(answers) == 2_047
+    for number, answer in answers.items():
+        assert isinstance(answer, np.ndarray)
+        np.testing.assert_allclose(answer, vector(rows[number], DIM), atol=1e-6)
+    assert sum("is restarted" in line for line in lines) <= 5
+
+
+def test_a_hang_is_ended_and_the_rest_goes_on(start: Start) -> None:
+    """The clock is the feeder's: an hour goes by as soon as the hanging list is alone."""
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 5.0
+        return now[0]
+
+    feeder = Feeder(start, on_open=lambda _: None, report=lambda _: None, clock=clock)
+    rows = [np.array([number, 7], np.uint32) for number in range(20)]
+    rows[3] = np.array([HANG_ID, 7], np.uint32)
+    answers = feed(feeder, rows)
+    assert answers.pop(3) == "engine_killed" and len(answers) == 19
+
+
+def feed(feeder: Feeder, rows: list[np.ndarray]) -> dict[int, object]:
+    for number, row in enumerate(rows):
+        feeder.add(b"%d" % number, row)
+    feeder.flush()
+    answers: dict[int, object] = {}
+    while len(answers) < len(rows):
+        answers |= {int(key): answer for key, answer in feeder.finished(30.0)}
+    feeder.close(abort=False)
+    return answers
+
+
+def test_an_engine_that_never_starts_ends_the_run_after_three_restarts(start: Start) -> None:
+    feeder = Feeder(lambda: start("open_double_that_is_killed"), on_open=lambda _: None, report=lambda _: None)
+    feeder.add(b"1", np.array([1], np.uint32))
+    feeder.flush()
+    with pytest.raises(EngineError, match="restarted 3 times without progress") as caught:
+        while True:
+            feeder.finished(30.0)
+    assert not isinstance(caught.value, EngineDied)
