@@ -1,13 +1,16 @@
 """Prints what the index costs without a model: unchanged nights, planning, and nights of small changes.
 
-    PYTHONPATH=. python tests/bench_index.py [unchanged|nights] [SIZE]
+    PYTHONPATH=. python tests/bench_index.py [unchanged|nights|planning] [SIZE]
 
 `unchanged`: SIZE files (10,000 by default), the second run's seconds. `nights`: SIZE documents of 10 rows (100,000),
 1 % changed at random and 1 % in one folder, 14 nights: bytes rewritten and seconds of publishing a night.
+`planning`: SIZE sources (1,000,000) of 10 vector keys, 1 % of them changed: seconds and peak RSS of the plan and of
+looking up the keys of what changed.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import resource
 import shutil
 import subprocess
@@ -18,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embedcli import documents, publishing, shards
+from embedcli import documents, plan, publishing, shards
 from embedcli.config import Fingerprints, IndexSettings
 from embedcli.disk import Disk
 from embedcli.documents import DocumentRow
@@ -29,6 +32,7 @@ from embedcli.staging import Outcome
 from tests.workshop import Workshop
 
 import pyarrow as pa  # isort: skip
+import pyarrow.parquet as pq  # isort: skip
 
 DIM, ROWS = 128, 10
 ROOT = Root("0" * 32, "/corpus")
@@ -137,7 +141,63 @@ def nights(count: int) -> None:
     shutil.rmtree(folder)
 
 
+SHARD_KEYS = 250_000
+
+
+def planning(count: int) -> None:
+    folder = Path(tempfile.mkdtemp())
+    maker = multiprocessing.get_context("spawn").Process(target=make_known_sources, args=(folder, count))
+    maker.start()  # in a process of its own: its memory is not the plan's
+    maker.join()
+    assert maker.exitcode == 0
+    before_mb, started = peak_mb(), time.perf_counter()
+    base = pq.read_table(folder / "documents.parquet", schema=documents.SCHEMA)
+    rules = plan.Rules(folder / "index", False, False, False, "r", 1 << 28, 50.0)
+    root = Root(ROOT.id, str(folder / "docs"))
+    tonight = plan.make(base, plan.Scopes((root,), (plan.Scope(root),), frozenset(), ()), {}, rules)
+    planned = time.perf_counter()
+    stored = [shards.load_keys(path) for path in sorted(folder.glob("*.npy"))]
+    found = 0
+    for task in tonight.tasks:
+        keys = keys_of_number(int(Path(task.source.path).stem))
+        found += sum(int((shards.find(one, keys) >= 0).sum()) for one in stored if one is not None)
+    print(
+        f"{count} sources, {count * ROWS} keys: planned in {planned - started:.1f} s ({tonight.unchanged} unchanged,"
+        f" {tonight.tasks.count} to read), {found} keys found in {time.perf_counter() - planned:.1f} s;"
+        f" peak RSS {peak_mb():.0f} MB ({before_mb:.0f} before)"
+    )
+    shutil.rmtree(folder)
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def keys_of_number(number: int) -> shards.Keys:
+    return np.random.default_rng(number).integers(1, 1 << 63, (2, ROWS)).astype(np.uint64)
+
+
+def make_known_sources(folder: Path, count: int) -> None:
+    """Files, the table that knows 99 % of them as they are, and the keys of all."""
+    for top in range(100):
+        (folder / "docs" / f"{top:02d}").mkdir(parents=True)
+    rows, keys, made = [], [], 0
+    writer = pq.ParquetWriter(folder / "documents.parquet", documents.SCHEMA)
+    for number in sorted(range(count), key=name_of):
+        path = folder / "docs" / name_of(number)
+        path.touch()
+        stat = path.stat()
+        row = row_of(number, stat.st_mtime_ns, "part-0", 0)
+        rows.append(row.replace(size=0 if number % 100 else 1, ctime_ns=stat.st_ctime_ns, inode=stat.st_ino))
+        keys.append(keys_of_number(number))
+        if len(rows) * ROWS == SHARD_KEYS or number == count - 1:
+            writer.write_table(documents.from_rows(rows))
+            shards.write_keys(np.concatenate(keys, axis=1), folder / f"part-{made}.npy", Disk())
+            rows, keys, made = [], [], made + 1
+    writer.close()
+
+
 if __name__ == "__main__":
     verb = sys.argv[1] if len(sys.argv) > 1 else "unchanged"
-    size = int(sys.argv[2]) if len(sys.argv) > 2 else {"unchanged": 10_000, "nights": 100_000}[verb]
-    {"unchanged": unchanged, "nights": nights}[verb](size)
+    size = int(sys.argv[2]) if len(sys.argv) > 2 else {"unchanged": 10_000, "nights": 100_000, "planning": 10**6}[verb]
+    {"unchanged": unchanged, "nights": nights, "planning": planning}[verb](size)
