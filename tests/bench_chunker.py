@@ -15,7 +15,7 @@ import time
 import unicodedata
 from pathlib import Path
 
-from tokenizers_for_tests import small_qwen
+from tests.tokenizers_for_tests import small_qwen
 
 from embedcli.chunker import PIECE_CODE_POINTS, split
 from embedcli.records import Document
