@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedcli import __version__, keeper_cli
-from embedcli.errors import EmbedcliError, EngineError, Stopped, StorageError
+from embedcli import __version__, keeper_cli, machine_cli
+from embedcli.errors import EmbedcliError, EngineError, Stopped, StorageError, UsageError
 
 if TYPE_CHECKING:
     from embedcli.config import Asked, IndexSettings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from embedcli.report import Summary
 
 MIB = 1 << 20
+LEAST_BATCH_TOKENS = 512
 _DEBUG = "--debug"
 
 app = typer.Typer(
@@ -59,6 +61,12 @@ Gitignore = Annotated[bool | None, typer.Option("--gitignore/--no-gitignore", he
 MaxFileSize = Annotated[int | None, typer.Option(help="Largest text file, in MiB; 256 by default.", metavar="MIB")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the card where there is one.")]
 EngineName = Annotated[str, typer.Option(help="auto, sglang or torch.")]
+GpuMemory = Annotated[
+    float | None, typer.Option(help="SGLang: GiB of the card to use, or a share of it up to 1.", metavar="GIB")
+]
+BatchTokens = Annotated[int | None, typer.Option(help="SGLang: most tokens of a batch; chosen from the card.")]
+Quantization = Annotated[str | None, typer.Option(help="SGLang: fp8, faster and smaller; other vectors.")]
+Gpus = Annotated[str | None, typer.Option(help="SGLang: the cards to use, such as 0,1; the first otherwise.")]
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Make the index anew under other settings.")]
 Reread = Annotated[bool, typer.Option("--reread", help="Read every source again.")]
 Rehash = Annotated[bool, typer.Option("--rehash", help="Digest every source, whatever its stat says.")]
@@ -91,6 +99,10 @@ def ingest(
     max_file_size: MaxFileSize = None,
     device: Device = None,
     engine: EngineName = "auto",
+    gpu_memory: GpuMemory = None,
+    batch_tokens: BatchTokens = None,
+    quantization: Quantization = None,
+    gpus: Gpus = None,
     rebuild: Rebuild = False,
     reread: Reread = False,
     rehash: Rehash = False,
@@ -112,14 +124,16 @@ def ingest(
     asked = config.Asked(
         index=config.index_folder(index), sources=tuple(source or ()), model=model, dim=dim, max_tokens=max_tokens,
         overlap=overlap, no_text=no_text, device=_one_of("--device", device, (None, "cpu", "cuda", "mps")),
+        quantization=_one_of("--quantization", quantization, (None, "fp8")),
         include=tuple(include or ()), exclude=tuple(exclude or ()), gitignore=gitignore,
         max_file_bytes=None if max_file_size is None else max_file_size * MIB, rebuild=rebuild, reread=reread,
         rehash=rehash, strict=strict, max_gone_percent=max_gone, keep_generations=keep_generations,
         publish_every_s=publish_every, checkpoint_every_s=checkpoint_every,
     )  # fmt: skip
     engine = _one_of("--engine", engine, ("auto", "sglang", "torch")) or "auto"
+    card = CardFlags(gpu_memory, batch_tokens, _card_numbers(gpus))
     report = Report(quiet=quiet, log=_open_log(log_file))
-    summary = run(asked, tools=_tools(engine, report.line), report=report)
+    summary = run(asked, tools=_tools(engine, report.line, card), report=report)
     for line in _closing_lines(summary):
         report.line(line)
     if as_json:
@@ -155,6 +169,39 @@ def _one_of(flag: str, value: str | None, allowed: tuple[str | None, ...]) -> st
     return value
 
 
+@dataclass(frozen=True)
+class CardFlags:
+    """How a run is to use the cards; nothing of it changes a vector. Bad values are exit 2."""
+
+    gpu_memory: float | None = None
+    batch_tokens: int | None = None
+    gpus: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.gpu_memory is not None and self.gpu_memory <= 0:
+            raise typer.BadParameter(f"`{self.gpu_memory:g}` is not over 0", param_hint="--gpu-memory")
+        if self.batch_tokens is not None and self.batch_tokens < LEAST_BATCH_TOKENS:
+            raise typer.BadParameter(
+                f"`{self.batch_tokens}` is under {LEAST_BATCH_TOKENS}", param_hint="--batch-tokens"
+            )
+
+    def given(self) -> list[str]:
+        """The flags that were used, as they are typed."""
+        return [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value is not None]
+
+
+NO_CARD_FLAGS = CardFlags()
+
+
+def _card_numbers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    numbers = text.split(",")
+    if not all(number.strip().isdecimal() for number in numbers):
+        raise typer.BadParameter(f"`{text}` is no list of cards such as `0,1`", param_hint="--gpus")
+    return tuple(dict.fromkeys(int(number) for number in numbers))
+
+
 def _open_log(path: Path | None) -> Any:
     if path is None:
         return None
@@ -171,22 +218,22 @@ def _say(text: str) -> None:
 # ---- what a run is made with
 
 
-def _tools(engine: str, say: Any) -> Any:
+def _tools(engine: str, say: Any, card: CardFlags = NO_CARD_FLAGS) -> Any:
     """The real seams: the model of this machine, its engine, and the signals of this process."""
     from embedcli.ingest import Tools
 
     return Tools(
-        resolve=lambda asked, memory: _resolve(asked, memory, engine, say),
+        resolve=lambda asked, memory: _resolve(asked, memory, engine, say, card),
         device_kind=_device_kind,
-        open_engine=lambda model, dim, device: _open_engine(model, dim, device, engine),
+        open_engine=lambda model, settings, device: _open_engine(model, settings, device, engine, card),
         stop_signal=_listen(),
     )
 
 
-def _resolve(asked: Asked, memory: IndexSettings | None, engine: str, say: Any) -> Model:
+def _resolve(asked: Asked, memory: IndexSettings | None, engine: str, say: Any, card: CardFlags) -> Model:
     from embedcli import models
 
-    _check_engine(asked, memory, engine)
+    _check_engine(asked, memory, engine, card)
     if asked.model is None and memory is not None:
         return models.resolve(memory.model, commit=memory.commit, report=say)
     if asked.model is not None:
@@ -204,8 +251,8 @@ def _device_kind(asked: Asked) -> str:
     return asked.device or ("cuda" if models.has_nvidia_card() else "cpu")
 
 
-def _check_engine(asked: Asked, memory: IndexSettings | None, engine: str) -> None:
-    """Refuse before anything is written what cannot start. Raises EngineError (exit 13)."""
+def _check_engine(asked: Asked, memory: IndexSettings | None, engine: str, card: CardFlags) -> None:
+    """Refuse before anything is written what cannot start. Raises EngineError (exit 13), UsageError (exit 2)."""
     from importlib.util import find_spec
 
     from embedcli import models
@@ -220,20 +267,30 @@ def _check_engine(asked: Asked, memory: IndexSettings | None, engine: str) -> No
         raise EngineError("SGLang is not installed", "`pip install 'embedcli[gpu]'`, or use `--engine torch`")
     if engine == "sglang" and device != "cuda":
         raise EngineError("SGLang needs an NVIDIA card", "use `--engine torch`")
+    quantization = asked.quantization or (memory.quantization if memory else None)
+    flags = [*card.given(), *(["--quantization"] if quantization else [])]
+    if flags and not _is_sglang(engine, device):
+        raise UsageError(f"only SGLang knows `{flags[0]}`, and this run is on torch", f"leave `{flags[0]}` out")
 
 
 def _is_sglang(engine: str, device: str) -> bool:
     return engine == "sglang" or (engine == "auto" and device == "cuda")
 
 
-def _open_engine(model: Model, dim: int, device: str, engine: str) -> Any:
+def _open_engine(model: Model, settings: IndexSettings, device: str, engine: str, card: CardFlags) -> Any:
     if _is_sglang(engine, device):
         from embedcli import engine_sglang
+        from embedcli.sglang_settings import SGLangSettings
 
-        return engine_sglang.open_engine(model, dim=dim, say=_say, show_log=_say if _DEBUG in sys.argv else None)
+        asked = SGLangSettings(
+            gpus=card.gpus or (0,), gpu_memory=card.gpu_memory, batch_tokens=card.batch_tokens,
+            quantization=settings.quantization, max_tokens=settings.max_tokens,
+        )  # fmt: skip
+        show_log = _say if _DEBUG in sys.argv else None
+        return engine_sglang.open_engine(model, dim=settings.dim, settings=asked, say=_say, show_log=show_log)
     from embedcli import engine_torch
 
-    return engine_torch.open_engine(model, dim=dim, device=device)
+    return engine_torch.open_engine(model, dim=settings.dim, device=device)
 
 
 def _listen() -> Any:
@@ -260,6 +317,35 @@ def _listen() -> Any:
 
 
 keeper_cli.register(app, _tools)
+machine_cli.register(app, lambda index, model: _start_engine(index, model))
+
+
+def _start_engine(index: Path, model: str | None) -> str:
+    """Start the engine of a run on this index, embed the probe set; with an index, in agreement with it."""
+    from embedcli import config, judging
+    from embedcli.disk import Disk
+    from embedcli.generations import Index
+    from embedcli.ingest import Known, settle
+    from embedcli.tokens import load_tokenizer
+
+    asked = config.Asked(index=index, model=model)
+    opened = Index(index, disk=Disk())
+    current = opened.current() if opened.current_number() is not None else None
+    tools = _tools("auto", _say)
+    chosen = tools.resolve(asked, current.settings if current else None)
+    known = Known(
+        current, (), current.settings if current else None, current.fingerprints.model if current else "", (), False
+    )
+    settings, prints = settle(asked, known, chosen, tools.device_kind(asked))
+    reference = judging.known_reference(opened, current, (), model_fingerprint=prints.model, dim=settings.dim)
+    engine = tools.open_engine(chosen, settings, settings.device_kind)
+    try:
+        encode = load_tokenizer(chosen.folder, prompt=chosen.prompt).whole
+        judging.judge(engine, reference, encode=encode, max_tokens=settings.max_tokens, model=settings.model)
+    finally:
+        engine.close()
+    agrees = "as the index has it" if reference is not None else "each text alone as in a batch"
+    return f"{settings.model} on {settings.device_kind} embeds the probe set, {agrees}"
 
 
 def _closing_lines(summary: Summary) -> list[str]:

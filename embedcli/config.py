@@ -34,6 +34,7 @@ class Asked:
     overlap: int | None = None
     no_text: bool | None = None
     device: str | None = None
+    quantization: str | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     gitignore: bool | None = None
@@ -82,6 +83,7 @@ class IndexSettings:
     no_text: bool
     device_kind: str
     max_file_bytes: int
+    quantization: str | None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -98,6 +100,11 @@ class Fingerprints:
     model: str
     chunk: str
     read: str
+
+
+def model_fingerprint(model: str, quantization: str | None) -> str:
+    """`model` is what makes its vectors comparable; quantized weights make others."""
+    return digest("model", model, quantization) if quantization else model
 
 
 def chunk_fingerprint(tokenizer_digest: str, *, max_tokens: int, overlap: int, boundary_version: int) -> str:
@@ -125,10 +132,11 @@ def check_against_memory(asked: Asked, memory: IndexSettings) -> None:
         "--max-tokens": (asked.max_tokens, memory.max_tokens),
         "--overlap": (asked.overlap, memory.overlap),
         "--no-text": (asked.no_text, memory.no_text),
+        "--quantization": (asked.quantization, memory.quantization),
     }
     for flag, (wanted, known) in pairs.items():
         if wanted is not None and wanted != known:
-            raise mismatch(asked.index, flag, known, wanted)
+            raise mismatch(asked.index, flag, "none" if known is None else known, wanted)
 
 
 def mismatch(index: Path, flag: str, known: object, wanted: object) -> Mismatch:

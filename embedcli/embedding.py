@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -19,15 +18,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli import documents, models, publishing, shards, state
+from embedcli import adoption, closing, documents, judging, models, publishing, shards, state
 from embedcli import plan as planning
 from embedcli.assembly import Assembly, Pending
 from embedcli.documents import DocumentRow, Key, Mark
-from embedcli.engine import Engine, compare_probe, probe, probe_rows
+from embedcli.engine import Engine
 from embedcli.errors import EngineError, InputError, Stopped, StorageError, UnreadableSource
 from embedcli.feeding import Feeder
 from embedcli.generations import Draft, Generation
-from embedcli.ingest import Known, Tools, source_counts
+from embedcli.ingest import Known, Tools
 from embedcli.plan import Plan, Rules, Scopes, Task
 from embedcli.reading import Reading, ReadingWork
 from embedcli.records import MOMENT_REASONS, RETRY_REASONS
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from embedcli.models import Model
 
 PROGRESS_EVERY_S = 5.0
-SAME_PROBE = 0.999
 MOST_PENDING = 1024
 """Documents waiting for vectors: many may wait for one that is on its way already."""
 FIRST_PUBLISH_EVERY_S = 3600.0
@@ -77,7 +75,10 @@ class Embedding:
         self.embedded = {"embedded": 0, "reused": 0}
         self.news = set(self.plan.news)
         self.feeder: Feeder | None = None
-        self.probe_vectors = self._known_probe()
+        self.reference = judging.known_reference(
+            self.index, self.known.current, self.known.leftovers,
+            model_fingerprint=self.fingerprints.model, dim=self.settings.dim,
+        )  # fmt: skip
         self.parent = self.known.current.number if self.known.current else None
         self.last_checkpoint = self.last_publish = time.monotonic()
         self.bytes_rewritten = 0
@@ -185,18 +186,6 @@ class Embedding:
 
     # ---- beginning
 
-    def _known_probe(self) -> Floats:
-        """The probe set as this model's first engine embedded it, for this index; empty before there was one."""
-        known = self.known
-        same = known.current is not None and known.current.fingerprints.model == self.fingerprints.model
-        found = [self.index.probe(known.current.number)] if known.current is not None and same else []
-        for item in known.leftovers:
-            probe_vectors = item.probe()
-            if probe_vectors is not None and item.header.fingerprints["model"] == self.fingerprints.model:
-                found.append(probe_vectors)
-        wide = [vectors for vectors in found if len(vectors) and vectors.shape[1] >= self.settings.dim]
-        return shards.cut(wide[0], self.settings.dim) if wide else np.zeros((0, self.settings.dim), np.float32)
-
     def _check_space(self, adopted: set[Key]) -> None:
         """A rough estimate, before the model loads: text and vectors of everything that is to be read."""
         share = 1 - len(adopted) / max(1, self.plan.tasks.count)
@@ -224,24 +213,9 @@ class Embedding:
         return Staging.begin(self.index.staging, header, dim=self.settings.dim, disk=self.tools.disk)
 
     def _adopt(self) -> set[Key]:
-        """Take over what killed runs finished, where it equals tonight's plan; the rest are reusable vectors."""
-        adopted: dict[Key, Outcome] = {}
-        found: dict[str, shards.Shard] = {}
+        """Take over what killed runs finished; a later run of theirs counts more."""
         wanted = {task.key: task for task in self.plan.tasks} if self.known.leftovers else {}
-        for item in self.known.leftovers:
-            item_shards, outcomes = item.load()
-            found |= item_shards
-            for shard in item_shards.values():
-                self.library.add(shard, in_memory=True)
-            for keys, vectors in item.loose():
-                self.library.add_loose(keys, vectors)
-            same = item.header.parent == self.parent and item.header.settings == self.settings.to_json()
-            if same and item.header.fingerprints == dataclasses.asdict(self.fingerprints):
-                for outcome in outcomes:
-                    task = wanted.get(outcome.key)
-                    if task is not None and task.source.stat == outcome.stat:
-                        adopted[outcome.key] = outcome
-        self.staging.adopt(list(adopted.values()), found)
+        adopted = adoption.adopt(self.known.leftovers, wanted, into=self.staging, library=self.library)
         for key, outcome in adopted.items():
             self._note(outcome, wanted[key])
         self.outcomes |= adopted
@@ -267,7 +241,7 @@ class Embedding:
         self.progress.phase = "loading the model"
         self.report.line(f"loading {self.settings.model} ({self.settings.dim} dimensions)")
         self.feeder = Feeder(
-            lambda: self.tools.open_engine(self.model, self.settings.dim, self._device()),
+            lambda: self.tools.open_engine(self.model, self.settings, self._device()),
             on_open=self._judge_engine,
             report=self.report.warn,
         )
@@ -277,20 +251,15 @@ class Embedding:
         return self.asked.device or self.settings.device_kind
 
     def _judge_engine(self, engine: Engine) -> None:
-        """An index is never mixed from models that only share a name, and a broken engine never writes."""
         from embedcli.tokens import load_tokenizer
 
         tokens = load_tokenizer(self.model.folder, prompt=self.model.prompt)
-        vectors = probe(engine, probe_rows(tokens.whole, self.settings.max_tokens))
-        if not len(self.probe_vectors):
-            self.probe_vectors = vectors
-            self.staging.keep_probe(vectors)
-        elif (cosine := compare_probe(vectors, self.probe_vectors)) < SAME_PROBE:
-            raise EngineError(
-                f"`{self.settings.model}` gives other vectors than the index holds:"
-                f" cosine {cosine:.4f} on the probe set",
-                "use the engine and model that the index was built with, or make it anew with `--rebuild`",
-            )
+        new = self.reference is None
+        self.reference = judging.judge(
+            engine, self.reference, encode=tokens.whole, max_tokens=self.settings.max_tokens, model=self.settings.model
+        )
+        if new:
+            self.staging.keep_probe(self.reference.vectors)
         self.progress.phase = "embedding"
         self.progress.embedding_since = time.monotonic()
 
@@ -369,16 +338,7 @@ class Embedding:
         self.progress.documents += 1
         self.progress.bytes_read += stat.size if stat else 0
         self.progress.chunks += outcome.row.chunks if outcome.row else 0
-        self._note_news(outcome, task.prior)
-
-    def _note_news(self, outcome: Outcome, prior: planning.Prior | None) -> None:
-        """Exit 3 is for what had not gone wrong the same way before."""
-        said: tuple[str, str | None] = ("", None)
-        if outcome.row is not None:
-            said = (outcome.row.status, outcome.row.reason)
-        elif outcome.mark is not None:
-            said = (outcome.mark.columns["status"], outcome.mark.columns["reason"])
-        if said[0] in ("failed", "stale", "partial") and (prior is None or (prior.status, prior.reason) != said):
+        if closing.is_news(outcome, task.prior):
             self.news.add(outcome.key)
 
     # ---- storing
@@ -456,8 +416,8 @@ class Embedding:
             fingerprints=self.fingerprints,
             roots=self.scopes.roots,
             mounts=self.plan.mounts,
-            query=models.query_recipe(self.model, self.settings.dim),
-            probe=self.probe_vectors,
+            query=models.query_recipe(self.model, self.settings.dim, quantization=self.settings.quantization),
+            probe=self._probe_vectors(),
             table=edition.table,
             changes=edition.changes,
             shards={**(current.shards if current else {}), **self.staging.shards},
@@ -465,6 +425,9 @@ class Embedding:
         generation, written = self.index.publish(draft, parent=self.parent, lock_held=self.held.held)
         self.bytes_rewritten += written
         return generation
+
+    def _probe_vectors(self) -> Floats:
+        return np.zeros((0, self.settings.dim), np.float32) if self.reference is None else self.reference.vectors
 
     def _refuse_losing_rebuild(self) -> None:
         """A rebuild waits for what cannot be read tonight and could last night: its old rows would be lost."""
@@ -505,31 +468,20 @@ class Embedding:
     # ---- telling
 
     def _summarise(self, summary: Summary, generation: Generation) -> None:
-        by_status = documents.count_by(self.table, "status")
-        moved = self._moved()
-        summary.generation, summary.complete = generation.number, generation.complete
-        summary.sources = source_counts(self.plan, by_status, moved=moved)
-        summary.failures_new = len(self.news)
+        closing.summarise(
+            summary,
+            generation=generation,
+            plan=self.plan,
+            by_status=documents.count_by(self.table, "status"),
+            moved=closing.count_moved(self.base, self.plan.gone, self.outcomes.values()),
+            news=len(self.news),
+            strict=self.asked.strict,
+        )
         summary.failures = documents.count_by(self.table, "reason")
-        summary.chunks = {"total": generation.counts["chunks"], **self.embedded}
-        tokens = self.feeder.statistics.tokens if self.feeder is not None else 0
-        summary.tokens = {"embedded": tokens, "total": generation.counts["tokens"]}
+        summary.chunks |= self.embedded
+        summary.tokens["embedded"] = self.feeder.statistics.tokens if self.feeder is not None else 0
         summary.bytes_rewritten = self.bytes_rewritten
         summary.tokens_per_s = round(self.progress.tokens_per_s, 1)
-        troubled = sum(by_status.get(name, 0) for name in ("failed", "stale", "partial"))
-        summary.exit_code = 3 if self.news or (self.asked.strict and troubled) else 0
-
-    def _moved(self) -> int:
-        """Sources that are gone under one name and new under another, byte for byte."""
-        if not self.plan.gone:
-            return 0
-        left = Counter(self.base.take(documents.positions(self.base, self.plan.gone)).column("sha256").to_pylist())
-        known = {
-            (root, path)
-            for root, path in zip(*(self.base.column(n).to_pylist() for n in ("root", "path")), strict=True)
-        }
-        came = Counter(o.row.sha256 for o in self.outcomes.values() if o.row is not None and o.key not in known)
-        return (left & came).total()
 
 
 def _processes() -> int:

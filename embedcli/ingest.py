@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from embedcli import config, documents, lock, plan, readers, state
+from embedcli import closing, config, documents, lock, plan, readers, state
 from embedcli.config import Asked, Fingerprints, IndexSettings
 from embedcli.disk import Disk
 from embedcli.errors import DamagedShard, EmbedcliError, InputError, Mismatch, NoIndex, StorageError
@@ -35,7 +35,7 @@ class Tools:
 
     resolve: Callable[[Asked, IndexSettings | None], Model]
     device_kind: Callable[[Asked], str]
-    open_engine: Callable[[Model, int, str], Any]
+    open_engine: Callable[[Model, IndexSettings, str], Any]
     stop_signal: Callable[[], int | None] = lambda: None
     disk: Disk = dataclasses.field(default_factory=Disk)
 
@@ -75,7 +75,7 @@ def _run_past_damage(
             if error.name in found:
                 raise
             report.warn(f"{error}; its documents are read again")
-            state.write_damaged(index.state, found | {error.name}, tools.disk)
+            state.note_damaged(index.state, {error.name}, tools.disk)
 
 
 @dataclass(frozen=True)
@@ -246,10 +246,12 @@ def settle(asked: Asked, known: Known, model: Model, device_kind: str) -> tuple[
     from embedcli.chunker import BOUNDARY_VERSION
 
     memory = known.settings
-    if memory is not None and not asked.rebuild and model.fingerprint != known.model_fingerprint:
-        raise config.mismatch(asked.index, "--model", f"`{memory.model}`", f"`{model.name}`")
     same_model = memory is not None and memory.weights_digest == model.weights_digest
     remembered = memory if same_model else None
+    quantization = asked.quantization or (remembered.quantization if remembered else None)
+    fingerprint = config.model_fingerprint(model.fingerprint, quantization)
+    if memory is not None and not asked.rebuild and fingerprint != known.model_fingerprint:
+        raise config.mismatch(asked.index, "--model", f"`{memory.model}`", f"`{model.name}`")
     max_tokens, overlap = config.settle_chunking(asked, remembered, model_max_tokens=model.max_tokens)
     dim = config.settle_dim(asked, remembered, width=model.width, matryoshka=model.matryoshka)
     settings = IndexSettings(
@@ -263,40 +265,22 @@ def settle(asked: Asked, known: Known, model: Model, device_kind: str) -> tuple[
         no_text=asked.no_text if asked.no_text is not None else bool(memory and memory.no_text),
         device_kind=device_kind if memory is None else memory.device_kind,
         max_file_bytes=_rules(asked, known).max_file_bytes,
+        quantization=quantization,
     )
     chunk = config.chunk_fingerprint(
         model.tokenizer_digest, max_tokens=max_tokens, overlap=overlap, boundary_version=BOUNDARY_VERSION
     )
-    return settings, Fingerprints(model.fingerprint, chunk, config.read_fingerprint(readers.READ_VERSION))
+    return settings, Fingerprints(fingerprint, chunk, config.read_fingerprint(readers.READ_VERSION))
 
 
 def _summarise_unchanged(summary: Summary, current: Generation, base: Any, tonight: Plan, asked: Asked) -> None:
     by_status = documents.count_by(base, "status")
-    summary.generation = current.number
-    summary.complete = current.complete
+    closing.summarise(
+        summary, generation=current, plan=tonight, by_status=by_status, moved=0, news=0, strict=asked.strict
+    )
     summary.model, summary.dim = current.settings.model, current.settings.dim
     summary.fingerprint = current.fingerprints.model
-    summary.sources = source_counts(tonight, by_status, moved=0)
     summary.failures = documents.count_by(base, "reason")
-    summary.chunks["total"] = current.counts["chunks"]
-    summary.tokens["total"] = current.counts["tokens"]
-    troubled = sum(by_status.get(name, 0) for name in ("failed", "stale", "partial"))
-    summary.exit_code = 3 if asked.strict and troubled else 0
-
-
-def source_counts(tonight: Plan, by_status: dict[str, int], *, moved: int) -> dict[str, int]:
-    return {
-        "new": tonight.new - moved,
-        "changed": tonight.changed,
-        "moved": moved,
-        "unchanged": tonight.unchanged,
-        "gone": len(tonight.gone) - moved,
-        "failed": by_status.get("failed", 0),
-        "stale": by_status.get("stale", 0),
-        "partial": by_status.get("partial", 0),
-        "skipped": by_status.get("skipped", 0),
-        "excluded": len(tonight.excluded),
-    }
 
 
 def _run_line(summary: Summary) -> dict[str, Any]:

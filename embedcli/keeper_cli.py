@@ -55,13 +55,16 @@ def register(app: typer.Typer, make_tools: MakeTools) -> None:
         debug: Debug = False,
     ) -> None:
         """Look for damage in every file and row; exit 3 where there is some."""
-        from embedcli import standing, verifying
+        from embedcli import standing, state, verifying
 
         opened = _index(index, index_option)
         embed = _prober(make_tools, opened.folder, engine, device) if probe else None
         busy = standing.status(opened).running is not None
         verdict = verifying.verify(opened, probe=embed, run_is_under_way=busy)
         _print_verdict(verdict, as_json)
+        if verdict.damaged_shards and not busy:
+            state.note_damaged(opened.state, verdict.damaged_shards, opened.disk)
+            _say(f"\nhint: `embedcli ingest --index {opened.folder}` reads the documents of what is damaged again")
         raise typer.Exit(verdict.exit_code)
 
 
@@ -174,7 +177,7 @@ def _prober(make_tools: MakeTools, folder: Path, engine: str, device: str | None
         settings = generation.settings
         tools = make_tools(engine, _say)
         model = tools.resolve(Asked(index=folder), settings)
-        opened = tools.open_engine(model, settings.dim, device or settings.device_kind)
+        opened = tools.open_engine(model, settings, device or settings.device_kind)
         try:
             tokens = load_tokenizer(model.folder, prompt=model.prompt)
             return probe(opened, probe_rows(tokens.whole, settings.max_tokens))

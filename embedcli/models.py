@@ -86,7 +86,7 @@ def has_nvidia_card(environment: Mapping[str, str] = os.environ) -> bool:
     return answered and count.value > 0
 
 
-def query_recipe(model: Model, dim: int) -> dict[str, object]:
+def query_recipe(model: Model, dim: int, *, quantization: str | None) -> dict[str, object]:
     """The manifest's `query`: what another program needs to embed a query that fits the index."""
     return {
         "model": model.name,
@@ -94,6 +94,7 @@ def query_recipe(model: Model, dim: int) -> dict[str, object]:
         "commit": model.commit,
         "weights_sha256": model.weights_digest,
         "tokenizer_sha256": model.tokenizer_digest,
+        "quantization": quantization,
         "document_prompt": model.prompt,
         "query_prompt": model.query_prompt,
         "end_token_id": model.end_token_id,

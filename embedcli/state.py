@@ -76,6 +76,7 @@ def read_damaged(folder: Path) -> set[str]:
         return set()
 
 
-def write_damaged(folder: Path, names: set[str], disk: Disk) -> None:
-    data = json.dumps(sorted(names)).encode()
+def note_damaged(folder: Path, names: set[str], disk: Disk) -> None:
+    """The next run takes these shards for lost and reads their documents again."""
+    data = json.dumps(sorted(read_damaged(folder) | names)).encode()
     disk.write(folder / "damaged.json", lambda sink: sink.write(data))

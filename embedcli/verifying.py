@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,12 @@ class Verdict:
     @property
     def exit_code(self) -> int:
         return 3 if self.damage else 0
+
+    @property
+    def damaged_shards(self) -> set[str]:
+        """Names of the shards whose rows cannot be trusted."""
+        files = (PurePosixPath(item.file) for item in self.damage)
+        return {file.stem for file in files if file.parent.name == "vectors" and file.suffix == ".parquet"}
 
 
 def current_of(index: Index) -> Generation:

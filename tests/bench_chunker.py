@@ -15,11 +15,10 @@ import time
 import unicodedata
 from pathlib import Path
 
-from tests.tokenizers_for_tests import small_qwen
-
 from embedcli.chunker import PIECE_CODE_POINTS, split
 from embedcli.records import Document
 from embedcli.tokens import Tokens, load_tokenizer
+from tests.tokenizers_for_tests import small_qwen
 
 INSERTED = "A paragraph that nobody expected stands in front.\n\n"
 

@@ -37,7 +37,7 @@ import pyarrow.parquet as pq  # isort: skip
 DIM, ROWS = 128, 10
 ROOT = Root("0" * 32, "/corpus")
 PRINTS = Fingerprints("m", "c", "r")
-SETTINGS = IndexSettings("m", None, "w", "t", DIM, 512, 0, False, "cpu", 1 << 28)
+SETTINGS = IndexSettings("m", None, "w", "t", DIM, 512, 0, False, "cpu", 1 << 28, None)
 
 
 def unchanged(count: int) -> None:

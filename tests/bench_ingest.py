@@ -45,7 +45,7 @@ def whole(docs: Path, index: Path) -> tuple[Summary, list[str]]:
     tools = Tools(
         resolve=lambda asked, memory: MODEL,
         device_kind=lambda asked: "cpu",
-        open_engine=lambda model, dim, device: engine_torch.open_engine(model, dim=dim, device=device),
+        open_engine=lambda model, settings, device: engine_torch.open_engine(model, dim=settings.dim, device=device),
     )
     asked = Asked(index=index, sources=(str(docs),))
     summary = ingest(asked, tools=tools, report=Report(quiet=True))

@@ -77,7 +77,9 @@ def run(order: dict[str, Any]) -> int:
     tools = Tools(
         resolve=lambda asked, memory: model,
         device_kind=lambda _: "cpu",
-        open_engine=lambda model, dim, _: _open_engine(model, dim, Path(order["log"]), order["max_tokens"]),
+        open_engine=lambda model, settings, _: _open_engine(
+            model, settings.dim, Path(order["log"]), order["max_tokens"]
+        ),
         disk=disk,
     )
     try:

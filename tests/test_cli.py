@@ -61,6 +61,12 @@ BAD = [
     (["ingest", "--index", "index", "--max-tokens", "128"], 12, "max_tokens 256, this run asks for 128", "--rebuild"),
     (["ingest", "docs", "--index", "none", "--device", "tpu"], 2, "tpu", ""),
     (["ingest", "docs", "--index", "none", "--engine", "sglang"], 13, "SGLang is not installed", "--engine torch"),
+    (["ingest", "docs", "--index", "none", "--quantization", "int3"], 2, "int3", ""),
+    (["ingest", "docs", "--index", "none", "--gpus", "0;1"], 2, "0;1", ""),
+    (["ingest", "docs", "--index", "none", "--gpu-memory", "0"], 2, "not over 0", ""),
+    (["ingest", "docs", "--index", "none", "--batch-tokens", "7"], 2, "under 512", ""),
+    (["ingest", "docs", "--index", "none", "--gpu-memory", "8"], 2, "only SGLang knows", "leave `--gpu-memory` out"),
+    (["ingest", "--index", "index", "--quantization", "fp8"], 12, "quantization none", "--rebuild"),
 ]
 
 

@@ -601,7 +601,11 @@ def command(shop: Workshop) -> Callable[..., Any]:
     app = typer.Typer()
 
     def make_tools(engine: str, say: Callable[[str], None]) -> Tools:
-        return Tools(_resolve, lambda _: "cpu", lambda model, dim, device: wide_engine(model, dim, device, shop.log))
+        return Tools(
+            _resolve,
+            lambda _: "cpu",
+            lambda model, settings, device: wide_engine(model, settings.dim, device, shop.log),
+        )
 
     keeper_cli.register(app, make_tools)
     return lambda *arguments: CliRunner().invoke(app, [*map(str, arguments)])

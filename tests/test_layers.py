@@ -16,8 +16,9 @@ LAYERS = [
     "filters sources text pdf readers tokens chunker child model_files hub model_folder models shards lock engine card",
     "documents state staging plan merging changes publishing generations workers reading recovery doubts",
     "sglang_settings engine_guard engine_host engine_process engine_cards engine_torch engine_sglang feeding assembly",
-    "ingest embedding verifying standing keeper",
-    "keeper_cli",
+    "adoption closing judging",
+    "ingest embedding verifying standing keeper doctor",
+    "keeper_cli machine_cli",
     "cli",
     "__main__",
 ]
@@ -29,7 +30,7 @@ DOORS = {
     "pypdfium2": {"pdf"},
     "pypdf": {"pdf"},
     "tokenizers": {"tokens"},
-    "typer": {"cli", "keeper_cli"},
+    "typer": {"cli", "keeper_cli", "machine_cli"},
     "rich": {"report"},
 }
 HEAVY = {"torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "pypdfium2", "huggingface_hub"}

@@ -81,7 +81,7 @@ class Workshop:
         self,
         *sources: Path,
         disk: Disk | None = None,
-        open_engine: Callable[[Model, int, str], Any] | None = None,
+        open_engine: Callable[[Model, IndexSettings, str], Any] | None = None,
         stop_signal: Callable[[], int | None] = lambda: None,
         **flags: Any,
     ) -> Summary:
@@ -94,7 +94,8 @@ class Workshop:
         tools = Tools(
             resolve=_resolve,
             device_kind=lambda _: "cpu",
-            open_engine=open_engine or (lambda model, dim, device: wide_engine(model, dim, device, self.log)),
+            open_engine=open_engine
+            or (lambda model, settings, device: wide_engine(model, settings.dim, device, self.log)),
             stop_signal=stop_signal,
             disk=disk or Disk(),
         )

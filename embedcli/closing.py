@@ -1,0 +1,79 @@
+"""What a run came to: its news, and the Summary of what was published.
+
+In: tonight's plan, the outcomes, the table published. Out: counts and an exit code.
+Not here: how they are printed (cli.py, report.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from embedcli import documents
+from embedcli.documents import Key
+from embedcli.plan import Plan, Prior
+from embedcli.report import Summary
+from embedcli.staging import Outcome
+
+if TYPE_CHECKING:
+    from embedcli.generations import Generation
+
+TROUBLED = ("failed", "stale", "partial")
+
+
+def is_news(outcome: Outcome, prior: Prior | None) -> bool:
+    """Exit 3 is for what had not gone wrong the same way before."""
+    if outcome.row is not None:
+        status, reason = outcome.row.status, outcome.row.reason
+    elif outcome.mark is not None:
+        status, reason = outcome.mark.columns["status"], outcome.mark.columns["reason"]
+    return status in TROUBLED and (prior is None or (prior.status, prior.reason) != (status, reason))
+
+
+def summarise(
+    summary: Summary,
+    *,
+    generation: Generation,
+    plan: Plan,
+    by_status: Mapping[str, int],
+    moved: int,
+    news: int,
+    strict: bool,
+) -> None:
+    """Fill in what does not depend on the engine, and the exit code."""
+    summary.generation, summary.complete = generation.number, generation.complete
+    summary.sources = source_counts(plan, by_status, moved=moved)
+    summary.chunks["total"] = generation.counts["chunks"]
+    summary.tokens["total"] = generation.counts["tokens"]
+    summary.failures_new = news
+    troubled = sum(by_status.get(name, 0) for name in TROUBLED)
+    summary.exit_code = 3 if news or (strict and troubled) else 0
+
+
+def source_counts(plan: Plan, by_status: Mapping[str, int], *, moved: int) -> dict[str, int]:
+    return {
+        "new": plan.new - moved,
+        "changed": plan.changed,
+        "moved": moved,
+        "unchanged": plan.unchanged,
+        "gone": len(plan.gone) - moved,
+        "failed": by_status.get("failed", 0),
+        "stale": by_status.get("stale", 0),
+        "partial": by_status.get("partial", 0),
+        "skipped": by_status.get("skipped", 0),
+        "excluded": len(plan.excluded),
+    }
+
+
+def count_moved(base: pa.Table, gone: Iterable[Key], outcomes: Iterable[Outcome]) -> int:
+    """Sources that are gone under one name and new under another, byte for byte."""
+    gone_keys = set(gone)
+    if not gone_keys:
+        return 0
+    left = Counter(base.take(documents.positions(base, gone_keys)).column("sha256").to_pylist())
+    known = set(zip(base.column("root").to_pylist(), base.column("path").to_pylist(), strict=True))
+    came = Counter(o.row.sha256 for o in outcomes if o.row is not None and o.key not in known)
+    return (left & came).total()

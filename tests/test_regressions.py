@@ -1,0 +1,218 @@
+"""What once went wrong, each under the promise that it broke."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from embedcli import keeper_cli
+from embedcli.disk import Disk
+from embedcli.documents import Mark, fold
+from embedcli.errors import EngineError, Locked, Mismatch
+from embedcli.generations import Index
+from embedcli.lock import Lock
+from embedcli.verifying import verify
+from tests.engines import EngineDiesOnBatch
+from tests.workshop import Workshop, wide_engine, words
+
+HERE = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Workshop:
+    return Workshop(tmp_path)
+
+
+def statuses(shop: Workshop) -> dict[str, tuple[str, str | None]]:
+    return {path: (row["status"], row["reason"]) for path, row in shop.documents().items()}
+
+
+def test_a_refused_second_run_leaves_the_new_index_of_the_first_alone(shop: Workshop) -> None:
+    shop.write("a.txt", words(50))
+    shop.index.mkdir()
+    with Lock(shop.index, network=False, warn=print):
+        for name in ("generations", "staging", "keys", "changes", "state"):
+            (shop.index / name).mkdir()
+        with pytest.raises(Locked):
+            shop.ingest()
+        assert (shop.index / "generations").exists() and (shop.index / "lock").exists()
+
+
+def test_a_rebuild_that_names_a_source_keeps_the_other_roots(shop: Workshop, tmp_path: Path) -> None:
+    shop.write("a.txt", words(50))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "b.txt").write_text(words(50, seed=1))
+    shop.ingest()
+    shop.ingest(other)
+    shop.ingest(shop.docs, rebuild=True, max_tokens=32)
+    assert {row["path"] for row in shop.rows()} == {"a.txt", "b.txt"}
+    assert all(row["token_count"] <= 32 for row in shop.rows())
+
+
+def test_failed_and_skipped_sources_are_still_told_after_a_rebuild(shop: Workshop) -> None:
+    shop.write("a.txt", words(50))
+    shop.write("broken.pdf", b"%PDF-1.7 and no more")
+    shop.write("empty.txt", "")
+    shop.ingest()
+    before = statuses(shop)
+    shop.ingest(rebuild=True, max_tokens=32)
+    assert statuses(shop) == before
+
+
+def test_a_killed_first_run_is_continued_under_its_own_settings(shop: Workshop) -> None:
+    for number in range(6):
+        shop.write(f"{number}.txt", words(300, seed=number))
+    polls = iter(range(10_000))
+    with pytest.raises(BaseException, match="143|15|stop") as stopped:
+        shop.ingest(dim=8, max_tokens=32, checkpoint_every_s=0.0, stop_signal=lambda: 15 if next(polls) > 8 else None)
+    assert stopped.value.exit_code == 143  # type: ignore[attr-defined]
+    # Workshop would name its defaults for an index without a generation: a plain run names nothing
+    shop.ingest(dim=None, max_tokens=None)
+    assert {len(row["vector"]) for row in shop.rows()} == {8}
+    assert max(row["token_count"] for row in shop.rows()) <= 32
+
+
+def test_an_engine_that_dies_for_good_leaves_what_was_finished_to_the_next_run(shop: Workshop) -> None:
+    for number in range(40):
+        shop.write(f"{number:02}.txt", words(300, seed=number))
+    engines: list[Any] = []
+
+    def open_engine(model: Any, settings: Any, device: str) -> Any:
+        engine = EngineDiesOnBatch(16 if not engines else 1, log=shop.log)
+        engine.dim, engine.vocabulary = settings.dim, None
+        engines.append(engine)
+        return engine
+
+    with pytest.raises(EngineError):
+        shop.ingest(open_engine=open_engine, checkpoint_every_s=3600.0)
+    sent, total = shop.embedded, None
+    summary = shop.ingest(dim=None, max_tokens=None)
+    total = summary.chunks["total"]
+    assert summary.chunks["embedded"] < total
+    assert shop.embedded - sent < total + 20  # the probe set included
+
+
+def test_a_timeout_is_tried_on_three_more_nights_and_then_no_more(shop: Workshop) -> None:
+    """The later mark on a source wins, so that its attempts are counted."""
+    marks = [Mark(("r", "p"), {"attempts": 1, "size": 3}), Mark(("r", "p"), {"attempts": 2})]
+    assert fold(marks) == [Mark(("r", "p"), {"attempts": 2, "size": 3})]
+
+
+def test_a_link_that_leads_nowhere_is_news_once(shop: Workshop) -> None:
+    shop.write("a.txt", words(50))
+    assert shop.ingest().exit_code == 0
+    (shop.docs / "b.txt").symlink_to(shop.docs / "nowhere.txt")
+    assert shop.ingest().exit_code == 3
+    assert statuses(shop)["b.txt"] == ("failed", "broken_link")
+    assert shop.ingest().exit_code == 0
+
+
+def test_the_device_asked_for_tonight_wins_over_the_one_remembered(shop: Workshop) -> None:
+    shop.write("a.txt", words(50))
+    shop.ingest(device="cpu")
+    shop.write("b.txt", words(50, seed=1))
+    devices = []
+
+    def open_engine(model: Any, settings: Any, device: str) -> Any:
+        devices.append(device)
+        return wide_engine(model, settings.dim, device, shop.log)
+
+    shop.ingest(device="mps", open_engine=open_engine)
+    assert devices == ["mps"]
+
+
+def test_a_time_of_the_year_2400_is_no_reason_to_stop(shop: Workshop) -> None:
+    path = shop.write("a.txt", words(50))
+    os.utime(path, (13_569_465_600, 13_569_465_600))
+    assert shop.ingest().exit_code == 0
+    assert shop.ingest().sources["unchanged"] == 1
+
+
+def test_a_source_named_twice_is_indexed_once(shop: Workshop) -> None:
+    path = shop.write("a.txt", words(50))
+    shop.ingest(shop.docs, shop.docs, path)
+    ids = [row["chunk_id"] for row in shop.rows()]
+    assert len(ids) == len(set(ids)) > 0
+    assert list(shop.documents()) == ["a.txt"]
+
+
+def test_the_largest_file_size_is_remembered(shop: Workshop) -> None:
+    shop.write("a.txt", words(50))
+    shop.write("large.txt", words(2_000))
+    shop.ingest(max_file_bytes=2_000)
+    assert statuses(shop)["large.txt"] == ("skipped", "too_large")
+    shop.write("b.txt", words(20, seed=1))
+    shop.ingest()
+    assert statuses(shop)["large.txt"] == ("skipped", "too_large")
+    shop.ingest(max_file_bytes=1 << 20)
+    assert statuses(shop)["large.txt"] == ("indexed", None)
+
+
+def test_what_verify_finds_damaged_is_embedded_again_and_nothing_else(shop: Workshop) -> None:
+    for number in range(4):
+        shop.write(f"{number}.txt", words(200, seed=number))
+    shop.ingest()
+    shop.write("late.txt", words(200, seed=9))
+    shop.ingest()
+    before = shop.content()
+    first = min((shop.index / "current/vectors").glob("*.parquet"), key=lambda path: -path.stat().st_size)
+    data = bytearray(first.read_bytes())
+    data[len(data) // 3 : len(data) // 3 + 64] = bytes(64)
+    first.chmod(0o644)
+    first.write_bytes(data)
+    app = typer.Typer()
+    keeper_cli.register(app, lambda engine, say: None)
+    told = CliRunner().invoke(app, ["verify", str(shop.index)])
+    assert told.exit_code == 3 and "embedcli ingest" in told.stderr
+    shop.ingest()
+    assert verify(Index(shop.index, disk=Disk())).damage == []
+    same = [row for row in shop.content() if row in before]
+    assert len(same) == len(before)
+
+
+def test_a_stop_while_the_model_loads_ends_the_run_and_keeps_the_reading(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for number in range(5):
+        (docs / f"{number}.txt").write_text(words(100, seed=number))
+    command = [sys.executable, "-m", "embedcli", "ingest", str(docs), "--index", str(tmp_path / "index")]
+    process = subprocess.Popen(
+        [*command, "--model", "minilm"], stderr=subprocess.PIPE, text=True, cwd=HERE, env={**os.environ}
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("loading minilm"):
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    ran = subprocess.run([*command, "--json"], capture_output=True, text=True, cwd=HERE, env={**os.environ}, check=True)
+    summary = json.loads(ran.stdout)
+    assert summary["complete"] and summary["sources"]["failed"] == 0
+
+
+def test_another_width_than_the_index_is_a_mismatch_before_the_walk(shop: Workshop) -> None:
+    shop.write("a.txt", words(50))
+    shop.ingest()
+    with pytest.raises(Mismatch, match="dim 16, this run asks for 8"):
+        shop.ingest(dim=8)
+
+
+def test_vectors_are_of_unit_length_to_float32(shop: Workshop) -> None:
+    shop.write("a.txt", words(400))
+    shop.ingest()
+    norms = np.linalg.norm(np.array([row["vector"] for row in shop.rows()], np.float32), axis=1)
+    np.testing.assert_allclose(norms, 1.0, atol=1e-6)
