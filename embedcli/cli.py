@@ -317,7 +317,7 @@ def _listen() -> Any:
 
 
 keeper_cli.register(app, _tools)
-machine_cli.register(app, lambda index, model: _start_engine(index, model))
+machine_cli.register(app, lambda index, model: _start_engine(index, model), _tools)
 
 
 def _start_engine(index: Path, model: str | None) -> str:

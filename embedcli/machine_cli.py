@@ -1,6 +1,7 @@
-"""The verbs that look at the machine: doctor.
+"""The verbs that look at the machine: doctor, and bench.
 
-In: flags. Out: lines on stdout (`--json`: one object), an exit code. Not here: the looking (doctor.py).
+In: flags. Out: lines on stdout (`--json`: one object), an exit code. Not here: the looking (doctor.py), the measuring
+(bench.py).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,16 +20,57 @@ from embedcli.config import index_folder
 from embedcli.errors import EmbedcliError
 
 if TYPE_CHECKING:
+    from embedcli.bench import Figures
     from embedcli.doctor import Line
     from embedcli.generations import Generation
+    from embedcli.ingest import Tools
 
 WIDTH = 15
+DEFAULT_MB = {"cpu": 0.3, "mps": 5.0, "cuda": 40.0}
 Start = Callable[[Path, str | None], str]
 """(index, model) -> a line on the engine that was started and embedded the probe set. Raises EmbedcliError."""
 
 
-def register(app: typer.Typer, start: Start) -> None:
-    """Add the verbs to the program; `start` is what `doctor --start` does."""
+def register(app: typer.Typer, start: Start, make_tools: Callable[[str, Any], Tools]) -> None:
+    """Add the verbs to the program; `start` is what `doctor --start` does, `make_tools` opens bench's engine."""
+
+    @app.command()
+    def bench(
+        model: Annotated[str | None, typer.Option(help="As of `ingest`.")] = None,
+        dim: Annotated[int | None, typer.Option(help="As of `ingest`.")] = None,
+        max_tokens: Annotated[int | None, typer.Option(help="As of `ingest`.")] = None,
+        device: Annotated[str | None, typer.Option(help="As of `ingest`.")] = None,
+        engine: Annotated[str, typer.Option(help="As of `ingest`.")] = "auto",
+        docs: Annotated[Path | None, typer.Option(help="Measure on these documents, not on generated ones.")] = None,
+        size: Annotated[
+            float | None, typer.Option(help="Text to generate; 0.3 on a CPU, 40 on a card.", metavar="MB")
+        ] = None,
+        reference: Annotated[bool, typer.Option(help="Measure sentence-transformers too.")] = True,
+        corpus_gb: Annotated[float, typer.Option(help="Estimate the hours for so much text.", metavar="GB")] = 1.0,
+        price_per_hour: Annotated[float | None, typer.Option(help="Of the machine: the estimate has a cost.")] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+        debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    ) -> None:
+        """Measure this machine: the whole ingest, its engine alone, sentence-transformers; hours for a corpus."""
+        from embedcli import bench as measuring
+        from embedcli.config import Asked
+
+        with tempfile.TemporaryDirectory(prefix="embedcli-bench-") as folder:
+            place = Path(folder)
+            asked = Asked(
+                index=place / "index", sources=(str(docs or place / "docs"),), model=model, dim=dim,
+                max_tokens=max_tokens, device=device,
+            )  # fmt: skip
+            tools = make_tools(engine, _say)
+            if docs is None:
+                (place / "docs").mkdir()
+                measuring.generate(place / "docs", _sized(size, tools.device_kind(asked)))
+            figures = measuring.measure(asked, tools=tools, reference=reference, say=_say)
+        if as_json:
+            hours = round(figures.hours(corpus_gb), 3)
+            print(json.dumps({"exit_code": 0, **dataclasses.asdict(figures), "hours": hours}))
+        else:
+            print(_table(figures, corpus_gb=corpus_gb, price_per_hour=price_per_hour))
 
     @app.command()
     def doctor(
@@ -65,12 +108,46 @@ def register(app: typer.Typer, start: Start) -> None:
         raise typer.Exit(code)
 
 
+def _sized(size_mb: float | None, device: str) -> int:
+    return int((size_mb if size_mb is not None else DEFAULT_MB[device]) * 1_000_000)
+
+
+def _table(figures: Figures, *, corpus_gb: float, price_per_hour: float | None) -> str:
+    """At 80 columns."""
+    hours = figures.hours(corpus_gb)
+    cost = "" if price_per_hour is None else f", {hours * price_per_hour:,.2f} at {price_per_hour:g} an hour"
+    memory = figures.peak_gpu_bytes if figures.peak_gpu_bytes is not None else figures.peak_rss_bytes
+    kind = "card" if figures.peak_gpu_bytes is not None else "parent's"
+    rates = [("whole ingest", figures.whole), ("engine alone", figures.alone)]
+    rates += [("sentence-transformers", figures.reference)] if figures.reference else []
+    rows = [
+        f"{name:24}{rate:>12,.0f}{rate / figures.alone:>12.2f}"
+        + (f"{rate / figures.reference:>12.2f}" if figures.reference else "")
+        for name, rate in rates
+    ]
+    return "\n".join([
+        f"{figures.model}, {figures.dim} dimensions, on {figures.device}",
+        f"{figures.chunks:,} chunks, {figures.tokens:,} tokens, {figures.tokens / max(1, figures.chunks):.0f} a chunk",
+        "",
+        f"{'':24}{'tokens/s':>12}{'of engine':>12}" + (f"{'of s-t':>12}" if figures.reference else ""),
+        *rows,
+        "",
+        f"engine had work {figures.busy:.1%} of the time; padding {figures.padding:.1%}",
+        f"peak {kind} memory {memory / (1 << 30):.1f} GiB; ready after {figures.load_s:.0f} s",
+        f"{corpus_gb:g} GB of such text: {hours:,.1f} h{cost}",
+    ])  # fmt: skip
+
+
 def _current(folder: Path) -> Generation | None:
     from embedcli.disk import Disk
     from embedcli.generations import Index
 
     index = Index(folder, disk=Disk())
     return index.current() if folder.exists() and index.current_number() is not None else None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _started(start: Callable[[], str], line: Any, code: int) -> Line:

@@ -18,6 +18,7 @@ LAYERS = [
     "sglang_settings engine_guard engine_host engine_process engine_cards engine_torch engine_sglang feeding assembly",
     "adoption closing judging",
     "ingest embedding verifying standing keeper doctor",
+    "bench bench_reference",
     "keeper_cli machine_cli",
     "cli",
     "__main__",
