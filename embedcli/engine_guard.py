@@ -24,6 +24,8 @@ PR_SET_PDEATHSIG = 1
 LOOK_MILLISECONDS = 500
 END_TIMEOUT_S = 10.0
 SHARED_MEMORY = Path("/dev/shm")
+INSTANCE = "instance-"
+"""A file in the host's folder: this, and the name that SGLang gave itself."""
 
 
 def main(channel: int, parent_pid: int) -> None:
@@ -112,8 +114,8 @@ def group_members(group: int) -> list[int]:
 
 
 def remove_traces(folder: Path) -> None:
-    """The folder of the host, and what SGLang named after the sockets in it in shared memory."""
-    for socket_file in folder.glob("tmp*"):
-        for trace in SHARED_MEMORY.glob(f"sglang_loads_{socket_file.name}_*.shm"):
+    """The folder of the host, and what the SGLang named in it has left in shared memory."""
+    for named in folder.glob(f"{INSTANCE}*"):
+        for trace in SHARED_MEMORY.glob(f"sglang_loads_{named.name.removeprefix(INSTANCE)}_*.shm"):
             trace.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)

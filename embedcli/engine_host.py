@@ -17,11 +17,15 @@ import json
 import queue
 import socket
 import struct
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+from embedcli.engine_guard import INSTANCE
 
 Frame = tuple[int, int, int, bytes | bytearray]
 """Number of the list, kind, rows, data."""
@@ -111,7 +115,9 @@ def without_detokenizer(engine: Any) -> Any:
 
     class HostedEngine(engine):  # type: ignore[misc]  # untyped
         @classmethod
-        def _launch_detokenizer_subprocesses(cls, *_: Any, **__: Any) -> tuple[list[Any], list[str]]:
+        def _launch_detokenizer_subprocesses(cls, *, port_args: Any, **_: Any) -> tuple[list[Any], list[str]]:
+            # what the scheduler will leave in shared memory has this name: for whoever tidies up after us
+            (Path(tempfile.gettempdir()) / f"{INSTANCE}{port_args.instance_id}").touch()
             return [], []
 
     return HostedEngine

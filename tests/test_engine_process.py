@@ -79,6 +79,14 @@ def test_a_list_that_is_refused_is_told_alone(start: StartHost) -> None:
     assert sound.result(ANSWER_S).shape == (1, DIM)
 
 
+def test_a_list_that_was_sent_cannot_be_taken_back(start: StartHost) -> None:
+    """Else its answer would find nobody, and the thread that brings all answers would end over it."""
+    host = start()
+    future = host.submit(rows_of(1))
+    assert not future.cancel()
+    assert future.result(ANSWER_S).shape == host.submit(rows_of(2)).result(ANSWER_S).shape == (1, DIM)
+
+
 # Death.
 
 
@@ -204,8 +212,8 @@ def test_a_host_that_ends_takes_its_children_with_it(start: StartHost) -> None:
 def test_sockets_log_and_shared_memory_are_removed(start: StartHost) -> None:
     host = start()
     host.wait_until_ready(START_S)
-    (host._folder / "tmpk3y_x").touch()
-    ours = SHARED_MEMORY / "sglang_loads_tmpk3y_x_01234567.shm"
+    (host._folder / "instance-0123456789ab").touch()
+    ours = SHARED_MEMORY / "sglang_loads_0123456789ab_01234567.shm"
     anothers = SHARED_MEMORY / "sglang_loads_tmpother_01234567.shm"
     ours.touch()
     anothers.touch()
