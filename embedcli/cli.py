@@ -70,6 +70,9 @@ Gpus = Annotated[str | None, typer.Option(help="SGLang: the cards to use, such a
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Make the index anew under other settings.")]
 Reread = Annotated[bool, typer.Option("--reread", help="Read every source again.")]
 Rehash = Annotated[bool, typer.Option("--rehash", help="Digest every source, whatever its stat says.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try again all that failed, is partial or was skipped.")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit 3 for known failures too.")]
 MaxGone = Annotated[float, typer.Option(help="Refuse to remove more of a root or folder than this.", metavar="PERCENT")]
 KeepGenerations = Annotated[int, typer.Option(help="Generations to keep.", metavar="N")]
@@ -106,6 +109,7 @@ def ingest(
     rebuild: Rebuild = False,
     reread: Reread = False,
     rehash: Rehash = False,
+    retry_failed: RetryFailed = False,
     strict: Strict = False,
     max_gone: MaxGone = 50.0,
     keep_generations: KeepGenerations = 2,
@@ -127,8 +131,8 @@ def ingest(
         quantization=_one_of("--quantization", quantization, (None, "fp8")),
         include=tuple(include or ()), exclude=tuple(exclude or ()), gitignore=gitignore,
         max_file_bytes=None if max_file_size is None else max_file_size * MIB, rebuild=rebuild, reread=reread,
-        rehash=rehash, strict=strict, max_gone_percent=max_gone, keep_generations=keep_generations,
-        publish_every_s=publish_every, checkpoint_every_s=checkpoint_every,
+        rehash=rehash, retry_failed=retry_failed, strict=strict, max_gone_percent=max_gone,
+        keep_generations=keep_generations, publish_every_s=publish_every, checkpoint_every_s=checkpoint_every,
     )  # fmt: skip
     engine = _one_of("--engine", engine, ("auto", "sglang", "torch")) or "auto"
     card = CardFlags(gpu_memory, batch_tokens, _card_numbers(gpus))

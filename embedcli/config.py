@@ -42,6 +42,7 @@ class Asked:
     rebuild: bool = False
     reread: bool = False
     rehash: bool = False
+    retry_failed: bool = False
     strict: bool = False
     max_gone_percent: float = 50.0
     keep_generations: int = 2

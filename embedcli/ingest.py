@@ -222,6 +222,7 @@ def _rules(asked: Asked, known: Known) -> Rules:
         read_all=asked.reread or known.rebuilding,
         rebuilding=known.rebuilding,
         rehash=asked.rehash,
+        retry_failed=asked.retry_failed,
         read_fingerprint=config.read_fingerprint(readers.READ_VERSION),
         max_file_bytes=remembered if asked.max_file_bytes is None else asked.max_file_bytes,
         max_gone_percent=asked.max_gone_percent,

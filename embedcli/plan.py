@@ -251,6 +251,7 @@ class Rules:
     read_all: bool
     rebuilding: bool
     rehash: bool
+    retry_failed: bool
     read_fingerprint: str
     max_file_bytes: int
     max_gone_percent: float
@@ -269,7 +270,7 @@ def make(base: pa.Table, scopes: Scopes, mounts: Mapping[str, Sequence[str]], ru
     for root_id in scopes.absorbed:
         plan.absorbed |= {(root_id, prior.path) for prior in _priors(base, Scope(Root(root_id, "")))}
     _check_gone(plan, base, rules)
-    _digest_suspects(plan, suspects)
+    _digest_suspects(plan, suspects, rules)
     return plan
 
 
@@ -332,7 +333,7 @@ class _Join:
             self._plan.tasks.add(source, prior)
         elif rules.rehash or source.stat != Stat(prior.size, prior.mtime_ns, prior.ctime_ns, prior.inode):
             (self._plan.tasks if prior.sha256 is None else self._suspects).add(source, prior)
-        elif _due_again(prior, rules.read_fingerprint):
+        elif _due_again(prior, rules):
             self._plan.tasks.add(source, prior)
         else:
             self._plan.unchanged += 1
@@ -384,15 +385,17 @@ class _Join:
             self._plan.unchanged += 1
 
 
-def _due_again(prior: Prior, read_fingerprint: str) -> bool:
+def _due_again(prior: Prior, rules: Rules) -> bool:
     """Whether a file that has not changed is tried again tonight, for what it failed of."""
     if prior.status not in ("failed", "partial", "skipped"):
         return False
+    if rules.retry_failed:
+        return True
     if prior.reason in MOMENT_REASONS:
         return True
     if prior.reason in RETRY_REASONS and prior.attempts < MAX_ATTEMPTS:
         return True
-    return prior.read_fingerprint != read_fingerprint or prior.reason == "too_large"
+    return prior.read_fingerprint != rules.read_fingerprint or prior.reason == "too_large"
 
 
 def refused(
@@ -466,19 +469,19 @@ def _tally(counts: Counter[Key], keys: Iterable[Key]) -> None:
             counts[root_id, top] += 1
 
 
-def _digest_suspects(plan: Plan, suspects: TaskList) -> None:
+def _digest_suspects(plan: Plan, suspects: TaskList, rules: Rules) -> None:
     """Known files whose stat differs: the same bytes are the same document, whatever the clock says."""
     with ThreadPoolExecutor(8) as pool:
         waiting = iter(suspects)
         while batch := list(islice(waiting, 1024)):
             for task, sha256 in zip(batch, pool.map(_sha256, [t.source.file for t in batch]), strict=True):
-                _judge_suspect(plan, task, sha256)
+                _judge_suspect(plan, task, sha256, rules)
 
 
-def _judge_suspect(plan: Plan, task: Task, sha256: str | None) -> None:
+def _judge_suspect(plan: Plan, task: Task, sha256: str | None, rules: Rules) -> None:
     prior, stat = task.prior, task.source.stat
     assert prior is not None and stat is not None
-    if sha256 is not None and sha256 == prior.sha256 and not _due_again(prior, prior.read_fingerprint):
+    if sha256 is not None and sha256 == prior.sha256 and not _due_again(prior, rules):
         plan.unchanged += 1
         plan.seen.append(Mark(task.key, asdict(if_trusted(stat, time.time_ns()))))
     else:

@@ -152,7 +152,7 @@ def planning(count: int) -> None:
     assert maker.exitcode == 0
     before_mb, started = peak_mb(), time.perf_counter()
     base = pq.read_table(folder / "documents.parquet", schema=documents.SCHEMA)
-    rules = plan.Rules(folder / "index", False, False, False, "r", 1 << 28, 50.0)
+    rules = plan.Rules(folder / "index", False, False, False, False, "r", 1 << 28, 50.0)
     root = Root(ROOT.id, str(folder / "docs"))
     tonight = plan.make(base, plan.Scopes((root,), (plan.Scope(root),), frozenset(), ()), {}, rules)
     planned = time.perf_counter()

@@ -216,3 +216,15 @@ def test_vectors_are_of_unit_length_to_float32(shop: Workshop) -> None:
     shop.ingest()
     norms = np.linalg.norm(np.array([row["vector"] for row in shop.rows()], np.float32), axis=1)
     np.testing.assert_allclose(norms, 1.0, atol=1e-6)
+
+
+def test_retry_failed_tries_again_what_would_wait_for_a_change(shop: Workshop) -> None:
+    shop.write("good.txt", words(50))
+    shop.write("broken.pdf", b"%PDF-1.7 and no more")
+    shop.write("picture.txt", bytes(range(256)) * 20)
+    shop.ingest()
+    assert shop.ingest().sources["unchanged"] == 3
+    before = shop.embedded
+    summary = shop.ingest(retry_failed=True)
+    assert summary.sources["unchanged"] == 1 and summary.generation == 1
+    assert summary.exit_code == 0 and shop.embedded == before
