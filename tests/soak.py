@@ -44,7 +44,7 @@ def memory(size_mb: int) -> None:
     watcher = threading.Thread(target=watch, args=(samples, done))
     watcher.start()
     started = time.perf_counter()
-    summary = shop.ingest(dim=128, max_tokens=256)
+    summary = shop.ingest(dim=64, max_tokens=256)
     done.set()
     watcher.join()
     elapsed_s = time.perf_counter() - started
