@@ -214,7 +214,8 @@ def test_killed_at_random_moments_nothing_is_lost_or_doubled(runs: Runs, tmp_pat
             assert tried < 4 * KILLS, "most runs ended before the moment of their kill"
         assert_as_from_scratch(runs, corpus)
     print(
-        f"{killed} kills in {tried} runs, rows embedded again: {sum(runs.repeated)}, at most {max(runs.repeated)} after a kill"
+        f"{killed} kills in {tried} runs, rows embedded again: {sum(runs.repeated)},"
+        f" at most {max(runs.repeated)} after a kill"
     )
 
 
