@@ -238,7 +238,7 @@ class Embedding:
 
     def _open_feeder(self) -> Feeder:
         """Called when the first vector has to be computed."""
-        self.progress.phase = "loading the model"
+        self.progress.phase, self.progress.loading_since = "loading the model", time.monotonic()
         self.report.line(f"loading {self.settings.model} ({self.settings.dim} dimensions)")
         self.feeder = Feeder(
             lambda: self.tools.open_engine(self.model, self.settings, self._device()),

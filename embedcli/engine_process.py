@@ -89,6 +89,7 @@ class Host:
 
     def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
         future: Future[np.ndarray] = Future()
+        future.set_running_or_notify_cancel()  # what was sent cannot be taken back: SGLang would work on, for nobody
         with self._lock:
             if self._death is not None:
                 future.set_exception(self._death)
@@ -129,7 +130,8 @@ class Host:
         while (frame := receive_frame(self._channel)) is not None:
             number, kind, count, data = frame
             if kind == READY:
-                self._ready.set_result(json.loads(data))
+                with contextlib.suppress(InvalidStateError):  # closed meanwhile
+                    self._ready.set_result(json.loads(data))
                 continue
             with self._lock:
                 future = self._in_flight.pop(number, None)
@@ -199,7 +201,7 @@ def quote(words: str) -> str:
 
 def _own_folder() -> Path:
     base = SOCKET_FOLDER if os.access(SOCKET_FOLDER, os.W_OK) else None
-    return Path(tempfile.mkdtemp(prefix="embedcli-", dir=base))
+    return Path(tempfile.mkdtemp(prefix=f"embedcli-{os.getpid()}-", dir=base))
 
 
 def _spawn(channel: int, log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

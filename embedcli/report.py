@@ -43,7 +43,8 @@ class Summary:
 
 @dataclass
 class Progress:
-    """Where a run stands; `embedding_since` is on the clock of time.monotonic, None while the model is not ready."""
+    """Where a run stands. On the clock of time.monotonic: `loading_since`, None as long as no vector has to be
+    computed; `embedding_since`, None while the model is not ready."""
 
     documents: int = 0
     documents_total: int = 0
@@ -53,7 +54,12 @@ class Progress:
     tokens: int = 0
     phase: str = "starting"
     started: float = field(default_factory=time.monotonic)
+    loading_since: float | None = None
     embedding_since: float | None = None
+
+    @property
+    def loading(self) -> bool:
+        return self.loading_since is not None and self.embedding_since is None
 
     @property
     def tokens_per_s(self) -> float:
@@ -64,12 +70,15 @@ class Progress:
     @property
     def eta_s(self) -> float | None:
         """Seconds to go by the share of bytes whose documents are finished; None as long as nothing is known."""
-        if not self.bytes_read or not self.bytes_total:
+        if not self.bytes_read or not self.bytes_total or self.loading:
             return None
         elapsed = time.monotonic() - (self.embedding_since or self.started)
         return elapsed * (self.bytes_total - self.bytes_read) / self.bytes_read
 
     def line(self) -> str:
+        if self.loading_since is not None and self.loading:
+            waited = duration(time.monotonic() - self.loading_since)
+            return f"{self.phase}: {waited}; reading goes on, {self.documents:,}/{self.documents_total:,} documents"
         eta = f", {duration(self.eta_s)} to go" if self.eta_s is not None else ""
         done = f"{self.documents:,}/{self.documents_total:,} documents, {self.chunks:,} chunks"
         return f"{self.phase}: {done}, {self.tokens_per_s:,.0f} tokens/s{eta}"

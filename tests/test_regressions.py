@@ -22,6 +22,7 @@ from embedcli.documents import Mark, fold
 from embedcli.errors import EngineError, Locked, Mismatch
 from embedcli.generations import Index
 from embedcli.lock import Lock
+from embedcli.report import Progress
 from embedcli.verifying import verify
 from tests.engines import EngineDiesOnBatch
 from tests.workshop import Workshop, wide_engine, words
@@ -228,3 +229,14 @@ def test_retry_failed_tries_again_what_would_wait_for_a_change(shop: Workshop) -
     summary = shop.ingest(retry_failed=True)
     assert summary.sources["unchanged"] == 1 and summary.generation == 1
     assert summary.exit_code == 0 and shop.embedded == before
+
+
+def test_while_the_model_loads_its_seconds_are_told_and_no_guess_of_the_rest() -> None:
+    loading = Progress(
+        documents=2, documents_total=13, bytes_read=5, bytes_total=10, phase="loading the model",
+        loading_since=time.monotonic() - 75,
+    )  # fmt: skip
+    assert loading.line() == "loading the model: 1 min 15 s; reading goes on, 2/13 documents"
+    assert loading.eta_s is None
+    loading.embedding_since = time.monotonic() - 10
+    assert loading.eta_s == pytest.approx(10, abs=0.5)
