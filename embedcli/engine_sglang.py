@@ -154,7 +154,6 @@ def host_environment(environment: Mapping[str, str], card: Card) -> dict[str, st
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML counts
         "CUDA_VISIBLE_DEVICES": str(card.index),
         "HF_HUB_OFFLINE": "1",
-        "SGLANG_DISABLE_CUDNN_CHECK": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
 
