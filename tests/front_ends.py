@@ -27,7 +27,7 @@ KILL_ID, HANG_ID, RAISE_ID, NO_MEMORY_ID, NAN_ID = range(201, 206)
 """As fake_scheduler.py has them, which is for the host to import, not for us."""
 
 needs_sglang = pytest.mark.skipif(
-    find_spec("sglang") is None, reason="SGLang is not installed; .ci/run makes an environment that has it"
+    find_spec("sglang") is None, reason="SGLang is not installed; .ci/sglang makes an environment that has it"
 )
 
 
