@@ -32,7 +32,10 @@ SIGKILLED = -9
 INTERVAL_S = 0.15
 ROWS_PER_S = BATCH_ROWS / BATCH_S
 """What the driver's engine can do at best."""
-FLAGS = {"dim": 16, "max_tokens": 64, "checkpoint_bytes": 1, "checkpoint_every_s": 0.0}
+FLAGS = {
+    "dim": 16, "max_tokens": 64, "checkpoint_bytes": 1, "checkpoint_every_s": 0.0,
+    "max_gone_percent": 100.0,  # after many kills in a row most of the tree has another name
+}  # fmt: skip
 
 
 class Corpus:
@@ -78,7 +81,8 @@ class Corpus:
 
     def _rename(self) -> None:
         path = self.chance.choice(self.files())
-        path.rename(path.with_name(f"renamed-{path.name}"))
+        self.texts += 1
+        path.rename(path.with_name(f"{self.texts:04d}-renamed.txt"))
 
 
 class Runs:
