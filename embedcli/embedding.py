@@ -409,6 +409,8 @@ class Embedding:
         self._refuse_losing_rebuild()
         self.progress.phase = "publishing"
         self.report.progress(self.progress)
+        no_engine_yet = judging.Reference(np.zeros((0, self.settings.dim), np.float32), self.settings.max_tokens)
+        reference = self.reference or no_engine_yet
         draft = Draft(
             number=self.staging.header.number,
             complete=complete,
@@ -417,7 +419,8 @@ class Embedding:
             roots=self.scopes.roots,
             mounts=self.plan.mounts,
             query=models.query_recipe(self.model, self.settings.dim, quantization=self.settings.quantization),
-            probe=self._probe_vectors(),
+            probe=reference.vectors,
+            probe_max_tokens=reference.max_tokens,
             table=edition.table,
             changes=edition.changes,
             shards={**(current.shards if current else {}), **self.staging.shards},
@@ -425,9 +428,6 @@ class Embedding:
         generation, written = self.index.publish(draft, parent=self.parent, lock_held=self.held.held)
         self.bytes_rewritten += written
         return generation
-
-    def _probe_vectors(self) -> Floats:
-        return np.zeros((0, self.settings.dim), np.float32) if self.reference is None else self.reference.vectors
 
     def _refuse_losing_rebuild(self) -> None:
         """A rebuild waits for what cannot be read tonight and could last night: its old rows would be lost."""

@@ -39,7 +39,11 @@ _NUMBER = re.compile(r"\d{6,}")
 
 @dataclass(frozen=True)
 class Generation:
-    """One published state, as its manifest tells it. `mounts` are the mount points of each root id, below the root."""
+    """One published state, as its manifest tells it. `mounts` are the mount points of each root id, below the root.
+
+    `probe_max_tokens` is where the texts of the probe set were cut: a `--rebuild` under another `--max-tokens` that
+    finds all its vectors opens no engine, and keeps the probe set that there was.
+    """
 
     number: int
     parent: int | None
@@ -50,6 +54,7 @@ class Generation:
     roots: tuple[Root, ...]
     mounts: Mapping[str, tuple[str, ...]]
     query: Mapping[str, Any]
+    probe_max_tokens: int
     counts: Mapping[str, Any]
     shards: Mapping[str, Shard]
 
@@ -66,6 +71,7 @@ class Generation:
                 {**dataclasses.asdict(root), "mounts": list(self.mounts.get(root.id, ()))} for root in self.roots
             ],
             "query": dict(self.query),
+            "probe_max_tokens": self.probe_max_tokens,
             "counts": dict(self.counts),
             "shards": [
                 {
@@ -93,6 +99,7 @@ class Draft:
     mounts: Mapping[str, tuple[str, ...]]
     query: Mapping[str, Any]
     probe: Floats
+    probe_max_tokens: int
     table: pa.Table
     changes: pa.Table
     shards: Mapping[str, Shard]
@@ -188,6 +195,7 @@ class Index:
             roots=tuple(_root(entry) for entry in data["roots"]),
             mounts={entry["id"]: tuple(entry["mounts"]) for entry in data["roots"]},
             query=data["query"],
+            probe_max_tokens=data["probe_max_tokens"],
             counts=data["counts"],
             shards={shard.name: shard for shard in listed},
         )
@@ -308,7 +316,7 @@ class Index:
         }
         return Generation(
             draft.number, parent, draft.complete, datetime.now(UTC).isoformat(timespec="seconds"), draft.settings,
-            draft.fingerprints, draft.roots, draft.mounts, draft.query, counts,
+            draft.fingerprints, draft.roots, draft.mounts, draft.query, draft.probe_max_tokens, counts,
             {shard.name: shard for shard in settled.shards},
         )  # fmt: skip
 

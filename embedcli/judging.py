@@ -39,7 +39,7 @@ def known_reference(
     """What an earlier run of this model left, in the published generation or in one that was killed."""
     found = []
     if current is not None and current.fingerprints.model == model_fingerprint:
-        found.append(Reference(index.probe(current.number), current.settings.max_tokens))
+        found.append(Reference(index.probe(current.number), current.probe_max_tokens))
     for item in leftovers:
         vectors = item.probe()
         if vectors is not None and item.header.fingerprints["model"] == model_fingerprint:

@@ -171,6 +171,7 @@ class _Change:
             mounts={root.id: _mounts(current, root) for root in roots},
             query=current.query,
             probe=self.index.probe(current.number),
+            probe_max_tokens=current.probe_max_tokens,
             table=table,
             changes=changed,
             shards={**current.shards, **{shard.name: shard for shard in new_shards}},

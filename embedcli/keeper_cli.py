@@ -174,7 +174,7 @@ def _prober(make_tools: MakeTools, folder: Path, engine: str, device: str | None
         from embedcli.engine import probe, probe_rows
         from embedcli.tokens import load_tokenizer
 
-        settings = generation.settings
+        settings = dataclasses.replace(generation.settings, max_tokens=generation.probe_max_tokens)
         tools = make_tools(engine, _say)
         model = tools.resolve(Asked(index=folder), settings)
         opened = tools.open_engine(model, settings, device or settings.device_kind)

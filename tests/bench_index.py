@@ -106,8 +106,8 @@ class Night:
         )
         draft = Draft(
             number=self.index.next_number(), complete=True, settings=SETTINGS, fingerprints=PRINTS, roots=(ROOT,),
-            mounts={}, query={}, probe=np.zeros((0, DIM), np.float32), table=edition.table, changes=edition.changes,
-            shards=known,
+            mounts={}, query={}, probe=np.zeros((0, DIM), np.float32), probe_max_tokens=512,
+            table=edition.table, changes=edition.changes, shards=known,
         )  # fmt: skip
         _, written = self.index.publish(draft, parent=current.number if current else None, lock_held=lambda: True)
         elapsed = time.perf_counter() - started

@@ -16,7 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from embedcli import keeper_cli
+from embedcli import keeper, keeper_cli
 from embedcli.disk import Disk
 from embedcli.documents import Mark, fold
 from embedcli.errors import EngineError, Locked, Mismatch
@@ -240,3 +240,16 @@ def test_while_the_model_loads_its_seconds_are_told_and_no_guess_of_the_rest() -
     assert loading.eta_s is None
     loading.embedding_since = time.monotonic() - 10
     assert loading.eta_s == pytest.approx(10, abs=0.5)
+
+
+def test_a_rebuild_that_opens_no_engine_keeps_the_probe_set_as_it_was_cut(shop: Workshop) -> None:
+    """After a rollback the vectors of the other limit are still known; the next engine is not taken for another."""
+    shop.write("short.txt", words(5))
+    shop.ingest()
+    shop.ingest(rebuild=True, max_tokens=32)
+    keeper.rollback(Index(shop.index, disk=Disk()), warn=print)
+    before = shop.embedded
+    shop.ingest(rebuild=True, max_tokens=32)
+    assert shop.embedded == before
+    shop.write("new.txt", words(70))
+    assert shop.ingest().chunks["embedded"] > 1
