@@ -1,6 +1,7 @@
 """Whatever is done to a tree, and however often its runs are killed, the index equals the one made of it from scratch.
 
-Random sequences of edits, renames, swaps, kills, runs, rollbacks and rebuilds. EMBEDCLI_LONG=1 tries many more.
+Random sequences of edits, renames, swaps, kills, runs, rollbacks, rebuilds, moves of the whole tree, and a second root.
+EMBEDCLI_LONG=1 tries many more.
 """
 
 from __future__ import annotations
@@ -37,13 +38,14 @@ Content = tuple[list[tuple[Any, ...]], dict[str, tuple[str, str | None]]]
 
 
 class Nights(RuleBasedStateMachine):
-    """`docs` is edited, `index` follows; `root` tells the folders of one example from those of another."""
+    """`docs` is edited, `index` follows; `second` is another root, which no rule but its own edits."""
 
     @initialize()
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="nights-"))
         self.shop = Workshop(self.folder)
-        self.max_tokens, self.clean = 64, False
+        self.second, self.two_roots, self.moves = self.folder / "second", False, 0
+        self.max_tokens = 64
         self.shop.write("always.txt", PARAGRAPHS[0])
 
     def teardown(self) -> None:
@@ -120,7 +122,6 @@ class Nights(RuleBasedStateMachine):
     @rule()
     def run(self) -> None:
         self.ingest()
-        self.clean = True
         published, scratch = content(self.shop), self.from_scratch()
         assert published == scratch
         assert verify(self.opened()).damage == []
@@ -132,21 +133,43 @@ class Nights(RuleBasedStateMachine):
             self.ingest(rebuild=True, max_tokens=max_tokens)
             assert content(self.shop) == self.from_scratch()
 
+    @rule(text=TEXTS)
+    def add_root(self, text: str) -> None:
+        self.second.mkdir(exist_ok=True)
+        (self.second / "z.txt").write_text(text)
+        self.ingest(self.shop.docs, self.second)
+        self.two_roots = True
+        assert content(self.shop) == self.from_scratch()
+
+    @precondition(lambda self: (self.shop.index / "current").exists())
+    @rule()
+    def move(self) -> None:
+        """The whole tree gets another name, and the index is told."""
+        before = self.shop.table().select(["chunk_id", "vector"])
+        self.moves += 1
+        old, new = self.shop.docs, self.folder / f"docs-{self.moves}"
+        self.shop.docs = old.rename(new)
+        keeper.moved(self.opened(), str(old), str(new), warn=lambda text: None)
+        assert self.shop.table().select(["chunk_id", "vector"]).equals(before)
+
     @precondition(lambda self: (self.shop.index / "current").exists())
     @rule()
     def roll_back(self) -> None:
         opened = self.opened()
         older = opened.current()
         if older is not None and older.parent is not None and opened.path(older.parent).exists():
-            before = opened.read(older.parent).settings.max_tokens
+            before = opened.read(older.parent)
             keeper.rollback(opened, warn=lambda text: None)
-            self.max_tokens = before
+            self.max_tokens = before.settings.max_tokens
+            (place,) = (root.path for root in before.roots if root.path != str(self.second))
+            self.shop.docs = self.shop.docs.rename(place)  # a root that was moved since is back where it was
+            self.two_roots = len(before.roots) == 2
 
-    def ingest(self, **flags: Any) -> None:
+    def ingest(self, *sources: Path, **flags: Any) -> None:
         new = not (self.shop.index / "current").exists()
         if new:
             flags.setdefault("max_tokens", self.max_tokens)
-        self.shop.ingest(max_gone_percent=100.0, checkpoint_every_s=0.0, **flags)
+        self.shop.ingest(*sources, max_gone_percent=100.0, checkpoint_every_s=0.0, **flags)
 
     def opened(self) -> Index:
         return Index(self.shop.index, disk=Disk())
@@ -155,11 +178,13 @@ class Nights(RuleBasedStateMachine):
         tree = tuple(
             (path.name, str(path.relative_to(self.shop.docs)), path.read_bytes()) for path in self.everything()
         )
-        key = (tree, self.max_tokens)
+        beside = (self.second / "z.txt").read_text() if self.two_roots else None
+        key = (tree, beside, self.max_tokens)
         if key not in SCRATCH:
             other = Workshop.__new__(Workshop)
             other.docs, other.index, other.log = self.shop.docs, self.folder / "scratch", []
-            other.ingest(max_tokens=self.max_tokens)
+            sources = [other.docs, self.second] if self.two_roots else [other.docs]
+            other.ingest(*sources, max_tokens=self.max_tokens)
             SCRATCH[key] = content(other)
             shutil.rmtree(other.index)
         return SCRATCH[key]  # type: ignore[no-any-return]
