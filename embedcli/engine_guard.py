@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -46,22 +47,25 @@ def main(channel: int, parent_pid: int) -> None:
 def _guard(host_pid: int, parent_pid: int) -> None:
     lifeline = select.poll()
     lifeline.register(0, 0)  # nothing is ever written: only its hang-up counts
+    seen = {host_pid}
     while not os.waitpid(host_pid, os.WNOHANG)[0]:
         if lifeline.poll(LOOK_MILLISECONDS) or os.getppid() != parent_pid:
-            _tidy_up()
+            _tidy_up(seen)
             break
+        seen |= group_members(os.getpid())
     os.killpg(0, signal.SIGKILL)
 
 
-def _tidy_up() -> None:
+def _tidy_up(seen: set[int]) -> None:
     """What the parent would have done, had it not been killed."""
     deadline = time.monotonic() + END_TIMEOUT_S
-    while (others := [pid for pid in group_members(os.getpid()) if pid != os.getpid()]) and time.monotonic() < deadline:
+    while (others := group_members(os.getpid()) - {os.getpid()}) and time.monotonic() < deadline:
+        seen |= others
         for pid in others:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
-    remove_traces(Path(os.environ["TMPDIR"]))
+    remove_traces(Path(os.environ["TMPDIR"]), seen)
 
 
 def _die_with(guard_pid: int) -> None:
@@ -101,21 +105,22 @@ def wait_for_group(group: int, timeout_s: float) -> bool:
     return not alive
 
 
-def group_members(group: int) -> list[int]:
+def group_members(group: int) -> set[int]:
     """Process ids of the group that still run."""
-    members = []
+    members = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             # after the name in brackets: state, parent, group
             state, _, its_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
             if int(its_group) == group and state not in "ZX":
-                members.append(int(folder.name))
+                members.add(int(folder.name))
     return members
 
 
-def remove_traces(folder: Path) -> None:
-    """The folder of the host, and what the SGLang named in it has left in shared memory."""
-    for named in folder.glob(f"{INSTANCE}*"):
-        for trace in SHARED_MEMORY.glob(f"sglang_loads_{named.name.removeprefix(INSTANCE)}_*.shm"):
-            trace.unlink(missing_ok=True)
+def remove_traces(folder: Path, processes: Iterable[int]) -> None:
+    """The folder of the host, and what the SGLang named in it and these processes have left in shared memory."""
+    left = [f"sglang_loads_{named.name.removeprefix(INSTANCE)}_*.shm" for named in folder.glob(f"{INSTANCE}*")]
+    left += [f"sem.loky-{pid}-*" for pid in processes]  # a semaphore that no one killed can take away
+    for trace in (trace for pattern in left for trace in SHARED_MEMORY.glob(pattern)):
+        trace.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from embedcli.engine_guard import INSTANCE
+from embedcli.engine_scheduler import GC_THRESHOLD, run_scheduler
 
 Frame = tuple[int, int, int, bytes | bytearray]
 """Number of the list, kind, rows, data."""
@@ -36,7 +37,6 @@ FRAME = struct.Struct("<QIIQ")
 JOB, READY, ROWS, VECTORS, FAILED = range(5)
 ENGINE_FACTORY = "embedcli.engine_host:open_sglang"
 LAST_ANSWERS_S = 2.0
-GC_THRESHOLD = (50_000, 20, 100)
 
 
 # ---- frames
@@ -107,7 +107,9 @@ class Hosted(Protocol):
 def open_sglang(arguments: dict[str, Any]) -> SGLang:
     from sglang.srt.entrypoints.engine import Engine
 
-    return SGLang(without_detokenizer(Engine)(**arguments))
+    engine = without_detokenizer(Engine)
+    engine.run_scheduler_process_func = staticmethod(run_scheduler)
+    return SGLang(engine(**arguments))
 
 
 def without_detokenizer(engine: Any) -> Any:

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from embedcli.engine_guard import remove_traces, wait_for_group
+from embedcli.engine_guard import group_members, remove_traces, wait_for_group
 from embedcli.engine_host import JOB, READY, ROWS, VECTORS, Frame, pack_rows, receive_frame, send_frame
 from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
 
@@ -60,6 +60,7 @@ class Host:
         self._death: EngineError | None = None
         self._last_number = 0
         self._closed = False
+        self._members: set[int] = set()
         self._outbox: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._folder = _own_folder()
         self._log = self._folder / "log"
@@ -107,6 +108,7 @@ class Host:
             if self._closed:
                 return
             self._closed = True
+        self._members |= group_members(self._process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # its id is ours until we have waited for it
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -115,7 +117,7 @@ class Host:
             self._process.stdin.close()
         self._outbox.put(None)
         wait_for_group(self._process.pid, END_TIMEOUT_S)
-        remove_traces(self._folder)
+        remove_traces(self._folder, self._members)
 
     # What the threads do.
 
@@ -130,6 +132,7 @@ class Host:
         while (frame := receive_frame(self._channel)) is not None:
             number, kind, count, data = frame
             if kind == READY:
+                self._members |= group_members(self._process.pid)  # who will have died when it comes to tidying up
                 with contextlib.suppress(InvalidStateError):  # closed meanwhile
                     self._ready.set_result(json.loads(data))
                 continue

@@ -40,7 +40,6 @@ FRACTION_WITHOUT_POOL = 0.95
 WATCHDOG_S = 300
 """The first forward pass may compile kernels for over a minute. Hangs in work are the feeder's to notice."""
 
-GC_THRESHOLD = (50_000, 20, 100)
 SMALLER_MODEL = "Qwen/Qwen3-Embedding-0.6B"
 
 
@@ -226,7 +225,6 @@ def _arguments(shape: Shape, asked: SGLangSettings, *, context: int, rows: int, 
         "enable_metrics": False,
         "log_level": "error",
         "sleep_on_idle": True,
-        "gc_threshold": list(GC_THRESHOLD),
         "json_model_override_args": json.dumps(override),
     }
 

@@ -186,9 +186,12 @@ time.sleep(60)
         assert ours.stdout is not None
         group, folder = ours.stdout.readline().split()
         wait_for(lambda: len(group_members(int(group))) == 3)
+        semaphores = [SHARED_MEMORY / f"sem.loky-{pid}-abcd" for pid in group_members(int(group)) - {int(group)}]
+        for semaphore in semaphores:
+            semaphore.touch()
         ours.kill()
     assert wait_for_group(int(group), 3.0)
-    assert not Path(folder).exists()
+    assert not Path(folder).exists() and not any(semaphore.exists() for semaphore in semaphores)
 
 
 def test_the_guard_takes_the_whole_group_with_it(start: StartHost) -> None:
@@ -221,6 +224,21 @@ def test_sockets_log_and_shared_memory_are_removed(start: StartHost) -> None:
     anothers_is_there = anothers.exists()
     anothers.unlink()
     assert anothers_is_there and not ours.exists() and not host._folder.exists()
+
+
+def test_semaphores_of_its_processes_are_removed_however_they_ended(start: StartHost) -> None:
+    host = start("open_double_with_child")
+    pid = host.wait_until_ready(START_S)["host_pid"]
+    ours = [SHARED_MEMORY / f"sem.loky-{member}-abcd" for member in group_members(group_of(host))]
+    anothers = SHARED_MEMORY / f"sem.loky-{os.getpid()}-abcd"
+    for semaphore in [*ours, anothers]:
+        semaphore.touch()
+    os.kill(pid, signal.SIGKILL)
+    assert wait_for_group(group_of(host), 3.0)
+    host.close()
+    anothers_is_there = anothers.exists()
+    anothers.unlink()
+    assert anothers_is_there and len(ours) == 3 and not any(semaphore.exists() for semaphore in ours)
 
 
 def test_a_socket_in_the_hosts_folder_has_a_path_that_fits(start: StartHost) -> None:

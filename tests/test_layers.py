@@ -15,7 +15,8 @@ LAYERS = [
     "config report disk",
     "filters sources text pdf readers tokens chunker child model_files hub model_folder models shards lock engine card",
     "documents state staging plan merging changes publishing generations workers reading recovery doubts",
-    "sglang_settings engine_guard engine_host engine_process engine_cards engine_torch engine_sglang feeding assembly",
+    "sglang_settings engine_guard engine_scheduler engine_host engine_process",
+    "engine_cards engine_torch engine_sglang feeding assembly",
     "adoption closing judging",
     "ingest embedding verifying standing keeper doctor",
     "bench bench_reference",
@@ -27,7 +28,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.spl
 DOORS = {
     "torch": {"engine_torch", "engine_host"},
     "transformers": {"engine_torch"},
-    "sglang": {"engine_host"},
+    "sglang": {"engine_host", "engine_scheduler"},
     "pypdfium2": {"pdf"},
     "pypdf": {"pdf"},
     "tokenizers": {"tokens"},
