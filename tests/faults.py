@@ -1,7 +1,7 @@
 """Test doubles of the file operations and the clock, each with one fault, about ten lines each.
 
 In: when to fail. Out: what a disk that is full, torn, dying or of the wrong kind does to the code above it; a process
-killed at a named operation. Engines with faults are in tests/engines.py.
+killed at a named operation; a reader that lingers or dies. Engines with faults are in tests/engines.py.
 Not here: any expectation.
 """
 
@@ -11,11 +11,14 @@ import errno
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from embedcli.disk import Disk, Written, storage_errors
+from embedcli.plan import Task
+from embedcli.reading import Beat, Reading, ReadingWork
 
 _NAMES = ((re.compile(r"part-[0-9a-f]{16}"), "part"), (re.compile(r"loose-[0-9a-f]+"), "loose"))
 _RUN = re.compile(r"\d{6}(-[0-9a-f]+)?(?=\b|\.)")
@@ -257,3 +260,25 @@ class ClockJumps:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
         self.meanwhile(self.now)
+
+
+class SlowReader(ReadingWork):
+    """Lingers over the file named `fault`, and reads it all the same."""
+
+    outcome = ("indexed", None)
+
+    def __call__(self, task: Task, beat: Beat, *, with_forms: bool) -> Reading:
+        if task.source.path.startswith("fault"):
+            time.sleep(2)
+        return super().__call__(task, beat, with_forms=with_forms)
+
+
+class ReaderSegfaults(ReadingWork):
+    """Dies over the file named `fault`, each time."""
+
+    outcome = ("failed", "reader_crashed")
+
+    def __call__(self, task: Task, beat: Beat, *, with_forms: bool) -> Reading:
+        if task.source.path.startswith("fault"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().__call__(task, beat, with_forms=with_forms)

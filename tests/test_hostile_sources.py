@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -15,6 +17,7 @@ import psutil
 import pypdf
 import pytest
 
+from tests.faults import ReaderSegfaults, SlowReader
 from tests.pdf_files import FIRST_EXTRA, HELVETICA, IMAGE, lines, pdf
 from tests.workshop import Workshop, words
 
@@ -141,6 +144,52 @@ def test_a_decompression_bomb_costs_only_itself(tmp_path: Path) -> None:
     rows = shop.documents()
     assert rows["good.txt"]["status"] == "indexed" and rows["bomb.pdf"]["status"] == "failed"
     assert not [child for child in psutil.Process().children(recursive=True) if child.name().startswith("python")]
+
+
+def test_five_thousand_pages_and_a_line_of_500_mb_swell_no_reader(tmp_path: Path) -> None:
+    shop = Workshop(tmp_path)
+    shop.write("pages.pdf", pdf(*[lines(b"Page %d of a manual without end." % page) for page in range(5_000)]))
+    with (shop.docs / "line.txt").open("wb") as line:
+        for _ in range(500):
+            line.write(b"word " * 200_000)
+    shop.write("good.txt", WORDS)
+    samples: list[int] = []
+    done = threading.Event()
+    watcher = threading.Thread(target=watch_children, args=(samples, done))
+    watcher.start()
+    shop.ingest()
+    done.set()
+    watcher.join()
+    rows = {name: (row["status"], row["reason"]) for name, row in shop.documents().items()}
+    assert rows == {
+        "good.txt": ("indexed", None),
+        "line.txt": ("skipped", "too_large"),
+        "pages.pdf": ("indexed", None),
+    }
+    assert 0 < max(samples) < 400 << 20
+    assert max(row["page_end"] or 0 for row in shop.rows(["page_end"])) == 5_000
+
+
+def watch_children(samples: list[int], done: threading.Event) -> None:
+    """The RSS of the largest child, in bytes, five times a second."""
+    while not done.wait(0.2):
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                samples.append(child.memory_info().rss)
+
+
+@pytest.mark.parametrize("double", [SlowReader, ReaderSegfaults])
+def test_a_reader_that_is_slow_or_dies_costs_its_own_file_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, double: type[SlowReader] | type[ReaderSegfaults]
+) -> None:
+    monkeypatch.setattr("embedcli.embedding.ReadingWork", double)
+    shop = Workshop(tmp_path)
+    for name in ("a.txt", "fault.txt", "z.txt"):
+        shop.write(name, WORDS + name)
+    shop.ingest()
+    rows = {name: (row["status"], row["reason"]) for name, row in shop.documents().items()}
+    assert rows.pop("fault.txt") == double.outcome
+    assert set(rows.values()) == {("indexed", None)}
 
 
 def test_a_folder_of_hostile_files_ends_by_the_program_itself(shop: Workshop, tmp_path: Path) -> None:
