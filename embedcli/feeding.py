@@ -21,7 +21,7 @@ import numpy as np
 
 from embedcli.doubts import Answer, Doubts
 from embedcli.engine import Engine, OpenEngine, check_rows
-from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
+from embedcli.errors import EmbedcliError, EngineDied, EngineOutOfMemory
 from embedcli.recovery import Batch, Recovery, Row
 
 LOOK_AHEAD_TOKENS = 1 << 18
@@ -158,7 +158,7 @@ class Feeder:
         try:
             while not self._finished_with(self._open()):
                 pass
-        except EngineError as error:
+        except EmbedcliError as error:
             self._failure = error
         finally:
             with self._lock:

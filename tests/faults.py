@@ -247,6 +247,19 @@ class VanishingFile:
         return None
 
 
+class GrowingFile:
+    """A stop signal that never stops the run, but adds to a file when the run first asks for it."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path, self.text = path, text
+
+    def __call__(self) -> int | None:
+        with self.path.open("a") as file:
+            file.write(self.text)
+        self.text = ""
+        return None
+
+
 class ClockJumps:
     """A clock that only sleeping moves, and a `sleep` that may do something else meanwhile."""
 

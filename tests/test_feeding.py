@@ -14,7 +14,7 @@ import pytest
 
 from embedcli.doubts import Answer
 from embedcli.engine import Engine, OpenEngine
-from embedcli.errors import EngineDied, EngineError
+from embedcli.errors import EmbedcliError, EngineDied, EngineError, StorageError
 from embedcli.feeding import Feeder
 from tests.engines import (
     KILLER,
@@ -176,16 +176,20 @@ def test_on_open_sees_every_engine_before_any_row_does() -> None:
     assert isinstance(seen[0][0], FakeEngine) and seen[0][0].closed
 
 
-def test_a_refusal_of_on_open_reaches_the_caller_and_closes_the_engine() -> None:
+@pytest.mark.parametrize(
+    "error", [EngineError("another model", "the hint"), StorageError("the disk is full", "a hint")]
+)
+def test_a_refusal_of_on_open_reaches_the_caller_alone_and_closes_the_engine(error: EmbedcliError) -> None:
+    """No thread says a word of it: what it judged by could not be kept, say."""
     engine = FakeEngine()
 
     def refuse(_: Engine) -> None:
-        raise EngineError("another model", "the hint")
+        raise error
 
     with feeder_of(lambda: engine, on_open=refuse) as feeder:
-        with pytest.raises(EngineError, match="another model"):
+        with pytest.raises(type(error), match=error.args[0]):
             drain_forever(feeder)
-        with pytest.raises(EngineError, match="another model"):
+        with pytest.raises(type(error), match=error.args[0]):
             feeder.add(b"key", np.array([1], np.uint32))
     assert engine.closed
 

@@ -23,7 +23,7 @@ from embedcli.disk import Disk
 from embedcli.errors import EmbedcliError
 from embedcli.generations import Index
 from embedcli.verifying import verify
-from tests.faults import FailAfter
+from tests.faults import FailAfter, GrowingFile, VanishingFile
 from tests.workshop import Workshop, words
 
 LONG = os.environ.get("EMBEDCLI_LONG") == "1"
@@ -111,7 +111,25 @@ class Nights(RuleBasedStateMachine):
     def touch(self, data: st.DataObject, age_s: float) -> None:
         self.shop.age(data.draw(st.sampled_from(self.present())), age_s)
 
+    @rule(pattern=st.sampled_from(["", "*.md\n", "sub/\n", "*\n!always.txt\n"]))
+    def ignore(self, pattern: str) -> None:
+        self.shop.write(".embedcliignore", pattern)
+
     # ---- what happens to runs
+
+    @precondition(lambda self: self.present())
+    @rule(data=st.data())
+    def run_while_a_file_vanishes(self, data: st.DataObject) -> None:
+        path = data.draw(st.sampled_from(self.present()))
+        self.ingest(stop_signal=VanishingFile(path))
+        path.unlink(missing_ok=True)
+
+    @precondition(lambda self: self.readable())
+    @rule(data=st.data(), more=st.sampled_from(PARAGRAPHS))
+    def run_while_a_file_grows(self, data: st.DataObject, more: str) -> None:
+        growing = GrowingFile(data.draw(st.sampled_from(self.readable())), "\n\n" + more)
+        self.ingest(stop_signal=growing)
+        growing()
 
     @rule(after=st.integers(1, 60))
     def run_that_dies(self, after: int) -> None:
