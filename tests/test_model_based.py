@@ -40,13 +40,20 @@ Content = tuple[list[tuple[Any, ...]], dict[str, tuple[str, str | None]]]
 class Nights(RuleBasedStateMachine):
     """`docs` is edited, `index` follows; `second` is another root, which no rule but its own edits."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(inside=st.booleans())
+    def begin(self, inside: bool) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="nights-"))
         self.shop = Workshop(self.folder)
+        self.inside = inside
+        self.place(self.shop.docs)
         self.second, self.two_roots, self.moves = self.folder / "second", False, 0
         self.max_tokens = 64
         self.shop.write("always.txt", PARAGRAPHS[0])
+
+    def place(self, docs: Path) -> None:
+        """The corpus is there now; its index lies in it, or beside it."""
+        self.shop.docs = docs
+        self.shop.index = (docs if self.inside else self.folder) / "index"
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
@@ -167,7 +174,7 @@ class Nights(RuleBasedStateMachine):
         before = self.shop.table().select(["chunk_id", "vector"])
         self.moves += 1
         old, new = self.shop.docs, self.folder / f"docs-{self.moves}"
-        self.shop.docs = old.rename(new)
+        self.place(old.rename(new))
         keeper.moved(self.opened(), str(old), str(new), warn=lambda text: None)
         assert self.shop.table().select(["chunk_id", "vector"]).equals(before)
 
@@ -182,7 +189,7 @@ class Nights(RuleBasedStateMachine):
             keeper.rollback(opened, warn=lambda text: None)
             self.max_tokens = before.settings.max_tokens
             (place,) = (root.path for root in before.roots if root.path != str(self.second))
-            self.shop.docs = self.shop.docs.rename(place)  # a root that was moved since is back where it was
+            self.place(self.shop.docs.rename(place))  # a root that was moved since is back where it was
             self.two_roots = len(before.roots) == 2
 
     def published(self) -> bool:
@@ -207,13 +214,16 @@ class Nights(RuleBasedStateMachine):
             other = Workshop.__new__(Workshop)
             other.docs, other.index, other.log = self.shop.docs, self.folder / "scratch", []
             sources = [other.docs, self.second] if self.two_roots else [other.docs]
+            aside = self.shop.index.rename(self.folder / "aside")  # to another index it would be a part of the corpus
             other.ingest(*sources, max_tokens=self.max_tokens)
+            aside.rename(self.shop.index)
             SCRATCH[key] = content(other)
             shutil.rmtree(other.index)
         return SCRATCH[key]  # type: ignore[no-any-return]
 
     def everything(self) -> list[Path]:
-        return sorted(path for path in self.shop.docs.rglob("*") if path.is_file())
+        files = (path for path in self.shop.docs.rglob("*") if path.is_file())
+        return sorted(path for path in files if not path.is_relative_to(self.shop.index))
 
     @invariant()
     def readers_see_whole_generations_only(self) -> None:
