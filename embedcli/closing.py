@@ -33,6 +33,18 @@ def is_news(outcome: Outcome, prior: Prior | None) -> bool:
     return status in TROUBLED and (prior is None or (prior.status, prior.reason) != (status, reason))
 
 
+def is_same(outcome: Outcome, prior: Prior) -> bool:
+    """Whether a source that was read again came out as it was: the same bytes, and the same said of them."""
+    if outcome.row is not None:
+        row = outcome.row
+        same_bytes = row.sha256 == prior.sha256
+        if row.sha256 is None:  # what could not be read has no digest
+            same_bytes = same_bytes and row.stat == prior.stat
+        return same_bytes and (row.status, row.reason) == (prior.status, prior.reason)
+    assert outcome.mark is not None
+    return (outcome.mark.columns["status"], outcome.mark.columns["reason"]) == (prior.status, prior.reason)
+
+
 def summarise(
     summary: Summary,
     *,

@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         ("status", pa.string()),
         ("reason", pa.string()),
         ("attempts", pa.int32()),
+        ("tried", pa.string()),
         ("pages", pa.int32()),
         ("pages_skipped", pa.int32()),
         ("chunks", pa.int32()),
@@ -50,7 +51,11 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class DocumentRow:
-    """A row of documents.parquet; `shard` is None for a source without rows."""
+    """A row of documents.parquet; `shard` is None for a source without rows.
+
+    `tried` is of a stale source, whose stat is that of its last good reading: the digest of the stat under which it
+    was last tried in vain.
+    """
 
     root: str
     path: str
@@ -66,6 +71,7 @@ class DocumentRow:
     status: Status
     reason: str | None
     attempts: int
+    tried: str | None
     pages: int | None
     pages_skipped: int
     chunks: int

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ from embedcli.reading import Reading, ReadingWork
 from embedcli.records import MOMENT_REASONS, RETRY_REASONS
 from embedcli.report import Progress, Report, Summary
 from embedcli.shards import Floats, Library
-from embedcli.staging import Finished, Outcome, RunHeader, Staging
+from embedcli.staging import Finished, Leftover, Outcome, RunHeader, Staging
 from embedcli.workers import Limits, Pool
 
 if TYPE_CHECKING:
@@ -122,11 +123,13 @@ class Embedding:
             finally:
                 self._close_feeder(abort=True)
         complete = self.plan.whole or (self.known.current is not None and self.known.current.complete)
-        generation = self._publish(complete=complete)
+        generation = self._publish(complete=complete, dropped=self.plan.dropped)
         self._clear()
         self._summarise(summary, generation)
 
     def _stream(self, adopted: set[Key]) -> None:
+        if len(adopted) == self.plan.tasks.count:
+            return  # some left, some cannot be seen: nothing to start a reader for
         tasks = (task for task in self.plan.tasks if task.key not in adopted)
         self.progress.phase = "reading"
         with Pool(self._work(), processes=_processes(), limits=Limits()) as pool:
@@ -289,7 +292,7 @@ class Embedding:
         self.embedded["embedded"] += document.embedded
         prior = task.prior
         whole_before = prior is not None and prior.rows and not prior.lacking
-        if bad and (whole_before or len(bad) == len(document.vectors)) and not self.known.rebuilding:
+        if len(bad) == len(document.vectors) or (bad and whole_before and not self.known.rebuilding):
             reason = next(iter(bad.values()))
             outcome = planning.refused(task.source, task.uri, prior, reason, self.rules, sha256=document.reading.sha256)
             self._store(Finished(outcome, None, None), task)
@@ -302,7 +305,8 @@ class Embedding:
     def _row(self, document: Pending) -> DocumentRow:
         reading, task = document.reading, document.task
         reason = next(iter(document.bad.values()), reading.reason)
-        again = task.prior is not None and task.prior.reason == reason and reason in RETRY_REASONS
+        prior = task.prior
+        same = prior is not None and (prior.reason, prior.sha256) == (reason, reading.sha256)
         return DocumentRow(
             root=task.source.root_id,
             path=task.source.path,
@@ -317,7 +321,8 @@ class Embedding:
             read_fingerprint=self.fingerprints.read,
             status="partial" if reading.pages_skipped or document.bad else "indexed",
             reason=reason,
-            attempts=task.prior.attempts + 1 if again and task.prior is not None else 1,
+            attempts=prior.attempts + 1 if prior is not None and same and reason in RETRY_REASONS else 1,
+            tried=None,
             pages=reading.pages,
             pages_skipped=reading.pages_skipped,
             chunks=reading.chunks,
@@ -335,6 +340,9 @@ class Embedding:
 
     def _note(self, outcome: Outcome, task: Task) -> None:
         stat = task.source.stat
+        if task.prior is not None:
+            same = closing.is_same(outcome, task.prior)
+            self.plan.unchanged, self.plan.changed = self.plan.unchanged + same, self.plan.changed + (not same)
         self.progress.documents += 1
         self.progress.bytes_read += stat.size if stat else 0
         self.progress.chunks += outcome.row.chunks if outcome.row else 0
@@ -367,8 +375,10 @@ class Embedding:
     # ---- publishing
 
     def _publish_every_s(self) -> float:
-        """Only until the first complete generation, and never while two kinds of settings would be mixed."""
-        if self.known.rebuilding or (self.known.current is not None and self.known.current.complete):
+        """Only until the first complete generation, and never while two kinds of settings would be mixed, or the
+        documents of a root with those of the wider one that takes it over."""
+        complete = self.known.current is not None and self.known.current.complete
+        if self.known.rebuilding or complete or self.scopes.absorbed:
             return float("inf")
         asked = self.asked.publish_every_s
         return FIRST_PUBLISH_EVERY_S if asked is None else asked or float("inf")
@@ -381,20 +391,21 @@ class Embedding:
         if not any(outcome.row is not None and outcome.row.rows for outcome in self.outcomes.values()):
             return
         self.report.line(f"publishing {len(self.outcomes):,} documents; the rest follows")
-        current = self._publish(complete=False)
+        current = self._publish(complete=False, dropped=())
         self.known = dataclasses.replace(self.known, current=current)
         self.base = self.index.documents(current.number)
         self.parent, self.outcomes = current.number, {}
         self.staging = self._begin_staging()
         self.searched = set()
 
-    def _publish(self, *, complete: bool) -> Generation:
-        """The next generation; or the current one where no row and no document's status changed."""
+    def _publish(self, *, complete: bool, dropped: Collection[Key]) -> Generation:
+        """The next generation, less what is `dropped`; or the current one where no row and no document's status
+        changed."""
         current = self.known.current
         edition = publishing.edit(
             self.base,
             self.outcomes.values(),
-            dropped=self.plan.dropped if complete else set(),
+            dropped=dropped,
             seen=[*self.remembered, *self.plan.seen],
             shards={**(current.shards if current else {}), **self.staging.shards},
             roots=[root.id for root in self.scopes.roots],
@@ -446,8 +457,9 @@ class Embedding:
 
     def _same_header(self, current: Generation, complete: bool) -> bool:
         same = current.roots == self.scopes.roots and current.mounts == self.plan.mounts
-        same_size = current.settings.max_file_bytes == self.settings.max_file_bytes
-        return same and same_size and current.complete == complete
+        names = ("model", "commit", "max_file_bytes")  # the rest would make other vectors
+        same_settings = all(getattr(current.settings, name) == getattr(self.settings, name) for name in names)
+        return same and same_settings and current.complete == complete
 
     def _none_readable(self, table: pa.Table) -> InputError:
         self.staging.remove()
@@ -460,10 +472,16 @@ class Embedding:
     def _clear(self) -> None:
         """Only now that the new generation is current does anything old go."""
         (self.index.state / "damaged.json").unlink(missing_ok=True)
+        others = {item.folder for item in self.known.leftovers if not self._speaks_of(item)}
         for path in self.index.staging.iterdir():
-            if self.plan.whole or not any(path == item.folder for item in self.known.leftovers):
-                self.tools.disk.remove(path)  # else: work on other roots, whose vectors a later run takes
+            if path not in others:  # work on other roots, whose vectors a later run takes
+                self.tools.disk.remove(path)
         self.index.clear(keep=self.asked.keep_generations)
+
+    def _speaks_of(self, item: Leftover) -> bool:
+        """Whether this run was about all that a killed one was about."""
+        roots = {root["id"] for root in item.header.roots}
+        return self.plan.whole and (self.known.current is not None or roots <= {root.id for root in self.scopes.roots})
 
     # ---- telling
 

@@ -40,14 +40,11 @@ class Filter:
     def leaves_out(self, path: str) -> bool:
         """Whether a file of this path would be left out by a filter, its own or that of a folder above it."""
         *folders, name = path.split("/")
-        entered = self._return_to(folders)
-        for part in folders[len(entered) :]:
-            folder = "/".join([*entered, part])
-            if hidden(part) or self.leaves_folder_out(folder):
-                return True
-            entered.append(part)
-            self._try_enter(folder)
-        return hidden(name) or self.leaves_file_out(path)
+        return not self._come_to(folders) or hidden(name) or self.leaves_file_out(path)
+
+    def comes_to(self, folder: str) -> bool:
+        """Whether the walk would enter a folder of this path, for all that the filters say."""
+        return self._come_to(folder.split("/"))
 
     def leaves_file_out(self, path: str) -> bool:
         """Of a file of the folder last entered."""
@@ -80,6 +77,17 @@ class Filter:
             if ignored is not None:
                 return ignored
         return False
+
+    def _come_to(self, folders: list[str]) -> bool:
+        """Enter these folders, one after the other; False at the first that is left out."""
+        entered = self._return_to(folders)
+        for part in folders[len(entered) :]:
+            folder = "/".join([*entered, part])
+            if hidden(part) or self.leaves_folder_out(folder):
+                return False
+            entered.append(part)
+            self._try_enter(folder)
+        return True
 
     def _return_to(self, folders: list[str]) -> list[str]:
         """Leave the folders that were asked about and are not among these; those that stay entered."""

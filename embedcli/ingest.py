@@ -27,6 +27,7 @@ from embedcli.report import Report, Summary
 from embedcli.staging import Leftover, leftovers
 
 DEFAULT_MAX_FILE_BYTES = 256 << 20
+FOLDERS_TOLD = 5
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def look(index: Index, asked: Asked, report: Report, *, quiet: bool = False) -> 
     found = leftovers(index.staging)
     parent = current.number if current else None
     newest = next((item for item in reversed(found) if item.header.parent == parent), None)
-    roots = current.roots if current else _roots_of(newest)
+    roots = current.roots if current else () if asked.sources else _roots_of(newest)
     if not asked.sources and not roots:
         raise NoIndex(
             f"`{index.folder}` is not an index, and no SOURCE was given",
@@ -184,6 +185,8 @@ def _run(
     rules = _rules(asked, known)
     tonight = plan.make(base, scopes, known.current.mounts if known.current else {}, rules)
     report.line(tonight.walked.line())
+    for folder, why in sorted(tonight.unlisted.items())[:FOLDERS_TOLD]:
+        report.warn(f"`{folder}` {why}: what the index has of it stays as it is")
     if tonight.tasks.count + len(tonight.outcomes) + base.num_rows == 0:
         raise InputError(
             f"no files found in {', '.join(f'`{scope.root.path}`' for scope in scopes.scopes)}",

@@ -12,7 +12,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -26,7 +26,17 @@ from embedcli import sources
 from embedcli.config import Asked
 from embedcli.documents import DocumentRow, Key, Mark
 from embedcli.errors import InputError, UsageError
-from embedcli.records import MOMENT_REASONS, RETRY_REASONS, SKIP_REASONS, Root, Source, Stat, if_trusted, printable
+from embedcli.records import (
+    MOMENT_REASONS,
+    RETRY_REASONS,
+    SKIP_REASONS,
+    Root,
+    Source,
+    Stat,
+    digest,
+    if_trusted,
+    printable,
+)
 from embedcli.staging import Outcome
 
 MAX_ATTEMPTS = 4
@@ -35,7 +45,7 @@ SMALL = 10
 
 
 class Prior(NamedTuple):
-    """What the table of yesterday says of a source."""
+    """What the table of yesterday says of a source: `path`, then columns of documents.parquet and `lacking`."""
 
     path: str
     size: int
@@ -47,9 +57,19 @@ class Prior(NamedTuple):
     status: str
     reason: str | None
     attempts: int
+    tried: str | None
+    """Of a stale one: see `tried`."""
     rows: int
     lacking: int
     """Pages and chunks that its last good reading left out."""
+
+    @property
+    def stat(self) -> Stat:
+        return Stat(self.size, self.mtime_ns, self.ctime_ns, self.inode)
+
+    def is_of(self, stat: Stat | None) -> bool:
+        """Whether it was said of the file of this stat. The stat of a stale one is that of its last good reading."""
+        return self.tried == tried(stat) if self.status == "stale" else self.stat == stat
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +150,11 @@ def _signed(value: int) -> int:
 
 
 def _prior(path: str, known: list[str | None]) -> Prior:
-    size, mtime, ctime, inode, sha256, read, status, reason, attempts, rows, lacking = known
+    size, mtime, ctime, inode, sha256, read, status, reason, attempts, tried_stat, rows, lacking = known
     numbers = [int(value or 0) for value in (size, mtime, ctime, inode)]
     return Prior(
         path, numbers[0], numbers[1], numbers[2], numbers[3], sha256, read or "", status or "", reason,
-        int(attempts or 0), int(rows or 0), int(lacking or 0),
+        int(attempts or 0), tried_stat, int(rows or 0), int(lacking or 0),
     )  # fmt: skip
 
 
@@ -159,28 +179,41 @@ def settle_scopes(asked: Asked, known: Sequence[Root], *, everything: bool) -> S
     Raises InputError for a source that does not exist, UsageError for filters on a part of a root.
     """
     roots = {root.id: root for root in known}
-    scopes: list[Scope] = []
     named = [sources.root_of(path) for path in asked.sources]
-    if everything or not named:
-        named += [sources.root_of(root.path) for root in known]
-    for new in sorted(named, key=lambda root: len(root.path)):
-        holder = next((root for root in roots.values() if _inside(new.path, root.path)), None)
-        if holder is None:
-            scopes.append(Scope(new))
-            roots[new.id] = new
-        else:
-            scopes.append(Scope(holder, printable(os.fsencode(new.path[len(holder.path) :].strip("/")))))
-    scopes = list(dict.fromkeys(scopes))
-    scopes = [scope for scope in scopes if not any(_covers(other, scope) for other in scopes)]
+    remembered = [_still_there(root) for root in known] if everything or not named else []
+    meant = {root.path for root in named or remembered}  # what the filters are for
+    scopes: dict[Scope, None] = {}
+    for new in sorted([*named, *remembered], key=lambda root: len(root.path)):
+        root = next((root for root in roots.values() if _holds(root, new.path)), new)
+        below = printable(os.fsencode(new.path[len(root.path) :].strip("/")))
+        roots[root.id] = _filtered(root, asked, below) if new.path in meant else root
+        scopes[Scope(roots[root.id], below)] = None
+    chosen = [scope for scope in scopes if not any(_covers(other, scope) for other in scopes)]
     absorbed = {
         inner.id
         for inner in roots.values()
-        if any(inner is not outer and _inside(inner.path, outer.path) for outer in roots.values())
+        if any(inner is not outer and _holds(outer, inner.path) for outer in roots.values())
     }
-    if any((asked.include, asked.exclude, asked.gitignore is not None)):
-        roots, scopes = _filtered(asked, roots, scopes)
     kept = tuple(root for root in roots.values() if root.id not in absorbed)
-    return Scopes(kept, tuple(scopes), frozenset(absorbed), tuple(roots[root_id].path for root_id in sorted(absorbed)))
+    return Scopes(kept, tuple(chosen), frozenset(absorbed), tuple(roots[root_id].path for root_id in sorted(absorbed)))
+
+
+def _still_there(root: Root) -> Root:
+    """The remembered root as if it were named. Raises InputError where it is no more."""
+    try:
+        return sources.root_of(root.path)
+    except InputError as error:
+        shown = printable(os.fsencode(root.path))
+        raise InputError(
+            f"a root of this index is not there: `{shown}`",
+            f"mount it; if it is elsewhere now, `embedcli moved {shown} NEW`;"
+            f" if it is to leave the index, `embedcli forget {shown}`",
+        ) from error
+
+
+def _holds(root: Root, path: str) -> bool:
+    """Whether what lies at `path` is a source of the root, or a folder of such: a root holds what its walk reaches."""
+    return path == root.path or (_inside(path, root.path) and sources.reaches(root, path))
 
 
 def _inside(path: str, folder: str) -> bool:
@@ -191,20 +224,19 @@ def _covers(other: Scope, scope: Scope) -> bool:
     return other.root.id == scope.root.id and other != scope and other.holds(scope.below or "\0")
 
 
-def _filtered(asked: Asked, roots: dict[str, Root], scopes: list[Scope]) -> tuple[dict[str, Root], list[Scope]]:
-    for scope in scopes:
-        if scope.below:
-            raise UsageError(
-                f"filters are remembered for a whole root, and `{scope.below}` is a part of `{scope.root.path}`",
-                f"name the root: `embedcli ingest {scope.root.path} ...`",
-            )
-        roots[scope.root.id] = replace(
-            scope.root,
-            include=asked.include or scope.root.include,
-            exclude=asked.exclude or scope.root.exclude,
-            gitignore=scope.root.gitignore if asked.gitignore is None else asked.gitignore,
+def _filtered(root: Root, asked: Asked, below: str) -> Root:
+    """The root with the filters asked for; those that it has where nothing was said."""
+    if below and any((asked.include, asked.exclude, asked.gitignore is not None)):
+        raise UsageError(
+            f"filters are remembered for a whole root, and `{below}` is a part of `{root.path}`",
+            f"name the root: `embedcli ingest {root.path} ...`",
         )
-    return roots, [Scope(roots[scope.root.id], scope.below) for scope in scopes]
+    return replace(
+        root,
+        include=asked.include or root.include,
+        exclude=asked.exclude or root.exclude,
+        gitignore=root.gitignore if asked.gitignore is None else asked.gitignore,
+    )
 
 
 # ---- the plan
@@ -221,7 +253,8 @@ class Plan:
     gone: set[Key] = field(default_factory=set)
     excluded: set[Key] = field(default_factory=set)
     absorbed: set[Key] = field(default_factory=set)
-    unlisted: set[str] = field(default_factory=set)
+    unlisted: dict[str, str] = field(default_factory=dict)
+    """Folders of which nothing is known tonight, as absolute paths, and why."""
     news: set[Key] = field(default_factory=set)
     new_of: Counter[str] = field(default_factory=Counter)
     changed: int = 0
@@ -329,10 +362,11 @@ class _Join:
         rules = self._rules
         if source.problem:
             self._problem(source, prior)
-        elif rules.read_all or prior.status == "stale":
+        elif rules.read_all:
             self._plan.tasks.add(source, prior)
-        elif rules.rehash or source.stat != Stat(prior.size, prior.mtime_ns, prior.ctime_ns, prior.inode):
-            (self._plan.tasks if prior.sha256 is None else self._suspects).add(source, prior)
+        elif rules.rehash or not prior.is_of(source.stat):
+            digested = prior.sha256 is not None and prior.status != "stale"
+            (self._suspects if digested else self._plan.tasks).add(source, prior)
         elif _due_again(prior, rules):
             self._plan.tasks.add(source, prior)
         else:
@@ -346,40 +380,51 @@ class _Join:
             self._plan.unchanged += 1
             return
         self._plan.outcomes.append(refused(source, printable(os.fsencode(source.file)), prior, reason, self._rules))
+        self._plan.changed += prior is not None
         if reason not in SKIP_REASONS and not same:
             self._plan.news.add((source.root_id, source.path))
 
     def _settle_missing(self, problems: sources.WalkProblems) -> None:
         below = self._scope.below
         visited = [mount for mount in self._old_mounts if not below or mount == below or mount.startswith(f"{below}/")]
-        lost = [mount for mount in visited if mount not in problems.mounts]
-        unseen = [*problems.unlisted, *lost]
-        self._plan.unlisted |= {f"{self._scope.root.path}/{folder}".rstrip("/") for folder in unseen}
-        if unseen and self._rules.rebuilding:
+        lost = {mount: "io" for mount in visited if mount not in problems.mounts}
+        unseen = lost | problems.unlisted
+        filters = sources.Filter(self._scope.root)
+        waited_for: set[str] = set()
+        for prior in self._missing:
+            key = (self._scope.root.id, prior.path)
+            folder = next((folder for folder in unseen if not folder or prior.path.startswith(f"{folder}/")), None)
+            if filters.leaves_out(prior.path):
+                self._plan.excluded.add(key)
+            elif folder is not None:
+                waited_for.add(folder)
+                self._stale(prior, unseen[folder])
+            else:
+                self._plan.gone.add(key)
+        self._tell_unseen(lost, problems.unlisted, waited_for)
+        # a lost mount point is remembered as long as something below it waits for it
+        mounts = {mount for mount in self._old_mounts if mount not in visited or mount in waited_for}
+        self._plan.mounts[self._scope.root.id] = tuple(sorted(mounts | set(problems.mounts)))
+
+    def _tell_unseen(self, lost: Mapping[str, str], unlisted: Mapping[str, str], waited_for: Collection[str]) -> None:
+        told = {folder: "was a mount point and is none now" for folder in lost if folder in waited_for}
+        told |= {folder: f"cannot be listed ({reason})" for folder, reason in unlisted.items() if reason != "vanished"}
+        told |= {folder: "vanished" for folder in unlisted if folder not in told and folder in waited_for}
+        root = self._scope.root.path
+        self._plan.unlisted |= {f"{root}/{folder}".rstrip("/"): why for folder, why in told.items()}
+        if self._rules.rebuilding and waited_for:
             raise InputError(
                 f"`{min(self._plan.unlisted)}` cannot be listed, and a rebuild needs every source",
                 "mount it or mend its permissions, then run the same command again",
             )
-        others = [mount for mount in self._old_mounts if mount not in visited]
-        self._plan.mounts[self._scope.root.id] = tuple(sorted({*others, *problems.mounts, *self._kept(lost)}))
-        filters = sources.Filter(self._scope.root)
-        for prior in self._missing:
-            key = (self._scope.root.id, prior.path)
-            if any(not folder or prior.path.startswith(f"{folder}/") for folder in unseen):
-                self._stale(prior)
-            elif filters.leaves_out(prior.path):
-                self._plan.excluded.add(key)
-            else:
-                self._plan.gone.add(key)
+        if "" in unlisted and not waited_for:
+            raise InputError(f"`{root}` {told.get('', 'vanished')}", f"look at it with `ls -la '{root}'`")
 
-    def _kept(self, lost: Sequence[str]) -> list[str]:
-        """A lost mount point is remembered as long as something below it waits for it."""
-        return [m for m in lost if any(not m or prior.path.startswith(f"{m}/") for prior in self._missing)]
-
-    def _stale(self, prior: Prior) -> None:
+    def _stale(self, prior: Prior, reason: str) -> None:
         key = (self._scope.root.id, prior.path)
-        if prior.rows and (prior.status, prior.reason) != ("stale", "io"):
-            self._plan.outcomes.append(Outcome(None, mark=Mark(key, {"status": "stale", "reason": "io"})))
+        if prior.rows and (prior.status, prior.reason) != ("stale", reason):
+            self._plan.outcomes.append(Outcome(None, mark=Mark(key, {"status": "stale", "reason": reason})))
+            self._plan.changed += 1
             self._plan.news.add(key)
         else:
             self._plan.unchanged += 1
@@ -387,7 +432,7 @@ class _Join:
 
 def _due_again(prior: Prior, rules: Rules) -> bool:
     """Whether a file that has not changed is tried again tonight, for what it failed of."""
-    if prior.status not in ("failed", "partial", "skipped"):
+    if prior.status not in ("failed", "partial", "skipped", "stale"):
         return False
     if rules.retry_failed:
         return True
@@ -403,18 +448,23 @@ def refused(
 ) -> Outcome:
     """A source without rows tonight: failed or skipped; with rows of a good reading before, stale."""
     stat = source.stat or Stat(0, 0, 0, 0)
-    attempts = prior.attempts + 1 if prior is not None and prior.reason == reason else 1
+    attempts = prior.attempts + 1 if prior is not None and prior.reason == reason and prior.is_of(stat) else 1
     if prior is not None and prior.rows and reason not in SKIP_REASONS and not rules.rebuilding:
-        mark = Mark((source.root_id, source.path), {"status": "stale", "reason": reason, "attempts": attempts})
-        return Outcome(source.stat, mark=mark)
+        columns = {"status": "stale", "reason": reason, "attempts": attempts, "tried": tried(source.stat)}
+        return Outcome(source.stat, mark=Mark((source.root_id, source.path), columns))
     row = DocumentRow(
         root=source.root_id, path=source.path, uri=uri, size=stat.size, mtime_ns=stat.mtime_ns,
         ctime_ns=stat.ctime_ns, inode=stat.inode, sha256=sha256, model_fingerprint="", chunk_fingerprint="",
         read_fingerprint=rules.read_fingerprint, status="skipped" if reason in SKIP_REASONS else "failed",
-        reason=reason, attempts=attempts, pages=None, pages_skipped=0, chunks=0, missing=(), tokens=0, shard=None,
-        first_row=0, rows=0,
+        reason=reason, attempts=attempts, tried=None, pages=None, pages_skipped=0, chunks=0, missing=(), tokens=0,
+        shard=None, first_row=0, rows=0,
     )  # fmt: skip
     return Outcome(source.stat, row=row)
+
+
+def tried(stat: Stat | None) -> str | None:
+    """The digest of the stat of a file that could not be read: as long as it is the same, so is the file."""
+    return None if stat is None else digest(stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode)
 
 
 def _priors(base: pa.Table, scope: Scope) -> Iterator[Prior]:
@@ -485,7 +535,6 @@ def _judge_suspect(plan: Plan, task: Task, sha256: str | None, rules: Rules) -> 
         plan.unchanged += 1
         plan.seen.append(Mark(task.key, asdict(if_trusted(stat, time.time_ns()))))
     else:
-        plan.changed += sha256 != prior.sha256
         plan.tasks.add(task.source, prior)
 
 

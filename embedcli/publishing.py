@@ -21,6 +21,7 @@ from embedcli.shards import Shard
 from embedcli.staging import Outcome
 
 _PLACE = ("shard", "first_row", "rows", "chunks", "tokens", "missing")
+_TRIED = ("attempts", "tried")
 _STAT = ("size", "mtime_ns", "ctime_ns", "inode", "attempts")
 _FINGERPRINTS = ("model_fingerprint", "chunk_fingerprint", "read_fingerprint")
 
@@ -67,7 +68,7 @@ def edit(
         kept = kept.filter(pc.equal(kept.column("rows"), 0))
     table = documents.amend(kept, [*seen, *marks])
     whole = pa.concat_tables([table, documents.from_rows(rows.values())])
-    tried = [Mark(m.key, {"attempts": m.columns["attempts"]}) for m in marks if "attempts" in m.columns]
+    tried = [Mark(m.key, {name: m.columns[name] for name in _TRIED if name in m.columns}) for m in marks]
     remembered = [*seen, *small, *tried]
     return Edition(documents.in_walk_order(whole, roots), compared.table, material, tuple(remembered))
 

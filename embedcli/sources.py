@@ -1,8 +1,9 @@
 """A root -> its sources, in one fixed order, a folder at a time.
 
 In: a Root and its filters. Out: Sources sorted by path component, with the Stat that tells without reading
-whether a file changed; beside them what the walk could not see. Only ignore files are ever opened here. Not
-here: what is new, gone or stale (plan.py); which root a source belongs to (plan.py); reading (readers.py).
+whether a file changed; beside them what the walk could not see. A folder that cannot be listed stands among the
+Sources itself, with its problem: so it is told, and tried again, like a file. Only ignore files are ever opened here.
+Not here: what is new, gone or stale (plan.py); which root a source belongs to (plan.py); reading (readers.py).
 
 What is left out without a word: hidden names, what the filters leave out, links to folders (so that nothing
 is doubled and no walk runs in circles) and the index itself.
@@ -30,12 +31,12 @@ LARGEST_SHOWN = 10
 class WalkProblems:
     """What a walk could not see, as folders below the root; `""` is the root itself.
 
-    `unlisted`: could not be listed (permission, io, vanished, or its ignore file cannot be read), so nothing
-    is known of what lies below. `mounts`: another device than its parent's, so an empty one may be an
-    unmounted one.
+    `unlisted`: could not be listed, or its ignore file cannot be read, so nothing is known of what lies below; with
+    the reason (`permission`, `io`, `vanished`). `mounts`: another device than its parent's, so an empty one may be
+    an unmounted one.
     """
 
-    unlisted: list[str] = field(default_factory=list)
+    unlisted: dict[str, str] = field(default_factory=dict)
     mounts: list[str] = field(default_factory=list)
 
 
@@ -68,6 +69,20 @@ def walk(
         max_text_bytes=max_text_bytes,
         problems=problems,
     ).sources()
+
+
+def reaches(root: Root, path: str) -> bool:
+    """Whether the walk of a root comes to this absolute path in it: past no hidden name, link to a folder or filter."""
+    below = path[len(root.path.rstrip("/")) :].strip("/")
+    if not below:
+        return True
+    folder = root.path
+    for part in below.split("/"):
+        folder = os.path.join(folder, part)
+        if os.path.islink(folder) and os.path.isdir(folder):
+            return False
+    shown, filters = printable(os.fsencode(below)), Filter(root)
+    return filters.comes_to(shown) if os.path.isdir(path) else not filters.leaves_out(shown)
 
 
 def _identity(path: Path | str) -> tuple[int, int] | None:
@@ -127,6 +142,8 @@ class _Walk:
             if name in folder.folders:
                 if not self._filter.leaves_folder_out(path):
                     self._enter(stack, path, file, folder.device)
+                    if self._problems.unlisted.get(path, "vanished") != "vanished":
+                        yield Source(self._root.id, path, file, None, self._problems.unlisted[path])
             elif not self._filter.leaves_file_out(path):
                 source = self._source(path, file)
                 if source is not None:
@@ -150,8 +167,8 @@ class _Walk:
                 self._problems.mounts.append(path)
             folder = self._list(path, directory, found.st_dev, depth=len(stack))
             self._filter.enter(path, directory)
-        except OSError:
-            self._problems.unlisted.append(path)
+        except OSError as error:
+            self._problems.unlisted[path] = _reason(error)
             return
         stack.append(folder)
 
@@ -195,6 +212,12 @@ class _Walk:
             return Source(root_id, path, file, known, "not_a_file")
         too_large = found.st_size > self._max_text_bytes and not path.lower().endswith(".pdf")
         return Source(root_id, path, file, known, "too_large" if too_large else None)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "vanished"
+    return "permission" if isinstance(error, PermissionError) else "io"
 
 
 def _parent_device(path: str) -> int | None:

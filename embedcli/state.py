@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from embedcli.disk import Disk
 from embedcli.documents import Mark, fold
 
-SEEN_COLUMNS = ("size", "mtime_ns", "ctime_ns", "inode", "attempts")
+SEEN_COLUMNS = ("size", "mtime_ns", "ctime_ns", "inode", "attempts", "tried")
 _SCHEMA = pa.schema(
     [
         ("root", pa.string()),
@@ -28,6 +28,7 @@ _SCHEMA = pa.schema(
         ("ctime_ns", pa.int64()),
         ("inode", pa.uint64()),
         ("attempts", pa.int32()),
+        ("tried", pa.string()),
     ]
 )
 

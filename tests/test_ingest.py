@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedcli.errors import InputError, Mismatch, NoIndex, UsageError
+from tests.test_sources import as_nobody
 from tests.workshop import Workshop, words
 
 
@@ -151,16 +152,64 @@ def test_one_sub_folder_of_ten_that_is_gone_stops_the_run(shop: Workshop) -> Non
     assert shop.ingest(max_gone_percent=100.0).sources["gone"] == 10
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
-def test_a_folder_that_cannot_be_listed_makes_its_sources_stale_as_another_user(shop: Workshop) -> None:
+def test_a_folder_that_cannot_be_listed_is_told_and_keeps_its_rows(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
+    rows = shop.content()
     (shop.docs / "part-0").chmod(0)
+    for path in [shop.index, *shop.index.rglob("*")]:
+        path.chmod(0o777)
+
+    def nights() -> None:
+        first, second = shop.ingest(), shop.ingest()
+        assert (first.sources["stale"], first.sources["failed"], first.sources["gone"]) == (4, 1, 0)
+        assert (first.exit_code, first.failures_new, second.exit_code) == (3, 5, 0)
+        assert any("part-0` cannot be listed (permission)" in line for line in shop.report.said)
+        assert shop.documents()["part-0"]["reason"] == "permission"
+        assert {row["reason"] for row in shop.documents().values() if row["status"] == "stale"} == {"permission"}
+
     try:
-        summary = shop.ingest()
+        as_nobody(shop.docs, nights)
     finally:
         (shop.docs / "part-0").chmod(0o755)
-    assert (summary.sources["stale"], summary.exit_code) == (4, 3)
+    assert shop.content() == rows
+    healed = shop.ingest()
+    assert (healed.sources["stale"], healed.sources["failed"], healed.exit_code) == (0, 0, 0)
+    assert set(row["status"] for row in shop.documents().values()) == {"indexed"}
+
+
+def test_a_new_folder_that_cannot_be_listed_is_news_once(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    (shop.docs / "lost+found").mkdir(mode=0)
+    for path in [shop.index, *shop.index.rglob("*")]:
+        path.chmod(0o777)
+
+    def nights() -> None:
+        assert [shop.ingest().exit_code for _ in range(2)] == [3, 0]
+        assert shop.ingest(strict=True).exit_code == 3
+
+    as_nobody(shop.docs, nights)
+
+
+def test_a_mount_point_that_is_none_now_makes_its_sources_stale_and_excluded_it_is_forgotten(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    manifest = shop.index / "current" / "manifest.json"
+    told = json.loads(manifest.read_text())
+    told["roots"][0]["mounts"] = ["part-0"]  # as if it had been one
+    manifest.write_text(json.dumps(told))
+    shutil.rmtree(shop.docs / "part-0")
+    (shop.docs / "part-0").mkdir()
+    for exit_code in (3, 0):
+        summary = shop.ingest()
+        assert (summary.sources["stale"], summary.sources["gone"], summary.exit_code) == (4, 0, exit_code)
+        assert any("part-0` was a mount point and is none now" in line for line in shop.report.said)
+    with pytest.raises(InputError, match="a rebuild needs every source"):
+        shop.ingest(rebuild=True, max_tokens=32)
+    summary = shop.ingest(shop.docs, exclude=("part-0/",))
+    assert (summary.sources["stale"], summary.sources["excluded"], summary.exit_code) == (0, 4, 0)
+    assert shop.ingest(rebuild=True, max_tokens=32).sources["unchanged"] == 8
 
 
 def test_an_unreadable_version_leaves_the_rows_of_the_last_good_one(shop: Workshop) -> None:

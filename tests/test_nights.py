@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from embedcli import models
 from embedcli.errors import EngineDied
 from tests.engines import FakeEngine
+from tests.pdf_files import lines, pdf
 from tests.workshop import Workshop, words
 
 TRUNCATED = b"%PDF-1.7\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
@@ -90,6 +91,47 @@ def test_a_damaged_file_waits_for_a_change_and_is_news_once(shop: Workshop, engi
     shop.write("bad.pdf", TRUNCATED + b"%")
     third = shop.ingest()
     assert shop.documents()["bad.pdf"]["reason"] == "damaged" and third.sources["unchanged"] == 1
+
+
+def test_a_sound_document_edited_into_a_killer_is_stale_and_tried_on_three_more_nights(
+    shop: Workshop, engine: Any
+) -> None:
+    shop.write("good.txt", words(30))
+    shop.write("killer.txt", "A horse stood at the pump.\n")
+    assert night(shop, engine) == (False, 0)
+    rows = shop.content()
+    shop.write("killer.txt", "A zebra stood at the pump.\n")
+    nights = [night(shop, engine) for _ in range(6)]
+    assert nights == [(True, 3), (True, 0), (True, 0), (True, 0), (False, 0), (False, 0)]
+    assert shop.documents()["killer.txt"]["status"] == "stale" and shop.content() == rows
+    assert night(shop, engine, retry_failed=True)[0]
+    shop.write("killer.txt", "A zebra stood at the other pump.\n")
+    assert [night(shop, engine)[0] for _ in range(2)] == [True, True], "a change begins the count anew"
+    shop.write("killer.txt", "A horse stood at the pump.\n")
+    assert night(shop, engine) == (False, 0)
+    assert shop.documents()["killer.txt"]["status"] == "indexed" and shop.content() == rows
+
+
+def test_a_sound_document_replaced_by_a_damaged_one_is_not_read_every_night(shop: Workshop, engine: Any) -> None:
+    shop.write("a.pdf", "in fact a text\n")
+    shop.write("b.txt", "in fact a text\n")
+    shop.ingest()
+    shop.write("b.txt", TRUNCATED)
+    first, second = shop.ingest(), shop.ingest()
+    assert (first.sources["changed"], first.sources["stale"], first.exit_code) == (1, 1, 3)
+    assert (second.sources["unchanged"], second.exit_code) == (2, 0)
+    assert "2 unchanged, nothing to do" in shop.report.said
+
+
+def test_what_is_mended_counts_as_changed(shop: Workshop, engine: Any) -> None:
+    shop.write("good.txt", words(30))
+    shop.write("bad.pdf", TRUNCATED)
+    shop.write("empty.txt", b"")
+    assert shop.ingest().sources["new"] == 3
+    shop.write("bad.pdf", pdf(lines(b"now a good one")))
+    shop.write("empty.txt", "no more\n")
+    summary = shop.ingest()
+    assert (summary.sources["changed"], summary.sources["unchanged"]) == (2, 1)
 
 
 def test_a_partial_document_keeps_its_sound_chunks_while_the_killer_is_tried(shop: Workshop, engine: Any) -> None:

@@ -16,7 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from embedcli import keeper, keeper_cli
+from embedcli import keeper, keeper_cli, state
 from embedcli.disk import Disk
 from embedcli.documents import Mark, fold
 from embedcli.errors import EngineError, Locked, Mismatch
@@ -227,8 +227,10 @@ def test_retry_failed_tries_again_what_would_wait_for_a_change(shop: Workshop) -
     assert shop.ingest().sources["unchanged"] == 3
     before = shop.embedded
     summary = shop.ingest(retry_failed=True)
-    assert summary.sources["unchanged"] == 1 and summary.generation == 1
+    assert summary.sources["unchanged"] == 3 and summary.generation == 1, "tried, and still the same"
     assert summary.exit_code == 0 and shop.embedded == before
+    attempts = {mark.key[1]: mark.columns["attempts"] for mark in state.read_seen(shop.index / "state", 1)}
+    assert attempts == {"broken.pdf": 2, "picture.txt": 2}
 
 
 def test_while_the_model_loads_its_seconds_are_told_and_no_guess_of_the_rest() -> None:

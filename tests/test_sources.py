@@ -167,15 +167,16 @@ def as_nobody(folder: Path, action: Callable[[], None]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def test_a_folder_that_cannot_be_listed_is_reported_and_the_rest_is_walked(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_listed_is_a_source_with_a_problem_and_the_rest_is_walked(tmp_path: Path) -> None:
     root = tree(tmp_path, "a/x", "locked/y", "unreadable rules/.embedcliignore", "unreadable rules/z", "w")
     (tmp_path / "unreadable rules/.embedcliignore").chmod(0)
     (tmp_path / "locked").chmod(0)
 
     def look() -> None:
         problems = WalkProblems()
-        assert [source.path for source in sources(root, problems=problems)] == ["a/x", "w"]
-        assert problems.unlisted == ["locked", "unreadable rules"]
+        found = [(source.path, source.problem) for source in sources(root, problems=problems)]
+        assert found == [("a/x", None), ("locked", "permission"), ("unreadable rules", "permission"), ("w", None)]
+        assert problems.unlisted == {"locked": "permission", "unreadable rules": "permission"}
 
     as_nobody(tmp_path, look)
     (tmp_path / "locked").chmod(0o755)
@@ -190,8 +191,11 @@ def test_a_folder_that_shows_names_only_is_unlisted_and_a_link_into_it_a_permiss
         # its ignore file cannot be looked for either: nothing is known of what the user wants left out
         problems = WalkProblems()
         found = sources(root, problems=problems)
-        assert [(source.path, source.problem) for source in found] == [("link", "permission")]
-        assert problems.unlisted == ["names only"]
+        assert [(source.path, source.problem) for source in found] == [
+            ("link", "permission"),
+            ("names only", "permission"),
+        ]
+        assert problems.unlisted == {"names only": "permission"}
 
     as_nobody(tmp_path, look)
     (tmp_path / "names only").chmod(0o755)
@@ -202,7 +206,7 @@ def test_a_root_that_vanished_is_unlisted_and_not_empty(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "data")
     problems = WalkProblems()
     assert sources(root, problems=problems) == []
-    assert problems.unlisted == [""]
+    assert problems.unlisted == {"": "vanished"}
 
 
 @pytest.mark.skipif(not os.path.ismount("/proc"), reason="needs a mount point that is always there")
@@ -230,7 +234,7 @@ def test_an_excluded_folder_is_not_entered(tmp_path: Path) -> None:
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     problems = WalkProblems()
     assert [source.path for source in sources(root, problems=problems)] == ["a"]
-    assert problems.unlisted == []
+    assert not problems.unlisted
 
 
 def test_a_pattern_that_means_nothing_is_refused_in_a_flag_and_passed_over_in_a_file(tmp_path: Path) -> None:
