@@ -6,6 +6,7 @@ Not here: any work.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -126,8 +127,9 @@ def ingest(
     from embedcli.report import Report
 
     asked = config.Asked(
-        index=config.index_folder(index), sources=tuple(source or ()), model=model, dim=dim, max_tokens=max_tokens,
-        overlap=overlap, no_text=no_text, device=_one_of("--device", device, (None, "cpu", "cuda", "mps")),
+        index=config.index_folder(index), sources=tuple(source or ()), model=config.model_name(model), dim=dim,
+        max_tokens=max_tokens, overlap=overlap, no_text=no_text,
+        device=_one_of("--device", device, (None, "cpu", "cuda", "mps")),
         quantization=_one_of("--quantization", quantization, (None, "fp8")),
         include=tuple(include or ()), exclude=tuple(exclude or ()), gitignore=gitignore,
         max_file_bytes=None if max_file_size is None else max_file_size * MIB, rebuild=rebuild, reread=reread,
@@ -141,13 +143,15 @@ def ingest(
     for line in _closing_lines(summary):
         report.line(line)
     if as_json:
-        print(json.dumps(summary.to_json(), ensure_ascii=False))
+        print(json.dumps(summary.to_json()))
     raise typer.Exit(summary.exit_code)
 
 
 @app.command()
 def pull(
-    model: Annotated[str | None, typer.Argument(help="A hub id; the default model of this machine otherwise.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="A hub id, ID@COMMIT for an older commit; this machine's default otherwise.")
+    ] = None,
     debug: Annotated[bool, typer.Option(_DEBUG, help="Show tracebacks.")] = False,
 ) -> None:
     """Fetch a model, so that a later run needs no network."""
@@ -169,7 +173,7 @@ def version() -> None:
 def _one_of(flag: str, value: str | None, allowed: tuple[str | None, ...]) -> str | None:
     if value not in allowed:
         names = ", ".join(name for name in allowed if name)
-        raise typer.BadParameter(f"`{value}` is not one of {names}", param_hint=flag)
+        raise UsageError(f"`{flag}` knows {names}, not `{value}`", f"leave `{flag}` out for the default")
     return value
 
 
@@ -354,6 +358,7 @@ def _start_engine(index: Path, model: str | None) -> str:
 
 def _closing_lines(summary: Summary) -> list[str]:
     """`generation 2: 1 changed, 12 unchanged; ...`, and what is amiss, by reason."""
+    from embedcli.closing import TROUBLED
     from embedcli.report import duration
 
     sources, chunks = summary.sources, summary.chunks
@@ -361,11 +366,12 @@ def _closing_lines(summary: Summary) -> list[str]:
     rate = f", {summary.tokens_per_s:,.0f} tokens/s" if summary.tokens_per_s else ""
     made = f"{chunks['total']:,} chunks ({chunks['embedded']:,} embedded, {chunks['reused']:,} reused)"
     first = f"generation {summary.generation}: {did or 'no sources'}; {made}{rate}, {duration(summary.elapsed_s)}"
-    amiss = _counts({name: sources[name] for name in ("failed", "partial", "stale", "skipped")})
+    amiss = _counts({name: sources[name] for name in TROUBLED})
     news = f"; {summary.failures_new:,} new" if summary.failures_new else ""
+    skipped = [f"{sources['skipped']:,} skipped: binary, empty or too large"] if sources["skipped"] else []
     idle = not (chunks["embedded"] or chunks["reused"] or did != f"{sources['unchanged']:,} unchanged")
     lines = [] if idle else [first]  # that there was nothing to do has been said
-    return [*lines, f"{amiss}: {_counts(summary.failures)}{news}"] if amiss else lines
+    return [*lines, *([f"{amiss}: {_counts(summary.failures)}{news}"] if amiss else []), *skipped]
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -377,6 +383,8 @@ def _counts(counts: dict[str, int]) -> str:
 
 def main() -> None:
     """The program. Every EmbedcliError becomes its message, its hint and its exit code; here and nowhere else."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the locale cannot write is no bug
     try:
         app()
     except EmbedcliError as error:
@@ -395,5 +403,5 @@ def _fail(error: EmbedcliError) -> int:
         traceback.print_exception(error)
     _say(f"error: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""))
     if "--json" in sys.argv:
-        print(json.dumps({"exit_code": error.exit_code, "error": str(error), "hint": error.hint}, ensure_ascii=False))
+        print(json.dumps({"exit_code": error.exit_code, "error": str(error), "hint": error.hint}))
     return error.exit_code

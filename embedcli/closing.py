@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedcli import documents
 from embedcli.documents import Key
@@ -21,7 +22,8 @@ from embedcli.staging import Outcome
 if TYPE_CHECKING:
     from embedcli.generations import Generation
 
-TROUBLED = ("failed", "stale", "partial")
+TROUBLED = ("failed", "partial", "stale")
+_TROUBLED = pa.array(TROUBLED)
 
 
 def is_news(outcome: Outcome, prior: Prior | None) -> bool:
@@ -50,17 +52,19 @@ def summarise(
     *,
     generation: Generation,
     plan: Plan,
-    by_status: Mapping[str, int],
+    table: pa.Table,
     moved: int,
     news: int,
     strict: bool,
 ) -> None:
-    """Fill in what does not depend on the engine, and the exit code."""
+    """Fill in what does not depend on the engine, and the exit code. `table` is that of the sources."""
+    by_status = documents.count_by(table, "status")
     summary.generation, summary.complete = generation.number, generation.complete
     summary.sources = source_counts(plan, by_status, moved=moved)
     summary.chunks["total"] = generation.counts["chunks"]
     summary.tokens["total"] = generation.counts["tokens"]
     summary.failures_new = news
+    summary.failures = documents.count_by(table.filter(pc.is_in(table.column("status"), _TROUBLED)), "reason")
     troubled = sum(by_status.get(name, 0) for name in TROUBLED)
     summary.exit_code = 3 if news or (strict and troubled) else 0
 

@@ -19,6 +19,7 @@ from embedcli.records import digest
 MIN_MAX_TOKENS = 16
 DEFAULT_MAX_TOKENS = 512
 DEFAULT_DIM = 1024
+MINILM = "minilm"
 MIB = 1 << 20
 
 
@@ -124,6 +125,14 @@ def index_folder(flag: str | None, environment: Mapping[str, str] = os.environ) 
     except UnicodeEncodeError:
         raise UsageError(f"the path of an index must be UTF-8: `{folder!a}`", "name another with `--index`") from None
     return Path(folder)
+
+
+def model_name(flag: str | None) -> str | None:
+    """`--model` as it is remembered: a folder by its absolute path, since tomorrow's run starts elsewhere."""
+    if flag is None or flag == MINILM:
+        return flag
+    folder = os.path.abspath(os.path.expanduser(flag))
+    return folder if os.path.exists(folder) else flag
 
 
 def check_against_memory(asked: Asked, memory: IndexSettings) -> None:

@@ -490,12 +490,11 @@ class Embedding:
             summary,
             generation=generation,
             plan=self.plan,
-            by_status=documents.count_by(self.table, "status"),
+            table=self.table,
             moved=closing.count_moved(self.base, self.plan.gone, self.outcomes.values()),
             news=len(self.news),
             strict=self.asked.strict,
         )
-        summary.failures = documents.count_by(self.table, "reason")
         summary.chunks |= self.embedded
         summary.tokens["embedded"] = self.feeder.statistics.tokens if self.feeder is not None else 0
         summary.bytes_rewritten = self.bytes_rewritten

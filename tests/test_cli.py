@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ HERE = Path(__file__).resolve().parent.parent
 QUIET = {**os.environ, "PYTHONPATH": str(HERE), "HF_HUB_OFFLINE": "1"}
 
 
-def run(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, cwd: Path | str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "embedcli", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env={**QUIET, **(env or {})}, capture_output=True, text=True)
 
@@ -104,6 +106,49 @@ def test_a_model_gone_from_its_folder_changes_nothing(indexed: Path, tmp_path: P
     assert again.returncode == 0, "identity is the digest, not the name"
 
 
+def test_a_model_folder_is_remembered_by_its_absolute_path_and_anew_when_it_is_named(tmp_path: Path) -> None:
+    from tests.tiny_models import make_bert
+
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text("hello world " * 20)
+    make_bert(tmp_path / "models/mini")
+    assert run("ingest", "docs", "--index", "index", "--model", "models/mini", cwd=tmp_path).returncode == 0
+    (tmp_path / "docs/b.txt").write_text("more words " * 20)
+    assert run("ingest", "--index", tmp_path / "index", cwd="/").returncode == 0, "as cron starts it"
+    (tmp_path / "models").rename(tmp_path / "moved")
+    unchanged = run("ingest", "--index", "index", "--model", "moved/mini", cwd=tmp_path)
+    assert unchanged.returncode == 0, unchanged.stderr
+    (tmp_path / "docs/c.txt").write_text("yet more words " * 20)
+    assert run("ingest", "--index", tmp_path / "index", cwd="/").returncode == 0, "it was named on a night without news"
+
+
+def test_pull_prints_folder_commit_and_digest_and_fetches_the_commit_an_index_asks_for(tmp_path: Path) -> None:
+    from tests.hub import COMMIT, Hub, serving
+    from tests.tiny_models import make_bert
+
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text("hello world " * 20)
+    home, weights = {"HF_HOME": str(tmp_path / "home")}, make_bert(tmp_path / "model") / "model.safetensors"
+    with serving(Hub(tmp_path / "model", "owner/mini")) as server:
+        online = {**home, "HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0"}
+        pulled = run("pull", "owner/mini", cwd=tmp_path, env=online)
+    assert pulled.returncode == 0, pulled.stderr
+    folder, commit, digest = (line.split(" ", 1)[1] for line in pulled.stdout.splitlines())
+    assert (commit, digest) == (COMMIT, hashlib.sha256(weights.read_bytes()).hexdigest())
+    assert Path(folder, "model.safetensors").read_bytes() == weights.read_bytes()
+
+    assert run("ingest", "docs", "--index", "index", "--model", "owner/mini", cwd=tmp_path, env=home).returncode == 0
+    shutil.rmtree(tmp_path / "home")
+    (tmp_path / "docs/b.txt").write_text("more words " * 20)
+    gone = run("ingest", "--index", "index", cwd=tmp_path, env=home)
+    assert gone.returncode == 13 and f"`embedcli pull owner/mini@{COMMIT}`" in gone.stderr
+    assert "minilm" not in gone.stderr, "another model would be exit 12"
+    with serving(Hub(tmp_path / "model", "owner/mini")) as server:
+        online = {**home, "HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0"}
+        assert run("pull", f"owner/mini@{COMMIT}", cwd=tmp_path, env=online).returncode == 0
+    assert run("ingest", "--index", "index", cwd=tmp_path, env=home).returncode == 0
+
+
 def test_a_held_lock_is_exit_11_with_the_holder_named(indexed: Path) -> None:
     import fcntl
 
@@ -158,3 +203,30 @@ def test_a_signal_saves_what_was_finished_and_the_next_run_goes_on(tmp_path: Pat
     assert again.returncode == 0, again.stderr
     summary = json.loads(again.stdout)
     assert 0 < summary["chunks"]["embedded"] < summary["chunks"]["total"], "no vector is computed twice"
+
+
+def test_the_summary_counts_failures_by_reason_and_not_what_is_no_text(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "good.txt").write_text(words(30))
+    (docs / "bad.pdf").write_bytes(b"%PDF-1.7 nothing")
+    (docs / "empty.txt").touch()
+    (docs / "picture.txt").write_bytes(bytes(range(256)) * 20)
+    first = run("ingest", "docs", "--index", "index", "--model", "minilm", "--json", cwd=tmp_path)
+    for ran, code in ((first, 3), (run("ingest", "--index", "index", "--json", cwd=tmp_path), 0)):
+        assert ran.returncode == code
+        summary = json.loads(ran.stdout)
+        assert (summary["failures"], summary["sources"]["skipped"]) == ({"damaged": 1}, 2)
+        assert "1 failed: 1 damaged" in ran.stderr and "2 skipped: binary, empty or too large" in ran.stderr
+
+
+def test_json_is_whole_where_the_locale_cannot_write_a_name(tmp_path: Path) -> None:
+    (tmp_path / "文書").mkdir()
+    (tmp_path / "文書/あ.txt").write_text(words(30))
+    for _ in range(2):
+        ran = run(
+            "ingest", "文書", "--index", "索引", "--model", "minilm", "--json",
+            cwd=tmp_path, env={"PYTHONIOENCODING": "latin-1"},
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)["index"] == str(tmp_path / "索引")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import embedcli
+from tests.workshop import Workshop, words
 
 FOLDER = Path(embedcli.__file__).parent
 LAYERS = [
@@ -74,10 +75,14 @@ def test_help_loads_nothing_heavy() -> None:
     assert not HEAVY & set(loaded)
 
 
-def test_an_unchanged_night_loads_neither_torch_nor_a_tokenizer() -> None:
-    code = "import sys, embedcli.ingest; print(*{name.split('.')[0] for name in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "transformers", "tokenizers", "sglang", "pypdfium2", "huggingface_hub"} & set(loaded)
+def test_an_unchanged_night_loads_neither_torch_nor_a_tokenizer(shop: Workshop) -> None:
+    shop.write("a.txt", words(30))
+    shop.ingest()
+    command = [sys.executable, "-X", "importtime", "-m", "embedcli", "ingest", "--index", str(shop.index)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in ran.stderr.splitlines() if "|" in line}
+    assert "1 unchanged, nothing to do" in ran.stderr and "pyarrow" in loaded
+    assert not {"torch", "transformers", "tokenizers", "sglang", "pypdfium2", "huggingface_hub"} & loaded
 
 
 def test_no_function_is_over_eighty_lines() -> None:
