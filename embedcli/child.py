@@ -61,6 +61,14 @@ class Limits:
     file_seconds: float = 300.0
     memory_bytes: int = 1 << 30
 
+    def of(self, size_bytes: int) -> Limits:
+        """What a file of this size may take. A text of 256 MB is in memory twice, at up to 4 bytes a character, and
+        the slowest tokenizer on a busy core makes half a megabyte a second."""
+        size_mb = size_bytes / 1e6
+        return Limits(
+            self.page_seconds + 0.25 * size_mb, self.file_seconds + 4 * size_mb, self.memory_bytes + 8 * size_bytes
+        )
+
 
 class WorkFailed(Exception):
     """A bug in the work, or a child that does not start; the text is its traceback or its last words."""
@@ -87,7 +95,7 @@ class Child:
     """The handle of one process, for the one thread that started it; only `kill` may come from others."""
 
     def __init__(self, work: bytes, limits: Limits) -> None:
-        self._limits = limits
+        self._limits = limits  # of the task in hand
         self._ready = False
         self._words = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         # truncated before each task, so the child must write at the end, wherever that is
@@ -101,12 +109,13 @@ class Child:
         with contextlib.suppress(OSError):
             send(self._socket, work)
 
-    def ask(self, task: object, *, with_forms: bool) -> tuple[Any, bool]:
+    def ask(self, task: object, limits: Limits, *, with_forms: bool) -> tuple[Any, bool]:
         """The reply to a task, and whether the child is now so fat that it should go. Raises Hung, Died."""
         self._words.truncate(0)
+        self._limits = limits
         started = last_beat = time.monotonic()
         page = 0
-        self._send(pickle.dumps((task, with_forms)))
+        self._send(pickle.dumps((task, limits.memory_bytes, with_forms)))
         while True:
             by_page, by_file = last_beat + self._limits.page_seconds, started + self._limits.file_seconds
             kind, value, fat = self._receive(min(by_page, by_file), after=f"page {page}")
@@ -230,11 +239,12 @@ def _serve(parent: socket.socket, requests: BinaryIO) -> None:
     work, limits = _request(requests)
     work.start()
     fat_bytes = _resident_bytes() + limits.memory_bytes // 4
-    _limit_memory(limits.memory_bytes)
+    start_bytes = _statm()[0]
     send(parent, pickle.dumps(("ready", None, False)))
     beat = _beat_to(parent, interval_s=min(1.0, limits.page_seconds / 10))
     while True:
-        task, with_forms = _request(requests)
+        task, memory_bytes, with_forms = _request(requests)
+        _limit_memory(start_bytes + memory_bytes)
         send(parent, _reply(work, task, beat, with_forms=with_forms, fat_bytes=fat_bytes))
 
 
@@ -295,22 +305,23 @@ def _beat_to(parent: socket.socket, *, interval_s: float) -> Beat:
     return beat
 
 
-def _limit_memory(memory_bytes: int) -> None:
-    if sys.platform != "linux":
-        return
+def _limit_memory(total_bytes: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    limit = _statm()[0] + memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    soft = total_bytes if hard == resource.RLIM_INFINITY else min(total_bytes, hard)
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _resident_bytes() -> int:
     """Now, not at the peak: Linux counts the parent's size before exec into a child's peak."""
-    if sys.platform != "linux":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return _statm()[1]
 
 
 def _statm() -> tuple[int, int]:
+    """Bytes of address space, and resident ones; elsewhere than on Linux the peak of the latter for both."""
+    if sys.platform != "linux":
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak_bytes, peak_bytes
     with open("/proc/self/statm", "rb") as stream:
         fields = stream.read().split()
     page_bytes = resource.getpagesize()

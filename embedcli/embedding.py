@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 import time
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -132,7 +133,7 @@ class Embedding:
             return  # some left, some cannot be seen: nothing to start a reader for
         tasks = (task for task in self.plan.tasks if task.key not in adopted)
         self.progress.phase = "reading"
-        with Pool(self._work(), processes=_processes(), limits=Limits()) as pool:
+        with Pool(self._work(), processes=_processes(), limits=Limits(), size_of=_size_of) as pool:
             pool.feed(tasks)
             try:
                 self._loop(pool)
@@ -503,4 +504,9 @@ class Embedding:
 
 def _processes() -> int:
     """Reading processes: they wait for the engine most of the time, and leave a core to the parent."""
-    return max(1, min(16, (os.cpu_count() or 2) - 1))
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 2
+    return max(1, min(16, cores - 1))
+
+
+def _size_of(task: Task) -> int:
+    return task.source.stat.size if task.source.stat else 0

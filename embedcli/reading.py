@@ -101,7 +101,7 @@ class ReadingWork:
             before = _stat(file)
             now_ns = time.time_ns()
             try:
-                sha256 = _sha256(file, beat)
+                sha256 = _sha256(file, before.size, beat)
                 document = readers.read(file, name=task.source.path, beat=beat, with_forms=with_forms)
                 reading = self._rows(task, document, before, sha256, beat)
             except OSError as error:
@@ -112,10 +112,10 @@ class ReadingWork:
 
     def _rows(self, task: Task, document: Document, stat: Stat, sha256: str, beat: Beat) -> Reading:
         assert self._tokens is not None
-        chunks = chunker.split(document, self._tokens, max_tokens=self.max_tokens, overlap=self.overlap)
+        chunks = _beating(chunker.split(document, self._tokens, max_tokens=self.max_tokens, overlap=self.overlap), beat)
         rows = _Rows(task, document, stat, keep_text=self.keep_text, model_fingerprint=self.model_fingerprint)
         spool = len(document.text) * 4 > SPOOL_BYTES
-        stream = _to_file(rows, chunks, beat, self.spool_folder) if spool else _to_memory(rows, chunks, beat)
+        stream = _to_file(rows, chunks, self.spool_folder) if spool else _to_memory(rows, chunks)
         if not rows.count:
             raise UnreadableSource("empty")
         return Reading(
@@ -200,25 +200,31 @@ def _lists(arrays: Sequence[NDArray[np.uint32]]) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
 
 
-def _write(rows: _Rows, chunks: Iterator[Chunk], beat: Beat, sink: Any) -> None:
+def _beating(chunks: Iterator[Chunk], beat: Beat) -> Iterator[Chunk]:
+    """A chunk may be of 32,768 tokens, so the work shows that it is alive after each."""
+    for chunk in chunks:
+        beat(0)
+        yield chunk
+
+
+def _write(rows: _Rows, chunks: Iterator[Chunk], sink: Any) -> None:
     with pa.ipc.new_stream(sink, SCHEMA) as writer:
         while batch := list(islice(chunks, _BATCH_CHUNKS)):
             writer.write_batch(rows.batch(batch))
-            beat(0)
 
 
-def _to_memory(rows: _Rows, chunks: Iterator[Chunk], beat: Beat) -> bytes:
+def _to_memory(rows: _Rows, chunks: Iterator[Chunk]) -> bytes:
     sink = pa.BufferOutputStream()
-    _write(rows, chunks, beat, sink)
+    _write(rows, chunks, sink)
     stream: bytes = sink.getvalue().to_pybytes()
     return stream
 
 
-def _to_file(rows: _Rows, chunks: Iterator[Chunk], beat: Beat, folder: Path) -> Path:
+def _to_file(rows: _Rows, chunks: Iterator[Chunk], folder: Path) -> Path:
     descriptor, name = tempfile.mkstemp(prefix="spool-", dir=folder)
     os.close(descriptor)
     with pa.OSFile(name, "wb") as sink:
-        _write(rows, chunks, beat, sink)
+        _write(rows, chunks, sink)
     return Path(name)
 
 
@@ -237,10 +243,12 @@ def _stat(file: BinaryIO) -> Stat:
     return stat_of(os.fstat(file.fileno()))
 
 
-def _sha256(file: BinaryIO, beat: Beat) -> str:
+def _sha256(file: BinaryIO, size_bytes: int, beat: Beat) -> str:
+    """Of the bytes that were there when the reading began: a file may grow as fast as it is read."""
     state = hashlib.sha256()
-    while block := file.read(_DIGEST_BYTES):
+    while block := file.read(min(_DIGEST_BYTES, size_bytes)):
         state.update(block)
+        size_bytes -= len(block)
         beat(0)
     file.seek(0)
     return state.hexdigest()

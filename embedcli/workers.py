@@ -51,9 +51,18 @@ class _Closing(Exception):
 class Pool(Generic[Task, Result]):
     """Children that start at once and wait for `feed`; whoever takes results slowly makes them wait."""
 
-    def __init__(self, work: Work[Task, Result], *, processes: int, limits: Limits) -> None:
+    def __init__(
+        self,
+        work: Work[Task, Result],
+        *,
+        processes: int,
+        limits: Limits,
+        size_of: Callable[[Task], int] = lambda _: 0,
+    ) -> None:
+        """`size_of` a task in bytes: the limits grow with it."""
         self._work = pickle.dumps((work, limits))
         self._limits = limits
+        self._size_of = size_of
         # a watcher holds one more result while it waits for room: 2 x processes in all
         self._room = processes
         self._waiting: deque[Outcome[Task, Result]] = deque()
@@ -133,7 +142,7 @@ class Pool(Generic[Task, Result]):
             with self._changed:
                 self._changed.wait_for(lambda: self._tasks is not None or self._closed)
             for task in self._pulled():
-                self._deliver(task, seat.do(task))
+                self._deliver(task, seat.do(task, self._limits.of(self._size_of(task))))
 
     def _start_child(self) -> Child:
         if self._closed:
@@ -183,13 +192,13 @@ class _Seat:
     def __exit__(self, *_error: object) -> None:
         self._end_child(self._child)
 
-    def do(self, task: object) -> Any:
+    def do(self, task: object, limits: Limits) -> Any:
         """The reply to a task: tried again without form values if it hangs, never after a death."""
         detail = ""
         for with_forms in (True, False):
             self._wait_until_ready()
             try:
-                reply, fat = self._child.ask(task, with_forms=with_forms)
+                reply, fat = self._child.ask(task, limits, with_forms=with_forms)
             except Hung as hung:
                 detail = str(hung)
                 self._replace()

@@ -105,6 +105,23 @@ def test_a_file_that_beats_for_ever_ends_at_the_limit_of_the_file() -> None:
     assert reason(found["beat_slowly 1000"]) == "timeout"
 
 
+@pytest.mark.parametrize(("size_bytes", "expected"), [(0, "timeout"), (8_000_000, "thought")])
+def test_a_large_file_may_take_longer_without_a_beat(size_bytes: int, expected: str) -> None:
+    with Pool(Acts(), processes=1, limits=QUICK, size_of=lambda _: size_bytes) as pool:
+        (outcome,) = (outcome for _, outcome in pool.results(iter(["think 1.2"])))
+    assert (outcome if isinstance(outcome, str) else reason(outcome)) == expected
+
+
+@pytest.mark.parametrize(("size_bytes", "expected"), [(0, "out_of_memory"), (64 << 20, 400 << 20)])
+def test_a_large_file_may_take_more_memory_and_the_next_small_one_may_not(size_bytes: int, expected: object) -> None:
+    sizes = {"hold_megabytes 400": size_bytes}
+    with Pool(Acts(), processes=1, limits=PATIENT, size_of=lambda task: sizes.get(task, 0)) as pool:
+        found = dict(pool.results(iter(["hold_megabytes 400", "memory_bomb"])))
+    held = found["hold_megabytes 400"]
+    assert (held if isinstance(held, int) else reason(held)) == expected
+    assert reason(found["memory_bomb"]) == "out_of_memory"
+
+
 def test_a_memory_bomb_is_out_of_memory_and_the_next_file_is_read() -> None:
     found = outcomes("memory_bomb", "a", "silent_abort", "b", limits=PATIENT)
     assert reason(found["memory_bomb"]) == reason(found["silent_abort"]) == "out_of_memory"

@@ -40,6 +40,13 @@ class Acts:
             time.sleep(0.1)
         return "all pages"
 
+    def think(self, value: str, *_: object) -> str:
+        time.sleep(float(value))
+        return "thought"
+
+    def hold_megabytes(self, value: str, *_: object) -> int:
+        return len(bytearray(int(value) << 20))
+
     def memory_bomb(self, *_: object) -> int:
         return len(bytearray(1 << 30))
 
