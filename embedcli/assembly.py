@@ -138,15 +138,17 @@ class Assembly:
         del self.pending[id(document)]
         self._whole.append(document)
 
-    def hand_over(self) -> tuple[Keys, Floats]:
-        """A checkpoint begins: keys and vectors computed since the last one for documents that are not whole yet."""
+    def hand_over(self) -> tuple[Keys, Floats, list[Pending]]:
+        """A checkpoint begins: keys and vectors computed since the last one for documents that are not whole yet, and
+        these documents."""
         self._storing, self._recent = self._recent, {}
+        open_ones = [document for document in self.pending.values() if document.fresh]
         keys, vectors = [np.zeros((2, 0), np.uint64)], [np.zeros((0, self._dim), np.float32)]
-        for document in self.pending.values():
+        for document in open_ones:
             keys.append(document.keys[:, document.fresh])
             vectors.append(document.vectors[document.fresh])
             document.fresh = []
-        return np.concatenate(keys, axis=1), np.concatenate(vectors)
+        return np.concatenate(keys, axis=1), np.concatenate(vectors), open_ones
 
     def stored(self) -> None:
         """The checkpoint is durable: what was handed over can be had from the library now."""

@@ -33,8 +33,8 @@ from embedcli.plan import Plan, Rules, Scopes, Task
 from embedcli.reading import Reading, ReadingWork
 from embedcli.records import MOMENT_REASONS, RETRY_REASONS
 from embedcli.report import Progress, Report, Summary
-from embedcli.shards import Floats, Library
-from embedcli.staging import Finished, Leftover, Outcome, RunHeader, Staging
+from embedcli.shards import Library
+from embedcli.staging import Finished, Leftover, Loose, Outcome, RunHeader, Staging
 from embedcli.workers import Limits, Pool
 
 if TYPE_CHECKING:
@@ -47,6 +47,16 @@ PROGRESS_EVERY_S = 5.0
 MOST_PENDING = 1024
 """Documents waiting for vectors: many may wait for one that is on its way already."""
 FIRST_PUBLISH_EVERY_S = 3600.0
+
+
+@dataclasses.dataclass(eq=False)
+class _Loose:
+    """Vectors stored at a checkpoint for documents that were not whole; kept until these are stored themselves."""
+
+    staging: Staging
+    stored: Loose
+    documents: list[Pending]
+    place: int = -1
 
 
 @dataclasses.dataclass
@@ -84,7 +94,9 @@ class Embedding:
         self.parent = self.known.current.number if self.known.current else None
         self.last_checkpoint = self.last_publish = time.monotonic()
         self.bytes_rewritten = 0
-        self.writing: tuple[Future[list[Outcome]], tuple[shards.Keys, Floats]] | None = None
+        self.writing: tuple[Future[list[Outcome]], _Loose | None, list[_Loose]] | None = None
+        self.loose: list[_Loose] = []
+        self.loose_number = 0
         self.table = self.base
         self.last_progress = 0.0
         self.warned_of_language = False
@@ -357,20 +369,31 @@ class Embedding:
         self._await_writer()
         self.last_checkpoint = time.monotonic()
         finished, self.finished, self.finished_bytes = self.finished, [], 0
-        loose = self.assembly.hand_over()
-        if finished or loose[0].shape[1]:
-            self.writing = (self.writer.submit(self.staging.checkpoint, finished, loose), loose)
+        done = [item for item in self.loose if not any(id(one) in self.assembly.pending for one in item.documents)]
+        keys, vectors, documents_open = self.assembly.hand_over()
+        loose = None
+        if documents_open:
+            self.loose_number += 1
+            loose = _Loose(self.staging, Loose(f"loose-{self.loose_number:x}", keys, vectors), documents_open)
+        if finished or loose:
+            store = self.writer.submit(self.staging.checkpoint, finished, loose.stored if loose else None)
+            self.writing = (store, loose, done)
 
     def _await_writer(self) -> None:
         if self.writing is None:
             return
-        (future, (keys, vectors)), self.writing = self.writing, None
+        (future, loose, done), self.writing = self.writing, None
         self.outcomes |= {outcome.key: outcome for outcome in future.result()}
         for name in self.staging.shards.keys() - self.searched:
             self.library.add(self.staging.shards[name], in_memory=True)
             self.searched.add(name)
-        if keys.shape[1]:
-            self.library.add_loose(shards.sorted_keys(keys), vectors)
+        if loose is not None:
+            loose.place = self.library.add_loose(shards.sorted_keys(loose.stored.keys), loose.stored.vectors)
+            self.loose.append(loose)
+        for item in done:
+            self.library.forget(item.place)
+            item.staging.drop_loose(item.stored.name)
+            self.loose.remove(item)
         self.assembly.stored()
 
     # ---- publishing

@@ -245,23 +245,29 @@ class Library:
         if stored is not None and stored.shape[1]:
             self._add(shard, stored, level=0 if in_memory else -1)
 
-    def add_loose(self, stored: Keys, vectors: Floats) -> None:
-        """Vectors that lie in no shard, with their sorted keys [3, n]."""
-        self._add(vectors, stored, level=-1)
+    def add_loose(self, stored: Keys, vectors: Floats) -> int:
+        """Vectors that lie in no shard, with their sorted keys [3, n]; returns what `forget` wants."""
+        return self._add(vectors, stored, level=-1)
 
-    def _add(self, place: Shard | Floats, stored: Keys, *, level: int) -> None:
+    def forget(self, place: int) -> None:
+        """Search loose vectors no more: a shard has them now."""
+        self._runs = [run for run in self._runs if run.place != place]
+        self._places[place] = np.empty((0, self._dim), np.float32)
+
+    def _add(self, place: Shard | Floats, stored: Keys, *, level: int) -> int:
         number = len(self._places)
         self._places.append(place)
         high, low, row = stored
         if level < 0:
             keys = np.asarray(stored)  # a view: a memory-map stays one
             self._runs.insert(0, _Run(keys, level, number))
-            return
+            return number
         self._runs.append(_Run(np.vstack([high, low, np.full(high.size, number, np.uint64), row]), 0))
         while len(self._runs) >= self.FAN and len({run.level for run in self._runs[-self.FAN :]}) == 1:
             together = np.concatenate([run.keys for run in self._runs[-self.FAN :]], axis=1)
             order = np.lexsort((together[1], together[0]))
             self._runs[-self.FAN :] = [_Run(together[:, order], self._runs[-1].level + 1)]
+        return number
 
     def take(self, wanted: Keys, into: Floats) -> npt.NDArray[np.bool_]:
         """Fill `into` [n, dim] with the known vectors; returns which rows were filled."""

@@ -39,6 +39,15 @@ class RunHeader:
     roots: list[dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Loose:
+    """Vectors of documents that are not finished yet, with their keys in the same order."""
+
+    name: str
+    keys: Keys
+    vectors: Floats
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One finished source: a new row, or a mark on the row it had. `stat` is of the reading it stands for."""
@@ -101,12 +110,12 @@ class Staging:
         disk.step("staging begun")
         return cls(folder, header, dim=dim, disk=disk)
 
-    def checkpoint(self, finished: Sequence[Finished], loose: tuple[Keys, Floats] | None) -> list[Outcome]:
+    def checkpoint(self, finished: Sequence[Finished], loose: Loose | None) -> list[Outcome]:
         """Store rows, then name them in the journal; returns the outcomes with their places filled in."""
         with_rows = [item for item in finished if item.rows is not None and item.rows.num_rows]
         shard = self._store(with_rows) if with_rows else None
-        if loose is not None and loose[0].shape[1]:
-            self._store_loose(*loose)
+        if loose is not None:
+            self._store_loose(loose)
         outcomes = _placed(finished, shard)
         self._disk.step("before journal")
         self._journal([{"shard": _shard_json(shard)}] if shard else [], outcomes)
@@ -123,10 +132,16 @@ class Staging:
         self._disk.step("shard stored")
         return shard
 
-    def _store_loose(self, keys: Keys, vectors: Floats) -> None:
-        name = f"loose-{time.time_ns():x}"
-        self._disk.write(self.folder / f"{name}.vectors.npy", lambda sink: np.save(sink, vectors, allow_pickle=False))
-        shards.write_keys(keys, self.folder / f"{name}.npy", self._disk)  # last: what it names is there
+    def _store_loose(self, loose: Loose) -> None:
+        self._disk.write(
+            self.folder / f"{loose.name}.vectors.npy", lambda sink: np.save(sink, loose.vectors, allow_pickle=False)
+        )
+        shards.write_keys(loose.keys, self.folder / f"{loose.name}.npy", self._disk)  # last: what it names is there
+
+    def drop_loose(self, name: str) -> None:
+        """The documents of these vectors are stored: their rows have them now."""
+        for path in (self.folder / f"{name}.npy", self.folder / f"{name}.vectors.npy"):
+            self._disk.remove(path)
 
     def adopt(self, outcomes: Sequence[Outcome], found: Mapping[str, Shard]) -> None:
         """Take over outcomes of a killed run with the shards that hold their rows."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from embedcli.errors import InputError, Mismatch, NoIndex, UsageError
+from embedcli.errors import InputError, Mismatch, NoIndex, Stopped, UsageError
+from embedcli.shards import load_keys
 from tests.test_sources import as_nobody
 from tests.workshop import Workshop, words
 
@@ -386,3 +387,25 @@ def test_an_index_from_a_newer_version_is_refused_with_its_own_message(shop: Wor
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
     with pytest.raises(NoIndex, match="newer version"):
         shop.ingest()
+
+
+def test_a_checkpoint_keeps_no_loose_vectors_of_documents_that_are_stored(shop: Workshop) -> None:
+    """Each checkpoint may find a document half done; its vectors must not pile up in memory and staging for ever."""
+    for number in range(8):
+        shop.write(f"{number}.txt", words(3000, number))
+
+    def after_five_shards() -> int | None:
+        return 15 if sum(1 for _ in shop.index.glob("staging/*/part-*.parquet")) >= 5 else None
+
+    with pytest.raises(Stopped):
+        shop.ingest(checkpoint_every_s=0.0, stop_signal=after_five_shards)
+    (run,) = shop.index.glob("staging/*/")
+    stored: set[tuple[int, int]] = set().union(*(keys_in(path) for path in run.glob("part-*.npy")))
+    loose = [keys_in(path) for path in run.glob("loose-*.npy") if ".vectors" not in path.name]
+    assert len(stored) > 300 and all(not keys <= stored for keys in loose), [len(keys - stored) for keys in loose]
+
+
+def keys_in(path: Path) -> set[tuple[int, int]]:
+    keys = load_keys(path)
+    assert keys is not None
+    return set(zip(keys[0].tolist(), keys[1].tolist(), strict=True))
