@@ -37,6 +37,7 @@ PAGE_SEPARATOR = "\n\n"
 """Begins and ends with a character that composes with nothing, so pages in NFC joined by it are in NFC."""
 
 SCAN_BYTES = 1 << 20
+MOST_IN_MEMORY_BYTES = 64 << 20
 MOST_GARBLED = 0.1
 MOST_ACCENTED = 0.4
 FEWEST_LETTERS = 80
@@ -75,13 +76,20 @@ def read_pdf(file: BinaryIO, *, beat: Beat, with_forms: bool = True) -> Document
     beat(0)
     second = _SecondReader(file, beat)
     try:
-        document = pdfium.PdfDocument(file)
+        document = pdfium.PdfDocument(_source(file))
     except pdfium.PdfiumError as error:
         if error.err_code in (pdfium_c.FPDF_ERR_PASSWORD, pdfium_c.FPDF_ERR_SECURITY) and _is_encrypted(file):
             raise UnreadableSource("password") from None
         return _read_pages(second.pages(), title=second.title(), beat=beat)
     with document:
         return _read_pages(_pages(document, second, beat, with_forms=with_forms), title=_title(document), beat=beat)
+
+
+def _source(file: BinaryIO) -> bytes | BinaryIO:
+    """The file's bytes, which spare a call into Python for each block that pdfium reads; a very large file itself."""
+    data = file.read(MOST_IN_MEMORY_BYTES + 1)
+    file.seek(0)
+    return data if len(data) <= MOST_IN_MEMORY_BYTES else file
 
 
 @functools.cache

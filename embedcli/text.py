@@ -297,10 +297,11 @@ def find_compounds(pages: Sequence[str]) -> frozenset[str]:
         return frozenset()
     spelled = _pairs(_HYPHENATED, (_words_with("-", page) for page in pages))
     wanted = {compound.replace("-", ""): compound for compound in cut & spelled}
-    if wanted:
-        for page in pages:
-            for word in wanted.keys() & set(_WORD.findall(page.lower())):
-                del wanted[word]
+    for page in pages if wanted else ():
+        lower = page.lower()
+        near = {word for word in wanted if word in lower}  # few, and found far sooner than every word of the page
+        for word in near & set(_WORD.findall(lower)) if near else ():
+            del wanted[word]
     return frozenset(wanted.values())
 
 
