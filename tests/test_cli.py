@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -230,3 +233,46 @@ def test_json_is_whole_where_the_locale_cannot_write_a_name(tmp_path: Path) -> N
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
         assert json.loads(ran.stdout)["index"] == str(tmp_path / "索引")
+
+
+def test_a_second_signal_leaves_at_once_and_without_a_word(tmp_path: Path) -> None:
+    shop = Workshop(tmp_path)
+    for name in range(12):
+        shop.write(f"{name}.txt", words(800, name))
+    command = [sys.executable, "-m", "embedcli", "ingest", "docs", "--index", "index", "--model", "minilm"]
+    with subprocess.Popen(command, cwd=tmp_path, env=QUIET, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while not _tokens(tmp_path / "index/state/progress.json"):
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+    assert "error:" not in said and "Traceback" not in said
+    assert run("verify", "index", cwd=tmp_path).returncode == 10, "nothing was published"
+    again = run("ingest", "docs", "--index", "index", "--model", "minilm", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_terminal_gets_a_live_display_and_the_log_gets_every_line(tmp_path: Path) -> None:
+    """Also in black and white: NO_COLOR takes the colours away, not the display."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text(words(2000))
+    command = [sys.executable, "-m", "embedcli", "ingest", "docs", "--index", "index", "--model", "minilm"]
+    ours, theirs = pty.openpty()
+    env = {**QUIET, "TERM": "xterm-256color", "NO_COLOR": "1", "COLUMNS": "80"}
+    with subprocess.Popen([*command, "--log-file", "log"], cwd=tmp_path, env=env, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while data := os.read(ours, 4096):
+                shown += data
+    os.close(ours)
+    assert process.returncode == 0
+    text = shown.decode()
+    assert "\x1b[?25l" in text and "\x1b[?25h" in text, "the cursor is hidden, and there again at the end"
+    assert "loading the model: " in text and "/1 documents" in text
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", text), "no colours"
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+    assert "new index" in lines[0] and "generation 1: 1 new" in lines[-1]
