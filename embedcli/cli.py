@@ -54,9 +54,11 @@ Dim = Annotated[int | None, typer.Option(help="Dimensions of a vector (Matryoshk
 MaxTokens = Annotated[int | None, typer.Option(help="Most tokens of a chunk, special tokens included.")]
 Overlap = Annotated[int | None, typer.Option(help="Most tokens that a chunk shares with the one before it.")]
 NoText = Annotated[bool | None, typer.Option("--no-text/--text", help="Leave the text out of the index.")]
-Include = Annotated[list[str] | None, typer.Option(help="Only files like this; may be repeated.", metavar="GLOB")]
+Include = Annotated[
+    list[str] | None, typer.Option(help="Only files like this; may be repeated; '' for all.", metavar="GLOB")
+]
 Exclude = Annotated[
-    list[str] | None, typer.Option(help="No files or folders like this; may be repeated.", metavar="GLOB")
+    list[str] | None, typer.Option(help="No files or folders like this; may be repeated; '' for none.", metavar="GLOB")
 ]
 Gitignore = Annotated[bool | None, typer.Option("--gitignore/--no-gitignore", help="Honour .gitignore files too.")]
 MaxFileSize = Annotated[int | None, typer.Option(help="Largest text file, in MiB; 256 by default.", metavar="MIB")]
@@ -389,6 +391,8 @@ def main() -> None:
         app()
     except EmbedcliError as error:
         sys.exit(_fail(error))
+    except KeyboardInterrupt:  # before anything was begun
+        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read our output has left; nothing to add
         sys.exit(1)

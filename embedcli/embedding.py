@@ -236,7 +236,8 @@ class Embedding:
             self._note(outcome, wanted[key])
         self.outcomes |= adopted
         if adopted:
-            self.report.line(f"going on with {len(adopted):,} documents that an earlier run had finished")
+            count = f"{len(adopted):,} {'document' if len(adopted) == 1 else 'documents'}"
+            self.report.line(f"going on with {count} that an earlier run had finished")
         return set(adopted)
 
     def _work(self) -> ReadingWork:

@@ -179,7 +179,8 @@ def _run(
     index.clear(keep=asked.keep_generations)
     base, remembered = base_table(index, known)
     rules = _rules(asked, known)
-    tonight = plan.make(base, scopes, known.current.mounts if known.current else {}, rules)
+    mounts = known.current.mounts if known.current else {}
+    tonight = plan.make(base, scopes, mounts, rules, say=report.looking)
     report.line(tonight.walked.line())
     for folder, why in sorted(tonight.unlisted.items())[:FOLDERS_TOLD]:
         report.warn(f"`{folder}` {why}: what the index has of it stays as it is")

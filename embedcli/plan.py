@@ -12,7 +12,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -42,6 +42,8 @@ from embedcli.staging import Outcome
 MAX_ATTEMPTS = 4
 """A reason of RETRY_REASONS is tried once and on the next three nights."""
 SMALL = 10
+TELL_EVERY = 1_000
+DIGESTED_AT_ONCE = 256
 
 
 class Prior(NamedTuple):
@@ -233,10 +235,15 @@ def _filtered(root: Root, asked: Asked, below: str) -> Root:
         )
     return replace(
         root,
-        include=asked.include or root.include,
-        exclude=asked.exclude or root.exclude,
+        include=_patterns(asked.include, root.include),
+        exclude=_patterns(asked.exclude, root.exclude),
         gitignore=root.gitignore if asked.gitignore is None else asked.gitignore,
     )
+
+
+def _patterns(asked: tuple[str, ...], remembered: tuple[str, ...]) -> tuple[str, ...]:
+    """An empty pattern is how one forgets those that are remembered."""
+    return tuple(filter(None, asked)) if asked else remembered
 
 
 # ---- the plan
@@ -290,20 +297,28 @@ class Rules:
     max_gone_percent: float
 
 
-def make(base: pa.Table, scopes: Scopes, mounts: Mapping[str, Sequence[str]], rules: Rules) -> Plan:
-    """Join tonight's walk with the table `base` (documents of the current generation, in walk order).
+def make(
+    base: pa.Table,
+    scopes: Scopes,
+    mounts: Mapping[str, Sequence[str]],
+    rules: Rules,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+) -> Plan:
+    """Join tonight's walk with the table `base` (documents of the current generation, in walk order). `say` hears now
+    and then how far it is.
 
     Raises InputError (exit 15) when too much is gone; then nothing is to be done.
     """
     plan = Plan(scopes, mounts={root.id: tuple(mounts.get(root.id, ())) for root in scopes.roots})
     suspects = TaskList()
     for scope in scopes.scopes:
-        _Join(plan, scope, base, mounts.get(scope.root.id, ()), rules, suspects).run()
+        _Join(plan, scope, base, mounts.get(scope.root.id, ()), rules, suspects).run(say)
     _check_absorbed(plan)
     for root_id in scopes.absorbed:
         plan.absorbed |= {(root_id, prior.path) for prior in _priors(base, Scope(Root(root_id, "")))}
     _check_gone(plan, base, rules)
-    _digest_suspects(plan, suspects, rules)
+    _digest_suspects(plan, suspects, rules, say)
     return plan
 
 
@@ -327,7 +342,7 @@ class _Join:
         self._priors = _priors(base, scope)
         self._missing: list[Prior] = []
 
-    def run(self) -> None:
+    def run(self, say: Callable[[str], None]) -> None:
         problems = sources.WalkProblems()
         walk = sources.walk(
             self._scope.root,
@@ -339,6 +354,8 @@ class _Join:
         prior = next(self._priors, None)
         for source in walk:
             self._plan.walked.add(source)
+            if self._plan.walked.files % TELL_EVERY == 0:
+                say(f"looking for changes: {self._plan.walked.files:,} files")
             parts = source.path.split("/")
             while prior is not None and prior.path.split("/") < parts:
                 self._missing.append(prior)
@@ -519,11 +536,14 @@ def _tally(counts: Counter[Key], keys: Iterable[Key]) -> None:
             counts[root_id, top] += 1
 
 
-def _digest_suspects(plan: Plan, suspects: TaskList, rules: Rules) -> None:
+def _digest_suspects(plan: Plan, suspects: TaskList, rules: Rules, say: Callable[[str], None]) -> None:
     """Known files whose stat differs: the same bytes are the same document, whatever the clock says."""
+    done = 0
     with ThreadPoolExecutor(8) as pool:
         waiting = iter(suspects)
-        while batch := list(islice(waiting, 1024)):
+        while batch := list(islice(waiting, DIGESTED_AT_ONCE)):
+            say(f"looking into files that may have changed: {done:,} of {suspects.count:,}")
+            done += len(batch)
             for task, sha256 in zip(batch, pool.map(_sha256, [t.source.file for t in batch]), strict=True):
                 _judge_suspect(plan, task, sha256, rules)
 

@@ -138,19 +138,24 @@ class Report:
 
     def progress(self, progress: Progress) -> None:
         """Called often; shows the display on a terminal, a line a minute elsewhere."""
+        self._show(progress.line(), share=progress.bytes_read / max(1, progress.bytes_total))
+
+    def looking(self, text: str) -> None:
+        """The same while nothing is known yet of how much there is to do."""
+        self._show(text, share=None)
+
+    def _show(self, text: str, *, share: float | None) -> None:
         if self._quiet:
             return
-        if self._stream.isatty():
-            self._show(progress)
-        elif time.monotonic() - self._last_line >= LINE_EVERY_S:
-            self._last_line = time.monotonic()
-            self.line(progress.line())
-
-    def _show(self, progress: Progress) -> None:
+        if not self._stream.isatty():
+            if time.monotonic() - self._last_line >= LINE_EVERY_S:
+                self._last_line = time.monotonic()
+                self.line(text)
+            return
         if self._live is None:
             self._live = _live(self._stream)
             self._live.start()
-        self._live.update(_bar(progress))
+        self._live.update(_bar(text, share))
 
     def close(self) -> None:
         """Take the live display down; lines go on as plain text."""
@@ -167,14 +172,14 @@ def _live(stream: TextIO) -> Any:
     return Live(console=Console(file=stream), refresh_per_second=4, transient=True)
 
 
-def _bar(progress: Progress) -> Any:
+def _bar(text: str, share: float | None) -> Any:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 1), expand=False)
-    bar = ProgressBar(total=max(1, progress.bytes_total), completed=progress.bytes_read, width=20)
-    grid.add_row(bar, Text(progress.line(), no_wrap=True, overflow="ellipsis"))
+    bar = ProgressBar(total=1.0, completed=share or 0.0, width=20, pulse=share is None)
+    grid.add_row(bar, Text(text, no_wrap=True, overflow="ellipsis"))
     return grid
 
 

@@ -229,17 +229,17 @@ class Largest:
     """The one line after a walk: how many files and bytes, and which are the largest."""
 
     def __init__(self) -> None:
-        self._files = 0
+        self.files = 0
         self._bytes = 0
         self._heap: list[tuple[int, int, str]] = []
 
     def add(self, source: Source) -> None:
         """Count a source; one without a stat has no bytes."""
         size = source.stat.size if source.stat else 0
-        self._files += 1
+        self.files += 1
         self._bytes += size
         # the count makes the earlier of two equal ones the larger
-        item = (size, -self._files, source.path)
+        item = (size, -self.files, source.path)
         if len(self._heap) < LARGEST_SHOWN:
             heapq.heappush(self._heap, item)
         elif item > self._heap[0]:
@@ -247,7 +247,7 @@ class Largest:
 
     def line(self) -> str:
         """`12 files, 3.4 MB; largest: white-paper.md 1.2 MB, ...`"""
-        total = f"{self._files:,} {'file' if self._files == 1 else 'files'}, {_megabytes(self._bytes)}"
+        total = f"{self.files:,} {'file' if self.files == 1 else 'files'}, {_megabytes(self._bytes)}"
         largest = ", ".join(f"{_one_line(path)} {_megabytes(size)}" for size, _, path in sorted(self._heap)[::-1])
         return f"{total}; largest: {largest}" if largest else total
 

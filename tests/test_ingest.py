@@ -261,6 +261,14 @@ def test_filters_are_remembered_and_what_they_leave_out_is_excluded(shop: Worksh
     assert "notes.md" not in shop.documents()
 
 
+def test_an_empty_pattern_forgets_the_filters(shop: Workshop) -> None:
+    shop.write("a.txt", words(20))
+    shop.write("b.md", words(20, 1))
+    assert shop.ingest(exclude=("*.md",)).sources["new"] == 1
+    assert shop.ingest().sources["unchanged"] == 1
+    assert shop.ingest(shop.docs, exclude=("",)).sources["new"] == 1
+
+
 def test_every_run_speaks_of_its_own_roots(shop: Workshop, tmp_path: Path) -> None:
     fill(shop, 4)
     other = tmp_path / "other"
