@@ -19,7 +19,7 @@ from embedcli.report import Summary
 from embedcli.staging import Outcome
 
 if TYPE_CHECKING:
-    from embedcli.generations import Generation
+    from embedcli.manifest import Generation
 
 TROUBLED = ("failed", "stale", "partial")
 
