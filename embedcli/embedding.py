@@ -404,7 +404,7 @@ class Embedding:
         left = self._left_over(known, dropped)
         edition = publishing.edit(
             healing.without_rows(self.base, left.lost),
-            (outcome for outcome in self.outcomes.values() if outcome.key not in left.held | left.lost),
+            (outcome for outcome in self.outcomes.values() if not left.set_aside(outcome)),
             dropped=dropped - left.held,
             seen=[*self.remembered, *self.plan.seen],
             shards=known,
