@@ -39,5 +39,6 @@ def adopt(
 
 
 def _same_aim(theirs: RunHeader, ours: RunHeader) -> bool:
+    """The number too: it is what their rows say that they changed in."""
     same_settings = theirs.settings == ours.settings and theirs.fingerprints == ours.fingerprints
-    return same_settings and theirs.parent == ours.parent
+    return same_settings and theirs.parent == ours.parent and theirs.number == ours.number

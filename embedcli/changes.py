@@ -1,25 +1,28 @@
 """Two versions of some documents -> what was added, changed and removed, chunk by chunk.
 
-In: documents tables (where rows lie) of the generation before and of the one to come. Out: the table that becomes
-`changes/<generation>.parquet`, and which documents came out the same to the last column and so keep their rows.
+In: documents tables (where rows lie) of the generation before and of the one to come, or the shards of two that were
+published. Out: the table that becomes `changes/<number>.parquet`, and which documents came out the same to the last
+column and so keep their rows.
 Not here: writing it (generations.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli import documents, merging, shards
-from embedcli.documents import Key
 from embedcli.shards import Shard
 
 SCHEMA = pa.schema([("chunk_id", pa.string()), ("op", pa.string())])
 _NOT_COMPARED = {"text", "chunk_id"}  # chunk_digest stands for the text
+_VERSION = pa.schema([("chunk_id", pa.string()), ("doc_id", pa.string()), ("changed_in", pa.int64())])
 _COMPARED = [name for name in shards.READ_SCHEMA.names if name not in _NOT_COMPARED]
 
 
@@ -39,14 +42,33 @@ def compare(before: pa.Table, after: pa.Table, known: Mapping[str, Shard], *, ve
     """
     left, came = _only(before, after), _only(after, before)
     ops = [_ops(_located(came, known, ["chunk_id"]), "added"), _ops(_located(left, known, ["chunk_id"]), "removed")]
-    both_before, both_after = documents.without(before, _keys(left)), documents.without(after, _keys(came))
+    both_before, both_after = (
+        documents.without(before, documents.keys(left)),
+        documents.without(after, documents.keys(came)),
+    )
     unchanged: frozenset[str] = frozenset()
     if both_after.num_rows:
         columns = ["chunk_id", "doc_id"] if vectors_changed else ["chunk_id", *_COMPARED]
         old, new = (_located(table, known, columns) for table in (both_before, both_after))
-        compared, unchanged = _side_by_side(old, new, vectors_changed=vectors_changed)
+        compared, unchanged = _side_by_side(old, new, None if vectors_changed else _COMPARED)
         ops += compared
     return Changes(pa.concat_tables(ops).combine_chunks(), unchanged)
+
+
+def between(before: Sequence[Path], after: Sequence[Path]) -> pa.Table:
+    """What a loader that holds the rows of some shards does to hold those of others. Raises DamagedShard.
+
+    Shards that are on both sides are not read. A row that has its chunk_id and `changed_in` is the same row.
+    """
+    shared = {path.name for path in before} & {path.name for path in after}
+    old, new = (_versions(path for path in paths if path.name not in shared) for paths in (before, after))
+    compared, _ = _side_by_side(old, new, ["changed_in"])
+    return pa.concat_tables(compared).combine_chunks()
+
+
+def _versions(paths: Iterable[Path]) -> pa.Table:
+    parts = (part for path in paths for part in shards.read_rows(path, [(0, sys.maxsize)], _VERSION.names))
+    return pa.concat_tables([_VERSION.empty_table(), *(part.cast(_VERSION) for part in parts)])
 
 
 def _only(table: pa.Table, other: pa.Table) -> pa.Table:
@@ -55,16 +77,13 @@ def _only(table: pa.Table, other: pa.Table) -> pa.Table:
     return table.filter(pc.invert(mask))
 
 
-def _keys(table: pa.Table) -> set[Key]:
-    return set(zip(table.column("root").to_pylist(), table.column("path").to_pylist(), strict=True))
-
-
-def _side_by_side(old: pa.Table, new: pa.Table, *, vectors_changed: bool) -> tuple[list[pa.Table], frozenset[str]]:
+def _side_by_side(old: pa.Table, new: pa.Table, columns: Sequence[str] | None) -> tuple[list[pa.Table], frozenset[str]]:
+    """The operations, and documents without one; of rows on both sides `columns` are compared; None: all differ."""
     added = pc.invert(pc.is_in(new.column("chunk_id"), value_set=old.column("chunk_id").combine_chunks()))
     removed = pc.invert(pc.is_in(old.column("chunk_id"), value_set=new.column("chunk_id").combine_chunks()))
     stays_old = old.filter(pc.invert(removed)).sort_by("chunk_id")
     stays_new = new.filter(pc.invert(added)).sort_by("chunk_id")
-    changed = _different(stays_old, stays_new, [] if vectors_changed else _COMPARED, default=vectors_changed)
+    changed = _different(stays_old, stays_new, columns or [], default=columns is None)
     parts = {"added": new.filter(added), "changed": stays_new.filter(changed), "removed": old.filter(removed)}
     touched = {doc for part in parts.values() for doc in part.column("doc_id").unique().to_pylist()}
     unchanged = frozenset(stays_new.column("doc_id").unique().to_pylist()) - touched

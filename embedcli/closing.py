@@ -20,7 +20,7 @@ from embedcli.report import Summary
 from embedcli.staging import Outcome
 
 if TYPE_CHECKING:
-    from embedcli.generations import Generation
+    from embedcli.manifest import Generation
 
 TROUBLED = ("failed", "partial", "stale")
 _TROUBLED = pa.array(TROUBLED)

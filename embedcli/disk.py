@@ -20,7 +20,7 @@ from typing import BinaryIO, cast
 from embedcli.errors import StorageError
 
 _NO_SECOND_TRY = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-_NO_HARD_LINKS = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,12 @@ class _Hashing:
 
     def result(self) -> Written:
         return Written(self.size_bytes, self._state.hexdigest())
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of a file's bytes (hex). Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -117,11 +123,21 @@ class Disk:
         return sink.result()
 
     def append(self, path: Path, data: bytes) -> None:
-        """Append to `path` and fsync. Raises StorageError; a torn tail is the reader's to recognise."""
-        with storage_errors(path), path.open("ab") as file:
-            file.write(data)
-            file.flush()
-            self.fsync(file.fileno())
+        """Append to `path` and fsync, all or nothing; only a kill leaves a torn tail. Raises StorageError."""
+        with storage_errors(path), path.open("ab", buffering=0) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            try:
+                self._write_all(file, data)
+                self.fsync(file.fileno())
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(size_bytes)
+                raise
+
+    def _write_all(self, file: BinaryIO, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]
 
     def fsync(self, descriptor: int) -> None:
         os.fsync(descriptor)
@@ -154,7 +170,7 @@ class Disk:
             except FileExistsError:
                 return
             except OSError as error:
-                if error.errno not in _NO_HARD_LINKS:
+                if error.errno not in _NO_LINKS:
                     raise
                 with old.open("rb") as source:
                     self._write_once(new, lambda sink: shutil.copyfileobj(source, sink, 1 << 20))
@@ -167,6 +183,41 @@ class Disk:
                 temporary.unlink()
             self.symlink(target, temporary)
             self.rename(temporary, link)
+
+    def check_symlinks(self, folder: Path) -> None:
+        """Raise StorageError where the filesystem knows no symbolic links: nothing could be published there."""
+        link = folder / ".link.tmp"
+        with storage_errors(link):
+            try:
+                link.unlink(missing_ok=True)
+                self.symlink("nowhere", link)
+                link.unlink()
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                raise StorageError(
+                    f"`{folder}` lies on a filesystem without symbolic links, which an index needs",
+                    "put the index elsewhere with `--index`: ext4, xfs, btrfs, zfs and APFS have them, FAT has not",
+                ) from error
+
+    def has_hard_links(self, folder: Path) -> bool:
+        """Whether `carry` links in `folder`, and does not copy."""
+        file, link = folder / ".file.tmp", folder / ".link.tmp"
+        with storage_errors(file):
+            file.touch()
+            try:
+                self.link(file, link)
+                link.unlink()
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                return False
+            finally:
+                file.unlink()
+        return True
+
+    def free_bytes(self, folder: Path) -> int:
+        return shutil.disk_usage(folder).free
 
     def make_folder(self, folder: Path) -> None:
         with storage_errors(folder):

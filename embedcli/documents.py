@@ -186,11 +186,10 @@ def count_by(table: pa.Table, column: str) -> dict[str, int]:
     return dict(sorted((item["values"], item["counts"]) for item in counted if item["values"] is not None))
 
 
-def without_shards(table: pa.Table, names: Collection[str]) -> pa.Table:
-    """`table` with the documents of those shards as if never read: their rows are lost, their sources are there."""
-    if not names:
-        return table
-    lost = pc.is_in(table.column("shard"), value_set=pa.array(sorted(names), pa.string()))
-    keys = table.filter(lost).select(["root", "path"]).to_pylist()
-    nothing = {"size": -1, "sha256": None, "status": "failed", "reason": "io", "shard": None, "first_row": 0, "rows": 0}
-    return amend(table, [Mark((row["root"], row["path"]), nothing) for row in keys])
+def in_shards(table: pa.Table, names: Collection[str]) -> pa.Table:
+    """The rows of `table` whose rows lie in those shards."""
+    return table.filter(pc.is_in(table.column("shard"), value_set=pa.array(sorted(names), pa.string())))
+
+
+def keys(table: pa.Table) -> list[Key]:
+    return list(zip(table.column("root").to_pylist(), table.column("path").to_pylist(), strict=True))

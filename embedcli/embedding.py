@@ -11,7 +11,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -20,21 +20,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli import adoption, closing, documents, judging, models, publishing, shards, state
+from embedcli import adoption, closing, documents, healing, judging, models, publishing, shards, state
 from embedcli import plan as planning
 from embedcli.assembly import Assembly, Pending
 from embedcli.documents import DocumentRow, Key, Mark
 from embedcli.engine import Engine
 from embedcli.errors import EngineError, InputError, Stopped, StorageError, UnreadableSource
 from embedcli.feeding import Feeder
-from embedcli.generations import Draft, Generation
+from embedcli.generations import Draft
+from embedcli.healing import Left
 from embedcli.ingest import Known, Tools
+from embedcli.manifest import Generation
 from embedcli.plan import Plan, Rules, Scopes, Task
 from embedcli.reading import Reading, ReadingWork
 from embedcli.records import MOMENT_REASONS, RETRY_REASONS
 from embedcli.report import Progress, Report, Summary
-from embedcli.shards import Library
-from embedcli.staging import Finished, Leftover, Loose, Outcome, RunHeader, Staging
+from embedcli.shards import Library, Shard
+from embedcli.staging import Finished, Leftover, Loose, Outcome, RunHeader, Staging, run_folders
 from embedcli.workers import Limits, Pool
 
 if TYPE_CHECKING:
@@ -100,6 +102,8 @@ class Embedding:
         self.table = self.base
         self.last_progress = 0.0
         self.warned_of_language = False
+        self.damaged = self.index.damaged(self.known.current) if self.known.current else set[str]()
+        self.keyless: set[str] = set()
 
     # ---- the story
 
@@ -120,10 +124,9 @@ class Embedding:
         adopted = self._adopt()
         self._check_space(adopted)
         self.searched = set(self.staging.shards)
-        damaged = self.index.damaged(self.known.current) if self.known.current else set()
         for shard in self.index.kept_shards():
-            if shard.name not in damaged:
-                self.library.add(shard)
+            if shard.name not in self.damaged and not self.library.add(shard):
+                self.keyless.add(shard.name)
         self.assembly = Assembly(
             self.library, self._open_feeder, dim=self.settings.dim, spool_folder=self.staging.folder
         )
@@ -197,8 +200,11 @@ class Embedding:
             self._publish_so_far()
         self.report.progress(self.progress)
         if now - self.last_progress >= PROGRESS_EVERY_S:
-            self.last_progress = now
-            state.write_progress(self.index.state, {"pid": os.getpid(), **self.progress.to_json()})
+            self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        self.last_progress = time.monotonic()
+        state.write_progress(self.index.state, {"pid": os.getpid(), **self.progress.to_json()})
 
     # ---- beginning
 
@@ -208,8 +214,7 @@ class Embedding:
         text_bytes = self.plan.tasks.text_bytes * share
         rows = text_bytes / (self.settings.max_tokens * 3)
         needed = (rows * self.settings.dim * 4 + text_bytes * 0.7) * 1.05
-        free = os.statvfs(self.index.folder)
-        free_bytes = free.f_bavail * free.f_frsize
+        free_bytes = self.tools.disk.free_bytes(self.index.folder)
         if needed > free_bytes:
             raise StorageError(
                 f"this run needs about {needed / 1e9:.2f} GB in `{self.index.folder}`,"
@@ -416,7 +421,9 @@ class Embedding:
         if not any(outcome.row is not None and outcome.row.rows for outcome in self.outcomes.values()):
             return
         self.report.line(f"publishing {len(self.outcomes):,} documents; the rest follows")
+        phase = self.progress.phase
         current = self._publish(complete=False, dropped=())
+        self.progress.phase = phase
         self.known = dataclasses.replace(self.known, current=current)
         self.base = self.index.documents(current.number)
         self.parent, self.outcomes = current.number, {}
@@ -427,17 +434,23 @@ class Embedding:
         """The next generation, less what is `dropped`; or the current one where no row and no document's status
         changed."""
         current = self.known.current
+        known = {**(current.shards if current else {}), **self.staging.shards}
+        left = self._left_over(known, dropped)
         edition = publishing.edit(
-            self.base,
-            self.outcomes.values(),
-            dropped=dropped,
+            healing.without_rows(self.base, left.lost),
+            (outcome for outcome in self.outcomes.values() if not left.set_aside(outcome)),
+            dropped=set(dropped) - left.held,
             seen=[*self.remembered, *self.plan.seen],
-            shards={**(current.shards if current else {}), **self.staging.shards},
+            shards=known,
+            damaged=self.damaged | self.keyless,
             roots=[root.id for root in self.scopes.roots],
             rebuilding=self.known.rebuilding,
         )
         self.table = edition.table
-        if current is not None and not edition.material and self._same_header(current, complete):
+        if edition.untold or left.lost:
+            self.report.warn("`changes/` does not name all that a damaged shard held: loaders have to load anew")
+        material = edition.material or bool(left.lost)
+        if current is not None and not material and self._same_header(current, complete):
             state.write_seen(self.index.state, current.number, edition.seen, self.tools.disk)
             return current
         if current is None and complete and not any(documents.count_by(edition.table, "shard")):
@@ -445,6 +458,7 @@ class Embedding:
         self._refuse_losing_rebuild()
         self.progress.phase = "publishing"
         self.report.progress(self.progress)
+        self._tell_progress()
         no_engine_yet = judging.Reference(np.zeros((0, self.settings.dim), np.float32), self.settings.max_tokens)
         reference = self.reference or no_engine_yet
         draft = Draft(
@@ -459,11 +473,24 @@ class Embedding:
             probe_max_tokens=reference.max_tokens,
             table=edition.table,
             changes=edition.changes,
-            shards={**(current.shards if current else {}), **self.staging.shards},
+            shards=known,
         )
         generation, written = self.index.publish(draft, parent=self.parent, lock_held=self.held.held)
         self.bytes_rewritten += written
         return generation
+
+    def _left_over(self, known: Mapping[str, Shard], dropped: Collection[Key]) -> Left:
+        """What damaged shards held and could not be had anew: it is news every night, as long as it is so."""
+        if self.known.rebuilding or not self.damaged:
+            return Left()
+        anew = {outcome.key for outcome in self.outcomes.values() if outcome.row is not None}
+        left = healing.left_over(self.base, anew.union(dropped), self.damaged, known)
+        self.news |= left.waiting | left.lost
+        if left.waiting:
+            self.report.warn(f"{len(left.waiting):,} documents of damaged shards cannot be read tonight: they stay so")
+        if left.lost:
+            self.report.warn(f"the rows of {len(left.lost):,} documents are lost with their shards")
+        return left
 
     def _refuse_losing_rebuild(self) -> None:
         """A rebuild waits for what cannot be read tonight and could last night: its old rows would be lost."""
@@ -496,9 +523,8 @@ class Embedding:
 
     def _clear(self) -> None:
         """Only now that the new generation is current does anything old go."""
-        (self.index.state / "damaged.json").unlink(missing_ok=True)
         others = {item.folder for item in self.known.leftovers if not self._speaks_of(item)}
-        for path in self.index.staging.iterdir():
+        for path in run_folders(self.index.staging):
             if path not in others:  # work on other roots, whose vectors a later run takes
                 self.tools.disk.remove(path)
         self.index.clear(keep=self.asked.keep_generations)

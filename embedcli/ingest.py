@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from embedcli import closing, config, documents, lock, plan, readers, state
+from embedcli import closing, config, documents, healing, lock, plan, readers, state
 from embedcli.config import Asked, Fingerprints, IndexSettings
 from embedcli.disk import Disk
 from embedcli.errors import DamagedShard, EmbedcliError, InputError, Mismatch, NoIndex, StorageError
-from embedcli.generations import Generation, Index
+from embedcli.generations import Index
+from embedcli.manifest import Generation
 from embedcli.models import Model
 from embedcli.plan import Plan, Rules, Scopes
 from embedcli.records import Root
@@ -43,38 +44,52 @@ class Tools:
 
 def ingest(asked: Asked, *, tools: Tools, report: Report) -> Summary:
     """Bring the index up to date with its sources. Raises EmbedcliError; what was finished is then checkpointed."""
-    started = time.monotonic()
-    index = Index(asked.index, disk=tools.disk)
-    known = look(index, asked, report)
-    plan.settle_scopes(asked, known.roots, everything=known.rebuilding)  # a source that is not there: touch nothing
-    with opened(index, report) as held:
-        summary = Summary(str(index.folder))
-        try:
-            _run_past_damage(index, asked, tools, report, held, summary)
-        except EmbedcliError as error:
-            summary.exit_code = error.exit_code
-            raise
-        finally:
-            report.close()
-            summary.elapsed_s = round(time.monotonic() - started, 3)
-            with suppress(StorageError):
-                state.append_run(index.state, _run_line(summary), tools.disk)
+    index = Index(asked.index, disk=tools.disk, warn=report.warn)
+    index.check()
+    summary = Summary(str(index.folder), exit_code=1)  # a bug, unless it ends otherwise
+    with _remembered(index, summary):
+        known = look(index, asked, report)
+        plan.settle_scopes(asked, known.roots, everything=known.rebuilding)  # a source that is not there: touch nothing
+        with opened(index, report) as held:
+            try:
+                _run_past_damage(index, asked, tools, report, held, summary)
+            finally:
+                report.close()
     return summary
+
+
+@contextmanager
+def _remembered(index: Index, summary: Summary) -> Iterator[None]:
+    """A run is a line of the history, be it refused, failed or a bug; not where it made no index."""
+    started = time.monotonic()
+    error = ""
+    try:
+        yield
+    except EmbedcliError as raised:
+        summary.exit_code, error = raised.exit_code, str(raised)
+        raise
+    finally:
+        summary.elapsed_s = round(time.monotonic() - started, 3)
+        line = {"ended_at": datetime.now(UTC).isoformat(timespec="seconds"), **summary.to_json(), "error": error}
+        with suppress(StorageError):
+            if index.state.is_dir():
+                state.append_run(index.state, line, index.disk)
 
 
 def _run_past_damage(
     index: Index, asked: Asked, tools: Tools, report: Report, held: lock.Lock, summary: Summary
 ) -> None:
     """A shard found damaged on the way is noted, and the run begun again: its documents are then read anew."""
+    met: set[str] = set()
     while True:
         known = look(index, asked, report, quiet=True)
         scopes = plan.settle_scopes(asked, known.roots, everything=known.rebuilding)
         try:
             return _run(index, asked, known, scopes, tools, report, held, summary)
         except DamagedShard as error:
-            found = state.read_damaged(index.state)
-            if error.name in found:
+            if error.name in met:
                 raise
+            met.add(error.name)
             report.warn(f"{error}; its documents are read again")
             state.note_damaged(index.state, {error.name}, tools.disk)
 
@@ -103,6 +118,11 @@ def look(index: Index, asked: Asked, report: Report, *, quiet: bool = False) -> 
     parent = current.number if current else None
     newest = next((item for item in reversed(found) if item.header.parent == parent), None)
     roots = current.roots if current else () if asked.sources else _roots_of(newest)
+    if current is not None and not asked.sources and not roots:
+        raise InputError(
+            f"index `{index.folder}` has no roots any more, and no SOURCE was given",
+            f"name what to index: `embedcli ingest docs/ --index {index.folder}`",
+        )
     if not asked.sources and not roots:
         raise NoIndex(
             f"`{index.folder}` is not an index, and no SOURCE was given",
@@ -150,8 +170,8 @@ def opened(index: Index, report: Report) -> Iterator[lock.Lock]:
     index.disk.make_folder(index.folder)
     with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=report.warn) as held:
         new = not index.generations.exists()
-        index.create()
         try:
+            index.create()
             yield held
         except EmbedcliError:
             if new:
@@ -177,10 +197,13 @@ def _run(
 ) -> None:  # fmt: skip
     number = known.current.number if known.current else None
     index.clear(keep=asked.keep_generations)
-    base, remembered = base_table(index, known)
+    damaged = index.damaged(known.current) if known.current else set()
+    base, remembered = base_table(index, known, damaged)
     rules = _rules(asked, known)
     mounts = known.current.mounts if known.current else {}
     tonight = plan.make(base, scopes, mounts, rules, say=report.looking)
+    if elsewhere := healing.read_elsewhere(tonight, base, damaged):
+        report.line(f"{elsewhere:,} documents of damaged shards are read again, wherever they lie")
     report.line(tonight.walked.line())
     for folder, why in sorted(tonight.unlisted.items())[:FOLDERS_TOLD]:
         report.warn(f"`{folder}` {why}: what the index has of it stays as it is")
@@ -189,7 +212,7 @@ def _run(
             f"no files found in {', '.join(f'`{scope.root.path}`' for scope in scopes.scopes)}",
             "check the path; hidden files and what `--include`, `--exclude`, `.embedcliignore` leave out do not count",
         )
-    if nothing_to_do(tonight, known, scopes, asked):
+    if nothing_to_do(tonight, known, scopes, asked) and not damaged:
         report.line(f"{tonight.unchanged:,} unchanged, nothing to do")
         state.write_seen(index.state, number, [*remembered, *tonight.seen], tools.disk) if tonight.seen else None
         assert known.current is not None
@@ -208,13 +231,13 @@ def _run(
     embedding.run(summary)
 
 
-def base_table(index: Index, known: Known) -> tuple[Any, list[documents.Mark]]:
+def base_table(index: Index, known: Known, damaged: set[str]) -> tuple[Any, list[documents.Mark]]:
     """The documents of the current generation with what was seen of them since, and those marks."""
     if known.current is None:
         return documents.empty(), []
     remembered = state.read_seen(index.state, known.current.number)
     table = documents.amend(index.documents(known.current.number), remembered)
-    return documents.without_shards(table, index.damaged(known.current)), remembered
+    return healing.as_unread(table, damaged), remembered
 
 
 def _rules(asked: Asked, known: Known) -> Rules:
@@ -280,7 +303,3 @@ def _summarise_unchanged(summary: Summary, current: Generation, base: Any, tonig
     closing.summarise(summary, generation=current, plan=tonight, table=base, moved=0, news=0, strict=asked.strict)
     summary.model, summary.dim = current.settings.model, current.settings.dim
     summary.fingerprint = current.fingerprints.model
-
-
-def _run_line(summary: Summary) -> dict[str, Any]:
-    return {"ended_at": datetime.now(UTC).isoformat(timespec="seconds"), **summary.to_json()}

@@ -19,7 +19,8 @@ from embedcli.errors import EngineError
 from embedcli.shards import Floats
 
 if TYPE_CHECKING:
-    from embedcli.generations import Generation, Index
+    from embedcli.generations import Index
+    from embedcli.manifest import Generation
     from embedcli.staging import Leftover
 
 SAME_PROBE = 0.999

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,8 @@ import pyarrow.compute as pc
 from embedcli import changes, documents, lock, merging, shards, sources, state
 from embedcli.disk import storage_errors
 from embedcli.errors import DamagedShard, InputError, Locked, StorageError, UsageError
-from embedcli.generations import Draft, Generation, Index
+from embedcli.generations import Draft, Index
+from embedcli.manifest import Generation
 from embedcli.records import Root, from_printable, printable
 from embedcli.shards import Shard
 from embedcli.standing import Holder, read_holder, shown_path
@@ -38,12 +38,15 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Done:
-    """What a verb did: the generation that is current now, the one that was, and how much was concerned."""
+    """What a verb did: the generation that is current now, the one that was, and how much was concerned.
+
+    `before` is None where no link told it.
+    """
 
     verb: str
     index: str
     generation: int
-    before: int
+    before: int | None
     sources: int
     chunks: int
     elapsed_s: float
@@ -86,22 +89,55 @@ def moved(index: Index, old: str, new: str, *, warn: Warn) -> Done:
 
 
 def rollback(index: Index, *, to: int | None = None, warn: Warn) -> Done:
-    """Make the parent, or generation `to`, the current one again. Raises UsageError when it is not on disk."""
-    with _changing(index, "rollback", warn) as change:
-        current = change.current
-        target = current.parent if to is None else to
-        others = [number for number in index.numbers() if number != current.number]
-        if target not in others:
-            what = "its parent" if to is None else f"generation {to}"
-            listed = ", ".join(map(str, others))
-            raise UsageError(
-                f"cannot roll back: generation {current.number} is current and {what} is not kept in `{index.folder}`",
-                f"kept are {listed}: `embedcli rollback --to N`" if others else "no other generation is kept",
-            )
-        again = index.read(target)
-        index.point_back(target, expected=current.number, lock_held=change.held.held)
-        change.generation = again
-        return change.done(index.documents(target, ["rows"]))
+    """Make the parent, or generation `to`, the current one again: of the current one nothing is needed but its shards.
+
+    Raises UsageError when it is not on disk, StorageError when it is not whole.
+    """
+    started = time.monotonic()
+    index.check()
+    if not index.numbers():
+        current_of(index)
+    with _locked(index, warn) as held:
+        index.tell_changes()
+        current = index.linked_number()
+        target = _way_back(index, to)
+        table = index.documents(target, ["rows"])
+        told = _changes_back(index, current, target, warn)
+        index.point_back(target, expected=current, changes=told, lock_held=held.held)
+        return _done(index, "rollback", (target, current), table, started, warn)
+
+
+def _way_back(index: Index, to: int | None) -> int:
+    """The generation to go back to, whole on disk. Without `to` the current one's manifest has to be read."""
+    current = index.linked_number() if to is not None else index.current_number()
+    target = index.read(current).parent if to is None and current is not None else to
+    others = [number for number in index.numbers() if number != current]
+    kept = f"kept are {', '.join(map(str, others))}: `embedcli rollback --to N`" if others else "no other one is kept"
+    if target is not None and target == current:
+        raise UsageError(f"generation {target} is current already", kept)
+    if target is None or target not in others:
+        what = "its parent" if to is None else f"generation {to}"
+        raise UsageError(
+            f"cannot roll back: generation {current} is current and {what} is not kept in `{index.folder}`", kept
+        )
+    if lacking := index.lacks(target):
+        raise StorageError(f"cannot roll back to generation {target}: {lacking}", kept)
+    return target
+
+
+def _changes_back(index: Index, current: int | None, target: int, warn: Warn) -> pa.Table:
+    """What a loader of `changes/` has to do; none where the rows of the current generation cannot be read."""
+    now, then = (
+        sorted(index.path(number).glob("vectors/*.parquet")) if number is not None else []
+        for number in (current, target)
+    )
+    try:
+        if now:
+            return changes.between(now, then)
+    except DamagedShard as error:
+        warn(str(error))
+    warn("what changes is not told in `changes/`: whoever follows it has to load the index anew")
+    return changes.SCHEMA.empty_table()
 
 
 def unlock(index: Index) -> Holder | None:
@@ -134,10 +170,11 @@ def unlock(index: Index) -> Holder | None:
 class _Change:
     """The index while its lock is held: the current generation, and how the next one is made of it."""
 
-    def __init__(self, index: Index, verb: str, held: lock.Lock) -> None:
+    def __init__(self, index: Index, verb: str, held: lock.Lock, warn: Warn) -> None:
         self.index = index
         self.verb = verb
         self.held = held
+        self._warn = warn
         self.current = self.generation = current_of(index)
         self.number = index.next_number()
         self._started = time.monotonic()
@@ -180,27 +217,45 @@ class _Change:
 
     def done(self, concerned: pa.Table) -> Done:
         """Remember the verb among the runs, and tell what it did."""
-        done = Done(
-            self.verb, str(self.index.folder), self.generation.number, self.current.number, concerned.num_rows,
-            int(pc.sum(concerned.column("rows")).as_py() or 0), round(time.monotonic() - self._started, 3),
-        )  # fmt: skip
-        line = {"ended_at": datetime.now(UTC).isoformat(timespec="seconds"), **dataclasses.asdict(done)}
-        state.append_run(self.index.state, line, self.index.disk)
-        return done
+        numbers = (self.generation.number, self.current.number)
+        return _done(self.index, self.verb, numbers, concerned, self._started, self._warn)
+
+
+def _done(
+    index: Index, verb: str, numbers: tuple[int, int | None], concerned: pa.Table, started: float, warn: Warn
+) -> Done:
+    """The verb is done, whatever becomes of its line in the history."""
+    generation, before = numbers
+    chunks = int(pc.sum(concerned.column("rows")).as_py() or 0)
+    elapsed_s = round(time.monotonic() - started, 3)
+    done = Done(verb, str(index.folder), generation, before, concerned.num_rows, chunks, elapsed_s)
+    line = {"ended_at": datetime.now(UTC).isoformat(timespec="seconds"), **dataclasses.asdict(done)}
+    try:
+        state.append_run(index.state, line, index.disk)
+    except StorageError as error:
+        warn(f"done, and not noted in the history: {error}")
+    return done
 
 
 @contextmanager
 def _changing(index: Index, verb: str, warn: Warn) -> Iterator[_Change]:
     """The lock, and a StorageError where a file of the current generation cannot be read."""
     current_of(index)  # before a lock file is made in a folder that is no index
-    with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=warn) as held:
+    with _locked(index, warn) as held:
         try:
-            yield _Change(index, verb, held)
+            yield _Change(index, verb, held, warn)
         except (OSError, pa.ArrowException, DamagedShard) as error:
             raise StorageError(
                 f"cannot {verb}, the current generation stays: {error}",
                 f"`embedcli verify {index.folder}` names what is damaged",
             ) from error
+
+
+@contextmanager
+def _locked(index: Index, warn: Warn) -> Iterator[lock.Lock]:
+    with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=warn) as held:
+        index.create()  # whoever lost a folder gets it back
+        yield held
 
 
 # ---- roots
@@ -288,7 +343,7 @@ def _rewrite(change: _Change, table: pa.Table, mine: Bools, folder: Path) -> dic
     known, disk = change.current.shards, change.index.disk
     parts = [(known[name], rows) for name, rows in by_shard(table) if mine[rows].any()]
     needed = sum(shard.size_bytes for shard, _ in parts) * 1.05
-    if needed > (free := shutil.disk_usage(folder).free):
+    if needed > (free := disk.free_bytes(folder)):
         raise StorageError(
             f"the new shards need {needed / 1e9:.2f} GB in `{change.index.folder}`, {free / 1e9:.2f} GB are free",
             "free some space, then run the same command again",
@@ -296,7 +351,7 @@ def _rewrite(change: _Change, table: pa.Table, mine: Bools, folder: Path) -> dic
     written = {}
     for shard, numbers in parts:
         rows = _Renamed(shard, table.take(pa.array(numbers)), mine[numbers], change.number)
-        keys = shards.keys_by_row(shard.keys_path, shard.rows)
+        keys = shards.keys_by_row(shard)
         dim = change.current.settings.dim
         written[shard.name] = shards.write_shard(rows, keys, dim=dim, folder=folder, keys_folder=folder, disk=disk)
     return written

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcli.config import Asked, index_folder
+from embedcli.errors import EmbedcliError, StorageError
 from embedcli.records import REASONS, from_printable
 
 if TYPE_CHECKING:
-    from embedcli.generations import Generation, Index
+    from embedcli.generations import Index
     from embedcli.keeper import Done
+    from embedcli.manifest import Generation
     from embedcli.shards import Floats
     from embedcli.verifying import Verdict
 
@@ -55,16 +57,16 @@ def register(app: typer.Typer, make_tools: MakeTools) -> None:
         debug: Debug = False,
     ) -> None:
         """Look for damage in every file and row; exit 3 where there is some."""
-        from embedcli import standing, state, verifying
+        from embedcli import standing, verifying
 
         opened = _index(index, index_option)
-        embed = _prober(make_tools, opened.folder, engine, device) if probe else None
-        busy = standing.status(opened).running is not None
-        verdict = verifying.verify(opened, probe=embed, run_is_under_way=busy)
-        _print_verdict(verdict, as_json)
-        if verdict.damaged_shards and not busy:
-            state.note_damaged(opened.state, verdict.damaged_shards, opened.disk)
-            _say(f"\nhint: `embedcli ingest --index {opened.folder}` reads the documents of what is damaged again")
+        holder = standing.read_holder(opened)
+        busy = holder is not None and holder.alive is not False
+        verdict = verifying.verify(opened, run_is_under_way=busy)
+        told = _tell_damage(opened, verdict, as_json)  # before the engine, which may not start, or hang
+        if probe:
+            _compare_engine(opened, verdict, _prober(make_tools, opened.folder, engine, device))
+        _print_verdict(verdict, as_json, told=told, probed=probe)
         raise typer.Exit(verdict.exit_code)
 
 
@@ -129,7 +131,8 @@ def rollback(
     from embedcli import keeper
 
     done = keeper.rollback(_index(None, index), to=to, warn=_warn)
-    _print_done(done, as_json, f"is current again; {done.before} is kept for an hour")
+    kept = f"; {done.before} is kept for an hour" if done.before is not None else ""
+    _print_done(done, as_json, f"is current again{kept}")
 
 
 def unlock(index: IndexFolder = None, as_json: AsJson = False, debug: Debug = False) -> None:
@@ -157,7 +160,7 @@ def _index(argument: str | None, option: str | None) -> Index:
 
     if argument is not None and option is not None and index_folder(argument) != index_folder(option):
         raise typer.BadParameter(f"`{argument}` and `{option}` are two indexes", param_hint="--index")
-    return Index(index_folder(argument or option), disk=Disk())
+    return Index(index_folder(argument or option), disk=Disk(), warn=_warn)
 
 
 def _check_flags(*, failed: bool, reason: str | None, null: bool, as_json: bool) -> None:
@@ -214,19 +217,54 @@ def _print_done(done: Done, as_json: bool, text: str) -> None:
     _say(f"generation {done.generation}: {text}")
 
 
-def _print_verdict(verdict: Verdict, as_json: bool) -> None:
-    from embedcli.standing import many, one_line
+def _tell_damage(index: Index, verdict: Verdict, as_json: bool) -> int:
+    """Print the damage, note it for the next run, and say what heals it; returns how much was printed."""
+    from embedcli import state
+
+    if not as_json:
+        _print_damage(verdict, 0)
+    if verdict.damaged_shards:
+        try:
+            state.note_damaged(index.state, verdict.damaged_shards, index.disk)
+        except StorageError as error:
+            _warn(f"the damage cannot be noted, so that the next run does not know of it: {error}")
+        _say(f"\nhint: `embedcli ingest --index {index.folder}` reads the documents of what is damaged again")
+    elif any(item.file.endswith("/documents.parquet") for item in verdict.damage):
+        _say(f"\nhint: {index.way_back(verdict.generation)}")
+    return len(verdict.damage)
+
+
+def _compare_engine(index: Index, verdict: Verdict, probe: Callable[[Generation], Floats]) -> None:
+    from embedcli import verifying
+
+    try:
+        verifying.compare_engine(index, verdict, probe)
+    except EmbedcliError as error:
+        if not verdict.damage:
+            raise
+        _warn(f"the probe set was not compared: {error}")
+
+
+def _print_damage(verdict: Verdict, told: int) -> None:
+    from embedcli.standing import one_line
+
+    for damage in verdict.damage[told:]:
+        print(f"{one_line(damage.file)}: {damage.problem}", flush=True)
+
+
+def _print_verdict(verdict: Verdict, as_json: bool, *, told: int, probed: bool) -> None:
+    from embedcli.standing import many
 
     if as_json:
-        _print_json({"exit_code": verdict.exit_code, **dataclasses.asdict(verdict)})
+        _print_json({"exit_code": verdict.exit_code, **verdict.to_json()})
         return
-    for damage in verdict.damage:
-        print(f"{one_line(damage.file)}: {damage.problem}")
+    _print_damage(verdict, told)
     if not verdict.damage:
-        cosine = "" if verdict.probe_cosine is None else f", probe set {verdict.probe_cosine:.4f}"
+        cosine = f", probe set {verdict.probe_cosine:.4f}" if verdict.probe_cosine is not None else ""
+        none = ", no probe set to compare with yet" if probed and not cosine else ""
         print(
             f"generation {verdict.generation} is sound: {many(verdict.shards, 'shard')},"
-            f" {many(verdict.rows, 'row')}, {many(verdict.sources, 'source')}{cosine}"
+            f" {many(verdict.rows, 'row')}, {many(verdict.sources, 'source')}{cosine}{none}"
         )
 
 

@@ -22,8 +22,8 @@ from embedcli.errors import EmbedcliError
 if TYPE_CHECKING:
     from embedcli.bench import Figures
     from embedcli.doctor import Line
-    from embedcli.generations import Generation
     from embedcli.ingest import Tools
+    from embedcli.manifest import Generation
 
 WIDTH = 15
 DEFAULT_MB = {"cpu": 0.3, "mps": 5.0, "cuda": 40.0}

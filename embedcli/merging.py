@@ -9,7 +9,7 @@ Not here: publishing (generations.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,9 @@ Group = tuple[Piece, ...]
 """Pieces that become one shard; a single whole piece is carried over as it is."""
 
 
-def rewritten_bytes(groups: Sequence[Group]) -> int:
-    """Estimate of what `write` will write."""
-    return sum(piece.live_bytes for group in groups if not _carried(group) for piece in group)
+def written_bytes(groups: Sequence[Group], *, copying: bool) -> int:
+    """Estimate of what `write` will write; with `copying` what is carried costs its bytes too."""
+    return sum(piece.live_bytes for group in groups if copying or not _carried(group) for piece in group)
 
 
 def _carried(group: Group) -> bool:
@@ -88,12 +88,17 @@ def _coalesce(first: Ints, rows: Ints) -> tuple[tuple[int, int], ...]:
     return tuple(zip(first[starts].tolist(), ends[stops].tolist(), strict=True))
 
 
-def plan_groups(pieces: Sequence[Piece], *, merge: bool = True) -> list[Group]:
-    """Put pieces together by size tier, from the smallest tier up, so that a row is written once at most."""
-    groups: list[Group] = [(piece,) for piece in pieces if piece.live_bytes >= SETTLED_BYTES or not merge]
+def plan_groups(pieces: Sequence[Piece], *, apart: Collection[str] = ()) -> list[Group]:
+    """Put pieces together by size tier, from the smallest tier up, so that a row is written once at most.
+
+    The shards named in `apart` are damaged: with sound ones they would damage these.
+    """
+    groups: list[Group] = []
     tiers: dict[int, list[Group]] = {}
-    for piece in pieces if merge else ():
-        if piece.live_bytes < SETTLED_BYTES:
+    for piece in pieces:
+        if piece.live_bytes >= SETTLED_BYTES or piece.shard.name in apart:
+            groups.append((piece,))
+        else:
             tiers.setdefault(_tier(piece.live_bytes), []).append((piece,))
     while tiers:
         tier = min(tiers)
@@ -187,7 +192,7 @@ class _Rows:
     def keys(self) -> shards.Keys:
         parts = []
         for piece in self._group:
-            keys = shards.keys_by_row(piece.shard.keys_path, piece.shard.rows)
+            keys = shards.keys_by_row(piece.shard)
             parts += [keys[:, start:stop] for start, stop in piece.ranges]
         return np.concatenate(parts, axis=1)
 

@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli import changes, documents
+from embedcli.changes import Changes
 from embedcli.documents import DocumentRow, Key, Mark
+from embedcli.errors import DamagedShard
 from embedcli.records import digest
 from embedcli.shards import Shard
 from embedcli.staging import Outcome
@@ -28,12 +30,16 @@ _FINGERPRINTS = ("model_fingerprint", "chunk_fingerprint", "read_fingerprint")
 
 @dataclass(frozen=True)
 class Edition:
-    """The documents to publish, in walk order; `seen` is what a run without a publish has to remember."""
+    """The documents to publish, in walk order; `seen` is what a run without a publish has to remember.
+
+    `untold`: rows left whose ids could not be read any more, so that `changes` does not name them.
+    """
 
     table: pa.Table
     changes: pa.Table
     material: bool
     seen: tuple[Mark, ...]
+    untold: bool
 
 
 def edit(
@@ -43,21 +49,19 @@ def edit(
     dropped: Collection[Key],
     seen: Sequence[Mark],
     shards: Mapping[str, Shard],
+    damaged: Collection[str],
     roots: Sequence[str],
     rebuilding: bool,
 ) -> Edition:
-    """Replace, mark and drop rows of `base`; a document that came out the same to the last column keeps its rows."""
+    """Replace, mark and drop rows of `base`; a document that came out the same to the last column keeps its rows, but
+    not in a shard that is `damaged`."""
     listed = list(outcomes)
     rows = {o.row.key: o.row for o in listed if o.row is not None}
     marks = [o.mark for o in listed if o.mark is not None]
     leaving = base if rebuilding else base.take(documents.positions(base, {*rows, *dropped}))
     before = {(old["root"], old["path"]): old for old in leaving.to_pylist()}
-    compared = changes.compare(
-        leaving,
-        documents.from_rows(row for row in rows.values() if row.rows),
-        shards,
-        vectors_changed=rebuilding,
-    )
+    coming = documents.from_rows(row for row in rows.values() if row.rows)
+    compared, untold = _compare(leaving, coming, shards, damaged, rebuilding=rebuilding)
     if not rebuilding:
         rows = {key: _keep_place(row, before.get(key), compared.unchanged_doc_ids) for key, row in rows.items()}
     material = bool(dropped) or rebuilding or any(_material(row, before.get(key)) for key, row in rows.items())
@@ -70,7 +74,26 @@ def edit(
     whole = pa.concat_tables([table, documents.from_rows(rows.values())])
     tried = [Mark(m.key, {name: m.columns[name] for name in _TRIED if name in m.columns}) for m in marks]
     remembered = [*seen, *small, *tried]
-    return Edition(documents.in_walk_order(whole, roots), compared.table, material, tuple(remembered))
+    return Edition(documents.in_walk_order(whole, roots), compared.table, material, tuple(remembered), untold)
+
+
+def _compare(
+    leaving: pa.Table, coming: pa.Table, known: Mapping[str, Shard], damaged: Collection[str], *, rebuilding: bool
+) -> tuple[Changes, bool]:
+    """The changes, and whether they are not all of them. Of a damaged shard nothing is believed but its ids."""
+    broken = documents.in_shards(leaving, damaged)
+    keys = set(documents.keys(broken))
+    found = changes.compare(
+        documents.without(leaving, keys), documents.without(coming, keys), known, vectors_changed=rebuilding
+    )
+    anew = coming.take(documents.positions(coming, keys))
+    untold = False
+    try:
+        more = changes.compare(broken, anew, known, vectors_changed=True)
+    except DamagedShard:
+        untold = True
+        more = changes.compare(broken.slice(0, 0), anew, known, vectors_changed=True)
+    return Changes(pa.concat_tables([found.table, more.table]).combine_chunks(), found.unchanged_doc_ids), untold
 
 
 def _keep_place(row: DocumentRow, before: Mapping[str, Any] | None, unchanged: Collection[str]) -> DocumentRow:

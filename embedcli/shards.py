@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedcli.disk import Disk, Written
+from embedcli.disk import Disk, Written, digest_of
 from embedcli.errors import DamagedShard
 
 Keys = npt.NDArray[np.uint64]
@@ -29,6 +29,9 @@ Ranges = Sequence[tuple[int, int]]
 """Half-open row ranges, ascending."""
 
 ROW_GROUP_ROWS = 8192
+
+_DAMAGE = (OSError, pa.ArrowException, ValueError, IndexError)
+"""What reading a file that is not whole raises."""
 
 _BEFORE_VECTOR = [
     pa.field("chunk_id", pa.string()),
@@ -115,6 +118,7 @@ def _write_parquet(tables: Iterable[pa.Table], dim: int, sink: BinaryIO) -> None
         "use_dictionary": [name for name in schema.names if name not in _PLAIN and name != "vector"],
         "use_byte_stream_split": ["vector.list.element"],
         "write_page_index": True,
+        "write_page_checksum": True,
     }
     with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, **options) as writer:
         for group in regroup(iter(tables), ROW_GROUP_ROWS):
@@ -137,15 +141,15 @@ def regroup(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 
 def read_rows(path: Path, ranges: Ranges, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The rows of `ranges`, in order, a row group at a time. Raises DamagedShard."""
+    """The rows of `ranges`, in order, a row group at a time. Raises DamagedShard: no turned bit is read as a row."""
     try:
         yield from _row_groups(path, ranges, columns)
-    except (OSError, pa.ArrowInvalid) as error:
+    except _DAMAGE as error:
         raise DamagedShard(path.stem, str(error)) from error
 
 
 def _row_groups(path: Path, ranges: Ranges, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-    with pq.ParquetFile(path) as file:
+    with open_shard(path) as file:
         start = 0
         for group in range(file.num_row_groups):
             stop = start + file.metadata.row_group(group).num_rows
@@ -155,6 +159,21 @@ def _row_groups(path: Path, ranges: Ranges, columns: Sequence[str] | None) -> It
                 whole = inside == [(0, table.num_rows)]
                 yield table if whole else pa.concat_tables([table.slice(a, b - a) for a, b in inside])
             start = stop
+
+
+def open_shard(path: Path) -> pq.ParquetFile:
+    """A shard whose pages are checked against their checksums as they are read. Raises one of _DAMAGE.
+
+    Checksums do not cover the footer: of that the names, types and counts are looked at; other changes to it make it
+    unreadable, or nothing that is a row.
+    """
+    file = pq.ParquetFile(path, page_checksum_verification=True)
+    kind = file.schema_arrow.types[-1]
+    if not file.schema_arrow.equals(row_schema(kind.list_size if pa.types.is_fixed_size_list(kind) else 0)):
+        raise ValueError("its columns are not those of a shard")
+    if sum(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)) != file.metadata.num_rows:
+        raise ValueError("the rows of its groups are not as many as its own")
+    return file
 
 
 # ---- keys
@@ -178,20 +197,22 @@ def write_keys(keys: Keys, path: Path, disk: Disk) -> Written:
     return disk.write(path, lambda sink: np.save(sink, stored, allow_pickle=False))
 
 
-def load_keys(path: Path) -> Keys | None:
-    """The stored [3, n] array (high, low, row), memory-mapped; None when it is missing or not whole: reuse is lost,
-    no row is."""
+def load_keys(path: Path, *, sha256: str | None = None) -> Keys | None:
+    """The stored [3, n] array (high, low, row), memory-mapped; None when it is missing, or not what was written: a
+    wrong row would be another chunk's vector. Reuse is lost then, no row is."""
     try:
+        if sha256 is not None and digest_of(path) != sha256:
+            return None
         stored: Keys = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     return stored if stored.ndim == 2 and stored.shape[0] == 3 and stored.dtype == np.uint64 else None
 
 
-def keys_by_row(path: Path, rows: int) -> Keys:
+def keys_by_row(shard: Shard) -> Keys:
     """Keys in row order [2, rows]; all zero where the keys are lost (no vector has the key 0: see `find`)."""
-    keys = np.zeros((2, rows), np.uint64)
-    stored = load_keys(path)
+    keys = np.zeros((2, shard.rows), np.uint64)
+    stored = load_keys(shard.keys_path, sha256=shard.keys_sha256)
     if stored is not None:
         keys[:, stored[2].astype(np.int64)] = stored[:2]
     return keys
@@ -239,11 +260,12 @@ class Library:
         self._runs: list[_Run] = []
         self._groups: OrderedDict[tuple[str, int], Floats] = OrderedDict()
 
-    def add(self, shard: Shard, *, in_memory: bool = False) -> None:
-        """Search a shard too; `in_memory` for the many small ones of this run."""
-        stored = load_keys(shard.keys_path)
+    def add(self, shard: Shard, *, in_memory: bool = False) -> bool:
+        """Search a shard too; `in_memory` for the many small ones of this run. False where its keys are lost."""
+        stored = load_keys(shard.keys_path, sha256=shard.keys_sha256)
         if stored is not None and stored.shape[1]:
             self._add(shard, stored, level=0 if in_memory else -1)
+        return stored is not None
 
     def add_loose(self, stored: Keys, vectors: Floats) -> int:
         """Vectors that lie in no shard, with their sorted keys [3, n]; returns what `forget` wants."""
@@ -302,14 +324,14 @@ class Library:
                 inside = rows // ROW_GROUP_ROWS == group
                 vectors = self._group(shard, int(group))
                 into[places[inside]] = cut(vectors[rows[inside] % ROW_GROUP_ROWS], self._dim)
-        except (OSError, pa.ArrowInvalid, IndexError, ValueError):
+        except _DAMAGE:
             return False
         return True
 
     def _group(self, shard: Shard, group: int) -> Floats:
         key = (shard.name, group)
         if key not in self._groups:
-            with pq.ParquetFile(shard.path) as file:
+            with open_shard(shard.path) as file:
                 column = file.read_row_group(group, columns=["vector"]).column("vector")
             self._groups[key] = vectors_of(column)
             while len(self._groups) > self.CACHED_GROUPS:

@@ -8,6 +8,7 @@ Not here: what is published (generations.py) and what tonight's plan says (plan.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,12 +20,13 @@ import numpy as np
 import pyarrow as pa
 
 from embedcli import shards
-from embedcli.disk import Disk
+from embedcli.disk import Disk, digest_of
 from embedcli.documents import DocumentRow, Key, Mark
 from embedcli.records import Stat
 from embedcli.shards import Floats, Keys, Shard
 
 RESERVE_BYTES = 1 << 20
+_RUN = re.compile(r"\d{6,}-[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -212,13 +214,21 @@ class Leftover:
         for data in self._lines():
             if "shard" in data:
                 shard = Shard(**data["shard"], folder=self.folder, keys_folder=self.folder)
-                if shard.path.exists() and shard.path.stat().st_size == shard.size_bytes:
+                if _is_whole(shard):
                     shards_found[shard.name] = shard
             else:
                 outcome = Outcome.from_json(data)
                 outcomes[outcome.key] = outcome
         kept = (o for o in outcomes.values() if o.row is None or o.row.shard is None or o.row.shard in shards_found)
         return shards_found, list(kept)
+
+    def count_documents(self) -> int:
+        """How many sources its journal says are finished."""
+        try:
+            with (self.folder / "journal.jsonl").open("rb") as journal:
+                return sum(not line.startswith(b'{"shard"') for line in journal)
+        except OSError:
+            return 0
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         try:
@@ -242,10 +252,23 @@ class Leftover:
         return _read_probe(self.folder)
 
 
+def _is_whole(shard: Shard) -> bool:
+    """Its bytes are those that were written: it may be published as it is."""
+    try:
+        return digest_of(shard.path) == shard.sha256
+    except OSError:
+        return False
+
+
+def run_folders(parent_folder: Path) -> list[Path]:
+    """Folders that are named as runs name theirs, the oldest first; anything else in `staging/` is somebody's."""
+    return sorted(path for path in parent_folder.iterdir() if _RUN.fullmatch(path.name))
+
+
 def leftovers(parent_folder: Path) -> list[Leftover]:
     """What is left of runs that did not end, the oldest first."""
     found = []
-    for folder in sorted(parent_folder.glob("[0-9]*-*")):
+    for folder in run_folders(parent_folder) if parent_folder.exists() else ():
         try:
             found.append(Leftover(folder, RunHeader(**json.loads((folder / "run.json").read_bytes()))))
         except (OSError, ValueError, TypeError):

@@ -22,9 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli import chunker, config, documents, readers
-from embedcli.generations import Generation, Index
+from embedcli.generations import Index
+from embedcli.manifest import Generation
 from embedcli.records import Root, printable
 from embedcli.report import duration
+from embedcli.staging import leftovers
 from embedcli.verifying import current_of
 
 RUNS_SHOWN = 5
@@ -46,7 +48,8 @@ class Holder:
 
 @dataclass(frozen=True)
 class Standing:
-    """What `status` tells. `older`: documents read or cut by an earlier version; `running`: lock and progress."""
+    """What `status` tells. `older`: documents read or cut by an earlier version; `running`: lock and progress;
+    `waiting`: documents that runs which did not end had finished, None while one is running."""
 
     index: str
     generation: int | None
@@ -63,14 +66,16 @@ class Standing:
     older: dict[str, int]
     runs: list[dict[str, Any]]
     running: dict[str, Any] | None
+    waiting: int | None
 
 
 def status(index: Index, *, clock: Callable[[], float] = time.time) -> Standing:
     """How the index stands. Raises NoIndex where there is neither a generation nor a run."""
     index.check()
     running = _running(index, clock)
-    current = index.current() if running else current_of(index)
-    beside: dict[str, Any] = {"runs": _last_runs(index), "running": running}
+    waiting = None if running else sum(item.count_documents() for item in leftovers(index.staging))
+    current = index.current() if running or waiting else current_of(index)
+    beside: dict[str, Any] = {"runs": _last_runs(index), "running": running, "waiting": waiting}
     if current is None:
         return Standing(str(index.folder), None, None, False, None, {}, [], {}, {}, 0, 0, 0, {}, **beside)
     table = index.documents(
@@ -148,16 +153,20 @@ def _running(index: Index, clock: Callable[[], float]) -> dict[str, Any] | None:
 
 def read_holder(index: Index, *, locks: Path = Path("/proc/locks")) -> Holder | None:
     """Who is written in the lock file, None where nobody is. Reads; a lock tried, even for a moment, is one taken."""
+    path = index.folder / "lock"
     try:
-        data = json.loads((index.folder / "lock").read_bytes())
+        data, inode = json.loads(path.read_bytes()), path.stat().st_ino
         host, pid, since = str(data["host"]), int(data["pid"]), str(data["since"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Holder(host, pid, since, _holds_a_lock(pid, locks) if host == socket.gethostname() else None)
+    return Holder(host, pid, since, _holds(pid, inode, locks) if host == socket.gethostname() else None)
 
 
-def _holds_a_lock(pid: int, locks: Path) -> bool:
-    """Whether a process of that number is here and, where the system tells, holds a lock: numbers are used again."""
+def _holds(pid: int, inode: int, locks: Path) -> bool:
+    """Whether a process of that number is here and, where the system tells, holds that lock: numbers are used again.
+
+    The inode says enough: the device that is told differs from the file's own on btrfs and overlays.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -165,10 +174,10 @@ def _holds_a_lock(pid: int, locks: Path) -> bool:
     except PermissionError:
         pass
     try:
-        lines = locks.read_text().splitlines()
+        lines = [line.split() for line in locks.read_text().splitlines()]
     except OSError:
         return True
-    return any(line.split()[4:5] == [str(pid)] for line in lines)
+    return any(line[4] == str(pid) and line[5].endswith(f":{inode}") for line in lines if len(line) > 5)
 
 
 def troubled(index: Index, *, reason: str | None = None) -> pa.Table:
@@ -203,6 +212,9 @@ def status_lines(found: Standing) -> list[str]:
     said.append(("runs", [_run_text(run) for run in found.runs] or ["none has ended yet"]))
     if found.running is not None:
         said.append(("running", [_running_text(found.running)]))
+    if found.waiting:
+        waiting = f"{many(found.waiting, 'document')} that a run which did not end had finished"
+        said.append(("waiting", [f"{waiting}; the next `ingest` goes on with them"]))
     return [line for label, values in said for line in _block(label, values)]
 
 
@@ -240,12 +252,15 @@ def _reasons_text(found: Standing) -> list[str]:
 
 
 def _run_text(run: Mapping[str, Any]) -> str:
+    took = f"{when(run['ended_at'])}, {duration(run['elapsed_s'])}"
+    if run.get("exit_code") not in (None, 0, 3):
+        return f"{took}, exit {run['exit_code']}: {run.get('error') or 'a bug in embedcli'}"
     rate = f", {run['tokens_per_s']:,.0f} tokens/s" if run.get("tokens_per_s") else ""
     if "verb" not in run:
         did = ", ".join(f"{count:,} {name}" for name, count in run["sources"].items() if count)
     else:
         did = f"{run['verb']}, {many(run['sources'], 'source')}"
-    return f"{when(run['ended_at'])}, {duration(run['elapsed_s'])}{rate}, generation {run['generation']}: {did}"
+    return f"{took}{rate}, generation {run['generation']}: {did}"
 
 
 def _running_text(running: Mapping[str, Any]) -> str:

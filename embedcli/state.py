@@ -1,13 +1,14 @@
 """What a run remembers beside the generations: losing it costs digests and history, never rows.
 
-In: outcomes that changed no row, a line a run, the progress of the run in hand. Out: `state/seen.parquet`,
-`state/runs.jsonl`, `state/progress.json`. Not here: anything a reader of vectors needs.
+In: outcomes that changed no row, a line a run, the progress of the run in hand, names of damaged shards. Out:
+`state/seen.parquet`, `state/runs.jsonl`, `state/progress.json`, `state/damaged/`. Not here: anything a reader of
+vectors needs.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def write_seen(folder: Path, generation: int | None, marks: Sequence[Mark], disk
 
 
 def append_run(folder: Path, line: Mapping[str, Any], disk: Disk) -> None:
+    """Raises StorageError."""
     disk.append(folder / "runs.jsonl", (json.dumps(line, ensure_ascii=False) + "\n").encode())
 
 
@@ -70,14 +72,12 @@ def write_progress(folder: Path, progress: Mapping[str, Any]) -> None:
 
 
 def read_damaged(folder: Path) -> set[str]:
-    """Names of shards whose content `verify` found to be another than the manifest says."""
-    try:
-        return set(json.loads((folder / "damaged.json").read_bytes()))
-    except (OSError, ValueError):
-        return set()
+    """Names of shards whose content `verify` or a run found to be another than the manifest says."""
+    return {path.name for path in (folder / "damaged").glob("part-*")}
 
 
-def note_damaged(folder: Path, names: set[str], disk: Disk) -> None:
-    """The next run takes these shards for lost and reads their documents again."""
-    data = json.dumps(sorted(read_damaged(folder) | names)).encode()
-    disk.write(folder / "damaged.json", lambda sink: sink.write(data))
+def note_damaged(folder: Path, names: Iterable[str], disk: Disk) -> None:
+    """The next run reads the documents of these shards again. A file each: nobody's note erases another's."""
+    disk.make_folder(folder / "damaged")
+    for name in names:
+        disk.write(folder / "damaged" / name, lambda sink: None)

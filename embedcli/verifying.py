@@ -8,8 +8,8 @@ Not here: mending. A run embeds again what it cannot read; `rollback` goes to an
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,16 +22,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from embedcli import shards
+from embedcli import documents, shards
 from embedcli.engine import PROBE_AGREEMENT, compare_probe
 from embedcli.errors import NoIndex
-from embedcli.generations import Generation, Index
+from embedcli.generations import Index
+from embedcli.manifest import FILES, Generation
 from embedcli.records import digest
 from embedcli.shards import Floats, Shard
+from embedcli.staging import leftovers
 
 NORM_TOLERANCE = 1e-4
 _COLUMNS = ["chunk_id", "doc_id", "chunk_index", "vector"]
-_TABLE_COLUMNS = ["root", "path", "shard", "first_row", "rows"]
+_TABLE_COLUMNS = ["root", "path", "status", "tokens", "shard", "first_row", "rows"]
+_BESIDE = {"manifest.json", "vectors", *FILES}
 
 Ints = npt.NDArray[np.int64]
 Probe = Callable[[Generation], Floats]
@@ -48,7 +51,8 @@ class Damage:
 
 @dataclass
 class Verdict:
-    """What was looked at, and what is wrong. `probe_cosine` is None where no probe set was embedded."""
+    """What was looked at, and what is wrong. `names` are those of the shards; `probe_cosine` is None where no probe set
+    was compared."""
 
     index: str
     generation: int
@@ -56,8 +60,14 @@ class Verdict:
     rows: int
     sources: int
     size_bytes: int
+    names: frozenset[str]
     damage: list[Damage] = field(default_factory=list)
     probe_cosine: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        data = dataclasses.asdict(self)
+        del data["names"]
+        return data
 
     @property
     def exit_code(self) -> int:
@@ -65,21 +75,26 @@ class Verdict:
 
     @property
     def damaged_shards(self) -> set[str]:
-        """Names of the shards whose rows cannot be trusted."""
+        """Names of the shards whose rows or keys cannot be trusted."""
         files = (PurePosixPath(item.file) for item in self.damage)
-        return {file.stem for file in files if file.parent.name == "vectors" and file.suffix == ".parquet"}
+        return {file.stem for file in files if file.parent.name in ("vectors", "keys") and file.stem in self.names}
 
 
 def current_of(index: Index) -> Generation:
     """The current generation. Raises NoIndex where there is none."""
     index.check()
     current = index.current()
-    if current is None:
+    if current is not None:
+        return current
+    if leftovers(index.staging):
         raise NoIndex(
-            f"`{index.folder}` is not an index, or has published nothing yet",
-            f"make one with `embedcli ingest SOURCE --index {index.folder}`",
+            f"`{index.folder}` has published nothing yet; what its first run had finished is kept",
+            f"go on with `embedcli ingest --index {index.folder}`",
         )
-    return current
+    raise NoIndex(
+        f"`{index.folder}` is not an index, or has published nothing yet",
+        f"make one with `embedcli ingest SOURCE --index {index.folder}`",
+    )
 
 
 def by_shard(table: pa.Table) -> Iterator[tuple[str, Ints]]:
@@ -95,8 +110,8 @@ def by_shard(table: pa.Table) -> Iterator[tuple[str, Ints]]:
         yield names.dictionary[int(codes[part[0]])].as_py(), placed[part]
 
 
-def verify(index: Index, *, probe: Probe | None = None, run_is_under_way: bool = False) -> Verdict:
-    """Look at everything of the current generation. With `probe`, compare its vectors with those stored."""
+def verify(index: Index, *, run_is_under_way: bool = False) -> Verdict:
+    """Look at everything of the current generation, and at the way back to others. Raises NoIndex."""
     generation = current_of(index)
     counts = generation.counts
     verdict = Verdict(
@@ -106,14 +121,29 @@ def verify(index: Index, *, probe: Probe | None = None, run_is_under_way: bool =
         counts["chunks"],
         counts["sources"],
         counts["bytes"],
+        frozenset(generation.shards),
     )
     looking = _Looking(index, generation, verdict)
     table = looking.at_the_listed_files()
     looking.at_the_shards(table)
-    looking.at_orphans(keys_too=not run_is_under_way)
-    if probe is not None and not any(item.file.endswith("probe.npy") for item in verdict.damage):
-        looking.at_the_engine(probe)
+    looking.at_what_is_beside()
+    looking.at_the_keys_of_nothing() if not run_is_under_way else None
     return verdict
+
+
+def compare_engine(index: Index, verdict: Verdict, probe: Probe) -> None:
+    """Add to the verdict how the engine of tonight embeds the probe set. Raises EngineError."""
+    generation = index.read(verdict.generation)
+    file = f"generations/{index.path(generation.number).name}/probe.npy"
+    if any(item.file == file for item in verdict.damage):
+        return
+    stored = index.probe(generation.number)
+    if not len(stored):
+        return
+    verdict.probe_cosine = compare_probe(probe(generation), stored)
+    if verdict.probe_cosine < PROBE_AGREEMENT:
+        problem = f"the engine gives other vectors now: cosine {verdict.probe_cosine:.4f}"
+        verdict.damage.append(Damage(file, problem))
 
 
 class _Looking:
@@ -131,22 +161,35 @@ class _Looking:
 
     def at_the_listed_files(self) -> pa.Table | None:
         """documents.parquet and probe.npy; returns the documents where they can be trusted."""
-        listed = json.loads((self._folder / "manifest.json").read_bytes())["files"]
         sound = {
-            name: self._checksum(self._folder / name, known["bytes"], known["sha256"]) for name, known in listed.items()
+            name: self._checksum(self._folder / name, known.size_bytes, known.sha256)
+            for name, known in self._generation.files.items()
         }
         if not sound["documents.parquet"]:
             return None
         table = self._index.documents(self._generation.number, _TABLE_COLUMNS)
-        self._compare_counts(table)
+        for problem in [*self._wrong_counts(table), *self._wrong_sources(table)]:
+            self._add(self._folder / "documents.parquet", problem)
         return table
 
-    def _compare_counts(self, table: pa.Table) -> None:
-        rows = int(pc.sum(table.column("rows")).as_py() or 0)
-        found = {"sources": table.num_rows, "chunks": rows}
-        for name, count in found.items():
-            if count != (told := self._generation.counts[name]):
-                self._add(self._folder / "documents.parquet", f"has {count} {name}, the manifest says {told}")
+    def _wrong_counts(self, table: pa.Table) -> Iterator[str]:
+        told = self._generation.counts
+        found = {
+            "sources": table.num_rows,
+            "chunks": int(pc.sum(table.column("rows")).as_py() or 0),
+            "tokens": int(pc.sum(table.column("tokens")).as_py() or 0),
+            "bytes": sum(shard.size_bytes for shard in self._generation.shards.values()),
+        }
+        yield from (f"has {n} {name}, the manifest says {told[name]}" for name, n in found.items() if n != told[name])
+        if (by_status := documents.count_by(table, "status")) != told["status"]:
+            yield f"has {by_status}, the manifest says {told['status']}"
+
+    def _wrong_sources(self, table: pa.Table) -> Iterator[str]:
+        roots = pa.array([root.id for root in self._generation.roots], pa.string())
+        if strangers := pc.sum(pc.invert(pc.is_in(table.column("root"), value_set=roots))).as_py():
+            yield f"has {strangers} sources of roots that are not in the manifest"
+        if doubles := table.num_rows - pc.count_distinct(documents.join_keys(table)).as_py():
+            yield f"has {doubles} sources twice"
 
     def at_the_shards(self, table: pa.Table | None) -> None:
         owners = {} if table is None else dict(by_shard(table))
@@ -194,33 +237,33 @@ class _Looking:
             self._add(path, f"its sha256 is not the one in the manifest{told}")
         return found == sha256
 
-    def at_orphans(self, *, keys_too: bool) -> None:
-        """Files that belong to nothing; keys only while no run is about to add some."""
-        vectors = self._folder / "vectors"
-        for path in sorted(vectors.iterdir()) if vectors.is_dir() else ():
+    def at_what_is_beside(self) -> None:
+        """What belongs to nothing, or is no way back; what a run leaves when it is killed is cleared by the next."""
+        for path in sorted((self._folder / "vectors").glob("*")):
             if path.suffix != ".parquet" or path.stem not in self._generation.shards:
                 self._add(path, "is not in the manifest")
-        keys = sorted(self._index.keys.glob("part-*.npy")) if keys_too else []
+        for path in sorted(self._folder.iterdir()):
+            if path.name not in _BESIDE:
+                self._add(path, "is not in the manifest")
+        for path in sorted(self._index.generations.iterdir()):
+            if path.name.isdigit() and not self._index.readable(int(path.name)):
+                self._add(path / "manifest.json", "cannot be read, so it is no way back")
+            elif not path.name.isdigit() and path.suffix != ".tmp" and not path.name.startswith(".trash-"):
+                self._add(path, "is no generation")
+
+    def at_the_keys_of_nothing(self) -> None:
+        """Not while a run is about to name some."""
         needed = {path.stem for path in self._index.generations.glob("*/vectors/*.parquet")}
-        for path in keys:
+        for path in sorted(self._index.keys.glob("part-*.npy")):
             if path.stem not in needed:
                 self._add(path, "belongs to no shard")
-
-    def at_the_engine(self, probe: Probe) -> None:
-        stored = self._index.probe(self._generation.number)
-        if not len(stored):
-            return
-        cosine = compare_probe(probe(self._generation), stored)
-        self._verdict.probe_cosine = cosine
-        if cosine < PROBE_AGREEMENT:
-            self._add(self._folder / "probe.npy", f"the engine gives other vectors now: cosine {cosine:.4f}")
 
 
 def _row_problems(shard: Shard, expected: pa.Array | None, dim: int, ids: _Ids) -> Iterator[str]:
     """What is wrong with the rows of a shard whose bytes are those that were written."""
     counts: Counter[str] = Counter()
     try:
-        with pq.ParquetFile(shard.path) as file:
+        with pq.ParquetFile(shard.path, page_checksum_verification=True) as file:
             if not file.schema_arrow.equals(shards.row_schema(dim)):
                 yield "its schema is not that of the index"
                 return

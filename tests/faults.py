@@ -85,6 +85,17 @@ class KillAt(Watching):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class KilledAt(Disk):
+    """Leaves at a named step as a kill would, and the test goes on."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def step(self, name: str) -> None:
+        if name == self.name:
+            raise KeyboardInterrupt
+
+
 class FailAfter(Disk):
     """Every fsync and rename after the n-th is an I/O error, for ever."""
 

@@ -23,13 +23,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from embedcli import keeper, keeper_cli, shards, standing, verifying
+from embedcli import keeper, keeper_cli, shards, standing, state, verifying
+from embedcli.config import IndexSettings
 from embedcli.disk import Disk
-from embedcli.errors import EmbedcliError, InputError, Locked, NoIndex, StorageError, UsageError
+from embedcli.errors import EmbedcliError, EngineError, InputError, Locked, NoIndex, StorageError, UsageError
 from embedcli.generations import CHANGES_KEPT_S, Index
 from embedcli.ingest import Tools
+from embedcli.models import Model
 from embedcli.records import from_printable, printable
 from embedcli.verifying import Damage
+from tests.faults import DiskFull, KilledAt
 from tests.workshop import Workshop, _resolve, wide_engine, words
 
 NAMES = st.binary(min_size=1, max_size=24).filter(lambda name: b"\0" not in name and b"/" not in name)
@@ -177,24 +180,13 @@ def test_moved_refuses_a_place_that_is_none(shop: Workshop, place: str) -> None:
     assert index_of(shop).current_number() == 1
 
 
-class DiesAt(Disk):
-    """Fails at a named step, as a kill would."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def step(self, name: str) -> None:
-        if name == self._name:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("step", ["generation written", "before swap", "after swap"])
 def test_a_verb_killed_on_the_way_leaves_a_whole_generation(shop: Workshop, step: str) -> None:
     filled(shop)
     new = shop.docs.parent / "elsewhere"
     shutil.copytree(shop.docs, new)
     with pytest.raises(KeyboardInterrupt):
-        keeper.moved(Index(shop.index, disk=DiesAt(step)), str(shop.docs), str(new), warn=silent)
+        keeper.moved(Index(shop.index, disk=KilledAt(step)), str(shop.docs), str(new), warn=silent)
     assert index_of(shop).current_number() == (2 if step == "after swap" else 1)
     assert damage(shop) == [] or all(item.file.startswith("keys/") for item in damage(shop))
     if step != "after swap":
@@ -267,8 +259,8 @@ def test_after_rollback_the_next_ingest_takes_a_new_number_and_every_vector(shop
     newest, had = vectors(shop), shop.embedded
     keeper.rollback(index_of(shop), warn=silent)
     summary = shop.ingest()
-    assert summary.generation == 3
-    assert index_of(shop).read(3).parent == 1
+    assert summary.generation == 4, "3 are the changes of the rollback"
+    assert index_of(shop).read(4).parent == 1
     assert vectors(shop) == newest
     assert shop.embedded == had
 
@@ -295,12 +287,14 @@ def test_a_number_is_never_used_again_however_long_nothing_is_published(shop: Wo
     later = index_of(shop, clock=lambda: time.time() + CHANGES_KEPT_S + 3601)
     later.clear(keep=2)
     assert later.numbers() == [1]
-    assert later.next_number() == 3
+    assert later.next_number() == 4
 
 
-@pytest.mark.parametrize("to", [None, 1, 7])
-def test_rollback_refuses_what_is_not_kept(kept: Workshop, to: int | None) -> None:
-    with pytest.raises(UsageError, match="generation 1 is current"):
+@pytest.mark.parametrize(
+    ("to", "said"), [(None, "1 is current and its parent is not"), (1, "1 is current already"), (7, "7 is not kept")]
+)
+def test_rollback_refuses_what_is_not_kept(kept: Workshop, to: int | None, said: str) -> None:
+    with pytest.raises(UsageError, match=f"generation {said}"):
         keeper.rollback(index_of(kept), to=to, warn=silent)
 
 
@@ -371,12 +365,14 @@ def test_status_tells_what_the_generation_holds(shop: Workshop) -> None:
 
 
 def test_status_counts_documents_of_an_earlier_reader(kept: Workshop) -> None:
-    file = kept.index / "current" / "documents.parquet"
-    table = pq.read_table(file)
-    for name, count in (("read_fingerprint", 2), ("chunk_fingerprint", 3)):
-        values = ["earlier"] * count + table.column(name).to_pylist()[count:]
-        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
-    pq.write_table(table, file)
+    rewrite_documents(
+        kept,
+        lambda table: put(
+            put(table, "read_fingerprint", lambda values: ["earlier"] * 2 + values[2:]),
+            "chunk_fingerprint",
+            lambda values: ["earlier"] * 3 + values[3:],
+        ),
+    )
     assert standing.status(index_of(kept)).older == {"read": 2, "chunk": 3}
 
 
@@ -414,14 +410,12 @@ def test_the_lock_of_a_killed_run_is_no_run(kept: Workshop) -> None:
 
 
 def test_a_number_used_again_by_another_process_is_no_run(kept: Workshop, tmp_path: Path) -> None:
-    hold(kept)
+    inode = hold(kept).stat().st_ino
     locks = tmp_path / "locks"
-    locks.write_text("1: FLOCK  ADVISORY  WRITE 1 08:01:77 0 EOF\n")
-    holder = standing.read_holder(index_of(kept), locks=locks)
-    assert holder is not None
-    assert holder.alive is False
-    locks.write_text(f"1: FLOCK  ADVISORY  WRITE {os.getpid()} 08:01:77 0 EOF\n")
-    assert standing.read_holder(index_of(kept), locks=locks).alive is True  # type: ignore[union-attr]
+    for pid, held, alive in ((1, inode, False), (os.getpid(), inode, True), (os.getpid(), inode + 1, False)):
+        locks.write_text(f"1: FLOCK  ADVISORY  WRITE {pid} 08:01:{held} 0 EOF\n2: -> ...\n")
+        holder = standing.read_holder(index_of(kept), locks=locks)
+        assert holder is not None and holder.alive is alive, "another lock of that process is another run's"
 
 
 def test_status_of_a_first_run_that_has_published_nothing(shop: Workshop) -> None:
@@ -430,6 +424,54 @@ def test_status_of_a_first_run_that_has_published_nothing(shop: Workshop) -> Non
     found = standing.status(index_of(shop))
     assert (found.generation, found.running is not None) == (None, True)
     assert "none yet" in "\n".join(standing.status_lines(found))
+
+
+def test_status_tells_how_a_run_failed_and_what_it_had_finished(shop: Workshop) -> None:
+    for number in range(4):
+        shop.write(f"{number}.txt", words(150, number))
+    with pytest.raises(StorageError):
+        shop.ingest(disk=DiskFull("N.tmp/documents.parquet"), checkpoint_every_s=0.0)
+    found = standing.status(index_of(shop))
+    text = "\n".join(standing.status_lines(found))
+    assert (found.generation, found.waiting) == (None, 4)
+    assert "exit 14: cannot write" in text and "4 documents that a run which did not end had finished" in text
+    with pytest.raises(NoIndex, match="has published nothing yet") as caught:
+        keeper.rollback(index_of(shop), warn=silent)
+    assert "go on with `embedcli ingest" in caught.value.hint
+    shop.ingest(shop.docs, dim=16, max_tokens=64)
+    assert standing.status(index_of(shop)).waiting == 0
+
+
+def test_a_bug_and_a_refusal_stand_in_the_history_as_what_they_are(kept: Workshop) -> None:
+    def bug() -> None:
+        raise ZeroDivisionError
+
+    kept.docs = kept.index.parent / "docs"
+    kept.write("new.txt", words(20, 5))
+    with pytest.raises(ZeroDivisionError):
+        kept.ingest(kept.docs, stop_signal=bug)
+    with pytest.raises(InputError):
+        kept.ingest(kept.docs / "nowhere")
+    with hold(kept).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(Locked):
+            kept.ingest()
+    assert [run["exit_code"] for run in standing.status(index_of(kept)).runs] == [11, 15, 1, 0]
+    text = "\n".join(standing.status_lines(standing.status(index_of(kept))))
+    assert "exit 1: a bug in embedcli" in text and "exit 15: " in text and "exit 11: " in text
+
+
+def test_status_tells_of_the_publish_while_it_is_under_way(shop: Workshop) -> None:
+    phases: list[str] = []
+
+    class Looking(Disk):
+        def step(self, name: str) -> None:
+            if name == "generation written":
+                phases.append(json.loads((shop.index / "state/progress.json").read_bytes())["phase"])
+
+    shop.write("a.txt", words(50))
+    shop.ingest(disk=Looking())
+    assert phases == ["publishing"]
 
 
 def test_torn_lines_of_the_history_are_passed_over(kept: Workshop) -> None:
@@ -518,6 +560,7 @@ def rewritten(shop: Workshop, edit: Rows) -> list[str]:
     (file,) = shop.index.glob("current/vectors/*.parquet")
     pq.write_table(edit(pq.read_table(file, schema=shards.row_schema(16))), file)
     data["shards"][0] |= {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+    data["counts"]["bytes"] = file.stat().st_size
     manifest.write_text(json.dumps(data))
     return [item.problem for item in damage(shop)]
 
@@ -532,6 +575,15 @@ def put(table: pa.Table, name: str, change: Callable[[list[Any]], list[Any]]) ->
     field = table.schema.field(name)
     values = pa.array(change(table.column(name).to_pylist()), field.type)
     return table.set_column(table.schema.get_field_index(name), field, values)
+
+
+def rewrite_documents(shop: Workshop, edit: Rows) -> None:
+    """documents.parquet by some other hand, with a manifest that believes it."""
+    file, manifest = shop.index / "current" / "documents.parquet", shop.index / "current" / "manifest.json"
+    pq.write_table(edit(pq.read_table(file)), file)
+    data = json.loads(manifest.read_bytes())
+    data["files"]["documents.parquet"] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+    manifest.write_text(json.dumps(data))
 
 
 EDITS: dict[str, tuple[Rows, str]] = {
@@ -556,6 +608,44 @@ def test_rows_that_cannot_be_are_counted(kept: Workshop, name: str) -> None:
     assert expected in problem
 
 
+SOURCES: dict[str, tuple[Rows, list[str]]] = {
+    "twice": (
+        lambda t: pa.concat_tables([t, t.slice(5)]),
+        ["has 7 sources, the manifest says 6", "has 1 sources twice"],
+    ),
+    "stranger": (
+        lambda t: put(t, "root", lambda v: ["0" * 32, *v[1:]]),
+        ["has 1 sources of roots that are not in the manifest"],
+    ),
+    "tokens": (lambda t: put(t, "tokens", lambda v: [v[0] + 1, *v[1:]]), ["tokens, the manifest says"]),
+    "status": (
+        lambda t: put(t, "status", lambda v: ["stale", *v[1:]]),
+        ["has {'indexed': 5, 'stale': 1}, the manifest"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_sources_that_cannot_be_are_counted(kept: Workshop, name: str) -> None:
+    edit, expected = SOURCES[name]
+    rewrite_documents(kept, edit)
+    problems = [item.problem for item in damage(kept)]
+    assert all(any(part in problem for problem in problems) for part in expected), problems
+
+
+def test_what_lies_beside_a_generation_is_named(kept: Workshop) -> None:
+    for name in ("000001/junk", "junk", "000001/vectors/part-copy.txt"):
+        (kept.index / "generations" / name).write_text("x")
+    (kept.index / "generations" / "000007").mkdir()
+    (kept.index / "generations" / "000008.tmp").mkdir()
+    assert damage(kept) == [
+        Damage("generations/000001/vectors/part-copy.txt", "is not in the manifest"),
+        Damage("generations/000001/junk", "is not in the manifest"),
+        Damage("generations/000007/manifest.json", "cannot be read, so it is no way back"),
+        Damage("generations/junk", "is no generation"),
+    ]
+
+
 def test_a_chunk_id_in_two_shards_is_found(shop: Workshop) -> None:
     ids = verifying._Ids()
     rows = pa.table({"chunk_id": [f"{number:032x}" for number in range(100)]})
@@ -566,11 +656,7 @@ def test_a_chunk_id_in_two_shards_is_found(shop: Workshop) -> None:
 
 
 def test_ranges_that_do_not_cover_a_shard_are_named(kept: Workshop) -> None:
-    file, manifest = kept.index / "current" / "documents.parquet", kept.index / "current" / "manifest.json"
-    pq.write_table(pq.read_table(file).slice(1), file)
-    data = json.loads(manifest.read_bytes())
-    data["files"]["documents.parquet"]["sha256"] = _sha256(file)
-    manifest.write_text(json.dumps(data))
+    rewrite_documents(kept, lambda table: table.slice(1))
     problems = [item.problem for item in damage(kept)]
     assert any("its ranges do not cover the rows" in problem for problem in problems)
     assert "has 5 sources, the manifest says 6" in problems
@@ -587,9 +673,10 @@ def test_a_verb_that_meets_a_damaged_shard_says_so_and_changes_nothing(kept: Wor
 
 def test_probe_tells_an_engine_that_gives_other_vectors(kept: Workshop) -> None:
     stored = index_of(kept).probe(1)
-    same = verifying.verify(index_of(kept), probe=lambda _: stored)
-    assert same.probe_cosine == pytest.approx(1.0)
-    other = verifying.verify(index_of(kept), probe=lambda _: np.roll(stored, 1, axis=0))
+    same, other = (verifying.verify(index_of(kept)) for _ in range(2))
+    verifying.compare_engine(index_of(kept), same, lambda _: stored)
+    assert (same.probe_cosine, same.damage) == (pytest.approx(1.0), [])
+    verifying.compare_engine(index_of(kept), other, lambda _: np.roll(stored, 1, axis=0))
     assert [item.problem[:38] for item in other.damage] == ["the engine gives other vectors now: co"]
 
 
@@ -600,12 +687,13 @@ def test_probe_tells_an_engine_that_gives_other_vectors(kept: Workshop) -> None:
 def command(shop: Workshop) -> Callable[..., Any]:
     app = typer.Typer()
 
+    def open_engine(model: Model, settings: IndexSettings, device: str, engine: str) -> Any:
+        if engine == "broken":
+            raise EngineError("the double does not start")
+        return wide_engine(model, settings.dim, device, shop.log)
+
     def make_tools(engine: str, say: Callable[[str], None]) -> Tools:
-        return Tools(
-            _resolve,
-            lambda _: "cpu",
-            lambda model, settings, device: wide_engine(model, settings.dim, device, shop.log),
-        )
+        return Tools(_resolve, lambda _: "cpu", lambda *given: open_engine(*given, engine))
 
     keeper_cli.register(app, make_tools)
     return lambda *arguments: CliRunner().invoke(app, [*map(str, arguments)])
@@ -629,6 +717,63 @@ def test_verify_exits_3_with_the_damage_and_0_with_one_line(kept: Workshop, comm
     (kept.index / "current" / "probe.npy").unlink()
     broken = command("verify", kept.index)
     assert (broken.exit_code, broken.stdout) == (3, "generations/000001/probe.npy: is missing\n")
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_damage_is_told_and_noted_on_a_read_only_disk_and_beside_an_engine_that_does_not_start(
+    kept: Workshop, command: Callable[..., Any], flags: tuple[str, ...]
+) -> None:
+    (shard,) = kept.index.glob("current/vectors/*.parquet")
+    spoil(shard, at=2000)
+    told = command("verify", kept.index, "--probe", "--engine", "broken", *flags)
+    assert told.exit_code == 3 and "its sha256 is not" in told.stdout
+    assert "the probe set was not compared" in told.stderr and "embedcli ingest --index" in told.stderr
+    assert state.read_damaged(kept.index / "state") == {shard.stem}
+    shutil.rmtree(kept.index / "state")
+    (kept.index / "state").write_text("no folder")
+    again = command("verify", kept.index, *flags)
+    assert again.exit_code == 3 and again.stdout == told.stdout
+    assert "the damage cannot be noted" in again.stderr
+
+
+def test_an_engine_that_does_not_start_is_its_own_error_where_nothing_is_damaged(
+    kept: Workshop, command: Callable[..., Any]
+) -> None:
+    assert isinstance(command("verify", kept.index, "--probe", "--engine", "broken").exception, EngineError)
+
+
+def test_damage_is_noted_beside_the_lock_of_a_dead_host(kept: Workshop, command: Callable[..., Any]) -> None:
+    hold(kept, host="far-away")
+    (shard,) = kept.index.glob("current/vectors/*.parquet")
+    spoil(shard, at=2000)
+    assert command("verify", kept.index).exit_code == 3
+    assert state.read_damaged(kept.index / "state") == {shard.stem}
+
+
+@pytest.mark.parametrize("how", ["documents.parquet", "manifest.json", "current"])
+def test_every_verb_that_reads_says_what_to_type_when_a_file_is_lost(
+    shop: Workshop, command: Callable[..., Any], how: str
+) -> None:
+    filled(shop, 2)
+    shop.write("new.txt", words(20, 5))
+    shop.ingest()
+    (shop.index / how if how == "current" else shop.index / "current" / how).unlink()
+    for verb in (("status",), ("status", "--failed"), ("verify",)):
+        result = command(*verb, shop.index)
+        said = f"{result.stderr}{getattr(result.exception, 'hint', '')}"
+        assert "embedcli rollback --to " in said, verb
+        assert result.exit_code == 3 or isinstance(result.exception, EmbedcliError)
+
+
+def test_a_probe_set_that_there_is_none_of_yet_is_not_called_compared(
+    kept: Workshop, command: Callable[..., Any]
+) -> None:
+    file, manifest = kept.index / "current" / "probe.npy", kept.index / "current" / "manifest.json"
+    np.save(file, np.zeros((0, 16), np.float32))
+    data = json.loads(manifest.read_bytes())
+    data["files"]["probe.npy"] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+    manifest.write_text(json.dumps(data))
+    assert "no probe set to compare with yet" in command("verify", kept.index, "--probe").stdout
 
 
 def test_failed_paths_are_those_of_the_file_system(shop: Workshop, command: Callable[..., Any]) -> None:
