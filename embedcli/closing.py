@@ -84,12 +84,11 @@ def source_counts(plan: Plan, by_status: Mapping[str, int], *, moved: int) -> di
     }
 
 
-def count_moved(base: pa.Table, gone: Iterable[Key], outcomes: Iterable[Outcome]) -> int:
+def count_moved(base: pa.Table, gone: Iterable[Key], rows: pa.Table) -> int:
     """Sources that are gone under one name and new under another, byte for byte."""
     gone_keys = set(gone)
     if not gone_keys:
         return 0
     left = Counter(base.take(documents.positions(base, gone_keys)).column("sha256").to_pylist())
-    known = set(zip(base.column("root").to_pylist(), base.column("path").to_pylist(), strict=True))
-    came = Counter(o.row.sha256 for o in outcomes if o.row is not None and o.key not in known)
+    came = Counter(documents.parted(rows, base)[1].column("sha256").to_pylist())
     return (left & came).total()

@@ -137,6 +137,12 @@ def without(table: pa.Table, keys: Collection[Key]) -> pa.Table:
     return table.filter(pc.invert(pc.is_in(join_keys(table), value_set=wanted)))
 
 
+def parted(table: pa.Table, other: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """The rows of `table` whose sources `other` has a row of, and the rest."""
+    there = pc.is_in(join_keys(table), value_set=join_keys(other).combine_chunks())
+    return table.filter(there), table.filter(pc.invert(there))
+
+
 def fold(marks: Iterable[Mark]) -> list[Mark]:
     """One mark a key: the later values win."""
     merged: dict[Key, dict[str, Any]] = {}

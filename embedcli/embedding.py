@@ -31,6 +31,7 @@ from embedcli.generations import Draft
 from embedcli.healing import Left
 from embedcli.ingest import Known, Tools
 from embedcli.manifest import Generation
+from embedcli.outcomes import Outcomes
 from embedcli.plan import Plan, Rules, Scopes, Task
 from embedcli.reading import Reading, ReadingWork
 from embedcli.records import MOMENT_REASONS, RETRY_REASONS
@@ -83,7 +84,8 @@ class Embedding:
     def __post_init__(self) -> None:
         self.library = Library(dim=self.settings.dim)
         self.progress = Progress(documents_total=self.plan.tasks.count, bytes_total=self.plan.tasks.size_bytes)
-        self.outcomes: dict[Key, Outcome] = {outcome.key: outcome for outcome in self.plan.outcomes}
+        self.outcomes = Outcomes()
+        self.outcomes.add(self.plan.outcomes)
         self.finished: list[Finished] = []
         self.finished_bytes = 0
         self.embedded = {"embedded": 0, "reused": 0}
@@ -239,7 +241,7 @@ class Embedding:
         adopted = adoption.adopt(self.known.leftovers, wanted, into=self.staging, library=self.library)
         for key, outcome in adopted.items():
             self._note(outcome, wanted[key])
-        self.outcomes |= adopted
+        self.outcomes.add(adopted.values())
         if adopted:
             count = f"{len(adopted):,} {'document' if len(adopted) == 1 else 'documents'}"
             self.report.line(f"going on with {count} that an earlier run had finished")
@@ -389,7 +391,7 @@ class Embedding:
         if self.writing is None:
             return
         (future, loose, done), self.writing = self.writing, None
-        self.outcomes |= {outcome.key: outcome for outcome in future.result()}
+        self.outcomes.add(future.result())
         for name in self.staging.shards.keys() - self.searched:
             self.library.add(self.staging.shards[name], in_memory=True)
             self.searched.add(name)
@@ -418,7 +420,7 @@ class Embedding:
         self.last_publish = time.monotonic()
         self._checkpoint()
         self._await_writer()
-        if not any(outcome.row is not None and outcome.row.rows for outcome in self.outcomes.values()):
+        if not any(documents.count_by(self.outcomes.rows, "shard")):
             return
         self.report.line(f"publishing {len(self.outcomes):,} documents; the rest follows")
         phase = self.progress.phase
@@ -426,7 +428,7 @@ class Embedding:
         self.progress.phase = phase
         self.known = dataclasses.replace(self.known, current=current)
         self.base = self.index.documents(current.number)
-        self.parent, self.outcomes = current.number, {}
+        self.parent, self.outcomes = current.number, Outcomes()
         self.staging = self._begin_staging()
         self.searched = set()
 
@@ -438,7 +440,8 @@ class Embedding:
         left = self._left_over(known, dropped)
         edition = publishing.edit(
             healing.without_rows(self.base, left.lost),
-            (outcome for outcome in self.outcomes.values() if not left.set_aside(outcome)),
+            documents.without(self.outcomes.rows, left.held),
+            [mark for mark in self.outcomes.marks if mark.key not in left.lost],
             dropped=set(dropped) - left.held,
             seen=[*self.remembered, *self.plan.seen],
             shards=known,
@@ -483,8 +486,8 @@ class Embedding:
         """What damaged shards held and could not be had anew: it is news every night, as long as it is so."""
         if self.known.rebuilding or not self.damaged:
             return Left()
-        anew = {outcome.key for outcome in self.outcomes.values() if outcome.row is not None}
-        left = healing.left_over(self.base, anew.union(dropped), self.damaged, known)
+        anew = documents.keys(self.outcomes.rows)
+        left = healing.left_over(self.base, {*anew, *dropped}, self.damaged, known)
         self.news |= left.waiting | left.lost
         if left.waiting:
             self.report.warn(f"{len(left.waiting):,} documents of damaged shards cannot be read tonight: they stay so")
@@ -496,11 +499,10 @@ class Embedding:
         """A rebuild waits for what cannot be read tonight and could last night: its old rows would be lost."""
         if not self.known.rebuilding:
             return
-        had_rows = {
-            (r["root"], r["path"]) for r in self.base.filter(pc.greater(self.base.column("rows"), 0)).to_pylist()
-        }
-        momentary = [o.row for o in self.outcomes.values() if o.row is not None and o.row.reason in MOMENT_REASONS]
-        lost = [row.uri for row in momentary if row.key in had_rows]
+        had_rows = self.base.filter(pc.greater(self.base.column("rows"), 0))
+        reasons = self.outcomes.rows.column("reason")
+        momentary = self.outcomes.rows.filter(pc.is_in(reasons, value_set=pa.array(sorted(MOMENT_REASONS))))
+        lost = documents.parted(momentary, had_rows)[0].column("uri").to_pylist()
         if lost:
             raise InputError(
                 f"{len(lost)} sources that had rows cannot be read now, `{lost[0]}` the first; nothing was changed",
@@ -542,7 +544,7 @@ class Embedding:
             generation=generation,
             plan=self.plan,
             table=self.table,
-            moved=closing.count_moved(self.base, self.plan.gone, self.outcomes.values()),
+            moved=closing.count_moved(self.base, self.plan.gone, self.outcomes.rows),
             news=len(self.news),
             strict=self.asked.strict,
         )

@@ -21,7 +21,6 @@ from embedcli.merging import Piece
 from embedcli.plan import Plan, Prior
 from embedcli.records import Source, from_printable, stat_of
 from embedcli.shards import Shard
-from embedcli.staging import Outcome
 
 
 def as_unread(table: pa.Table, damaged: Collection[str]) -> pa.Table:
@@ -63,10 +62,6 @@ class Left:
     waiting: frozenset[Key] = frozenset()
     held: frozenset[Key] = frozenset()
     lost: frozenset[Key] = frozenset()
-
-    def set_aside(self, outcome: Outcome) -> bool:
-        """New rows of a document that stays as it is, and a mark on rows that are not there."""
-        return outcome.key in (self.lost if outcome.row is None else self.held)
 
 
 def left_over(base: pa.Table, replaced: Collection[Key], damaged: Collection[str], known: Mapping[str, Shard]) -> Left:

@@ -7,7 +7,7 @@ Not here: writing any of it (generations.py), deciding what leaves (plan.py).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ from embedcli.documents import DocumentRow, Key, Mark
 from embedcli.errors import DamagedShard
 from embedcli.records import digest
 from embedcli.shards import Shard
-from embedcli.staging import Outcome
 
 _PLACE = ("shard", "first_row", "rows", "chunks", "tokens", "missing")
 _TRIED = ("attempts", "tried")
@@ -44,7 +43,8 @@ class Edition:
 
 def edit(
     base: pa.Table,
-    outcomes: Iterable[Outcome],
+    rows: pa.Table,
+    marks: Sequence[Mark],
     *,
     dropped: Collection[Key],
     seen: Sequence[Mark],
@@ -55,26 +55,32 @@ def edit(
 ) -> Edition:
     """Replace, mark and drop rows of `base`; a document that came out the same to the last column keeps its rows, but
     not in a shard that is `damaged`."""
-    listed = list(outcomes)
-    rows = {o.row.key: o.row for o in listed if o.row is not None}
-    marks = [o.mark for o in listed if o.mark is not None]
-    leaving = base if rebuilding else base.take(documents.positions(base, {*rows, *dropped}))
-    before = {(old["root"], old["path"]): old for old in leaving.to_pylist()}
-    coming = documents.from_rows(row for row in rows.values() if row.rows)
+    replaced, kept = documents.parted(base, rows)
+    staying = documents.without(kept, dropped)
+    leaving = base if rebuilding else pa.concat_tables([replaced, kept.take(documents.positions(kept, dropped))])
+    coming = rows.filter(pc.greater(rows.column("rows"), 0))
     compared, untold = _compare(leaving, coming, shards, damaged, rebuilding=rebuilding)
-    if not rebuilding:
-        rows = {key: _keep_place(row, before.get(key), compared.unchanged_doc_ids) for key, row in rows.items()}
-    material = bool(dropped) or rebuilding or any(_material(row, before.get(key)) for key, row in rows.items())
-    material = material or _marks_matter(base, marks)
-    small = [Mark(key, {name: getattr(row, name) for name in _STAT}) for key, row in rows.items()]
-    kept = documents.without(base, {*rows, *dropped})
+    material, small = bool(dropped) or rebuilding or _marks_matter(base, marks), []
     if rebuilding:  # what has no rows has none under other settings either
-        kept = kept.filter(pc.equal(kept.column("rows"), 0))
-    table = documents.amend(kept, [*seen, *marks])
-    whole = pa.concat_tables([table, documents.from_rows(rows.values())])
+        staying = staying.filter(pc.equal(staying.column("rows"), 0))
+    else:
+        anew, new = documents.parted(rows, replaced)
+        settled, different = _settled(anew, replaced, compared.unchanged_doc_ids)
+        material = material or bool(new.num_rows) or different
+        small = [Mark(row.key, {name: getattr(row, name) for name in _STAT}) for row in settled]
+        rows = pa.concat_tables([new, documents.from_rows(settled)])
+    whole = pa.concat_tables([documents.amend(staying, [*seen, *marks]), rows])
     tried = [Mark(m.key, {name: m.columns[name] for name in _TRIED if name in m.columns}) for m in marks]
     remembered = [*seen, *small, *tried]
     return Edition(documents.in_walk_order(whole, roots), compared.table, material, tuple(remembered), untold)
+
+
+def _settled(anew: pa.Table, replaced: pa.Table, unchanged: Collection[str]) -> tuple[list[DocumentRow], bool]:
+    """The rows of known sources, where they are to lie; and whether a reader of the index could tell a difference."""
+    before = {(old["root"], old["path"]): old for old in replaced.to_pylist()}
+    rows = [DocumentRow.from_json(row) for row in anew.to_pylist()]
+    rows = [_keep_place(row, before[row.key], unchanged) for row in rows]
+    return rows, any(_material(row, before[row.key]) for row in rows)
 
 
 def _compare(
@@ -96,16 +102,14 @@ def _compare(
     return Changes(pa.concat_tables([found.table, more.table]).combine_chunks(), found.unchanged_doc_ids), untold
 
 
-def _keep_place(row: DocumentRow, before: Mapping[str, Any] | None, unchanged: Collection[str]) -> DocumentRow:
-    if before is None or not row.rows or digest(*row.key) not in unchanged:
+def _keep_place(row: DocumentRow, before: Mapping[str, Any], unchanged: Collection[str]) -> DocumentRow:
+    if not row.rows or digest(*row.key) not in unchanged:
         return row
     return row.replace(**{name: tuple(before[name]) if name == "missing" else before[name] for name in _PLACE})
 
 
-def _material(row: DocumentRow, before: Mapping[str, Any] | None) -> bool:
+def _material(row: DocumentRow, before: Mapping[str, Any]) -> bool:
     """Whether a reader of the index could tell `row` from what was there."""
-    if before is None:
-        return True
     place, old_place = (row.shard, row.first_row, row.rows), (before["shard"], before["first_row"], before["rows"])
     if (row.rows or before["rows"]) and place != old_place:
         return True
