@@ -140,6 +140,10 @@ class SGLangEngine:
             )
 
     def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
+        if not rows:  # SGLang would take it for an error, or for its end
+            empty: Future[np.ndarray] = Future()
+            empty.set_result(np.empty((0, self.dim), np.float32))
+            return empty
         return self._host.submit(rows)
 
     def close(self) -> None:

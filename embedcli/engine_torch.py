@@ -70,6 +70,8 @@ class TorchEngine:
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _embed(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        if not rows:
+            return np.empty((0, self.dim), np.float32)
         try:
             with torch.inference_mode():
                 pooled = self._forward(rows).cpu().numpy()
@@ -155,7 +157,7 @@ def _load(model: Model, device: torch.device) -> Any:
         _check_loaded(model, network, found)
         return network.eval().to(device)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise EngineError(f"the model does not fit on `{device}`: `{model.name}`", CPU_HINT) from error
+        raise EngineOutOfMemory(f"the model does not fit on `{device}`: `{model.name}`", CPU_HINT) from error
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise EngineError(

@@ -1,7 +1,8 @@
 """Keeps an engine busy, doubts its vectors, and outlives its death.
 
 In: rows under the caller's keys, while the engine may still be loading. Out: a vector for each key, or the
-reason why there is none (`bad_vector`, `engine_killed`). One thread owns the engine; `add` never waits for it.
+reason why there is none (`bad_tokens`, `bad_vector`, `engine_killed`). One thread owns the engine; `add` never
+waits for it.
 Not here: who is suspected after a death (recovery.py), which vectors are doubted (doubts.py), the vectors of
 earlier runs (ingest.py).
 """
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embedcli.doubts import Answer, Doubts
-from embedcli.engine import Engine, OpenEngine, check_rows
+from embedcli.engine import Engine, OpenEngine, row_problem
 from embedcli.errors import EmbedcliError, EngineDied, EngineOutOfMemory
 from embedcli.recovery import Batch, Recovery, Row
 
@@ -278,10 +279,19 @@ class Feeder:
         if any(batch.kind != "list" for batch in self._in_flight) or len(self._in_flight) >= depth:
             return []
         if not self._packed and self._waiting and self._may_pack(depth):
-            self._packed.extend(self._recovery.pack(self._waiting, engine))
-            self._waiting, self._waiting_tokens = [], 0
+            self._packed.extend(self._recovery.pack(self._take_waiting(engine), engine))
         count = min(depth - len(self._in_flight), len(self._packed))
         return [self._packed.popleft() for _ in range(count)]
+
+    def _take_waiting(self, engine: Engine) -> list[Row]:
+        """Those that wait, but for what no engine takes: that is answered here."""
+        waiting, self._waiting, self._waiting_tokens = self._waiting, [], 0
+        problems = {row.key: problem for row in waiting if (problem := row_problem(row.ids, engine))}
+        for problem in dict.fromkeys(problems.values()):
+            self._report(f"a chunk is left out: {problem}; `embedcli status --failed` names its source")
+        self._done += [(key, "bad_tokens") for key in problems]
+        self._lock.notify_all()
+        return [row for row in waiting if row.key not in problems]
 
     def _may_pack(self, depth: int) -> bool:
         """A full look-ahead packs best, but the device never waits for one."""
@@ -291,7 +301,6 @@ class Feeder:
     def _send(self, engine: Engine, lists: Sequence[Batch]) -> None:
         for batch in lists:
             rows = [row.ids for row in batch.rows]
-            check_rows(rows, engine)
             with self._lock:
                 now = self._clock()
                 if not self._in_flight:

@@ -36,7 +36,10 @@ class HostedDouble:
         self._call = call
 
     async def embed(self, rows: list[list[int]], dim: int) -> np.ndarray:
-        ids = {token for row in rows for token in row}
+        await self.misbehave({token for row in rows for token in row})
+        return np.stack([vector(np.array(row), dim) for row in rows])
+
+    async def misbehave(self, ids: set[int]) -> None:
         if KILL_ID in ids:
             os.kill(os.getpid(), signal.SIGKILL)
         if NO_MEMORY_ID in ids:
@@ -50,14 +53,24 @@ class HostedDouble:
             time.sleep(600)  # noqa: ASYNC251 - the loop itself hangs
         if REFUSE_ID in ids:
             raise ValueError("a list that is refused")
-        return np.stack([vector(np.array(row), dim) for row in rows])
 
     def facts(self) -> dict[str, int]:
         return {"pool_tokens": self.pool_tokens, "page_tokens": 1, "host_pid": os.getpid()}
 
 
+class SoundDouble(HostedDouble):
+    """To which every id is one like the others."""
+
+    async def misbehave(self, ids: set[int]) -> None:
+        """Never."""
+
+
 def open_double(_: dict[str, Any]) -> HostedDouble:
     return HostedDouble()
+
+
+def open_sound_double(_: dict[str, Any]) -> HostedDouble:
+    return SoundDouble()
 
 
 def open_double_with_child(_: dict[str, Any]) -> HostedDouble:

@@ -509,12 +509,20 @@ def test_equal_vectors_that_stay_equal_alone_are_accepted_and_counted() -> None:
     np.testing.assert_array_equal(np.stack(same[:1]), np.stack(same[1:]))
 
 
-def test_a_row_that_no_engine_takes_is_refused_before_it() -> None:
+def test_a_row_that_no_engine_takes_never_reaches_one_and_costs_only_itself() -> None:
+    lines: list[str] = []
     log: Log = []
-    with feeder_of(lambda: FakeEngine(log=log)) as feeder:
-        with pytest.raises(EngineError, match="5000 tokens, 4096 at most"):
-            embed_all(feeder, {b"long": np.zeros(5_000, np.uint32)})
-        assert log == []
+    bad = {
+        100: np.zeros(5_000, np.uint32),
+        101: np.empty(0, np.uint32),
+        102: np.array([3, 10_000], np.uint32),
+    }
+    rows = rows_of(50) | {number.to_bytes(8, "big"): ids for number, ids in bad.items()}
+    with feeder_of(lambda: FakeEngine(log=log), report=lines.append) as feeder:
+        assert_sound(embed_all(feeder, rows), rows, but=dict.fromkeys(bad, "bad_tokens"))
+    assert {0, 5_000}.isdisjoint(length for lengths in log for length in lengths)
+    for problem in ("5000 tokens, 4096 at most", "no tokens", "token id 10000 of 10000"):
+        assert f"a chunk is left out: {problem}; `embedcli status --failed` names its source" in lines
 
 
 def test_close_gives_the_answers_of_the_lists_in_flight() -> None:
