@@ -22,6 +22,9 @@ NORM_TOLERANCE = 0.02
 PROBE_AGREEMENT = 0.999
 """The smallest cosine at which two ways to a vector are one model: bfloat16 against float32 keeps 0.9998."""
 
+PROBE_VERSION = 2
+"""Raised whenever the rows of the probe set become others: vectors of different rows are never compared."""
+
 PROBE_LONGEST_TOKENS = 2_048
 PROBE_TIMEOUT_S = 600.0
 PROBE_TEXTS = (

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from embedcli import documents, merging, state
 from embedcli.config import Fingerprints, IndexSettings
 from embedcli.disk import Disk, Written, storage_errors
+from embedcli.engine import PROBE_VERSION
 from embedcli.errors import Locked, NoIndex, StorageError
 from embedcli.records import Root
 from embedcli.shards import Floats, Shard
@@ -42,7 +43,7 @@ class Generation:
     """One published state, as its manifest tells it. `mounts` are the mount points of each root id, below the root.
 
     `probe_max_tokens` is where the texts of the probe set were cut: a `--rebuild` under another `--max-tokens` that
-    finds all its vectors opens no engine, and keeps the probe set that there was.
+    finds all its vectors opens no engine, and keeps the probe set that there was. `probe_version` is what its rows are.
     """
 
     number: int
@@ -55,6 +56,7 @@ class Generation:
     mounts: Mapping[str, tuple[str, ...]]
     query: Mapping[str, Any]
     probe_max_tokens: int
+    probe_version: int
     counts: Mapping[str, Any]
     shards: Mapping[str, Shard]
 
@@ -72,6 +74,7 @@ class Generation:
             ],
             "query": dict(self.query),
             "probe_max_tokens": self.probe_max_tokens,
+            "probe_version": self.probe_version,
             "counts": dict(self.counts),
             "shards": [
                 {
@@ -103,6 +106,7 @@ class Draft:
     table: pa.Table
     changes: pa.Table
     shards: Mapping[str, Shard]
+    probe_version: int = PROBE_VERSION
 
 
 class Index:
@@ -196,6 +200,7 @@ class Index:
             mounts={entry["id"]: tuple(entry["mounts"]) for entry in data["roots"]},
             query=data["query"],
             probe_max_tokens=data["probe_max_tokens"],
+            probe_version=data.get("probe_version", 1),
             counts=data["counts"],
             shards={shard.name: shard for shard in listed},
         )
@@ -316,8 +321,8 @@ class Index:
         }
         return Generation(
             draft.number, parent, draft.complete, datetime.now(UTC).isoformat(timespec="seconds"), draft.settings,
-            draft.fingerprints, draft.roots, draft.mounts, draft.query, draft.probe_max_tokens, counts,
-            {shard.name: shard for shard in settled.shards},
+            draft.fingerprints, draft.roots, draft.mounts, draft.query, draft.probe_max_tokens, draft.probe_version,
+            counts, {shard.name: shard for shard in settled.shards},
         )  # fmt: skip
 
     def _write_files(self, folder: Path, draft: Draft, generation: Generation, table: pa.Table) -> None:

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedcli import shards
-from embedcli.engine import PROBE_AGREEMENT, compare_probe
+from embedcli.engine import PROBE_AGREEMENT, PROBE_VERSION, compare_probe
 from embedcli.errors import NoIndex
 from embedcli.generations import Generation, Index
 from embedcli.records import digest
@@ -208,7 +208,7 @@ class _Looking:
 
     def at_the_engine(self, probe: Probe) -> None:
         stored = self._index.probe(self._generation.number)
-        if not len(stored):
+        if not len(stored) or self._generation.probe_version != PROBE_VERSION:
             return
         cosine = compare_probe(probe(self._generation), stored)
         self._verdict.probe_cosine = cosine

@@ -6,8 +6,17 @@ In: the real `ingest` with the real readers over engines of tests.engines. Not h
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
+import numpy as np
+import pytest
+
+from embedcli.engine import PROBE_VERSION
+from embedcli.errors import EngineError
+from tests.engines import FakeEngine
 from tests.workshop import Workshop, wide_engine, words
 
 
@@ -25,3 +34,48 @@ def test_a_chunk_with_an_id_that_the_model_has_not_is_left_out_and_its_source_na
     statuses = {path: (row["status"], row["reason"]) for path, row in shop.documents().items()}
     assert statuses == {"good.txt": ("indexed", None), "bad.txt": ("failed", "bad_tokens")}
     assert any("a chunk is left out: token id 30219 of 30214" in line for line in shop.report.said)
+
+
+class Remembers(FakeEngine):
+    """Every row, in the order sent."""
+
+    vocabulary = None
+
+    def __init__(self, dim: int, sent: list[np.ndarray]) -> None:
+        super().__init__(dim=dim)
+        self.sent = sent
+
+    def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
+        self.sent.extend(rows)
+        return super().submit(rows)
+
+
+def test_the_probe_set_has_the_special_tokens_of_any_other_text(shop: Workshop) -> None:
+    """Last-token pooling sees the last of them: without it the engine would be judged by what it is never fed."""
+    sent: list[np.ndarray] = []
+    shop.write("a.txt", words(10))
+    shop.ingest(open_engine=lambda model, settings, device: Remembers(settings.dim, sent))
+    probe, chunk = sent[:9], sent[-1]
+    assert (chunk[0], chunk[-1]) == (101, 102)
+    assert all(row[-1] == 102 for row in probe)
+    assert all(row[0] == 101 for row in probe if row.size > 1)
+
+
+def test_a_probe_set_of_other_rows_is_made_anew_and_never_compared(shop: Workshop) -> None:
+    shop.write("a.txt", words(50))
+    shop.ingest()
+    manifest = shop.index / "current/manifest.json"
+    data = json.loads(manifest.read_text())
+    assert data.pop("probe_version") == PROBE_VERSION
+    manifest.chmod(0o644)
+    manifest.write_text(json.dumps(data))
+    probe = shop.index / "current/probe.npy"
+    probe.chmod(0o644)
+    np.save(probe, -np.load(probe))
+    shop.write("b.txt", words(50, seed=1))
+    assert shop.ingest().exit_code == 0
+    assert json.loads(manifest.read_text())["probe_version"] == PROBE_VERSION
+    np.save(shop.index / "current/probe.npy", -np.load(shop.index / "current/probe.npy"))
+    shop.write("c.txt", words(50, seed=2))
+    with pytest.raises(EngineError, match="gives other vectors than the index holds"):
+        shop.ingest()
