@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
@@ -42,6 +42,7 @@ SOCKET_FOLDER = "/tmp"
 
 MEMORY_HINT = "smaller batches with `--batch-tokens`, or `--model Qwen/Qwen3-Embedding-0.6B`"
 DEBUG_HINT = "`--debug` shows all that SGLang says"
+RESOURCES_HINT = "make room (`free`, `ulimit -u`, `df /tmp` tell where), then run the same command again"
 
 _MEMORY_WORDS = re.compile(r"out of memory|OutOfMemoryError|leave no GPU memory", re.I)
 _ERROR_LINE = re.compile(r"^\s*(?:\w+\.)*\w*(?:Error|Exception)\b")
@@ -62,11 +63,15 @@ class Host:
         self._closed = False
         self._members: set[int] = set()
         self._outbox: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
-        self._folder = _own_folder()
-        self._log = self._folder / "log"
-        self._channel, theirs = socket.socketpair()
-        with theirs:
-            self._process = _spawn(theirs.fileno(), self._log, {**environment, "TMPDIR": str(self._folder)})
+        with _system_errors(), contextlib.ExitStack() as unless_started:
+            self._folder = _own_folder()
+            unless_started.callback(remove_traces, self._folder, ())
+            self._log = self._folder / "log"
+            self._channel, theirs = socket.socketpair()
+            unless_started.callback(self._channel.close)
+            with theirs:
+                self._process = _spawn(theirs.fileno(), self._log, {**environment, "TMPDIR": str(self._folder)})
+            unless_started.pop_all()
         self._outbox.put((0, JOB, 0, json.dumps(dict(job)).encode()))
         threads: list[Callable[[], None]] = [self._send, self._receive]
         if show_log is not None:
@@ -200,6 +205,14 @@ def quote(words: str) -> str:
     """The telling line, and the last lines below it."""
     lines = [line.rstrip() for line in words.splitlines() if line.strip()][-QUOTED_LINES:]
     return ": `" + telling_line(words) + "`" + "".join(f"\n  | {line}" for line in lines)
+
+
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EngineDied(f"the engine's process cannot be started: {error}", RESOURCES_HINT) from error
 
 
 def _own_folder() -> Path:

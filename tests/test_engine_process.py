@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedcli.engine_guard import SHARED_MEMORY, group_members, wait_for_group
+from embedcli.engine_guard import SHARED_MEMORY, group_members, remove_traces, wait_for_group
 from embedcli.engine_host import pack_rows, unpack_rows
 from embedcli.engine_process import Host, quote, telling_line
 from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
@@ -192,6 +192,50 @@ time.sleep(60)
         ours.kill()
     assert wait_for_group(int(group), 3.0)
     assert not Path(folder).exists() and not any(semaphore.exists() for semaphore in semaphores)
+
+
+def test_kill_9_leaves_no_file_though_the_host_hears_of_it_before_its_guard(tmp_path: Path) -> None:
+    """The host has ended when the guard looks, and the lifeline is closed."""
+    code = """
+import os, time
+from embedcli.engine_guard import _guard
+host = os.fork()
+if not host:
+    os._exit(0)
+time.sleep(0.2)
+_guard(host, os.getppid())
+"""
+    (tmp_path / "log").touch()
+    command, environment = [sys.executable, "-c", code], {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, start_new_session=True, env=environment, cwd=REPOSITORY
+    ) as guard:
+        assert guard.stdin is not None
+        guard.stdin.close()
+        assert guard.wait(10) == -signal.SIGKILL
+    assert not tmp_path.exists()
+
+
+def test_what_cannot_be_removed_is_left_without_a_word(tmp_path: Path) -> None:
+    """Process ids come again: another user's semaphore may have the name of ours."""
+    stubborn, anothers = (SHARED_MEMORY / f"sem.loky-{os.getpid()}-{name}" for name in ("stubborn", "anothers"))
+    stubborn.mkdir()
+    anothers.touch()
+    if os.getuid() == 0:
+        os.chown(anothers, 65_534, 65_534)
+    remove_traces(tmp_path, {os.getpid()})
+    left = stubborn.exists(), anothers.exists()
+    stubborn.rmdir()
+    anothers.unlink(missing_ok=True)
+    assert left == (True, os.getuid() == 0) and not tmp_path.exists()
+
+
+def test_a_process_that_cannot_be_made_is_told_and_leaves_no_folder(tmp_path: Path) -> None:
+    before = set(Path("/tmp").glob(f"embedcli-{os.getpid()}-*"))
+    with pytest.raises(EngineDied, match="cannot be started: .*Argument list too long") as caught:
+        Host({}, environment={**os.environ, "TOO_LONG": "x" * 10_000_000})
+    assert "run the same command again" in caught.value.hint
+    assert set(Path("/tmp").glob(f"embedcli-{os.getpid()}-*")) == before
 
 
 def test_the_guard_takes_the_whole_group_with_it(start: StartHost) -> None:
