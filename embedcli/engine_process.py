@@ -37,6 +37,7 @@ END_TIMEOUT_S = 10.0
 LAST_WORDS_BYTES = 1 << 16
 QUOTED_LINES = 12
 FOLLOW_S = 0.3
+LOOK_S = 0.5
 SOCKET_FOLDER = "/tmp"
 """A socket's path holds 107 bytes: TMPDIR may be too long."""
 
@@ -45,7 +46,7 @@ DEBUG_HINT = "`--debug` shows all that SGLang says"
 RESOURCES_HINT = "make room (`free`, `ulimit -u`, `df /tmp` tell where), then run the same command again"
 
 _MEMORY_WORDS = re.compile(r"out of memory|OutOfMemoryError|leave no GPU memory", re.I)
-_ERROR_LINE = re.compile(r"^\s*(?:\w+\.)*\w*(?:Error|Exception)\b")
+_ERROR_LINE = re.compile(r"^\s*(?:(?:\w+\.)*\w*(?:Error|Exception)\b|Fatal Python error)")
 
 Say = Callable[[str], None]
 
@@ -62,6 +63,7 @@ class Host:
         self._last_number = 0
         self._closed = False
         self._members: set[int] = set()
+        self._said_bytes = 0
         self._outbox: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         with _system_errors(), contextlib.ExitStack() as unless_started:
             self._folder = _own_folder()
@@ -85,13 +87,17 @@ class Host:
     def age_s(self) -> float:
         return time.monotonic() - self._started
 
-    def wait_until_ready(self, timeout_s: float) -> dict[str, Any]:
-        """The host's facts; EngineError or EngineDied, with its last words, where it does not start."""
-        try:
-            return self._ready.result(timeout_s)
-        except FutureTimeout:
-            words = quote(self._last_words())
-            raise EngineDied(f"SGLang was not ready after {timeout_s:.0f} s{words}", DEBUG_HINT) from None
+    def wait_until_ready(self, timeout_s: float, stop: threading.Event | None = None) -> dict[str, Any]:
+        """The host's facts; EngineError or EngineDied, with its last words, where it does not start.
+
+        EngineDied too, soon, once `stop` is set.
+        """
+        give_up_s = time.monotonic() + timeout_s
+        while time.monotonic() < give_up_s and not (stop and stop.is_set()):
+            with contextlib.suppress(FutureTimeout):
+                return self._ready.result(min(LOOK_S, timeout_s))
+        words = quote(self._last_words())
+        raise EngineDied(f"SGLang was not ready after {self.age_s:.0f} s{words}", DEBUG_HINT)
 
     def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
         future: Future[np.ndarray] = Future()
@@ -138,6 +144,7 @@ class Host:
             number, kind, count, data = frame
             if kind == READY:
                 self._members |= group_members(self._process.pid)  # who will have died when it comes to tidying up
+                self._said_bytes = self._log.stat().st_size  # what a start complains of is no cause of a later death
                 with contextlib.suppress(InvalidStateError):  # closed meanwhile
                     self._ready.set_result(json.loads(data))
                 continue
@@ -186,7 +193,7 @@ class Host:
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError), self._log.open("rb") as stream:
-            stream.seek(max(0, stream.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+            stream.seek(max(self._said_bytes, stream.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
             return stream.read().decode("utf-8", "replace")
         return ""
 

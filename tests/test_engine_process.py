@@ -106,6 +106,23 @@ def test_out_of_memory_is_told_apart_by_the_hosts_last_words(start: StartHost) -
         host.submit(rows_of(doubles.NO_MEMORY_ID)).result(ANSWER_S)
 
 
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        (doubles.ASSERT_ID, "`RuntimeError: CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx"),
+        (doubles.KILLED_ID, "`.* Subprocess scheduler_0 .* crashed with exit code -9"),
+    ],
+    ids=["a device assert", "a killed scheduler"],
+)
+def test_a_death_is_told_in_the_words_that_name_its_cause(start: StartHost, token: int, words: str) -> None:
+    """Whatever was complained of while it started."""
+    host = start("open_chatty_double")
+    host.wait_until_ready(START_S)
+    with pytest.raises(EngineDied, match=f"SGLang died: {words}") as caught:
+        host.submit(rows_of(token)).result(ANSWER_S)
+    assert type(caught.value) is EngineDied
+
+
 def test_what_was_answered_before_the_death_arrives(start: StartHost) -> None:
     host = start()
     assert host.submit(rows_of(doubles.LAST_WORDS_ID)).result(ANSWER_S).shape == (1, DIM)
@@ -162,7 +179,7 @@ def test_a_kill_at_the_start_may_be_tried_again(start: StartHost, name: str) -> 
 def test_a_start_that_takes_too_long_is_given_up_with_its_last_words(start: StartHost) -> None:
     host = start("open_double_that_loads")
     wait_for(lambda: "loading" in host._last_words())
-    with pytest.raises(EngineDied, match="not ready after 0 s: `loading`"):
+    with pytest.raises(EngineDied, match="not ready after . s: `loading`"):
         host.wait_until_ready(0.1)
 
 
@@ -311,6 +328,8 @@ def test_the_telling_line_is_the_cause_not_the_last_words() -> None:
     log = "W: a warning\ntorch.OutOfMemoryError: CUDA out of memory.\nValueError: later\nbye\n"
     assert telling_line(log) == "torch.OutOfMemoryError: CUDA out of memory."
     assert telling_line("a\nsglang.Oops.ValueError: so\n  at the end\n") == "sglang.Oops.ValueError: so"
+    crash = "Fatal Python error: Segmentation fault\n\nThread 0x1:\n  File x\nExtension modules: a, b (total: 2)\n"
+    assert telling_line(crash) == "Fatal Python error: Segmentation fault"
     assert telling_line("one\ntwo\n\n") == "two"
     assert telling_line("") == "killed without a word"
     assert quote("one\ntwo\n") == ": `two`\n  | one\n  | two"

@@ -13,7 +13,7 @@ import pytest
 from embedcli.card import Card
 from embedcli.engine import probe, probe_rows, row_problem
 from embedcli.engine_sglang import SGLangEngine, host_environment, kernel_caches, open_engine, start_engine
-from embedcli.errors import EngineDied, EngineError
+from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
 from embedcli.feeding import Feeder
 from embedcli.model_folder import Model, read_model
 from embedcli.sglang_settings import GIB, SGLangSettings
@@ -93,9 +93,44 @@ def test_an_older_card_without_the_flash_kernel_is_started_without_it(start: Sta
     assert start("open_double_without_flash", card=A10).submit([np.array([1], np.uint32)]).result(20).shape == (1, DIM)
 
 
+def test_an_older_card_on_which_the_flash_kernel_crashes_is_started_without_it(start: Start) -> None:
+    said: list[str] = []
+    engine = start("open_double_that_crashes_with_flash", card=A10, said=said)
+    assert engine.submit([np.array([1], np.uint32)]).result(20).shape == (1, DIM)
+    assert sum(line.startswith("starting") for line in said) == 2
+
+
 def test_a_card_that_is_known_to_have_it_is_not_tried_twice(start: Start) -> None:
     with pytest.raises(EngineError, match="no kernel image"):
         start("open_double_without_flash")
+
+
+def test_what_has_nothing_to_do_with_kernels_is_not_tried_twice_on_an_older_card(start: Start) -> None:
+    said: list[str] = []
+    with pytest.raises(EngineError, match="no weights here"):
+        start("open_double_that_raises", card=A10, said=said)
+    assert len(said) == 1
+
+
+def test_an_older_card_that_starts_neither_way_tells_of_the_first(start: Start) -> None:
+    """Without the kernel it would need more memory than there is: that is not what is wrong."""
+    tight = replace(A10, total_bytes=2 * GIB, free_bytes=int(1.138 * GIB))
+    with pytest.raises(EngineError, match="no kernel image"):
+        start("open_double_without_flash", card=tight)
+
+
+def test_out_of_memory_at_the_start_is_tried_again_with_smaller_batches(start: Start) -> None:
+    said: list[str] = []
+    engine = start("open_double_short_of_memory", said=said)
+    assert engine.batch_tokens == 8_192
+    assert "Tried to allocate 2.00 GiB" in said[1] and said[1].endswith("trying batches of 8,192 tokens")
+
+
+def test_out_of_memory_at_every_start_is_told_and_not_tried_for_ever(start: Start) -> None:
+    said: list[str] = []
+    with pytest.raises(EngineOutOfMemory, match="Tried to allocate 2.00 GiB"):
+        start("open_double_without_memory", said=said)
+    assert sum(line.startswith("starting") for line in said) == 3
 
 
 def test_a_pool_that_would_hold_the_longest_row_for_ever_is_refused(start: Start) -> None:
