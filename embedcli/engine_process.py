@@ -144,9 +144,10 @@ class Host:
             number, kind, count, data = frame
             if kind == READY:
                 self._members |= group_members(self._process.pid)  # who will have died when it comes to tidying up
-                self._said_bytes = self._log.stat().st_size  # what a start complains of is no cause of a later death
+                facts = json.loads(data)
+                self._said_bytes = facts["said_bytes"]
                 with contextlib.suppress(InvalidStateError):  # closed meanwhile
-                    self._ready.set_result(json.loads(data))
+                    self._ready.set_result(facts)
                 continue
             with self._lock:
                 future = self._in_flight.pop(number, None)

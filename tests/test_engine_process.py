@@ -116,10 +116,8 @@ def test_out_of_memory_is_told_apart_by_the_hosts_last_words(start: StartHost) -
 )
 def test_a_death_is_told_in_the_words_that_name_its_cause(start: StartHost, token: int, words: str) -> None:
     """Whatever was complained of while it started."""
-    host = start("open_chatty_double")
-    host.wait_until_ready(START_S)
     with pytest.raises(EngineDied, match=f"SGLang died: {words}") as caught:
-        host.submit(rows_of(token)).result(ANSWER_S)
+        start("open_chatty_double").submit(rows_of(token)).result(ANSWER_S)
     assert type(caught.value) is EngineDied
 
 
