@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +15,8 @@ import pytest
 
 from embedcli.card import Card
 from embedcli.engine import probe, probe_rows, row_problem
+from embedcli.engine_cards import open_on_all
+from embedcli.engine_guard import group_members
 from embedcli.engine_sglang import SGLangEngine, host_environment, kernel_caches, open_engine, start_engine
 from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
 from embedcli.feeding import Feeder
@@ -209,6 +214,32 @@ def test_a_hang_is_ended_and_the_rest_goes_on(start: Start) -> None:
     rows[3] = np.array([HANG_ID, 7], np.uint32)
     answers = feed(feeder, rows)
     assert answers.pop(3) == "engine_killed" and len(answers) == 19
+
+
+def test_one_of_two_hosts_that_is_killed_costs_nothing_and_comes_back(model: Model) -> None:
+    """Two cards, two processes; what was with the dead one is answered by the other."""
+    factory, said, opened = "tests.hosted_doubles:open_double", [], []
+
+    def start(card: Card, stop: threading.Event) -> SGLangEngine:
+        opened.append(
+            start_engine(model, dim=DIM, card=card, settings=SGLangSettings(), factory=factory, stop=stop, timeout_s=30)
+        )
+        return opened[-1]
+
+    both = open_on_all([H100, replace(H100, index=1)], start, warn=said.append, revive_after_s=0.1)
+    rows = [np.array([number % 200, number // 200], np.uint32) for number in range(4_000)]
+    futures = [both.submit(rows[place : place + 100]) for place in range(0, 4_000, 100)]
+    os.killpg(opened[0]._host._process.pid, signal.SIGKILL)
+    answers = np.concatenate([future.result(20) for future in futures])
+    np.testing.assert_allclose(answers, np.stack([vector(row, DIM) for row in rows]), atol=1e-6)
+    deadline = time.monotonic() + 20
+    while len(said) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "is lost, 1 at work: SGLang died" in said[0] and said[1].endswith("is back, 2 at work")
+    both.close()
+    assert len(opened) == 3
+    assert not any(group_members(engine._host._process.pid) for engine in opened)
+    assert not any(engine._host._folder.exists() for engine in opened)
 
 
 def feed(feeder: Feeder, rows: list[np.ndarray]) -> dict[int, object]:
