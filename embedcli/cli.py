@@ -350,7 +350,7 @@ def _start_engine(index: Path, model: str | None) -> str:
     reference = judging.known_reference(opened, current, (), model_fingerprint=prints.model, dim=settings.dim)
     engine = tools.open_engine(chosen, settings, settings.device_kind)
     try:
-        encode = load_tokenizer(chosen.folder, prompt=chosen.prompt).whole
+        encode = load_tokenizer(chosen.folder, prompt=chosen.prompt).row_of
         judging.judge(engine, reference, encode=encode, max_tokens=settings.max_tokens, model=settings.model)
     finally:
         engine.close()

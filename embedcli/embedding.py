@@ -280,7 +280,7 @@ class Embedding:
         tokens = load_tokenizer(self.model.folder, prompt=self.model.prompt)
         new = self.reference is None
         self.reference = judging.judge(
-            engine, self.reference, encode=tokens.whole, max_tokens=self.settings.max_tokens, model=self.settings.model
+            engine, self.reference, encode=tokens.row_of, max_tokens=self.settings.max_tokens, model=self.settings.model
         )
         if new:
             self.staging.keep_probe(self.reference.vectors)

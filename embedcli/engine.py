@@ -22,6 +22,9 @@ NORM_TOLERANCE = 0.02
 PROBE_AGREEMENT = 0.999
 """The smallest cosine at which two ways to a vector are one model: bfloat16 against float32 keeps 0.9998."""
 
+PROBE_VERSION = 1
+"""Raised whenever the rows of the probe set become others: vectors of different rows are never compared."""
+
 PROBE_LONGEST_TOKENS = 2_048
 PROBE_TIMEOUT_S = 600.0
 PROBE_TEXTS = (
@@ -54,7 +57,10 @@ class Engine(Protocol):
     """Batches to keep submitted so that the device never waits for us."""
 
     def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
-        """Returns at once. The future has float32 [rows, dim], or raises EngineDied or EngineOutOfMemory."""
+        """Returns at once. The future has float32 [rows, dim], or raises EngineDied or EngineOutOfMemory.
+
+        Of rows without a `row_problem`; none at all have an empty answer.
+        """
         ...
 
     def close(self) -> None:
@@ -89,19 +95,12 @@ def batch_cost(lengths: Sequence[int], *, padded: bool) -> int:
     return len(lengths) * max(lengths) if padded else sum(lengths)
 
 
-def check_rows(rows: Sequence[np.ndarray], engine: Engine) -> None:
-    """Refuse what an engine would not.
+def row_problem(row: np.ndarray, engine: Engine) -> str:
+    """Why a row must not reach the engine; empty where it may.
 
     SGLang answers an empty row with its neighbour's vector, waits for ever on a row that is too long, and
     reads beyond its table for an id that is none.
     """
-    for number, row in enumerate(rows):
-        problem = _row_problem(row, engine)
-        if problem:
-            raise EngineError(f"row {number} cannot be embedded: `{problem}`", "please report this as a bug")
-
-
-def _row_problem(row: np.ndarray, engine: Engine) -> str:
     if row.ndim != 1 or row.dtype != np.uint32:
         return f"{row.dtype} {list(row.shape)} where uint32 [tokens] is due"
     if not row.size:
@@ -149,7 +148,12 @@ def _probe_row(tokens_encode: Callable[[str], np.ndarray], text: str, count: int
 
 def probe(engine: Engine, rows: Sequence[np.ndarray], *, timeout_s: float = PROBE_TIMEOUT_S) -> np.ndarray:
     """The probe set's vectors, each alone; EngineError where they are unsound or differ in a batch."""
-    check_rows(rows, engine)
+    for row in rows:
+        if problem := row_problem(row, engine):
+            raise EngineError(
+                f"the model's tokenizer and its weights do not belong together: {problem}",
+                "fetch it again with `embedcli pull` and its hub id, or name another with `--model`",
+            )
     pending = [engine.submit([row]) for row in rows]
     alone = np.concatenate([_wait(future, timeout_s) for future in pending])
     together = _wait(engine.submit(list(rows)), timeout_s)

@@ -23,6 +23,9 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 LOOK_MILLISECONDS = 500
+SCAN_S = 10.0
+"""All of /proc is read for it: with a thousand processes twice a second would be a tenth of a core."""
+
 END_TIMEOUT_S = 10.0
 SHARED_MEMORY = Path("/dev/shm")
 INSTANCE = "instance-"
@@ -47,12 +50,17 @@ def main(channel: int, parent_pid: int) -> None:
 def _guard(host_pid: int, parent_pid: int) -> None:
     lifeline = select.poll()
     lifeline.register(0, 0)  # nothing is ever written: only its hang-up counts
-    seen = {host_pid}
-    while not os.waitpid(host_pid, os.WNOHANG)[0]:
-        if lifeline.poll(LOOK_MILLISECONDS) or os.getppid() != parent_pid:
-            _tidy_up(seen)
-            break
-        seen |= group_members(os.getpid())
+
+    def parent_is_gone() -> bool:
+        return bool(lifeline.poll(LOOK_MILLISECONDS)) or os.getppid() != parent_pid
+
+    seen, scan_at_s = {host_pid}, time.monotonic() + SCAN_S
+    while not (gone := parent_is_gone()) and not os.waitpid(host_pid, os.WNOHANG)[0]:
+        if time.monotonic() > scan_at_s:
+            seen |= group_members(os.getpid())
+            scan_at_s = time.monotonic() + SCAN_S
+    if gone or parent_is_gone():  # its host may have heard of it before us, and ended
+        _tidy_up(seen)
     os.killpg(0, signal.SIGKILL)
 
 
@@ -122,5 +130,7 @@ def remove_traces(folder: Path, processes: Iterable[int]) -> None:
     left = [f"sglang_loads_{named.name.removeprefix(INSTANCE)}_*.shm" for named in folder.glob(f"{INSTANCE}*")]
     left += [f"sem.loky-{pid}-*" for pid in processes]  # a semaphore that no one killed can take away
     for trace in (trace for pattern in left for trace in SHARED_MEMORY.glob(pattern)):
-        trace.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is gone, or another user's: process ids come again
+            if trace.stat().st_uid == os.getuid():
+                trace.unlink()
     shutil.rmtree(folder, ignore_errors=True)

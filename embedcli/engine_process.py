@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
@@ -37,14 +37,16 @@ END_TIMEOUT_S = 10.0
 LAST_WORDS_BYTES = 1 << 16
 QUOTED_LINES = 12
 FOLLOW_S = 0.3
+LOOK_S = 0.5
 SOCKET_FOLDER = "/tmp"
 """A socket's path holds 107 bytes: TMPDIR may be too long."""
 
 MEMORY_HINT = "smaller batches with `--batch-tokens`, or `--model Qwen/Qwen3-Embedding-0.6B`"
 DEBUG_HINT = "`--debug` shows all that SGLang says"
+RESOURCES_HINT = "make room (`free`, `ulimit -u`, `df /tmp` tell where), then run the same command again"
 
 _MEMORY_WORDS = re.compile(r"out of memory|OutOfMemoryError|leave no GPU memory", re.I)
-_ERROR_LINE = re.compile(r"^\s*(?:\w+\.)*\w*(?:Error|Exception)\b")
+_ERROR_LINE = re.compile(r"^\s*(?:(?:\w+\.)*\w*(?:Error|Exception)\b|Fatal Python error)")
 
 Say = Callable[[str], None]
 
@@ -61,12 +63,17 @@ class Host:
         self._last_number = 0
         self._closed = False
         self._members: set[int] = set()
+        self._said_bytes = 0
         self._outbox: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
-        self._folder = _own_folder()
-        self._log = self._folder / "log"
-        self._channel, theirs = socket.socketpair()
-        with theirs:
-            self._process = _spawn(theirs.fileno(), self._log, {**environment, "TMPDIR": str(self._folder)})
+        with _system_errors(), contextlib.ExitStack() as unless_started:
+            self._folder = _own_folder()
+            unless_started.callback(remove_traces, self._folder, ())
+            self._log = self._folder / "log"
+            self._channel, theirs = socket.socketpair()
+            unless_started.callback(self._channel.close)
+            with theirs:
+                self._process = _spawn(theirs.fileno(), self._log, {**environment, "TMPDIR": str(self._folder)})
+            unless_started.pop_all()
         self._outbox.put((0, JOB, 0, json.dumps(dict(job)).encode()))
         threads: list[Callable[[], None]] = [self._send, self._receive]
         if show_log is not None:
@@ -80,13 +87,17 @@ class Host:
     def age_s(self) -> float:
         return time.monotonic() - self._started
 
-    def wait_until_ready(self, timeout_s: float) -> dict[str, Any]:
-        """The host's facts; EngineError or EngineDied, with its last words, where it does not start."""
-        try:
-            return self._ready.result(timeout_s)
-        except FutureTimeout:
-            words = quote(self._last_words())
-            raise EngineDied(f"SGLang was not ready after {timeout_s:.0f} s{words}", DEBUG_HINT) from None
+    def wait_until_ready(self, timeout_s: float, stop: threading.Event | None = None) -> dict[str, Any]:
+        """The host's facts; EngineError or EngineDied, with its last words, where it does not start.
+
+        EngineDied too, soon, once `stop` is set.
+        """
+        give_up_s = time.monotonic() + timeout_s
+        while time.monotonic() < give_up_s and not (stop and stop.is_set()):
+            with contextlib.suppress(FutureTimeout):
+                return self._ready.result(min(LOOK_S, timeout_s))
+        words = quote(self._last_words())
+        raise EngineDied(f"SGLang was not ready after {self.age_s:.0f} s{words}", DEBUG_HINT)
 
     def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
         future: Future[np.ndarray] = Future()
@@ -133,8 +144,10 @@ class Host:
             number, kind, count, data = frame
             if kind == READY:
                 self._members |= group_members(self._process.pid)  # who will have died when it comes to tidying up
+                facts = json.loads(data)
+                self._said_bytes = facts["said_bytes"]
                 with contextlib.suppress(InvalidStateError):  # closed meanwhile
-                    self._ready.set_result(json.loads(data))
+                    self._ready.set_result(facts)
                 continue
             with self._lock:
                 future = self._in_flight.pop(number, None)
@@ -181,7 +194,7 @@ class Host:
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError), self._log.open("rb") as stream:
-            stream.seek(max(0, stream.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+            stream.seek(max(self._said_bytes, stream.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
             return stream.read().decode("utf-8", "replace")
         return ""
 
@@ -200,6 +213,14 @@ def quote(words: str) -> str:
     """The telling line, and the last lines below it."""
     lines = [line.rstrip() for line in words.splitlines() if line.strip()][-QUOTED_LINES:]
     return ": `" + telling_line(words) + "`" + "".join(f"\n  | {line}" for line in lines)
+
+
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EngineDied(f"the engine's process cannot be started: {error}", RESOURCES_HINT) from error
 
 
 def _own_folder() -> Path:

@@ -8,27 +8,36 @@ Not here: the process (engine_process.py), the arguments (sglang_settings.py), s
 from __future__ import annotations
 
 import os
+import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
 from embedcli.card import Card, check_driver, installed_torch_cuda, read_cards
 from embedcli.engine import Engine
-from embedcli.engine_cards import CardsEngine
+from embedcli.engine_cards import open_on_all
 from embedcli.engine_host import ENGINE_FACTORY
 from embedcli.engine_process import Host, Say
-from embedcli.errors import EngineError
+from embedcli.errors import EngineError, EngineOutOfMemory
 from embedcli.model_files import cache_folder, read_json
 from embedcli.models import Model
-from embedcli.sglang_settings import BATCH_ROWS, DEPTH, Plan, SGLangSettings, Shape, plan, read_shape
+from embedcli.sglang_settings import BATCH_ROWS, BATCH_TOKENS, DEPTH, Plan, SGLangSettings, Shape, plan, read_shape
 
 START_TIMEOUT_S = 900.0
 """A model of 15 GB from a slow disk, and kernels compiled for the first time."""
 
 TORCH_HINT = "use `--engine torch`"
+
+SMALLER_AFTER_OUT_OF_MEMORY = 4
+"""Each try takes half a minute or more: few, not the finest."""
+
+_KERNEL_WORDS = re.compile(r"no kernel image|flash.?att|\bfa3\b|Fatal Python error", re.I)
 
 
 def open_engine(
@@ -38,13 +47,14 @@ def open_engine(
     settings: SGLangSettings | None = None,
     load_format: str = "auto",
     say: Say | None = None,
+    warn: Say | None = None,
     show_log: Say | None = None,
     installed: Callable[[str], object] = find_spec,
 ) -> Engine:
     """Start SGLang on the cards of the settings: half a minute or more.
 
-    `say` gets a line before and one after, `show_log` every line of SGLang's own. `load_format` "dummy" makes
-    random weights for a folder without any.
+    `say` gets a line before and one after, `warn` what goes wrong with one card of several, `show_log` every line of
+    SGLang's own. `load_format` "dummy" makes random weights for a folder without any.
     """
     if not installed("sglang"):
         raise EngineError("SGLang is not installed", f"`pip install 'embedcli[gpu]'`, or {TORCH_HINT}")
@@ -52,29 +62,14 @@ def open_engine(
     cards = read_cards(settings.gpus)
     check_driver(cards[0], installed_torch_cuda())
 
-    def start(card: Card) -> SGLangEngine:
+    def start(card: Card, stop: threading.Event) -> Engine:
         return start_engine(
-            model, dim=dim, card=card, settings=settings, load_format=load_format, say=say, show_log=show_log
+            model, dim=dim, card=card, settings=settings, load_format=load_format, say=say, show_log=show_log, stop=stop
         )
 
-    return start(cards[0]) if len(cards) == 1 else start_on_all(cards, start, say=say)
-
-
-def start_on_all(cards: Sequence[Card], start: Callable[[Card], Engine], *, say: Say | None) -> CardsEngine:
-    """One engine a card, started at the same time; a card on which it does not start is left out."""
-    engines: list[Engine] = []
-    errors: list[EngineError] = []
-    with ThreadPoolExecutor(len(cards)) as starters:
-        for card, starting in [(card, starters.submit(start, card)) for card in cards]:
-            try:
-                engines.append(starting.result())
-            except EngineError as error:
-                errors.append(error)
-                if say:
-                    say(f"card {card.index} is left out: {error}")
-    if not engines:
-        raise errors[0]
-    return CardsEngine(engines, say=say)
+    if len(cards) == 1:
+        return start(cards[0], threading.Event())
+    return open_on_all(cards, start, warn=warn or _silent)
 
 
 def start_engine(
@@ -86,37 +81,75 @@ def start_engine(
     load_format: str = "auto",
     say: Say | None = None,
     show_log: Say | None = None,
+    stop: threading.Event | None = None,
     factory: str = ENGINE_FACTORY,
     timeout_s: float = START_TIMEOUT_S,
 ) -> SGLangEngine:
     """The engine of one card. `factory` is `module:function`, what makes SGLang's Engine from its arguments.
 
-    EngineError where it would not start another time either, EngineDied where it might.
+    EngineError where it would not start another time either, EngineDied where it might, and once `stop` is set.
     """
     shape = _checked_shape(model, dim)
+    job = {"factory": factory, "dim": dim}
+    arguments = {"model_path": str(model.folder), "load_format": load_format}
+    start = _Start(card, shape, model.max_tokens, job, arguments, say or _silent, show_log, stop, timeout_s)
+    try:
+        return start.within_memory(settings, flash=True)
+    except EngineError as error:
+        if not _lacks_flash(card, error):
+            raise
+        with suppress(EngineError):  # the first one tells what is wrong with this card
+            return start.within_memory(settings, flash=False)
+        raise
 
-    def start(*, flash: bool) -> SGLangEngine:
-        chosen = plan(card, shape, max_tokens=model.max_tokens, asked=settings, flash=flash)
-        arguments = {"model_path": str(model.folder), "load_format": load_format, **chosen.arguments}
-        job = {"factory": factory, "arguments": arguments, "dim": dim, "warm_up": chosen.warm_up}
-        if say:
-            say(f"starting SGLang on {card.name}, batches of {chosen.batch_tokens:,} tokens")
-        host = Host(job, environment=host_environment(os.environ, card), show_log=show_log)
+
+@dataclass(frozen=True)
+class _Start:
+    """How the engine of one card is started. `job` and `arguments` are what does not depend on the plan."""
+
+    card: Card
+    shape: Shape
+    max_tokens: int
+    job: Mapping[str, Any]
+    arguments: Mapping[str, Any]
+    say: Say
+    show_log: Say | None
+    stop: threading.Event | None
+    timeout_s: float
+
+    def within_memory(self, asked: SGLangSettings, *, flash: bool) -> SGLangEngine:
+        """As planned, or with smaller batches where the card runs out of memory while it warms up."""
+        chosen = plan(self.card, self.shape, max_tokens=self.max_tokens, asked=asked, flash=flash)
+        try:
+            return self.once(chosen)
+        except EngineOutOfMemory as error:
+            smaller = chosen.batch_tokens // SMALLER_AFTER_OUT_OF_MEMORY
+            if smaller < BATCH_TOKENS[-1]:
+                raise
+            self.say(f"{error}: trying batches of {smaller:,} tokens")
+        return self.within_memory(replace(asked, batch_tokens=smaller), flash=flash)
+
+    def once(self, chosen: Plan) -> SGLangEngine:
+        arguments = {**self.arguments, **chosen.arguments}
+        job = {**self.job, "arguments": arguments, "warm_up": chosen.warm_up}
+        self.say(f"starting SGLang on {self.card.name}, batches of {chosen.batch_tokens:,} tokens")
+        host = Host(job, environment=host_environment(os.environ, self.card), show_log=self.show_log)
         with ExitStack() as unless_ready:
             unless_ready.callback(host.close)
-            engine = SGLangEngine(host, host.wait_until_ready(timeout_s), dim=dim, shape=shape, chosen=chosen)
+            facts = host.wait_until_ready(self.timeout_s, self.stop)
+            engine = SGLangEngine(host, facts, dim=self.job["dim"], shape=self.shape, chosen=chosen)
             unless_ready.pop_all()
-        if say:
-            say(f"SGLang is ready after {host.age_s:.0f} s")
+        self.say(f"SGLang is ready after {host.age_s:.0f} s")
         return engine
 
-    try:
-        return start(flash=True)
-    except EngineError as error:
-        # FlashAttention 3 is sure on capability 9.0; the older cards may lack a kernel for it
-        if card.capability[0] != 8 or type(error) is not EngineError:
-            raise
-    return start(flash=False)
+
+def _silent(_: str) -> None:
+    """Nobody listens."""
+
+
+def _lacks_flash(card: Card, error: EngineError) -> bool:
+    """FlashAttention 3 is sure on capability 9.0; the older cards may lack a kernel for it, and say so or crash."""
+    return card.capability[0] == 8 and _KERNEL_WORDS.search(str(error)) is not None
 
 
 class SGLangEngine:
@@ -140,6 +173,10 @@ class SGLangEngine:
             )
 
     def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
+        if not rows:  # SGLang would take it for an error, or for its end
+            empty: Future[np.ndarray] = Future()
+            empty.set_result(np.empty((0, self.dim), np.float32))
+            return empty
         return self._host.submit(rows)
 
     def close(self) -> None:

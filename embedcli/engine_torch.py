@@ -18,6 +18,7 @@ import transformers
 from embedcli.engine import Engine, truncate
 from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
 from embedcli.models import Model
+from embedcli.tokens import load_tokenizer
 
 CPU_TOKENS_PER_THREAD = 1_024
 """A batch whose activations stay in the cache: on 2 cores MiniLM does more at 2,048 tokens than at 32,768."""
@@ -28,18 +29,21 @@ CARD_ROWS = 256
 CPU_HINT = "--device cpu"
 
 
-def open_engine(model: Model, *, dim: int, device: str, prompt_tokens: int = 0) -> Engine:
-    """Load the model; minutes for a large one. `device` is a name of torch's: cpu, cuda, cuda:1, mps.
-
-    `prompt_tokens` counts the ids at the start of every row that a model with `include_prompt` off leaves out of
-    its pooling: the special tokens in front and the prompt.
-    """
+def open_engine(model: Model, *, dim: int, device: str) -> Engine:
+    """Load the model; minutes for a large one. `device` is a name of torch's: cpu, cuda, cuda:1, mps."""
     if not 1 <= dim <= model.width:
         raise EngineError(f"the model's vectors have {model.width} components, not `{dim}`", "--dim")
     where = _device(device)
     network = _load(model, where)
-    skipped = 0 if model.include_prompt else prompt_tokens
-    return TorchEngine(network, model=model, dim=dim, device=where, skipped_tokens=skipped)
+    return TorchEngine(network, model=model, dim=dim, device=where, skipped_tokens=_skipped_tokens(model))
+
+
+def _skipped_tokens(model: Model) -> int:
+    """The ids at the start of every row that do not count in its pooling: special tokens and a prompt left out."""
+    if model.include_prompt or not model.prompt:
+        return 0
+    tokens = load_tokenizer(model.folder, prompt=model.prompt)
+    return tokens.overhead - len(tokens.suffix_ids)
 
 
 class TorchEngine:
@@ -70,6 +74,8 @@ class TorchEngine:
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _embed(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        if not rows:
+            return np.empty((0, self.dim), np.float32)
         try:
             with torch.inference_mode():
                 pooled = self._forward(rows).cpu().numpy()
@@ -155,7 +161,7 @@ def _load(model: Model, device: torch.device) -> Any:
         _check_loaded(model, network, found)
         return network.eval().to(device)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise EngineError(f"the model does not fit on `{device}`: `{model.name}`", CPU_HINT) from error
+        raise EngineOutOfMemory(f"the model does not fit on `{device}`: `{model.name}`", CPU_HINT) from error
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise EngineError(

@@ -1,7 +1,8 @@
 """Keeps an engine busy, doubts its vectors, and outlives its death.
 
 In: rows under the caller's keys, while the engine may still be loading. Out: a vector for each key, or the
-reason why there is none (`bad_vector`, `engine_killed`). One thread owns the engine; `add` never waits for it.
+reason why there is none (`bad_tokens`, `bad_vector`, `engine_killed`). One thread owns the engine; `add` never
+waits for it.
 Not here: who is suspected after a death (recovery.py), which vectors are doubted (doubts.py), the vectors of
 earlier runs (ingest.py).
 """
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embedcli.doubts import Answer, Doubts
-from embedcli.engine import Engine, OpenEngine, check_rows
+from embedcli.engine import Engine, OpenEngine, row_problem
 from embedcli.errors import EmbedcliError, EngineDied, EngineOutOfMemory
 from embedcli.recovery import Batch, Recovery, Row
 
@@ -33,8 +34,23 @@ HANG_FACTOR = 10
 SLOWEST_TOKENS_PER_S = 50.0
 """Taken for the speed until the first list is back: a large model on a small CPU."""
 
+FIRST_ANSWER_S = 600.0
+"""Most that a card gets for its first list: it embedded the probe set a moment ago."""
+
+MEMORY_WAIT_S, MEMORY_LOOK_S = 600.0, 20.0
+"""How long, and how often, a restart looks for memory that others took meanwhile."""
+
 WATCH_S = 0.1
 """How often the clock is looked at while nothing happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """When a list went to the engine, and the tokens that were then with it, its own included."""
+
+    future: Future[np.ndarray]
+    at_s: float
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +85,7 @@ class Feeder:
     ) -> None:
         self._open_engine = open_engine
         self._on_open = on_open
+        self._report = report
         self._clock = clock
         self._look_ahead_tokens = look_ahead_tokens or LOOK_AHEAD_TOKENS
         self._recovery = Recovery(report=report, clock=clock)  # the thread's alone
@@ -79,9 +96,9 @@ class Feeder:
         self._waiting_tokens = 0
         self._packed: deque[Batch] = deque()
         self._alone: deque[Batch] = deque()
-        self._in_flight: dict[Batch, Future[np.ndarray]] = {}
+        self._in_flight: dict[Batch, _Sent] = {}
         self._done: list[tuple[bytes, Answer]] = []
-        self._flushing = self._closing = self._aborting = self._ended = False
+        self._flushing = self._opening = self._closing = self._aborting = self._ended = False
         self._failure: BaseException | None = None
         self._statistics = Statistics()
         self._looked_at_s = self._last_answer_s = 0.0
@@ -140,12 +157,16 @@ class Feeder:
             self._lock.notify_all()
 
     def close(self, abort: bool) -> None:
-        """End. Without `abort` the lists in flight are waited for; `finished` still gives their answers."""
+        """End. Without `abort` the lists in flight are waited for; `finished` still gives their answers.
+
+        An engine that is being opened has none: it is not waited for, and is closed when it comes.
+        """
         with self._lock:
             self._closing = True
             self._aborting = self._aborting or abort
             self._lock.notify_all()
-        if not abort:
+            wait = not (abort or self._opening)
+        if wait:
             self._thread.join()
 
     def _raise_failure(self) -> None:
@@ -156,7 +177,7 @@ class Feeder:
 
     def _main(self) -> None:
         try:
-            while not self._finished_with(self._open()):
+            while (engine := self._open()) is not None and not self._finished_with(engine):
                 pass
         except EmbedcliError as error:
             self._failure = error
@@ -167,18 +188,45 @@ class Feeder:
                 self._ended = True
                 self._lock.notify_all()
 
-    def _open(self) -> Engine:
-        """A ready engine. EngineDied on the way is a restart like any other."""
-        while True:
+    def _open(self) -> Engine | None:
+        """A ready engine, None once the caller has closed. EngineDied on the way is a restart like any other.
+
+        A device without room is waited for, except at the first start: then somebody is there to mend it.
+        """
+        give_up_s = self._clock() + MEMORY_WAIT_S
+        while self._may_open():
             try:
                 return self._open_once()
+            except EngineOutOfMemory as error:
+                if not self._statistics.restarts or self._clock() >= give_up_s:
+                    raise
+                self._report(f"the engine waits for memory: {error}")
+                self._pause(MEMORY_LOOK_S)
             except EngineDied as error:
-                self._recovery.count_restart(error)
+                if not self._closing:
+                    self._recovery.count_restart(error)
+            finally:
+                with self._lock:
+                    self._opening = False
+        return None
 
-    def _open_once(self) -> Engine:
+    def _pause(self, seconds: float) -> None:
+        until_s = self._clock() + seconds
+        with self._lock:
+            while not self._closing and self._clock() < until_s:
+                self._lock.wait(WATCH_S)
+
+    def _may_open(self) -> bool:
+        with self._lock:
+            self._opening = not self._closing
+            return self._opening
+
+    def _open_once(self) -> Engine | None:
         with ExitStack() as unless_ready:
             engine = self._open_engine()
             unless_ready.callback(engine.close)
+            if self._closing:
+                return None
             self._on_open(engine)
             unless_ready.pop_all()
         return engine
@@ -205,22 +253,21 @@ class Feeder:
         """Collect what is done, send what may be sent, or wait; False when the caller closed."""
         with self._lock:
             self._account()
-            done = [(batch, future) for batch, future in self._in_flight.items() if future.done()]
+            done = [(batch, sent.future) for batch, sent in self._in_flight.items() if sent.future.done()]
             if not done:
                 to_send = [] if self._closing else self._next_lists(engine)
                 if not to_send:
-                    return self._wait()
+                    return self._wait(engine)
         for batch, future in sorted(done, key=lambda pair: pair[1].exception() is not None):
             self._collect(engine, batch, future.result())  # the sound ones first: a death condemns the rest
         if not done:
             self._send(engine, to_send)
         return True
 
-    def _wait(self) -> bool:
+    def _wait(self, engine: Engine) -> bool:
         if self._closing and (self._aborting or not self._in_flight):
             return False
-        if self._in_flight:
-            self._check_hang()
+        self._check_hang(engine)
         self._lock.wait(WATCH_S)
         return True
 
@@ -232,10 +279,19 @@ class Feeder:
         if any(batch.kind != "list" for batch in self._in_flight) or len(self._in_flight) >= depth:
             return []
         if not self._packed and self._waiting and self._may_pack(depth):
-            self._packed.extend(self._recovery.pack(self._waiting, engine))
-            self._waiting, self._waiting_tokens = [], 0
+            self._packed.extend(self._recovery.pack(self._take_waiting(engine), engine))
         count = min(depth - len(self._in_flight), len(self._packed))
         return [self._packed.popleft() for _ in range(count)]
+
+    def _take_waiting(self, engine: Engine) -> list[Row]:
+        """Those that wait, but for what no engine takes: that is answered here."""
+        waiting, self._waiting, self._waiting_tokens = self._waiting, [], 0
+        problems = {row.key: problem for row in waiting if (problem := row_problem(row.ids, engine))}
+        for problem in dict.fromkeys(problems.values()):
+            self._report(f"a chunk is left out: {problem}; `embedcli status --failed` names its source")
+        self._done += [(key, "bad_tokens") for key in problems]
+        self._lock.notify_all()
+        return [row for row in waiting if row.key not in problems]
 
     def _may_pack(self, depth: int) -> bool:
         """A full look-ahead packs best, but the device never waits for one."""
@@ -245,12 +301,13 @@ class Feeder:
     def _send(self, engine: Engine, lists: Sequence[Batch]) -> None:
         for batch in lists:
             rows = [row.ids for row in batch.rows]
-            check_rows(rows, engine)
             with self._lock:
+                now = self._clock()
                 if not self._in_flight:
-                    self._last_answer_s = self._clock()
-                self._in_flight[batch] = future = _submit(engine, rows)
-            future.add_done_callback(self._wake)
+                    self._last_answer_s = now
+                tokens = batch.tokens + sum(other.tokens for other in self._in_flight)
+                self._in_flight[batch] = sent = _Sent(_submit(engine, rows), now, tokens)
+            sent.future.add_done_callback(self._wake)
 
     def _wake(self, _: Future[np.ndarray]) -> None:
         with self._lock:
@@ -260,7 +317,7 @@ class Feeder:
         if delivered.shape != (len(batch.rows), engine.dim):
             raise EngineDied(f"the engine gave {list(delivered.shape)} for {len(batch.rows)} rows")
         verdict = self._doubts.judge(batch, delivered)
-        self._recovery.note_progress()
+        self._recovery.note_answer(batch)
         with self._lock:
             del self._in_flight[batch]
             now = self._clock()
@@ -291,15 +348,18 @@ class Feeder:
         else:
             self._statistics = replace(self._statistics, idle_s=self._statistics.idle_s + elapsed)
 
-    def _check_hang(self) -> None:
-        tokens = sum(batch.tokens for batch in self._in_flight)
+    def _check_hang(self, engine: Engine) -> None:
+        """Each list has its own time: one card that hangs is not hidden by another that answers."""
+        now = self._clock()
+        for sent in self._in_flight.values():
+            if now - sent.at_s > self._patience_s(engine, sent.tokens):
+                raise EngineDied(f"the engine has not answered for {now - sent.at_s:.0f} s")
+
+    def _patience_s(self, engine: Engine, tokens: int) -> float:
         if self._answered_tokens:
-            expected_s = tokens * self._answering_s / self._answered_tokens
-        else:
-            expected_s = tokens / SLOWEST_TOKENS_PER_S
-        silent_s = self._clock() - self._last_answer_s
-        if silent_s > max(HANG_S, HANG_FACTOR * expected_s):
-            raise EngineDied(f"the engine has not answered for {silent_s:.0f} s")
+            return max(HANG_S, HANG_FACTOR * tokens * self._answering_s / self._answered_tokens)
+        patience_s = max(HANG_S, HANG_FACTOR * tokens / SLOWEST_TOKENS_PER_S)
+        return min(patience_s, FIRST_ANSWER_S) if engine.device.startswith("cuda") else patience_s
 
     def _condemn(self, engine: Engine, error: EngineDied) -> None:
         """The engine is dead: its lists go one at a time, or smaller."""

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from embedcli import documents, merging, state
 from embedcli.config import Fingerprints, IndexSettings
 from embedcli.disk import Disk, Written, digest_of, storage_errors
+from embedcli.engine import PROBE_VERSION
 from embedcli.errors import Locked, NoIndex, StorageError
 from embedcli.manifest import FORMAT, Generation
 from embedcli.records import Root
@@ -55,6 +56,7 @@ class Draft:
     table: pa.Table
     changes: pa.Table
     shards: Mapping[str, Shard]
+    probe_version: int = PROBE_VERSION
 
 
 class Index:
@@ -416,8 +418,13 @@ def _size_bytes(path: Path) -> int:
         return -1
 
 
-def _probe_settings(generation: Generation) -> tuple[str, int, int]:
-    return generation.fingerprints.model, generation.settings.dim, generation.probe_max_tokens
+def _probe_settings(generation: Generation) -> tuple[str, int, int, int]:
+    return (
+        generation.fingerprints.model,
+        generation.settings.dim,
+        generation.probe_max_tokens,
+        generation.probe_version,
+    )
 
 
 def _parquet(content: pa.Table) -> Callable[[Any], None]:
@@ -435,6 +442,6 @@ def _describe(draft: Draft, parent: int | None, settled: merging.Settled) -> Gen
     }
     return Generation(
         draft.number, parent, draft.complete, datetime.now(UTC).isoformat(timespec="seconds"), draft.settings,
-        draft.fingerprints, draft.roots, draft.mounts, draft.query, draft.probe_max_tokens, counts,
-        {shard.name: shard for shard in settled.shards},
+        draft.fingerprints, draft.roots, draft.mounts, draft.query, draft.probe_max_tokens,
+        draft.probe_version, counts, {shard.name: shard for shard in settled.shards},
     )  # fmt: skip

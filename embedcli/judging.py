@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedcli import shards
-from embedcli.engine import Engine, compare_probe, probe, probe_rows
+from embedcli.engine import PROBE_VERSION, Engine, compare_probe, probe, probe_rows
 from embedcli.errors import EngineError
 from embedcli.shards import Floats
 
@@ -39,7 +39,8 @@ def known_reference(
 ) -> Reference | None:
     """What an earlier run of this model left, in the published generation or in one that was killed."""
     found = []
-    if current is not None and current.fingerprints.model == model_fingerprint:
+    same_rows = current is not None and current.probe_version == PROBE_VERSION
+    if current is not None and same_rows and current.fingerprints.model == model_fingerprint:
         found.append(Reference(index.probe(current.number), current.probe_max_tokens))
     for item in leftovers:
         vectors = item.probe()

@@ -209,6 +209,7 @@ class _Change:
             query=current.query,
             probe=self.index.probe(current.number),
             probe_max_tokens=current.probe_max_tokens,
+            probe_version=current.probe_version,
             table=table,
             changes=changed,
             shards={**current.shards, **{shard.name: shard for shard in new_shards}},

@@ -183,7 +183,7 @@ def _prober(make_tools: MakeTools, folder: Path, engine: str, device: str | None
         opened = tools.open_engine(model, settings, device or settings.device_kind)
         try:
             tokens = load_tokenizer(model.folder, prompt=model.prompt)
-            return probe(opened, probe_rows(tokens.whole, settings.max_tokens))
+            return probe(opened, probe_rows(tokens.row_of, settings.max_tokens))
         finally:
             opened.close()
 

@@ -28,7 +28,7 @@ class Generation:
     the shards.
 
     `probe_max_tokens` is where the texts of the probe set were cut: a `--rebuild` under another `--max-tokens` that
-    finds all its vectors opens no engine, and keeps the probe set that there was.
+    finds all its vectors opens no engine, and keeps the probe set that there was. `probe_version` is what its rows are.
     """
 
     number: int
@@ -41,6 +41,7 @@ class Generation:
     mounts: Mapping[str, tuple[str, ...]]
     query: Mapping[str, Any]
     probe_max_tokens: int
+    probe_version: int
     counts: Mapping[str, Any]
     shards: Mapping[str, Shard]
     files: Mapping[str, Written] = field(default_factory=dict)
@@ -59,6 +60,7 @@ class Generation:
             ],
             "query": dict(self.query),
             "probe_max_tokens": self.probe_max_tokens,
+            "probe_version": self.probe_version,
             "counts": dict(self.counts),
             "shards": [_shard_json(shard) for shard in self.shards.values()],
             "files": {name: {"bytes": file.size_bytes, "sha256": file.sha256} for name, file in self.files.items()},
@@ -92,6 +94,7 @@ class Generation:
             mounts={entry["id"]: tuple(entry["mounts"]) for entry in data["roots"]},
             query=data["query"],
             probe_max_tokens=data["probe_max_tokens"],
+            probe_version=data["probe_version"],
             counts=data["counts"],
             shards={shard.name: shard for shard in listed},
             files={name: Written(data["files"][name]["bytes"], data["files"][name]["sha256"]) for name in FILES},

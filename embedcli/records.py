@@ -28,7 +28,7 @@ MOMENT_REASONS = frozenset({"permission", "io", "vanished", "changed_while_readi
 RETRY_REASONS = frozenset({"timeout", "out_of_memory", "reader_crashed", "engine_killed"})
 """Tried again on the next three nights."""
 
-CONTENT_REASONS = frozenset({"password", "damaged", "no_text", "garbled", "bad_vector"})
+CONTENT_REASONS = frozenset({"password", "damaged", "no_text", "garbled", "bad_vector", "bad_tokens"})
 """Of the content: wait for a change of file or reader."""
 
 REASONS = SKIP_REASONS | MOMENT_REASONS | RETRY_REASONS | CONTENT_REASONS

@@ -57,6 +57,7 @@ class Recovery:
         self._restarts = 0
         self._set_aside = 0
         self._halvings = 0
+        self._most_answered_tokens = 0
         self._clean_since = 0.0
 
     @property
@@ -82,7 +83,12 @@ class Recovery:
         )
         return [Batch(tuple(rows[index] for index in batch)) for batch in packed]
 
-    def note_progress(self) -> None:
+    def note_answer(self, batch: Batch) -> None:
+        """A list came back."""
+        self._most_answered_tokens = max(self._most_answered_tokens, batch.tokens)
+        self._note_progress()
+
+    def _note_progress(self) -> None:
         """A list came back, or a suspect is smaller than it was."""
         self._restarts = 0
 
@@ -91,7 +97,7 @@ class Recovery:
         self._restarts += 1
         if self._restarts > RESTARTS_LIMIT:
             raise EngineError(
-                f"the engine was restarted {RESTARTS_LIMIT} times without progress: `{cause}`",
+                f"the engine was restarted {RESTARTS_LIMIT} times without progress: {cause}",
                 cause.hint or "run the same command again: it goes on where it stopped",
             ) from cause
         self._report(f"the engine is restarted: {cause}")
@@ -103,10 +109,14 @@ class Recovery:
         return [_suspect(batch) for batch in lists], []
 
     def after_out_of_memory(self, lists: Sequence[Batch], engine: Engine) -> tuple[list[Batch], list[Row]]:
-        """The same, but no list is guilty that can be made smaller: half the budget, without a strike."""
+        """The same, but no list is guilty that can be made smaller: half the budget, without a strike.
+
+        Nor is a row for which there was room before: others have taken the memory.
+        """
         self._clean_since = self._clock()
         if self._was_alone(lists) and len(lists[0].rows) == 1:
-            return self._strike(lists[0])
+            fits = lists[0].tokens <= self._most_answered_tokens
+            return ([*lists], []) if fits else self._strike(lists[0])
         largest = max(batch.cost(padded=engine.padded) for batch in lists)
         self._halvings += 1
         while 1 < largest <= self.budget_tokens(engine):
@@ -114,7 +124,7 @@ class Recovery:
         self._report(f"out of memory: batches of {self.budget_tokens(engine)} tokens from now on")
         again = self.repack(lists, engine)
         if len(again) > len(lists):
-            self.note_progress()
+            self._note_progress()
         return [_suspect(batch) for batch in again], []
 
     def repack(self, lists: Sequence[Batch], engine: Engine) -> list[Batch]:
@@ -126,7 +136,7 @@ class Recovery:
         return len(lists) == 1 and lists[0].kind != "list"
 
     def _strike(self, suspect: Batch) -> tuple[list[Batch], list[Row]]:
-        self.note_progress()
+        self._note_progress()
         count = len(suspect.rows)
         if count > 1:
             size = -(-count // CUT_INTO)

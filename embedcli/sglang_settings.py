@@ -14,14 +14,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from embedcli.card import Card
-from embedcli.errors import EngineError
+from embedcli.card import CPU_HINT, Card
+from embedcli.errors import EngineError, EngineOutOfMemory
 
 GIB = 1 << 30
+
+LEAST_CAPABILITY = (8, 0)
+"""Older cards have no bfloat16."""
 
 SMALL_CARD_BYTES = 30 * GIB
 BATCH_TOKENS = (32_768, 16_384, 8_192, 4_096, 2_048)
 """Tried in turn, the first that fits; a small card starts at the second: it gains nothing from the first."""
+
+SHARE_TAKEN = 5 / 6
+"""Of the card, where a smaller batch makes that possible: 20 of 24 GiB, others need a little too."""
+
+UNUSED_CARD_BYTES = GIB // 2
+"""What the driver keeps of a card that nobody uses."""
 
 BATCH_ROWS = 256
 DEPTH = 8
@@ -41,6 +50,7 @@ WATCHDOG_S = 300
 """The first forward pass may compile kernels for over a minute. Hangs in work are the feeder's to notice."""
 
 SMALLER_MODEL = "Qwen/Qwen3-Embedding-0.6B"
+SMALLER_MODEL_HIDDEN = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +144,17 @@ def plan(card: Card, shape: Shape, *, max_tokens: int, asked: SGLangSettings, fl
     `max_tokens` is the model's. `flash` off leaves the choice of attention to SGLang, for the card on which
     FlashAttention 3 does not start after all.
     """
-    for fitting in _plans(card, shape, max_tokens=max_tokens, asked=asked, flash=flash):
-        if fitting.need_bytes <= usable_bytes(card, asked):
-            return fitting
-    raise _too_small(card, shape, max_tokens=max_tokens, asked=asked, flash=flash)
+    if card.capability < LEAST_CAPABILITY:
+        has, needed = (".".join(map(str, version)) for version in (card.capability, LEAST_CAPABILITY))
+        raise EngineError(
+            f"SGLang runs in bfloat16, for which a card has capability {needed} or more, this one {has}: `{card.name}`",
+            "use `--engine torch`",
+        )
+    plans = _plans(card, shape, max_tokens=max_tokens, asked=asked, flash=flash)
+    fitting = [one for one in plans if one.need_bytes <= usable_bytes(card, asked)]
+    if not fitting:
+        raise _too_small(plans[-1], card, shape, max_tokens=max_tokens, asked=asked, flash=flash)
+    return next((one for one in fitting if one.need_bytes <= SHARE_TAKEN * card.total_bytes), fitting[0])
 
 
 def usable_bytes(card: Card, asked: SGLangSettings) -> int:
@@ -229,12 +246,32 @@ def _arguments(shape: Shape, asked: SGLangSettings, *, context: int, rows: int, 
     }
 
 
-def _too_small(card: Card, shape: Shape, *, max_tokens: int, asked: SGLangSettings, flash: bool) -> EngineError:
-    smallest = _plans(card, shape, max_tokens=max_tokens, asked=asked, flash=flash)[-1]
-    quantized = replace(asked, quantization="fp8")
-    hints = [f"`--model {SMALLER_MODEL}`"]
-    fitting = _plans(card, shape, max_tokens=max_tokens, asked=quantized, flash=flash)
-    if asked.quantization is None and any(one.need_bytes <= usable_bytes(card, asked) for one in fitting):
-        hints.append("`--quantization fp8`")
+def _too_small(
+    smallest: Plan, card: Card, shape: Shape, *, max_tokens: int, asked: SGLangSettings, flash: bool
+) -> EngineError:
+    """What is needed, what there is, and what to type: first what a flag of tonight or others on the card are to
+    blame for, then what only another index can have."""
+
+    def fits(asked: SGLangSettings, card: Card = card) -> bool:
+        usable = usable_bytes(card, asked)
+        plans = _plans(card, shape, max_tokens=max_tokens, asked=asked, flash=flash)
+        return any(one.need_bytes <= usable for one in plans)
+
     has = f"the card has {usable_bytes(card, asked) / GIB:.1f} of {card.total_bytes / GIB:.1f} GiB to give"
-    return EngineError(f"the model needs {smallest.need_bytes / GIB:.1f} GiB, {has}: `{card.name}`", " or ".join(hints))
+    message = f"the model needs {smallest.need_bytes / GIB:.1f} GiB, {has}: `{card.name}`"
+    for flag, without in (
+        ("--batch-tokens", replace(asked, batch_tokens=None)),
+        ("--gpu-memory", replace(asked, gpu_memory=None)),
+    ):
+        if fits(without):
+            return EngineError(message, f"leave `{flag}` out")
+    if fits(asked, replace(card, free_bytes=card.total_bytes - UNUSED_CARD_BYTES)):
+        hint = "`nvidia-smi` tells who; run the same command again when they are gone"
+        return EngineOutOfMemory(f"{message}, others hold the rest", hint)
+    others = {
+        "`--max-tokens 512`": fits(replace(asked, max_tokens=512)),
+        "`--quantization fp8`": fits(replace(asked, quantization="fp8")),
+        f"`--model {SMALLER_MODEL}`": shape.hidden > SMALLER_MODEL_HIDDEN,
+    }
+    named = " or ".join(name for name, helps in others.items() if helps)
+    return EngineError(message, f"for a new index: {named}" if named else CPU_HINT)

@@ -87,6 +87,10 @@ class Tokens:
         """The ids of prompt + text, tokenised as one text."""
         return self._ids(self.prompt + text)
 
+    def row_of(self, text: str) -> Ids:
+        """What the engine is fed for a whole text that fits."""
+        return self.row(self.whole(text))
+
     def row(self, ids: Ids) -> Ids:
         """What the engine is fed: the ids between the model's special tokens."""
         return np.concatenate((self.prefix_ids, ids, self.suffix_ids))

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedcli import documents, shards
-from embedcli.engine import PROBE_AGREEMENT, compare_probe
+from embedcli.engine import PROBE_AGREEMENT, PROBE_VERSION, compare_probe
 from embedcli.errors import NoIndex
 from embedcli.generations import Index
 from embedcli.manifest import FILES, Generation
@@ -138,7 +138,7 @@ def compare_engine(index: Index, verdict: Verdict, probe: Probe) -> None:
     if any(item.file == file for item in verdict.damage):
         return
     stored = index.probe(generation.number)
-    if not len(stored):
+    if not len(stored) or generation.probe_version != PROBE_VERSION:
         return
     verdict.probe_cosine = compare_probe(probe(generation), stored)
     if verdict.probe_cosine < PROBE_AGREEMENT:

@@ -65,8 +65,8 @@ def _digest(row: np.ndarray) -> str:
 def _open_engine(model: Model, dim: int, log_file: Path, max_tokens: int) -> LoggingEngine:
     from embedcli.tokens import load_tokenizer
 
-    whole = load_tokenizer(model.folder, prompt=model.prompt).whole
-    return LoggingEngine(dim, log_file, frozenset(map(_digest, probe_rows(whole, max_tokens))))
+    row_of = load_tokenizer(model.folder, prompt=model.prompt).row_of
+    return LoggingEngine(dim, log_file, frozenset(map(_digest, probe_rows(row_of, max_tokens))))
 
 
 def run(order: dict[str, Any]) -> int:

@@ -67,7 +67,7 @@ class FakeEngine:
 
     def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
         """None: no answer, ever."""
-        return np.stack([vector(row, self.dim) for row in rows])
+        return np.array([vector(row, self.dim) for row in rows]).reshape(len(rows), self.dim)
 
     def close(self) -> None:
         self.closed = True

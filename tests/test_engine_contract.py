@@ -11,19 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcli import engine as engine_module
+from embedcli.card import Card
 from embedcli.engine import (
     PROBE_TEXTS,
     Engine,
     batch_cost,
-    check_rows,
     check_vectors,
     compare_probe,
     pack,
     probe,
     probe_rows,
+    row_problem,
     truncate,
 )
+from embedcli.engine_sglang import start_engine
 from embedcli.errors import EngineDied, EngineError
+from embedcli.model_folder import read_model
+from embedcli.sglang_settings import GIB, SGLangSettings
 from tests.engines import EngineDiffersInBatches, EngineHangsOnKiller, EngineReturnsNaN, FakeEngine
 from tests.tiny_models import make_bert, make_qwen
 
@@ -38,12 +42,22 @@ def torch_opener(make: Callable[[Path], Path], folder: Path) -> OpenWith:
     return lambda dim: engine_torch.open_engine(model, dim=dim, device="cpu")
 
 
-@pytest.fixture(scope="module", params=["fake", "torch_qwen", "torch_bert"])
+def sglang_opener(folder: Path) -> OpenWith:
+    """Its host is a process as ever, but what it holds is a double."""
+    model = read_model(make_qwen(folder), name="qwen", commit=None, cache=None)
+    card = Card(0, "GPU-1", "NVIDIA H100", (9, 0), 80 * GIB, 79 * GIB, "580.65", (13, 0))
+    factory = "tests.hosted_doubles:open_sound_double"
+    return lambda dim: start_engine(model, dim=dim, card=card, settings=SGLangSettings(), factory=factory)
+
+
+@pytest.fixture(scope="module", params=["fake", "torch_qwen", "torch_bert", "sglang"])
 def open_with(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OpenWith:
     """Opens the engine at the dim given; a new engine is one more parameter."""
     folder = tmp_path_factory.mktemp("model")
     if request.param == "fake":
         return lambda dim: FakeEngine(dim=dim)
+    if request.param == "sglang":
+        return sglang_opener(folder)
     return torch_opener(make_qwen if request.param == "torch_qwen" else make_bert, folder)
 
 
@@ -80,6 +94,10 @@ def test_a_row_has_the_same_vector_alone_and_in_company(engine: Engine) -> None:
     rows = some_rows(engine)
     alone = np.concatenate([embed(engine, [row]) for row in rows])
     assert compare_probe(embed(engine, rows), alone) > 0.999
+
+
+def test_an_empty_list_has_an_empty_answer(engine: Engine) -> None:
+    assert embed(engine, []).shape == (0, engine.dim)
 
 
 def test_batches_submitted_at_once_are_all_answered(engine: Engine) -> None:
@@ -165,12 +183,18 @@ def test_packing_starts_with_the_longest() -> None:
         (np.zeros(5_000, np.uint32), "5000 tokens, 4096 at most"),
         (np.array([1, 10_000], np.uint32), "token id 10000 of 10000"),
         (np.array([-1], np.int64), "int64"),
-        (np.zeros((1, 2), np.uint32), r"\[1, 2\]"),
+        (np.zeros((1, 2), np.uint32), "[1, 2]"),
     ],
 )
-def test_rows_that_an_engine_would_take_ill_are_refused_by_number(row: np.ndarray, problem: str) -> None:
-    with pytest.raises(EngineError, match=f"row 1 .*{problem}"):
-        check_rows([np.array([1], np.uint32), row], FakeEngine())
+def test_rows_that_an_engine_would_take_ill_are_told(row: np.ndarray, problem: str) -> None:
+    assert problem in row_problem(row, FakeEngine())
+    assert row_problem(np.array([1, 9_999], np.uint32), FakeEngine()) == ""
+
+
+def test_a_tokenizer_of_another_model_is_told_at_the_probe() -> None:
+    with pytest.raises(EngineError, match="do not belong together: token id 10000 of 10000") as caught:
+        probe(FakeEngine(), [np.array([1], np.uint32), np.array([10_000], np.uint32)])
+    assert "embedcli pull" in caught.value.hint
 
 
 def test_norms_within_two_percent_are_mended_and_others_doubted() -> None:

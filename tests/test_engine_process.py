@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedcli.engine_guard import SHARED_MEMORY, group_members, wait_for_group
+from embedcli.engine_guard import SHARED_MEMORY, group_members, remove_traces, wait_for_group
 from embedcli.engine_host import pack_rows, unpack_rows
 from embedcli.engine_process import Host, quote, telling_line
 from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
@@ -106,6 +106,21 @@ def test_out_of_memory_is_told_apart_by_the_hosts_last_words(start: StartHost) -
         host.submit(rows_of(doubles.NO_MEMORY_ID)).result(ANSWER_S)
 
 
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        (doubles.ASSERT_ID, "`RuntimeError: CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx"),
+        (doubles.KILLED_ID, "`.* Subprocess scheduler_0 .* crashed with exit code -9"),
+    ],
+    ids=["a device assert", "a killed scheduler"],
+)
+def test_a_death_is_told_in_the_words_that_name_its_cause(start: StartHost, token: int, words: str) -> None:
+    """Whatever was complained of while it started."""
+    with pytest.raises(EngineDied, match=f"SGLang died: {words}") as caught:
+        start("open_chatty_double").submit(rows_of(token)).result(ANSWER_S)
+    assert type(caught.value) is EngineDied
+
+
 def test_what_was_answered_before_the_death_arrives(start: StartHost) -> None:
     host = start()
     assert host.submit(rows_of(doubles.LAST_WORDS_ID)).result(ANSWER_S).shape == (1, DIM)
@@ -162,7 +177,7 @@ def test_a_kill_at_the_start_may_be_tried_again(start: StartHost, name: str) -> 
 def test_a_start_that_takes_too_long_is_given_up_with_its_last_words(start: StartHost) -> None:
     host = start("open_double_that_loads")
     wait_for(lambda: "loading" in host._last_words())
-    with pytest.raises(EngineDied, match="not ready after 0 s: `loading`"):
+    with pytest.raises(EngineDied, match="not ready after . s: `loading`"):
         host.wait_until_ready(0.1)
 
 
@@ -192,6 +207,50 @@ time.sleep(60)
         ours.kill()
     assert wait_for_group(int(group), 3.0)
     assert not Path(folder).exists() and not any(semaphore.exists() for semaphore in semaphores)
+
+
+def test_kill_9_leaves_no_file_though_the_host_hears_of_it_before_its_guard(tmp_path: Path) -> None:
+    """The host has ended when the guard looks, and the lifeline is closed."""
+    code = """
+import os, time
+from embedcli.engine_guard import _guard
+host = os.fork()
+if not host:
+    os._exit(0)
+time.sleep(0.2)
+_guard(host, os.getppid())
+"""
+    (tmp_path / "log").touch()
+    command, environment = [sys.executable, "-c", code], {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, start_new_session=True, env=environment, cwd=REPOSITORY
+    ) as guard:
+        assert guard.stdin is not None
+        guard.stdin.close()
+        assert guard.wait(10) == -signal.SIGKILL
+    assert not tmp_path.exists()
+
+
+def test_what_cannot_be_removed_is_left_without_a_word(tmp_path: Path) -> None:
+    """Process ids come again: another user's semaphore may have the name of ours."""
+    stubborn, anothers = (SHARED_MEMORY / f"sem.loky-{os.getpid()}-{name}" for name in ("stubborn", "anothers"))
+    stubborn.mkdir()
+    anothers.touch()
+    if os.getuid() == 0:
+        os.chown(anothers, 65_534, 65_534)
+    remove_traces(tmp_path, {os.getpid()})
+    left = stubborn.exists(), anothers.exists()
+    stubborn.rmdir()
+    anothers.unlink(missing_ok=True)
+    assert left == (True, os.getuid() == 0) and not tmp_path.exists()
+
+
+def test_a_process_that_cannot_be_made_is_told_and_leaves_no_folder(tmp_path: Path) -> None:
+    before = set(Path("/tmp").glob(f"embedcli-{os.getpid()}-*"))
+    with pytest.raises(EngineDied, match="cannot be started: .*Argument list too long") as caught:
+        Host({}, environment={**os.environ, "TOO_LONG": "x" * 10_000_000})
+    assert "run the same command again" in caught.value.hint
+    assert set(Path("/tmp").glob(f"embedcli-{os.getpid()}-*")) == before
 
 
 def test_the_guard_takes_the_whole_group_with_it(start: StartHost) -> None:
@@ -267,6 +326,8 @@ def test_the_telling_line_is_the_cause_not_the_last_words() -> None:
     log = "W: a warning\ntorch.OutOfMemoryError: CUDA out of memory.\nValueError: later\nbye\n"
     assert telling_line(log) == "torch.OutOfMemoryError: CUDA out of memory."
     assert telling_line("a\nsglang.Oops.ValueError: so\n  at the end\n") == "sglang.Oops.ValueError: so"
+    crash = "Fatal Python error: Segmentation fault\n\nThread 0x1:\n  File x\nExtension modules: a, b (total: 2)\n"
+    assert telling_line(crash) == "Fatal Python error: Segmentation fault"
     assert telling_line("one\ntwo\n\n") == "two"
     assert telling_line("") == "killed without a word"
     assert quote("one\ntwo\n") == ": `two`\n  | one\n  | two"

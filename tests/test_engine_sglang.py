@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +14,11 @@ import numpy as np
 import pytest
 
 from embedcli.card import Card
-from embedcli.engine import check_rows, probe, probe_rows
+from embedcli.engine import probe, probe_rows, row_problem
+from embedcli.engine_cards import open_on_all
+from embedcli.engine_guard import group_members
 from embedcli.engine_sglang import SGLangEngine, host_environment, kernel_caches, open_engine, start_engine
-from embedcli.errors import EngineDied, EngineError
+from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
 from embedcli.feeding import Feeder
 from embedcli.model_folder import Model, read_model
 from embedcli.sglang_settings import GIB, SGLangSettings
@@ -63,10 +68,9 @@ def test_the_engine_says_what_the_feeder_must_know(start: Start, model: Model) -
 def test_what_sglang_would_swallow_is_refused_before_it_is_sent(start: Start) -> None:
     engine = start()
     longest = np.full(engine.max_tokens, 5, np.uint32)
-    check_rows([longest, np.array([497], np.uint32)], engine)
+    assert not row_problem(longest, engine) and not row_problem(np.array([497], np.uint32), engine)
     for row in (np.empty(0, np.uint32), np.append(longest, np.uint32(5)), np.array([498], np.uint32)):
-        with pytest.raises(EngineError, match="row 1 cannot be embedded"):
-            check_rows([longest, row], engine)
+        assert row_problem(row, engine)
 
 
 def test_the_longest_row_goes_through(start: Start) -> None:
@@ -94,9 +98,44 @@ def test_an_older_card_without_the_flash_kernel_is_started_without_it(start: Sta
     assert start("open_double_without_flash", card=A10).submit([np.array([1], np.uint32)]).result(20).shape == (1, DIM)
 
 
+def test_an_older_card_on_which_the_flash_kernel_crashes_is_started_without_it(start: Start) -> None:
+    said: list[str] = []
+    engine = start("open_double_that_crashes_with_flash", card=A10, said=said)
+    assert engine.submit([np.array([1], np.uint32)]).result(20).shape == (1, DIM)
+    assert sum(line.startswith("starting") for line in said) == 2
+
+
 def test_a_card_that_is_known_to_have_it_is_not_tried_twice(start: Start) -> None:
     with pytest.raises(EngineError, match="no kernel image"):
         start("open_double_without_flash")
+
+
+def test_what_has_nothing_to_do_with_kernels_is_not_tried_twice_on_an_older_card(start: Start) -> None:
+    said: list[str] = []
+    with pytest.raises(EngineError, match="no weights here"):
+        start("open_double_that_raises", card=A10, said=said)
+    assert len(said) == 1
+
+
+def test_an_older_card_that_starts_neither_way_tells_of_the_first(start: Start) -> None:
+    """Without the kernel it would need more memory than there is: that is not what is wrong."""
+    tight = replace(A10, total_bytes=2 * GIB, free_bytes=int(1.138 * GIB))
+    with pytest.raises(EngineError, match="no kernel image"):
+        start("open_double_without_flash", card=tight)
+
+
+def test_out_of_memory_at_the_start_is_tried_again_with_smaller_batches(start: Start) -> None:
+    said: list[str] = []
+    engine = start("open_double_short_of_memory", said=said)
+    assert engine.batch_tokens == 8_192
+    assert "Tried to allocate 2.00 GiB" in said[1] and said[1].endswith("trying batches of 8,192 tokens")
+
+
+def test_out_of_memory_at_every_start_is_told_and_not_tried_for_ever(start: Start) -> None:
+    said: list[str] = []
+    with pytest.raises(EngineOutOfMemory, match="Tried to allocate 2.00 GiB"):
+        start("open_double_without_memory", said=said)
+    assert sum(line.startswith("starting") for line in said) == 3
 
 
 def test_a_pool_that_would_hold_the_longest_row_for_ever_is_refused(start: Start) -> None:
@@ -175,6 +214,32 @@ def test_a_hang_is_ended_and_the_rest_goes_on(start: Start) -> None:
     rows[3] = np.array([HANG_ID, 7], np.uint32)
     answers = feed(feeder, rows)
     assert answers.pop(3) == "engine_killed" and len(answers) == 19
+
+
+def test_one_of_two_hosts_that_is_killed_costs_nothing_and_comes_back(model: Model) -> None:
+    """Two cards, two processes; what was with the dead one is answered by the other."""
+    factory, said, opened = "tests.hosted_doubles:open_double", [], []
+
+    def start(card: Card, stop: threading.Event) -> SGLangEngine:
+        opened.append(
+            start_engine(model, dim=DIM, card=card, settings=SGLangSettings(), factory=factory, stop=stop, timeout_s=30)
+        )
+        return opened[-1]
+
+    both = open_on_all([H100, replace(H100, index=1)], start, warn=said.append, revive_after_s=0.1)
+    rows = [np.array([number % 200, number // 200], np.uint32) for number in range(4_000)]
+    futures = [both.submit(rows[place : place + 100]) for place in range(0, 4_000, 100)]
+    os.killpg(opened[0]._host._process.pid, signal.SIGKILL)
+    answers = np.concatenate([future.result(20) for future in futures])
+    np.testing.assert_allclose(answers, np.stack([vector(row, DIM) for row in rows]), atol=1e-6)
+    deadline = time.monotonic() + 20
+    while len(said) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "is lost, 1 at work: SGLang died" in said[0] and said[1].endswith("is back, 2 at work")
+    both.close()
+    assert len(opened) == 3
+    assert not any(group_members(engine._host._process.pid) for engine in opened)
+    assert not any(engine._host._folder.exists() for engine in opened)
 
 
 def feed(feeder: Feeder, rows: list[np.ndarray]) -> dict[int, object]:

@@ -14,7 +14,7 @@ import pytest
 
 from embedcli.doubts import Answer
 from embedcli.engine import Engine, OpenEngine
-from embedcli.errors import EmbedcliError, EngineDied, EngineError, StorageError
+from embedcli.errors import EmbedcliError, EngineDied, EngineError, EngineOutOfMemory, StorageError
 from embedcli.feeding import Feeder
 from tests.engines import (
     KILLER,
@@ -92,7 +92,9 @@ class OpensWhenTold:
 
 def drain(feeder: Feeder) -> dict[bytes, Answer]:
     answers: dict[bytes, Answer] = {}
+    deadline = time.monotonic() + 60
     while feeder.outstanding:
+        assert time.monotonic() < deadline
         for key, answer in feeder.finished(10.0):
             assert key not in answers, "answered twice"
             answers[key] = answer
@@ -278,7 +280,7 @@ def test_three_restarts_without_progress_end_the_run_and_keep_what_was_done() ->
         for key, ids in rows.items():
             feeder.add(key, ids)
         opener.told.set()
-        with pytest.raises(EngineError, match="3 times without progress: `no driver`") as caught:
+        with pytest.raises(EngineError, match="3 times without progress: no driver") as caught:
             while True:
                 answers |= dict(feeder.finished(10.0))
     assert caught.value.exit_code == 13
@@ -305,6 +307,139 @@ def test_an_engine_that_is_slow_but_answers_in_time_is_not_killed() -> None:
         late.set_result(np.stack([vector(ids, 16) for ids in rows.values()]))
         assert_sound(drain(feeder), rows)
         assert feeder.statistics.restarts == 0
+
+
+class EngineNeverAnswers(FakeEngine):
+    """On a card; `sent` is set as soon as a list is with it."""
+
+    device = "cuda"
+
+    def __init__(self) -> None:
+        super().__init__(batch_tokens=32_768, depth=8, padded=False)
+        self.sent = threading.Event()
+
+    def embed(self, rows: Sequence[np.ndarray]) -> None:
+        self.sent.set()
+
+
+def test_a_card_that_never_gave_an_answer_is_given_up_after_ten_minutes() -> None:
+    """Not after as long as the slowest CPU would take for all that a card is given."""
+    silent = EngineNeverAnswers()
+    clock = JumpingClock(0.0)
+    rows = rows_of(300, tokens=512)
+    opener = OpensWhenTold(in_turn(lambda: silent, FakeEngine))
+    with feeder_of(opener, clock=clock) as feeder:
+        for key, ids in rows.items():
+            feeder.add(key, ids)
+        opener.told.set()
+        assert silent.sent.wait(10)
+        clock.now_s = 599.0
+        assert feeder.finished(0.3) == [] and feeder.statistics.restarts == 0
+        clock.now_s = 601.0
+        feeder.flush()
+        assert_sound(drain(feeder), rows)
+        assert feeder.statistics.restarts == 1
+
+
+def test_a_list_that_hangs_is_not_hidden_by_those_that_are_answered() -> None:
+    """As on one of two cards."""
+    clock = JumpingClock(0.0)
+    rows = rows_of(5, tokens=2_000)
+    rows[bytes(8)] = np.array([KILLER, 1], np.uint32)
+    log: Log = []
+    answers: dict[bytes, Answer] = {}
+    with feeder_of(in_turn(lambda: EngineHangsOnKiller(log=log), FakeEngine), clock=clock) as feeder:
+        for number, (key, ids) in enumerate(rows.items()):
+            feeder.add(key, ids)
+            wait_for(lambda: bool(log))
+            while len(answers) < number:
+                answers |= dict(feeder.finished(10.0))
+            clock.now_s += 20.0
+        assert_sound(answers | drain(feeder), rows)
+        assert feeder.statistics.restarts == 1
+
+
+def test_a_stop_does_not_wait_for_an_engine_that_is_being_opened() -> None:
+    opening, go_on, judged = threading.Event(), threading.Event(), []
+    late = FakeEngine()
+
+    def open_late() -> FakeEngine:
+        opening.set()
+        assert go_on.wait(10)
+        return late
+
+    opener = in_turn(lambda: EngineDiesOnBatch(1), open_late)
+    with feeder_of(opener, on_open=judged.append) as feeder:
+        feeder.add(*next(iter(rows_of(1).items())))
+        assert opening.wait(10)
+        feeder.close(abort=False)
+        assert not late.closed
+        go_on.set()
+        feeder.close(abort=False)
+        wait_for(lambda: late.closed)
+    assert len(judged) == 1, "nothing more is asked of an engine that nobody waits for"
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# Memory that others hold.
+
+
+def no_room() -> FakeEngine:
+    raise EngineOutOfMemory("others hold the card")
+
+
+def test_a_restart_waits_for_memory_that_others_took_meanwhile() -> None:
+    lines: list[str] = []
+    rows = rows_of(100)
+    opener = in_turn(lambda: EngineDiesOnBatch(1), *[no_room] * 6, FakeEngine)
+    with feeder_of(opener, clock=JumpingClock(20.0), report=lines.append) as feeder:
+        assert_sound(embed_all(feeder, rows), rows)
+    assert lines[1:] == ["the engine waits for memory: others hold the card"] * 6
+
+
+def test_a_restart_waits_ten_minutes_and_no_longer() -> None:
+    clock = JumpingClock(20.0)
+    opener = in_turn(lambda: EngineDiesOnBatch(1), no_room)
+    with feeder_of(opener, clock=clock) as feeder, pytest.raises(EngineOutOfMemory, match="others hold the card"):
+        drain_forever(feeder)
+    assert 600 < clock.now_s < 800
+
+
+def test_a_first_start_without_memory_is_told_at_once() -> None:
+    clock = JumpingClock(1.0)
+    with feeder_of(no_room, clock=clock) as feeder, pytest.raises(EngineOutOfMemory, match="others hold the card"):
+        drain_forever(feeder)
+    assert clock.now_s < 60
+
+
+def test_a_row_for_which_there_was_room_is_not_set_aside_when_there_is_none() -> None:
+    """Others have taken the memory: the run ends and can go on, no chunk is to blame."""
+
+    class NoRoomAfterTheFirst(EngineOutOfMemoryAbove):
+        def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
+            vectors = super().embed(rows)
+            self.tokens = 0
+            return vectors
+
+    answers: dict[bytes, Answer] = {}
+    rows = rows_of(200, tokens=40)
+    opener = OpensWhenTold(in_turn(lambda: NoRoomAfterTheFirst(10_000), lambda: EngineOutOfMemoryAbove(0)))
+    with feeder_of(opener) as feeder:
+        for key, ids in rows.items():
+            feeder.add(key, ids)
+        opener.told.set()
+        feeder.flush()
+        with pytest.raises(EngineError, match="3 times without progress: the double is out of memory"):
+            while True:
+                answers |= dict(feeder.finished(10.0))
+    assert answers
+    assert_sound(answers, {key: rows[key] for key in answers})
 
 
 def test_out_of_memory_halves_the_budget_without_a_strike() -> None:
@@ -374,12 +509,20 @@ def test_equal_vectors_that_stay_equal_alone_are_accepted_and_counted() -> None:
     np.testing.assert_array_equal(np.stack(same[:1]), np.stack(same[1:]))
 
 
-def test_a_row_that_no_engine_takes_is_refused_before_it() -> None:
+def test_a_row_that_no_engine_takes_never_reaches_one_and_costs_only_itself() -> None:
+    lines: list[str] = []
     log: Log = []
-    with feeder_of(lambda: FakeEngine(log=log)) as feeder:
-        with pytest.raises(EngineError, match="5000 tokens, 4096 at most"):
-            embed_all(feeder, {b"long": np.zeros(5_000, np.uint32)})
-        assert log == []
+    bad = {
+        100: np.zeros(5_000, np.uint32),
+        101: np.empty(0, np.uint32),
+        102: np.array([3, 10_000], np.uint32),
+    }
+    rows = rows_of(50) | {number.to_bytes(8, "big"): ids for number, ids in bad.items()}
+    with feeder_of(lambda: FakeEngine(log=log), report=lines.append) as feeder:
+        assert_sound(embed_all(feeder, rows), rows, but=dict.fromkeys(bad, "bad_tokens"))
+    assert {0, 5_000}.isdisjoint(length for lengths in log for length in lengths)
+    for problem in ("5000 tokens, 4096 at most", "no tokens", "token id 10000 of 10000"):
+        assert f"a chunk is left out: {problem}; `embedcli status --failed` names its source" in lines
 
 
 def test_close_gives_the_answers_of_the_lists_in_flight() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from embedcli.card import Card
-from embedcli.errors import EngineError
+from embedcli.errors import EngineError, EngineOutOfMemory
 from embedcli.sglang_settings import GIB, Plan, SGLangSettings, Shape, has_flash, plan, read_shape, usable_bytes
 
 
@@ -19,10 +19,14 @@ def card(name: str, capability: tuple[int, int], total_gib: float, *, free_gib: 
 
 A10 = card("NVIDIA A10", (8, 6), 22.5)
 RTX_4090 = card("NVIDIA GeForce RTX 4090", (8, 9), 24)
+PRO_4000 = card("NVIDIA RTX PRO 4000", (12, 0), 24)
+A100 = card("NVIDIA A100", (8, 0), 40)
+B200 = card("NVIDIA B200", (10, 0), 180)
 RTX_5090 = card("NVIDIA GeForce RTX 5090", (12, 0), 32)
 H100 = card("NVIDIA H100 80GB HBM3", (9, 0), 80)
 H200 = card("NVIDIA H200", (9, 0), 140)
 CARDS = [A10, RTX_4090, RTX_5090, H100, H200]
+ALL_CARDS = [*CARDS, PRO_4000, A100, B200]
 
 
 def qwen(layers: int, hidden: int, intermediate: int, heads: int, *, tied: bool) -> dict[str, object]:
@@ -56,7 +60,7 @@ def test_the_sizes_are_those_of_the_published_models() -> None:
     assert [shape.pool_token_bytes // 1024 for shape in (SMALL, MIDDLE, LARGE)] == [112, 144, 144]
 
 
-@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+@pytest.mark.parametrize("card", ALL_CARDS, ids=lambda card: card.name)
 @pytest.mark.parametrize("shape", [SMALL, MIDDLE], ids=["0.6B", "4B"])
 def test_the_two_smaller_models_fit_every_card_with_their_longest_row(card: Card, shape: Shape) -> None:
     chosen = planned(card, shape)
@@ -65,13 +69,25 @@ def test_the_two_smaller_models_fit_every_card_with_their_longest_row(card: Card
     assert chosen.arguments["context_length"] == 32_769
 
 
-def test_4b_leaves_4_gib_of_a_24_gib_card_alone() -> None:
-    for small_card in (A10, RTX_4090):
-        assert planned(small_card, MIDDLE).need_bytes <= 20 * GIB
+@pytest.mark.parametrize("flash", [True, False])
+@pytest.mark.parametrize("small_card", [A10, RTX_4090, PRO_4000], ids=lambda card: card.name)
+def test_4b_leaves_4_gib_of_a_24_gib_card_alone_with_the_longest_row(small_card: Card, flash: bool) -> None:
+    chosen = plan(small_card, MIDDLE, max_tokens=32_768, asked=SGLangSettings(), flash=flash)
+    assert chosen.need_bytes <= 20 * GIB and chosen.max_tokens == 32_768
 
 
 @pytest.mark.parametrize(
-    ("card", "flash"), [(A10, True), (RTX_4090, True), (H100, True), (H200, True), (RTX_5090, False)]
+    ("card", "flash"),
+    [
+        (A10, True),
+        (RTX_4090, True),
+        (A100, True),
+        (H100, True),
+        (H200, True),
+        (RTX_5090, False),
+        (PRO_4000, False),
+        (B200, False),
+    ],
 )
 def test_attention_and_pool_follow_the_capability(card: Card, flash: bool) -> None:
     chosen = planned(card, MIDDLE).arguments
@@ -82,7 +98,8 @@ def test_attention_and_pool_follow_the_capability(card: Card, flash: bool) -> No
 
 
 def test_a_small_card_has_smaller_batches_and_fewer_rows() -> None:
-    assert [planned(card, MIDDLE).batch_tokens for card in CARDS] == [16_384, 16_384, 32_768, 32_768, 32_768]
+    assert [planned(card, MIDDLE).batch_tokens for card in CARDS] == [16_384, 16_384, 16_384, 32_768, 32_768]
+    assert planned(RTX_5090, MIDDLE, SGLangSettings(max_tokens=512)).batch_tokens == 32_768
     assert planned(RTX_4090, MIDDLE).arguments["max_running_requests"] == 512
 
 
@@ -92,7 +109,7 @@ def test_a_real_pool_holds_two_batches_and_the_longest_row() -> None:
     assert left_for_pool / MIDDLE.pool_token_bytes > 32_768 + 2 * chosen.batch_tokens
 
 
-@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+@pytest.mark.parametrize("card", ALL_CARDS, ids=lambda card: card.name)
 def test_the_share_of_memory_is_always_stated_and_counts_the_longest_row(card: Card) -> None:
     chosen = planned(card, MIDDLE)
     fraction = chosen.arguments["mem_fraction_static"]
@@ -102,20 +119,48 @@ def test_the_share_of_memory_is_always_stated_and_counts_the_longest_row(card: C
 
 
 def test_a_model_that_does_not_fit_says_what_it_needs_and_what_helps() -> None:
-    busy = card("NVIDIA A10", (8, 6), 22.5, free_gib=6)
-    with pytest.raises(EngineError, match=r"needs \d+\.\d GiB, the card has 6\.0 of 22\.5 GiB to give") as caught:
-        planned(busy, MIDDLE)
-    assert caught.value.exit_code == 13
-    assert caught.value.hint == "`--model Qwen/Qwen3-Embedding-0.6B`"
+    small = card("NVIDIA RTX A2000", (8, 6), 6)
+    with pytest.raises(EngineError, match=r"needs \d+\.\d GiB, the card has 5\.5 of 6\.0 GiB to give") as caught:
+        planned(small, MIDDLE)
+    assert caught.value.exit_code == 13 and type(caught.value) is EngineError
+    assert caught.value.hint == "for a new index: `--model Qwen/Qwen3-Embedding-0.6B`"
 
 
-def test_fp8_is_hinted_at_only_where_it_would_fit() -> None:
+def test_what_would_fit_a_new_index_is_hinted_at_and_nothing_else() -> None:
     # quantized while loading, so the weights must fit in full; what is saved is room for a pool
-    tight = card("NVIDIA GeForce RTX 5090", (12, 0), 32, free_gib=24)
+    tight = card("NVIDIA RTX PRO 4000", (12, 0), 25)
     with pytest.raises(EngineError) as caught:
         planned(tight, LARGE)
-    assert "`--quantization fp8`" in caught.value.hint
+    smaller_model = "`--model Qwen/Qwen3-Embedding-0.6B`"
+    assert caught.value.hint == f"for a new index: `--max-tokens 512` or `--quantization fp8` or {smaller_model}"
     assert planned(tight, LARGE, SGLangSettings(quantization="fp8")).arguments["quantization"] == "fp8"
+    assert planned(tight, LARGE, SGLangSettings(max_tokens=512)).max_tokens == 512
+    with pytest.raises(EngineError) as caught:
+        planned(card("NVIDIA T400", (8, 6), 2), SMALL)
+    assert caught.value.hint == "go on slowly with `--device cpu`"
+
+
+@pytest.mark.parametrize("shape", [SMALL, MIDDLE], ids=["0.6B", "4B"])
+def test_a_card_that_others_hold_is_told_as_such_and_may_be_waited_for(shape: Shape) -> None:
+    with pytest.raises(EngineOutOfMemory, match=r"1\.5 of 22\.5 GiB to give: `NVIDIA A10`, others hold") as caught:
+        planned(card("NVIDIA A10", (8, 6), 22.5, free_gib=1.5), shape)
+    assert caught.value.hint == "`nvidia-smi` tells who; run the same command again when they are gone"
+
+
+@pytest.mark.parametrize(
+    ("asked", "flag"),
+    [(SGLangSettings(batch_tokens=100_000_000), "--batch-tokens"), (SGLangSettings(gpu_memory=2.0), "--gpu-memory")],
+)
+def test_a_flag_that_is_to_blame_is_named_and_nothing_else(asked: SGLangSettings, flag: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        planned(H100, MIDDLE, asked)
+    assert caught.value.hint == f"leave `{flag}` out" and type(caught.value) is EngineError
+
+
+def test_a_card_without_bfloat16_is_told_by_its_capability() -> None:
+    with pytest.raises(EngineError, match=r"capability 8\.0 or more, this one 7\.5: `Tesla T4`") as caught:
+        planned(card("Tesla T4", (7, 5), 15), SMALL)
+    assert caught.value.hint == "use `--engine torch`"
 
 
 def test_the_longest_row_of_the_run_decides_not_the_models() -> None:
