@@ -72,10 +72,11 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _as_storage_error(error, path) from error
+        raise storage_error(error, path) from error
 
 
-def _as_storage_error(error: OSError, path: Path) -> StorageError:
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """What an OSError at `path` is to the user."""
     hints = {
         errno.ENOSPC: "free some space, then run the same command again: what was finished is kept",
         errno.EDQUOT: "raise the quota, then run the same command again: what was finished is kept",

@@ -6,11 +6,13 @@ After each fault the next run gets out of it, and the index equals the one that 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -316,8 +318,8 @@ def test_a_lock_left_by_a_dead_process_is_taken(shop: Workshop) -> None:
     assert shop.ingest().generation == 2
 
 
-def foreign(index: Path, count: int = 1) -> None:
-    data = {"host": "other", "pid": 7, "since": "2026-01-01T00:00:00+00:00", "nonce": f"abc:{count}"}
+def foreign(index: Path, count: int = 1, host: str = "other") -> None:
+    data = {"host": host, "pid": 7, "since": "2026-01-01T00:00:00+00:00", "nonce": f"abc:{count}"}
     (index / "lock").write_text(json.dumps(data))
 
 
@@ -339,6 +341,53 @@ def test_a_foreign_nonce_that_moves_is_a_run(tmp_path: Path) -> None:
     ):
         pass
     assert clock.now < STALE_S
+
+
+def test_a_lock_of_a_dead_process_of_this_host_is_taken_at_once_on_a_network_too(tmp_path: Path) -> None:
+    foreign(tmp_path, host=os.uname().nodename)
+    with Lock(tmp_path, network=True, warn=pytest.fail, sleep=lambda _: pytest.fail("nothing to wait for")):
+        pass
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOTSUP])
+def test_without_flock_the_lock_file_is_watched_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    warnings: list[str] = []
+    with Lock(tmp_path, network=False, warn=warnings.append) as held:
+        assert held.held() and "without flock" in warnings[0]
+        clock = ClockJumps(lambda _: held._beat())
+        with (
+            pytest.raises(Locked, match=f"pid {os.getpid()} on"),
+            Lock(tmp_path, network=False, warn=warnings.append, clock=clock, sleep=clock.sleep),
+        ):
+            pass
+        assert held.held()
+
+
+def test_a_beat_that_fails_is_no_end_and_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_S", 0.01)
+    with Lock(tmp_path, network=True, warn=pytest.fail) as held:
+        before = (tmp_path / "lock").read_bytes()
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+            time.sleep(0.1)
+            assert (tmp_path / "lock").read_bytes() == before
+        time.sleep(0.1)
+        assert (tmp_path / "lock").read_bytes() != before
+        assert held.held()
+
+
+def test_a_lock_of_a_dead_container_under_another_host_name_is_taken_on_a_local_disk(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    foreign(shop.index)
+    shop.write("new.txt", words(20, 100))
+    assert shop.ingest().generation == 2
 
 
 def test_a_foreign_lock_that_is_released_is_taken_at_once(tmp_path: Path) -> None:
@@ -415,3 +464,19 @@ def test_network_filesystems_are_recognised_by_the_longest_mount_point(tmp_path:
     assert lock.on_network(Path("/mnt/share/index"), mounts)
     assert not lock.on_network(Path("/mnt/share/local/index"), mounts)
     assert not lock.on_network(Path("/home/index"), mounts)
+    (tmp_path / "link").symlink_to("/mnt/share")
+    assert lock.on_network(tmp_path / "link/index", mounts), "where it leads counts, not where it lies"
+
+
+@pytest.mark.parametrize(
+    ("kind", "network"),
+    [
+        *((kind, True) for kind in ("nfs", "cifs", "smb3", "9p", "ceph", "lustre", "gpfs", "beegfs", "virtiofs")),
+        *((f"fuse.{kind}", True) for kind in ("ceph-fuse", "sshfs", "rclone", "juicefs", "s3fs", "glusterfs")),
+        *((kind, False) for kind in ("ext4", "xfs", "btrfs", "overlay", "tmpfs", "zfs", "fuseblk")),
+    ],
+)
+def test_what_lies_on_other_hosts_is_known_by_its_filesystem(tmp_path: Path, kind: str, network: bool) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"21 1 8:1 / / rw - ext4 /dev/sda1 rw\n22 21 0:40 / /mnt/share rw - {kind} there rw\n")
+    assert lock.on_network(Path("/mnt/share/index"), mounts) is network
