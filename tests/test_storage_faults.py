@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -17,10 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from embedcli import lock
+from embedcli import lock, models, reading
 from embedcli.disk import Disk
 from embedcli.errors import Locked, StorageError
 from embedcli.lock import STALE_S, Lock
+from embedcli.plan import Task
+from embedcli.records import Source, stat_of
 from tests.faults import (
     ClockJumps,
     DiskFull,
@@ -103,6 +106,28 @@ def test_a_full_disk_leaves_the_generation_before_as_it_was(shop: Workshop) -> N
     assert shop.content() == before
     assert shop.ingest().generation == 2, "nobody has seen that one"
     assert shop.content() == reference(shop)
+
+
+def test_a_disk_that_is_full_while_a_reader_spools_is_exit_14_and_no_fault_of_the_source(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shop.write("large.txt", words(20_000))
+    monkeypatch.setattr(reading, "SPOOL_BYTES", 0)
+    model = models.resolve("minilm", report=lambda _: None)
+    spool = shop.docs.parent / "spool"
+    spool.mkdir()
+    work = reading.ReadingWork(model.folder, model.prompt, 64, 0, True, "fingerprint", spool)
+    work.start()
+    task = Task(Source("root", "large.txt", str(path), stat_of(path.stat())), str(path), None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(StorageError, match=f"cannot write `{spool}"):
+            work(task, lambda _: None, with_forms=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(spool.iterdir()), "what was written of it is gone"
+    assert work(task, lambda _: None, with_forms=True).table().num_rows > 100
 
 
 # ---- fsync, write and rename
