@@ -157,9 +157,10 @@ class TornWrite(Disk):
 class DiskFull(Disk):
     """Files whose kind contains `what` find room for `room_bytes` in all, then no space is left on the device."""
 
-    def __init__(self, what: str = "", room_bytes: int = 0) -> None:
+    def __init__(self, what: str = "", room_bytes: int = 0, *, for_good: bool = False) -> None:
         self.what = what
         self.room_bytes = room_bytes
+        self.for_good = for_good
         self.refused: list[str] = []
 
     def _take(self, path: Path, data: bytes) -> int:
@@ -175,12 +176,17 @@ class DiskFull(Disk):
 
         return super().write(path, (lambda sink: fill(limited(sink))) if self.what in kind(path) else fill)
 
-    def append(self, path: Path, data: bytes) -> None:
+    def put(self, file: BinaryIO, data: bytes) -> None:
+        path = Path(file.name)
         taken = self._take(path, data) if self.what in kind(path) else len(data)
-        super().append(path, data[:taken])
+        super().put(file, data[:taken])
         if taken < len(data):
-            with storage_errors(path):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def remove(self, path: Path) -> None:
+        """A file that goes leaves room, unless others take it at once (`for_good`)."""
+        self.room_bytes += path.stat().st_size if path.is_file() and not self.for_good else 0
+        super().remove(path)
 
 
 class FsyncFails(Disk):

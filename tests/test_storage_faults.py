@@ -75,7 +75,7 @@ def test_a_disk_that_is_full_is_exit_14_and_the_next_run_gets_out_of_it(
     shop: Workshop, what: str, room_bytes: int
 ) -> None:
     fill(shop)
-    disk = DiskFull(what, room_bytes)
+    disk = DiskFull(what, room_bytes, for_good=True)
     with pytest.raises(StorageError) as caught:
         shop.ingest(disk=disk, **SMALL_CHECKPOINTS)
     assert caught.value.exit_code == 14
@@ -94,6 +94,23 @@ def test_a_disk_that_is_full_half_way_costs_only_what_was_not_checkpointed(shop:
     embedded = shop.embedded
     shop.ingest(shop.docs, dim=16, max_tokens=64)
     assert shop.embedded == embedded, "nothing is embedded again, not even the probe set"
+
+
+def test_an_append_is_whole_or_absent(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    Disk().append(file, b"first\n")
+    with pytest.raises(StorageError):
+        DiskFull(room_bytes=3).append(file, b"second\n")
+    assert file.read_bytes() == b"first\n"
+
+
+def test_on_a_full_disk_what_was_stored_is_still_named(shop: Workshop) -> None:
+    """The reserve makes room for the line of a shard that is on the disk already."""
+    fill(shop)
+    disk = DiskFull("journal.jsonl", 100)
+    shop.ingest(disk=disk)
+    assert disk.refused
+    assert shop.content() == reference(shop)
 
 
 def test_a_full_disk_leaves_the_generation_before_as_it_was(shop: Workshop) -> None:
