@@ -19,7 +19,8 @@ from typing import BinaryIO, cast
 
 from embedcli.errors import StorageError
 
-_NO_SECOND_TRY = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_SECOND_TRY = _FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 
 
@@ -72,10 +73,11 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _as_storage_error(error, path) from error
+        raise storage_error(error, path) from error
 
 
-def _as_storage_error(error: OSError, path: Path) -> StorageError:
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """What an OSError at `path` is to the user."""
     hints = {
         errno.ENOSPC: "free some space, then run the same command again: what was finished is kept",
         errno.EDQUOT: "raise the quota, then run the same command again: what was finished is kept",
@@ -84,6 +86,10 @@ def _as_storage_error(error: OSError, path: Path) -> StorageError:
     }
     hint = hints.get(error.errno or 0, "run the same command again; if it fails again, check the disk")
     return StorageError(f"cannot write `{path}`: {error.strerror or error}", hint)
+
+
+def is_full(error: StorageError) -> bool:
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
 
 
 class Disk:
@@ -127,14 +133,15 @@ class Disk:
         with storage_errors(path), path.open("ab", buffering=0) as file:
             size_bytes = os.fstat(file.fileno()).st_size
             try:
-                self._write_all(file, data)
+                self.put(file, data)
                 self.fsync(file.fileno())
             except OSError:
                 with suppress(OSError):
                     file.truncate(size_bytes)
                 raise
 
-    def _write_all(self, file: BinaryIO, data: bytes) -> None:
+    def put(self, file: BinaryIO, data: bytes) -> None:
+        """Write all of `data` to an unbuffered file."""
         left = memoryview(data)
         while left:
             left = left[file.write(left) :]

@@ -135,9 +135,6 @@ class Embedding:
         with ThreadPoolExecutor(1, "writer") as self.writer:
             try:
                 self._stream(adopted)
-            except StorageError:
-                self.staging.release_reserve()
-                raise
             finally:
                 self._close_feeder(abort=True)
         complete = self.plan.whole or (self.known.current is not None and self.known.current.complete)

@@ -8,8 +8,8 @@ Not here: status (standing.py), verify (verifying.py), the text on the screen (k
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -140,28 +140,37 @@ def _changes_back(index: Index, current: int | None, target: int, warn: Warn) ->
     return changes.SCHEMA.empty_table()
 
 
-def unlock(index: Index) -> Holder | None:
+def unlock(index: Index, *, warn: Warn, sleep: Callable[[float], None] = time.sleep) -> Holder | None:
     """Clear a lock that a dead host left; returns who held it, None where nobody did.
 
-    Raises Locked while a process holds it.
+    Raises Locked while a process holds it, or another host moves it.
     """
     path = index.folder / "lock"
-    holder = read_holder(index)
-    if holder is None:
+    if not path.exists() or not path.read_bytes().strip():
         current_of(index)
         return None
+    holder = read_holder(index) or Holder("unknown", 0, "unknown", None)  # a file that nobody can have meant
     with storage_errors(path), path.open("r+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if _lives(path, file.fileno(), holder, warn, sleep):
             raise Locked(
                 f"index `{index.folder}` is held by a run that lives: pid {holder.pid} on `{holder.host}`"
                 f" since {holder.since}",
-                f"stop it with `kill {holder.pid}`: what it finished is kept",
-            ) from error
+                f"stop it there with `kill {holder.pid}`: what it finished is kept",
+            )
         file.truncate(0)
         os.fsync(file.fileno())
     return holder
+
+
+def _lives(path: Path, file: int, holder: Holder, warn: Warn, sleep: Callable[[float], None]) -> bool:
+    try:
+        ours = lock.take_flock(file, path) and holder.host == socket.gethostname()
+    except BlockingIOError:
+        return True
+    if ours:
+        return False
+    warn(f"watching for {1.5 * lock.BEAT_S:.0f} s whether the run on `{holder.host}` still moves its lock")
+    return lock.moves(path, sleep)
 
 
 # ---- one change, under the lock

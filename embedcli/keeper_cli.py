@@ -141,14 +141,19 @@ def unlock(index: IndexFolder = None, as_json: AsJson = False, debug: Debug = Fa
     from embedcli.standing import when
 
     opened = _index(None, index)
-    holder = keeper.unlock(opened)
+    holder = keeper.unlock(opened, warn=_warn)
     if as_json:
         held_by = {"host": holder.host, "pid": holder.pid, "since": holder.since} if holder else None
         _print_json({"exit_code": 0, "index": str(opened.folder), "held_by": held_by})
     if holder is None:
         _say(f"index `{opened.folder}` is not locked")
     else:
-        _say(f"cleared the lock of pid {holder.pid} on `{holder.host}` since {when(holder.since)}")
+        who = (
+            f"of pid {holder.pid} on `{holder.host}` since {when(holder.since)}"
+            if holder.pid
+            else "that nobody can read"
+        )
+        _say(f"cleared the lock {who}")
 
 
 # ---- what the verbs are made with

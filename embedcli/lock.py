@@ -7,6 +7,7 @@ Not here: what the lock protects.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -15,31 +16,24 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from embedcli.disk import storage_errors
-from embedcli.errors import Locked
+from embedcli.disk import storage_error, storage_errors
+from embedcli.errors import Locked, StorageError
 
 BEAT_S = 30.0
 STALE_S = 600.0
 WRITTEN_BYTES = 512
 UNREADABLE = "unreadable"
 _NETWORK = (
-    "nfs",
-    "cifs",
-    "smb",
-    "9p",
-    "ceph",
-    "fuse.sshfs",
-    "fuse.gluster",
-    "glusterfs",
-    "lustre",
-    "afs",
-    "fuse.s3",
-)
+    "nfs", "cifs", "smb", "9p", "ceph", "glusterfs", "lustre", "afs", "gpfs", "beegfs", "orangefs", "virtiofs",
+    "fuse.",  # sshfs, s3fs, rclone, ceph-fuse, juicefs ...: what lies behind cannot be seen
+)  # fmt: skip
+_NO_FLOCK = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def on_network(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
@@ -48,14 +42,35 @@ def on_network(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> boo
         lines = mounts.read_text(errors="replace").splitlines()
     except OSError:
         return False
+    place = os.path.realpath(folder)
     best = ("", "")
     for line in lines:
         before, _, after = line.partition(" - ")
         point = before.split()[4].replace("\\040", " ")
-        inside = point == "/" or f"{folder}/".startswith(f"{point}/")
+        inside = point == "/" or f"{place}/".startswith(f"{point}/")
         if inside and len(point) >= len(best[0]):
             best = (point, after.split()[0])
     return best[1].startswith(_NETWORK)
+
+
+def take_flock(file: int, path: Path) -> bool:
+    """Lock the open file `path`; False where the filesystem knows no flock. Raises BlockingIOError, StorageError."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno in _NO_FLOCK:
+            return False
+        raise storage_error(error, path) from error
+    return True
+
+
+def moves(path: Path, sleep: Callable[[float], None] = time.sleep) -> bool:
+    """Whether its holder writes on the lock file `path`; takes a beat and a half."""
+    before = path.read_bytes()
+    sleep(1.5 * BEAT_S)
+    return path.read_bytes() != before
 
 
 class Lock:
@@ -78,12 +93,16 @@ class Lock:
         self._nonce = ""
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._released = threading.Event()
+        self._beating: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         with storage_errors(self._path):
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._flock = take_flock(self._file, self._path)
+            if not self._flock:
+                self._network = True
+                self._warn(f"`{self._path.parent}` lies on a filesystem without flock: watching its lock file instead")
             if self._network:
                 self._outwait_foreign()
         except BaseException as error:
@@ -94,13 +113,16 @@ class Lock:
             raise
         self._beat()
         if self._network:
-            threading.Thread(target=self._keep_beating, daemon=True).start()
+            self._beating = threading.Thread(target=self._keep_beating, daemon=True)
+            self._beating.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._released.set()
+        if self._beating is not None:
+            self._beating.join()  # else its last beat might go to whatever file has this number by then
         if self.held():
             os.ftruncate(self._file, 0)
         os.close(self._file)
@@ -111,9 +133,12 @@ class Lock:
         return written.split(":")[0] == self._nonce.split(":")[0]
 
     def _outwait_foreign(self) -> None:
-        """Another host's nonce that moves is a run; one that stands still for ten minutes is a dead one's."""
+        """Another host's nonce that moves is a run; one that stands still for ten minutes is a dead one's.
+
+        This host's own is a dead one's at once, where its flock could be taken.
+        """
         first = self._read()
-        if not first:
+        if not first or (self._flock and first.get("host") == socket.gethostname()):
             return
         since = self._clock()
         self._warn(f"the lock is of a run on `{first.get('host')}`: waiting whether it moves, 10 minutes at most")
@@ -130,7 +155,8 @@ class Lock:
         while not self._released.wait(BEAT_S):
             if not self.held():
                 return
-            self._beat()
+            with suppress(StorageError):  # the next beat may do; before a publish it is looked whether one was missed
+                self._beat()
 
     def _beat(self) -> None:
         owner, _, count = (self._nonce or f"{secrets.token_hex(8)}:0").partition(":")

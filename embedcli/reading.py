@@ -24,6 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedcli import chunker, readers, shards
+from embedcli.disk import storage_errors
 from embedcli.errors import UnreadableSource
 from embedcli.plan import Task
 from embedcli.records import Chunk, Document, Stat, digest, if_trusted, stat_of
@@ -221,10 +222,16 @@ def _to_memory(rows: _Rows, chunks: Iterator[Chunk]) -> bytes:
 
 
 def _to_file(rows: _Rows, chunks: Iterator[Chunk], folder: Path) -> Path:
-    descriptor, name = tempfile.mkstemp(prefix="spool-", dir=folder)
-    os.close(descriptor)
-    with pa.OSFile(name, "wb") as sink:
-        _write(rows, chunks, sink)
+    """Raises StorageError: a disk that is full is no fault of the source."""
+    with storage_errors(folder):
+        descriptor, name = tempfile.mkstemp(prefix="spool-", dir=folder)
+        try:
+            os.close(descriptor)
+            with pa.OSFile(name, "wb") as sink:
+                _write(rows, chunks, sink)
+        except BaseException:
+            os.unlink(name)
+            raise
     return Path(name)
 
 

@@ -11,7 +11,6 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,14 @@ import numpy as np
 import pyarrow as pa
 
 from embedcli import shards
-from embedcli.disk import Disk, digest_of
+from embedcli.disk import Disk, digest_of, is_full
 from embedcli.documents import DocumentRow, Key, Mark
+from embedcli.errors import StorageError
 from embedcli.records import Stat
 from embedcli.shards import Floats, Keys, Shard
 
 RESERVE_BYTES = 1 << 20
+"""Held from the start, so that on a full disk the journal can still name what was stored before."""
 _RUN = re.compile(r"\d{6,}-[0-9a-f]+")
 
 
@@ -161,17 +162,18 @@ class Staging:
     def _journal(self, named: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> None:
         lines = [*named, *(outcome.to_json() for outcome in outcomes)]
         if lines:
-            data = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
-            self._disk.append(self.folder / "journal.jsonl", data.encode())
+            data = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode()
+            try:
+                self._disk.append(self.folder / "journal.jsonl", data)
+            except StorageError as error:
+                if not is_full(error):
+                    raise
+                self._disk.remove(self.folder / "reserve")  # what it names is stored, and shall not be lost for a line
+                self._disk.append(self.folder / "journal.jsonl", data)
 
     def keep_probe(self, vectors: Floats) -> None:
         """Remember how the first engine of this run embedded the probe set, for whoever goes on with it."""
         self._disk.write(self.folder / "probe.npy", lambda sink: np.save(sink, vectors, allow_pickle=False))
-
-    def release_reserve(self) -> None:
-        """Give back the little space that was held so that a full disk can still be written about."""
-        with suppress(OSError):
-            (self.folder / "reserve").unlink()
 
     def remove(self) -> None:
         self._disk.remove(self.folder)

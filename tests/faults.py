@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from embedcli.disk import Disk, Written, storage_errors
+from embedcli.errors import UnreadableSource
 from embedcli.plan import Task
 from embedcli.reading import Beat, Reading, ReadingWork
+from embedcli.records import REASONS
 
 _NAMES = ((re.compile(r"part-[0-9a-f]{16}"), "part"), (re.compile(r"loose-[0-9a-f]+"), "loose"))
 _RUN = re.compile(r"\d{6}(-[0-9a-f]+)?(?=\b|\.)")
@@ -86,13 +88,15 @@ class KillAt(Watching):
 
 
 class KilledAt(Disk):
-    """Leaves at a named step as a kill would, and the test goes on."""
+    """Leaves at the n-th step of that name as a kill would, and the test goes on."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, n: int = 1) -> None:
         self.name = name
+        self.left = n
 
     def step(self, name: str) -> None:
-        if name == self.name:
+        self.left -= name == self.name
+        if not self.left:
             raise KeyboardInterrupt
 
 
@@ -157,9 +161,10 @@ class TornWrite(Disk):
 class DiskFull(Disk):
     """Files whose kind contains `what` find room for `room_bytes` in all, then no space is left on the device."""
 
-    def __init__(self, what: str = "", room_bytes: int = 0) -> None:
+    def __init__(self, what: str = "", room_bytes: int = 0, *, for_good: bool = False) -> None:
         self.what = what
         self.room_bytes = room_bytes
+        self.for_good = for_good
         self.refused: list[str] = []
 
     def _take(self, path: Path, data: bytes) -> int:
@@ -175,12 +180,17 @@ class DiskFull(Disk):
 
         return super().write(path, (lambda sink: fill(limited(sink))) if self.what in kind(path) else fill)
 
-    def append(self, path: Path, data: bytes) -> None:
+    def put(self, file: BinaryIO, data: bytes) -> None:
+        path = Path(file.name)
         taken = self._take(path, data) if self.what in kind(path) else len(data)
-        super().append(path, data[:taken])
+        super().put(file, data[:taken])
         if taken < len(data):
-            with storage_errors(path):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def remove(self, path: Path) -> None:
+        """A file that goes leaves room, unless others take it at once (`for_good`)."""
+        self.room_bytes += path.stat().st_size if path.is_file() and not self.for_good else 0
+        super().remove(path)
 
 
 class FsyncFails(Disk):
@@ -305,4 +315,16 @@ class ReaderSegfaults(ReadingWork):
     def __call__(self, task: Task, beat: Beat, *, with_forms: bool) -> Reading:
         if task.source.path.startswith("fault"):
             os.kill(os.getpid(), signal.SIGSEGV)
+        return super().__call__(task, beat, with_forms=with_forms)
+
+
+class ReaderRefuses(ReadingWork):
+    """Refuses every file that is named after a reason, for that reason, and writes down that it was asked to."""
+
+    def __call__(self, task: Task, beat: Beat, *, with_forms: bool) -> Reading:
+        file = Path(task.source.file)
+        if file.stem in REASONS:
+            with (file.parents[1] / "refused.log").open("a") as log:
+                log.write(f"{file.name}\n")
+            raise UnreadableSource(file.stem)
         return super().__call__(task, beat, with_forms=with_forms)

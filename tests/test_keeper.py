@@ -29,6 +29,7 @@ from embedcli.disk import Disk
 from embedcli.errors import EmbedcliError, EngineError, InputError, Locked, NoIndex, StorageError, UsageError
 from embedcli.generations import CHANGES_KEPT_S, Index
 from embedcli.ingest import Tools
+from embedcli.lock import BEAT_S
 from embedcli.models import Model
 from embedcli.records import from_printable, printable
 from embedcli.verifying import Damage
@@ -319,7 +320,7 @@ CHANGING: dict[str, Callable[[Workshop], object]] = {
     "moved": lambda shop: keeper.moved(index_of(shop), str(shop.docs), str(shop.docs.parent), warn=silent),
     "forget": lambda shop: keeper.forget(index_of(shop), str(shop.docs), warn=silent),
     "rollback": lambda shop: keeper.rollback(index_of(shop), warn=silent),
-    "unlock": lambda shop: keeper.unlock(index_of(shop)),
+    "unlock": lambda shop: keeper.unlock(index_of(shop), warn=silent),
 }
 
 
@@ -334,11 +335,35 @@ def test_a_verb_that_writes_waits_for_no_live_run(kept: Workshop, verb: str) -> 
 
 def test_unlock_clears_the_lock_of_a_dead_host_and_tells_whose_it_was(kept: Workshop) -> None:
     file = hold(kept, host="far-away", pid=12)
-    holder = keeper.unlock(index_of(kept))
+    watched: list[float] = []
+    holder = keeper.unlock(index_of(kept), warn=lambda _: None, sleep=watched.append)
     assert holder is not None
     assert (holder.host, holder.pid, holder.alive) == ("far-away", 12, None)
+    assert watched and watched[0] > BEAT_S
     assert file.read_bytes() == b""
-    assert keeper.unlock(index_of(kept)) is None
+    assert keeper.unlock(index_of(kept), warn=silent) is None
+
+
+def test_unlock_leaves_a_lock_that_another_host_moves(kept: Workshop) -> None:
+    file = hold(kept, host="far-away", pid=12)
+    with pytest.raises(Locked, match="pid 12 on `far-away`"):
+        keeper.unlock(
+            index_of(kept), warn=lambda _: None, sleep=lambda _: hold(kept, host="far-away", nonce="a:2") and None
+        )
+    assert b"far-away" in file.read_bytes()
+
+
+def test_unlock_clears_at_once_what_a_dead_process_of_this_host_left(kept: Workshop) -> None:
+    file = hold(kept, pid=dead_pid())
+    assert keeper.unlock(index_of(kept), warn=silent, sleep=lambda _: pytest.fail("nothing to wait for"))
+    assert file.read_bytes() == b""
+
+
+def test_unlock_clears_a_lock_file_that_nobody_can_read(kept: Workshop) -> None:
+    file = kept.index / "lock"
+    file.write_text('{"host": "oth')
+    assert keeper.unlock(index_of(kept), warn=lambda _: None, sleep=lambda _: None)
+    assert file.read_bytes() == b""
 
 
 @pytest.mark.parametrize("verb", [*CHANGING, "status", "verify"])

@@ -1,22 +1,29 @@
-"""INDEX.md's rules of retry, night after night: what is tried again, how often, and what waits for a change.
+"""Night after night: what is tried again, how often, and what waits for a change; what is published and kept meanwhile.
 
 Not here: which fault gives which reason (test_hostile_sources.py, test_feeding.py).
 """
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from embedcli import models
-from embedcli.errors import EngineDied
+from embedcli import keeper, models
+from embedcli.disk import Disk
+from embedcli.errors import EngineDied, StorageError
+from embedcli.generations import Index
+from embedcli.state import read_seen
+from embedcli.verifying import verify
 from tests.engines import FakeEngine
+from tests.faults import DiskFull, KilledAt, ReaderRefuses
 from tests.pdf_files import lines, pdf
+from tests.test_ways_back import follow, ids
 from tests.workshop import Workshop, words
 
 TRUNCATED = b"%PDF-1.7\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
@@ -37,11 +44,6 @@ class EngineDiesOfZebras(FakeEngine):
             type(self).deaths += 1
             raise EngineDied("the double died of a zebra")
         return super().embed(rows)
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Workshop:
-    return Workshop(tmp_path)
 
 
 @pytest.fixture
@@ -79,6 +81,69 @@ def test_a_killer_of_engines_is_tried_on_three_more_nights_and_then_waits(shop: 
     shop.write("killer.txt", "A horse stood at the pump.\n")
     assert night(shop, engine) == (False, 0)
     assert shop.documents()["killer.txt"]["status"] == "indexed"
+
+
+RETRY = ("timeout", "out_of_memory", "reader_crashed")
+REFUSED_AT = {
+    **dict.fromkeys(RETRY, [1, 2, 3, 4]),
+    **dict.fromkeys(("permission", "io", "vanished", "changed_while_reading"), [1, 2, 3, 4, 5, 6]),
+    **dict.fromkeys(("password", "damaged", "no_text", "garbled", "not_text", "empty"), [1]),
+}
+"""On which of six nights a source is tried that fails for a reason and never changes."""
+
+
+def test_every_reason_has_its_nights(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedcli.embedding.ReadingWork", ReaderRefuses)
+    shop.write("good.txt", words(30))
+    for reason in REFUSED_AT:
+        shop.write(f"{reason}.txt", words(10))
+    tried: dict[str, list[int]] = {reason: [] for reason in REFUSED_AT}
+    for number in range(1, 7):
+        summary = shop.ingest()
+        for name in tried_tonight(shop):
+            tried[name.removesuffix(".txt")].append(number)
+        assert summary.exit_code == (3 if number == 1 else 0), "known trouble is no news"
+    assert tried == REFUSED_AT
+    known = {mark.key[1]: mark.columns["attempts"] for mark in read_seen(shop.index / "state", 1)}
+    assert {f"{reason}.txt": len(REFUSED_AT[reason]) for reason in RETRY} == {
+        name: count for name, count in known.items() if name.removesuffix(".txt") in RETRY
+    }
+    shop.ingest(retry_failed=True)
+    assert len(tried_tonight(shop)) == len(REFUSED_AT), "--retry-failed tries them all"
+
+
+def tried_tonight(shop: Workshop) -> list[str]:
+    """What the reader refused since the last call."""
+    log = shop.docs.parent / "refused.log"
+    names = log.read_text().split() if log.exists() else []
+    log.write_text("")
+    return names
+
+
+def test_what_a_killed_run_refused_is_not_tried_again(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedcli.embedding.ReadingWork", ReaderRefuses)
+    shop.write("good.txt", words(30))
+    for reason in ("timeout", "no_text"):
+        shop.write(f"{reason}.txt", words(10))
+    with pytest.raises(StorageError):
+        shop.ingest(disk=DiskFull("N.tmp/documents.parquet"))
+    assert tried_tonight(shop) == ["no_text.txt", "timeout.txt"]
+    assert shop.ingest(shop.docs, dim=16, max_tokens=64).failures == {"no_text": 1, "timeout": 1}
+    assert tried_tonight(shop) == []
+
+
+def test_a_failed_chunk_leaves_the_last_whole_version_as_it_was(shop: Workshop, engine: Any) -> None:
+    shop.write("mixed.txt", words(60) + "\n\n" + words(60, seed=1))
+    night(shop, engine)
+    before = shop.rows()
+    shop.write("mixed.txt", words(60) + "\nA zebra stood at the pump.\n\n" + words(60, seed=1))
+    assert night(shop, engine) == (True, 3)
+    row = shop.documents()["mixed.txt"]
+    assert (row["status"], row["reason"]) == ("stale", "engine_killed")
+    assert shop.rows() == before
+    shop.write("mixed.txt", words(60) + "\nA horse stood at the pump.\n\n" + words(60, seed=1))
+    night(shop, engine)
+    assert shop.documents()["mixed.txt"]["status"] == "indexed" and shop.rows() != before
 
 
 def test_a_damaged_file_waits_for_a_change_and_is_news_once(shop: Workshop, engine: Any) -> None:
@@ -141,3 +206,116 @@ def test_a_partial_document_keeps_its_sound_chunks_while_the_killer_is_tried(sho
     row = shop.documents()["mixed.txt"]
     assert (row["status"], row["reason"]) == ("partial", "engine_killed")
     assert row["rows"] == row["chunks"] - 1 == len(shop.rows()) > 1
+
+
+# ---- what is published, and what is kept
+
+
+class SlowEngine(FakeEngine):
+    """A list of one row at a time, and one after the other."""
+
+    vocabulary = None
+
+    def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
+        time.sleep(0.02)
+        return super().embed(rows)
+
+
+def slowly(_: object, settings: Any, __: str) -> SlowEngine:
+    return SlowEngine(dim=settings.dim, batch_rows=1, depth=1)
+
+
+def manifests(shop: Workshop) -> list[tuple[int, bool, int]]:
+    """Number, complete, sources of each generation on disk."""
+    opened = Index(shop.index, disk=Disk())
+    found = [opened.read(number) for number in opened.numbers()]
+    return [(one.number, one.complete, one.counts["sources"]) for one in found]
+
+
+def test_a_first_run_publishes_what_is_whole_so_far_and_the_rest_when_it_is_done(shop: Workshop) -> None:
+    for number in range(8):
+        shop.write(f"{number}.txt", words(100, number))
+    shop.ingest(open_engine=slowly, publish_every_s=0.1, checkpoint_every_s=0.0)
+    found = manifests(shop)
+    assert [complete for _, complete, _ in found] == [*[False] * (len(found) - 1), True] and len(found) > 2
+    sources = [count for _, _, count in found]
+    assert sources == sorted(sources) and 0 < sources[0] < sources[-1] == 8
+    assert follow(shop) == ids(shop)
+    assert {row["changed_in"] for row in shop.rows()} <= {number for number, _, _ in found}
+    assert verify(Index(shop.index, disk=Disk())).damage == []
+
+
+def test_a_killed_first_run_that_had_published_goes_on_from_what_it_had(shop: Workshop) -> None:
+    for number in range(8):
+        shop.write(f"{number}.txt", words(100, number))
+    flags = {"publish_every_s": 0.1, "checkpoint_every_s": 0.0}
+    with pytest.raises(KeyboardInterrupt):
+        shop.ingest(open_engine=slowly, disk=KilledAt("after swap", 2), **flags)
+    assert {complete for _, complete, _ in manifests(shop)} == {False}
+    before = shop.embedded
+    summary = shop.ingest(**flags)
+    assert summary.complete and summary.generation == 3
+    assert shop.embedded - before < sum(row["chunk_count"] > 0 for row in shop.rows())
+    assert follow(shop) == ids(shop) and len(shop.documents()) == 8
+    assert verify(Index(shop.index, disk=Disk())).damage == []
+
+
+def test_as_many_generations_are_kept_as_asked_and_those_of_the_last_hour(shop: Workshop) -> None:
+    shop.write("first.txt", words(30))
+    for number in range(4):
+        shop.write("night.txt", words(30, number))
+        shop.ingest(keep_generations=3)
+        for path in (shop.index / "generations").iterdir():
+            os.utime(path, (1, 1))
+    shop.write("night.txt", words(30, 9))
+    shop.ingest(keep_generations=3)
+    assert [number for number, _, _ in manifests(shop)] == [3, 4, 5]
+    for path in (shop.index / "generations").iterdir():
+        os.utime(path, (1, 1))
+    shop.write("night.txt", words(30, 10))
+    shop.ingest(keep_generations=1)
+    assert [number for number, _, _ in manifests(shop)] == [5, 6], "one is kept, and what a reader may still read"
+
+
+def test_a_killed_rebuild_is_continued_by_a_plain_run(shop: Workshop) -> None:
+    for number in range(4):
+        shop.write(f"{number}.txt", words(100, number))
+    shop.ingest()
+    before = shop.rows()
+    with pytest.raises(StorageError):
+        shop.ingest(rebuild=True, max_tokens=32, disk=DiskFull("N.tmp/documents.parquet"), checkpoint_every_s=0.0)
+    assert shop.rows() == before, "readers keep the old one"
+    embedded = shop.embedded
+    summary = shop.ingest()
+    assert summary.generation == 2 and summary.chunks["embedded"] == 0
+    assert shop.embedded == embedded
+    assert max(row["token_count"] for row in shop.rows()) <= 32
+    assert follow(shop) == ids(shop)
+
+
+def test_what_a_killed_run_embedded_says_that_it_changed_in_the_generation_that_published_it(shop: Workshop) -> None:
+    for number in range(4):
+        shop.write(f"{number}.txt", words(100, number))
+    for disk in (DiskFull("N.tmp/documents.parquet"), KilledAt("before swap")):
+        with pytest.raises((StorageError, KeyboardInterrupt)):
+            shop.ingest(disk=disk, checkpoint_every_s=0.0)
+    summary = shop.ingest(dim=None, max_tokens=None)
+    assert {row["changed_in"] for row in shop.rows()} == {summary.generation} == {1}
+
+
+def test_vectors_of_a_killed_run_are_used_under_another_number_too(shop: Workshop) -> None:
+    """A verb took the number meanwhile: rows that bear it cannot be published as they are."""
+    shop.write("a.txt", words(100))
+    shop.write("../more/b.txt", words(100, 1))
+    shop.ingest(shop.docs, shop.docs.parent / "more")
+    shop.write("a.txt", words(100, 2))
+    with pytest.raises(StorageError):
+        shop.ingest(disk=DiskFull("N.tmp/documents.parquet"), checkpoint_every_s=0.0)
+    embedded = shop.embedded
+    opened = Index(shop.index, disk=Disk())
+    opened.clear(keep=2)
+    keeper.forget(opened, str(shop.docs.parent / "more"), warn=pytest.fail)
+    keeper.rollback(opened, warn=pytest.fail)
+    summary = shop.ingest()
+    assert summary.generation == 4 and shop.embedded == embedded
+    assert {row["changed_in"] for row in shop.rows() if row["path"] == "a.txt"} == {4}

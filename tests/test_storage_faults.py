@@ -6,19 +6,24 @@ After each fault the next run gets out of it, and the index equals the one that 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from embedcli import lock
+from embedcli import lock, models, reading
 from embedcli.disk import Disk
 from embedcli.errors import Locked, StorageError
 from embedcli.lock import STALE_S, Lock
+from embedcli.plan import Task
+from embedcli.records import Source, stat_of
 from tests.faults import (
     ClockJumps,
     DiskFull,
@@ -70,7 +75,7 @@ def test_a_disk_that_is_full_is_exit_14_and_the_next_run_gets_out_of_it(
     shop: Workshop, what: str, room_bytes: int
 ) -> None:
     fill(shop)
-    disk = DiskFull(what, room_bytes)
+    disk = DiskFull(what, room_bytes, for_good=True)
     with pytest.raises(StorageError) as caught:
         shop.ingest(disk=disk, **SMALL_CHECKPOINTS)
     assert caught.value.exit_code == 14
@@ -91,6 +96,23 @@ def test_a_disk_that_is_full_half_way_costs_only_what_was_not_checkpointed(shop:
     assert shop.embedded == embedded, "nothing is embedded again, not even the probe set"
 
 
+def test_an_append_is_whole_or_absent(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    Disk().append(file, b"first\n")
+    with pytest.raises(StorageError):
+        DiskFull(room_bytes=3).append(file, b"second\n")
+    assert file.read_bytes() == b"first\n"
+
+
+def test_on_a_full_disk_what_was_stored_is_still_named(shop: Workshop) -> None:
+    """The reserve makes room for the line of a shard that is on the disk already."""
+    fill(shop)
+    disk = DiskFull("journal.jsonl", 100)
+    shop.ingest(disk=disk)
+    assert disk.refused
+    assert shop.content() == reference(shop)
+
+
 def test_a_full_disk_leaves_the_generation_before_as_it_was(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
@@ -101,6 +123,28 @@ def test_a_full_disk_leaves_the_generation_before_as_it_was(shop: Workshop) -> N
     assert shop.content() == before
     assert shop.ingest().generation == 2, "nobody has seen that one"
     assert shop.content() == reference(shop)
+
+
+def test_a_disk_that_is_full_while_a_reader_spools_is_exit_14_and_no_fault_of_the_source(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shop.write("large.txt", words(20_000))
+    monkeypatch.setattr(reading, "SPOOL_BYTES", 0)
+    model = models.resolve("minilm", report=lambda _: None)
+    spool = shop.docs.parent / "spool"
+    spool.mkdir()
+    work = reading.ReadingWork(model.folder, model.prompt, 64, 0, True, "fingerprint", spool)
+    work.start()
+    task = Task(Source("root", "large.txt", str(path), stat_of(path.stat())), str(path), None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(StorageError, match=f"cannot write `{spool}"):
+            work(task, lambda _: None, with_forms=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(spool.iterdir()), "what was written of it is gone"
+    assert work(task, lambda _: None, with_forms=True).table().num_rows > 100
 
 
 # ---- fsync, write and rename
@@ -316,8 +360,8 @@ def test_a_lock_left_by_a_dead_process_is_taken(shop: Workshop) -> None:
     assert shop.ingest().generation == 2
 
 
-def foreign(index: Path, count: int = 1) -> None:
-    data = {"host": "other", "pid": 7, "since": "2026-01-01T00:00:00+00:00", "nonce": f"abc:{count}"}
+def foreign(index: Path, count: int = 1, host: str = "other") -> None:
+    data = {"host": host, "pid": 7, "since": "2026-01-01T00:00:00+00:00", "nonce": f"abc:{count}"}
     (index / "lock").write_text(json.dumps(data))
 
 
@@ -339,6 +383,53 @@ def test_a_foreign_nonce_that_moves_is_a_run(tmp_path: Path) -> None:
     ):
         pass
     assert clock.now < STALE_S
+
+
+def test_a_lock_of_a_dead_process_of_this_host_is_taken_at_once_on_a_network_too(tmp_path: Path) -> None:
+    foreign(tmp_path, host=os.uname().nodename)
+    with Lock(tmp_path, network=True, warn=pytest.fail, sleep=lambda _: pytest.fail("nothing to wait for")):
+        pass
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOTSUP])
+def test_without_flock_the_lock_file_is_watched_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    warnings: list[str] = []
+    with Lock(tmp_path, network=False, warn=warnings.append) as held:
+        assert held.held() and "without flock" in warnings[0]
+        clock = ClockJumps(lambda _: held._beat())
+        with (
+            pytest.raises(Locked, match=f"pid {os.getpid()} on"),
+            Lock(tmp_path, network=False, warn=warnings.append, clock=clock, sleep=clock.sleep),
+        ):
+            pass
+        assert held.held()
+
+
+def test_a_beat_that_fails_is_no_end_and_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_S", 0.01)
+    with Lock(tmp_path, network=True, warn=pytest.fail) as held:
+        before = (tmp_path / "lock").read_bytes()
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+            time.sleep(0.1)
+            assert (tmp_path / "lock").read_bytes() == before
+        time.sleep(0.1)
+        assert (tmp_path / "lock").read_bytes() != before
+        assert held.held()
+
+
+def test_a_lock_of_a_dead_container_under_another_host_name_is_taken_on_a_local_disk(shop: Workshop) -> None:
+    fill(shop)
+    shop.ingest()
+    foreign(shop.index)
+    shop.write("new.txt", words(20, 100))
+    assert shop.ingest().generation == 2
 
 
 def test_a_foreign_lock_that_is_released_is_taken_at_once(tmp_path: Path) -> None:
@@ -415,3 +506,19 @@ def test_network_filesystems_are_recognised_by_the_longest_mount_point(tmp_path:
     assert lock.on_network(Path("/mnt/share/index"), mounts)
     assert not lock.on_network(Path("/mnt/share/local/index"), mounts)
     assert not lock.on_network(Path("/home/index"), mounts)
+    (tmp_path / "link").symlink_to("/mnt/share")
+    assert lock.on_network(tmp_path / "link/index", mounts), "where it leads counts, not where it lies"
+
+
+@pytest.mark.parametrize(
+    ("kind", "network"),
+    [
+        *((kind, True) for kind in ("nfs", "cifs", "smb3", "9p", "ceph", "lustre", "gpfs", "beegfs", "virtiofs")),
+        *((f"fuse.{kind}", True) for kind in ("ceph-fuse", "sshfs", "rclone", "juicefs", "s3fs", "glusterfs")),
+        *((kind, False) for kind in ("ext4", "xfs", "btrfs", "overlay", "tmpfs", "zfs", "fuseblk")),
+    ],
+)
+def test_what_lies_on_other_hosts_is_known_by_its_filesystem(tmp_path: Path, kind: str, network: bool) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"21 1 8:1 / / rw - ext4 /dev/sda1 rw\n22 21 0:40 / /mnt/share rw - {kind} there rw\n")
+    assert lock.on_network(Path("/mnt/share/index"), mounts) is network
