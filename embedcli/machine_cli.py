@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcli.config import index_folder
-from embedcli.errors import EmbedcliError
+from embedcli.errors import EmbedcliError, Stopped
 
 if TYPE_CHECKING:
     from embedcli.bench import Figures
@@ -85,23 +85,24 @@ def register(app: typer.Typer, start: Start, make_tools: Callable[[str, Any], To
         debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     ) -> None:
         """Look at all that a run needs from this machine; each line is well, or says what to type."""
-        from embedcli.doctor import ENGINE, Line, examine
+        from embedcli.doctor import examine
 
-        folder = index_folder(index)
-        current = _current(folder)
-        name = model or (current.settings.model if current else None)
-        commit = current.settings.commit if current and not model else None
-        lines = []
-        for line in examine(
-            folder, model=name, commit=commit, device=current.settings.device_kind if current else None
-        ):
+        lines: list[Line] = []
+
+        def tell(line: Line) -> None:
             lines.append(line)
             if not as_json:
                 _print(line)
-        if start_engine and not any(line.code == ENGINE for line in lines):
-            lines.append(_started(lambda: start(folder, name), Line, ENGINE))
-            if not as_json:
-                _print(lines[-1])
+
+        folder, current = index_folder(index), None
+        try:
+            current = _current(folder)
+        except EmbedcliError as error:
+            tell(_amiss("index", error))
+        for line in examine(folder, model=model, settings=current.settings if current else None):
+            tell(line)
+        if start_engine and not any(line.code for line in lines):
+            tell(_started(lambda: start(folder, model)))
         code = next((line.code for line in lines if line.code), 0)
         if as_json:
             print(json.dumps({"exit_code": code, "lines": [dataclasses.asdict(line) for line in lines]}))
@@ -150,11 +151,21 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _started(start: Callable[[], str], line: Any, code: int) -> Line:
+def _started(start: Callable[[], str]) -> Line:
+    from embedcli.doctor import Line
+
     try:
-        return line("engine", start())  # type: ignore[no-any-return]
+        return Line("engine", start())
+    except Stopped:
+        raise
     except EmbedcliError as error:
-        return line("engine", str(error), False, error.hint, code)  # type: ignore[no-any-return]
+        return _amiss("engine", error)
+
+
+def _amiss(what: str, error: EmbedcliError) -> Line:
+    from embedcli.doctor import Line
+
+    return Line(what, str(error), False, error.hint, error.exit_code)
 
 
 def _print(line: Line) -> None:
