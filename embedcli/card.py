@@ -42,7 +42,10 @@ class _Memory(ctypes.Structure):
 
 def read_cards(wanted: Sequence[int] | None = None, *, environment: Mapping[str, str] = os.environ) -> list[Card]:
     """The cards wanted, by their place among the visible ones; all visible ones for None."""
-    visible = visible_cards(_all_cards(), environment.get("CUDA_VISIBLE_DEVICES"))
+    setting = environment.get("CUDA_VISIBLE_DEVICES")
+    visible = visible_cards(_all_cards(), setting)
+    if not visible and setting and setting.startswith("MIG-"):
+        raise EngineError(f"`{setting}` is a slice of a card (MIG), and SGLang gets whole ones", "use `--engine torch`")
     if not visible:
         raise EngineError("CUDA_VISIBLE_DEVICES hides every NVIDIA card", f"unset it, or {CPU_HINT}")
     absent = [number for number in wanted or () if not 0 <= number < len(visible)]
@@ -85,7 +88,7 @@ def installed_torch_cuda() -> tuple[int, int] | None:
 def torch_cuda(version_file: Path) -> tuple[int, int] | None:
     """Read from the file: importing torch takes seconds."""
     try:
-        stated = re.search(r"^cuda\b[^=]*= *'(\d+)\.(\d+)", version_file.read_text(encoding="utf-8"), re.M)
+        stated = re.search(r"^cuda\b[^=]*= *['\"](\d+)\.(\d+)", version_file.read_text(encoding="utf-8"), re.M)
     except OSError:
         return None
     return (int(stated[1]), int(stated[2])) if stated else None

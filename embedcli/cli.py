@@ -12,14 +12,14 @@ import os
 import signal
 import sys
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedcli import __version__, keeper_cli, machine_cli
+from embedcli import __version__, flags, keeper_cli, machine_cli
 from embedcli.errors import EmbedcliError, EngineError, Stopped, StorageError, UsageError
+from embedcli.flags import NO_CARD_FLAGS, CardFlags
 
 if TYPE_CHECKING:
     from embedcli.config import Asked, IndexSettings
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from embedcli.report import Summary
 
 MIB = 1 << 20
-LEAST_BATCH_TOKENS = 512
 _DEBUG = "--debug"
 
 app = typer.Typer(
@@ -64,12 +63,6 @@ Gitignore = Annotated[bool | None, typer.Option("--gitignore/--no-gitignore", he
 MaxFileSize = Annotated[int | None, typer.Option(help="Largest text file, in MiB; 256 by default.", metavar="MIB")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the card where there is one.")]
 EngineName = Annotated[str, typer.Option(help="auto, sglang or torch.")]
-GpuMemory = Annotated[
-    float | None, typer.Option(help="SGLang: GiB of the card to use, or a share of it up to 1.", metavar="GIB")
-]
-BatchTokens = Annotated[int | None, typer.Option(help="SGLang: most tokens of a batch; chosen from the card.")]
-Quantization = Annotated[str | None, typer.Option(help="SGLang: fp8, faster and smaller; other vectors.")]
-Gpus = Annotated[str | None, typer.Option(help="SGLang: the cards to use, such as 0,1; the first otherwise.")]
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Make the index anew under other settings.")]
 Reread = Annotated[bool, typer.Option("--reread", help="Read every source again.")]
 Rehash = Annotated[bool, typer.Option("--rehash", help="Digest every source, whatever its stat says.")]
@@ -105,10 +98,10 @@ def ingest(
     max_file_size: MaxFileSize = None,
     device: Device = None,
     engine: EngineName = "auto",
-    gpu_memory: GpuMemory = None,
-    batch_tokens: BatchTokens = None,
-    quantization: Quantization = None,
-    gpus: Gpus = None,
+    gpu_memory: flags.GpuMemory = None,
+    batch_tokens: flags.BatchTokens = None,
+    quantization: flags.Quantization = None,
+    gpus: flags.Gpus = None,
     rebuild: Rebuild = False,
     reread: Reread = False,
     rehash: Rehash = False,
@@ -130,18 +123,17 @@ def ingest(
 
     asked = config.Asked(
         index=config.index_folder(index), sources=tuple(source or ()), model=config.model_name(model), dim=dim,
-        max_tokens=max_tokens, overlap=overlap, no_text=no_text,
-        device=_one_of("--device", device, (None, "cpu", "cuda", "mps")),
-        quantization=_one_of("--quantization", quantization, (None, "fp8")),
+        max_tokens=max_tokens, overlap=overlap, no_text=no_text, device=flags.device_name(device),
+        quantization=flags.quantization_name(quantization),
         include=tuple(include or ()), exclude=tuple(exclude or ()), gitignore=gitignore,
         max_file_bytes=None if max_file_size is None else max_file_size * MIB, rebuild=rebuild, reread=reread,
         rehash=rehash, retry_failed=retry_failed, strict=strict, max_gone_percent=max_gone,
         keep_generations=keep_generations, publish_every_s=publish_every, checkpoint_every_s=checkpoint_every,
     )  # fmt: skip
-    engine = _one_of("--engine", engine, ("auto", "sglang", "torch")) or "auto"
-    card = CardFlags(gpu_memory, batch_tokens, _card_numbers(gpus))
+    engine = flags.engine_name(engine)
+    card = flags.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus))
     report = Report(quiet=quiet, log=_open_log(log_file))
-    summary = run(asked, tools=_tools(engine, report.line, card), report=report)
+    summary = run(asked, tools=_tools(engine, report.line, card, warn=report.warn), report=report)
     for line in _closing_lines(summary):
         report.line(line)
     if as_json:
@@ -172,46 +164,6 @@ def version() -> None:
     print(__version__)
 
 
-def _one_of(flag: str, value: str | None, allowed: tuple[str | None, ...]) -> str | None:
-    if value not in allowed:
-        names = ", ".join(name for name in allowed if name)
-        raise UsageError(f"`{flag}` knows {names}, not `{value}`", f"leave `{flag}` out for the default")
-    return value
-
-
-@dataclass(frozen=True)
-class CardFlags:
-    """How a run is to use the cards; nothing of it changes a vector. Bad values are exit 2."""
-
-    gpu_memory: float | None = None
-    batch_tokens: int | None = None
-    gpus: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.gpu_memory is not None and self.gpu_memory <= 0:
-            raise typer.BadParameter(f"`{self.gpu_memory:g}` is not over 0", param_hint="--gpu-memory")
-        if self.batch_tokens is not None and self.batch_tokens < LEAST_BATCH_TOKENS:
-            raise typer.BadParameter(
-                f"`{self.batch_tokens}` is under {LEAST_BATCH_TOKENS}", param_hint="--batch-tokens"
-            )
-
-    def given(self) -> list[str]:
-        """The flags that were used, as they are typed."""
-        return [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value is not None]
-
-
-NO_CARD_FLAGS = CardFlags()
-
-
-def _card_numbers(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    numbers = text.split(",")
-    if not all(number.strip().isdecimal() for number in numbers):
-        raise typer.BadParameter(f"`{text}` is no list of cards such as `0,1`", param_hint="--gpus")
-    return tuple(dict.fromkeys(int(number) for number in numbers))
-
-
 def _open_log(path: Path | None) -> Any:
     if path is None:
         return None
@@ -228,14 +180,16 @@ def _say(text: str) -> None:
 # ---- what a run is made with
 
 
-def _tools(engine: str, say: Any, card: CardFlags = NO_CARD_FLAGS) -> Any:
+def _tools(engine: str, say: Any, card: CardFlags = NO_CARD_FLAGS, *, warn: Any = None) -> Any:
     """The real seams: the model of this machine, its engine, and the signals of this process."""
     from embedcli.ingest import Tools
 
     return Tools(
         resolve=lambda asked, memory: _resolve(asked, memory, engine, say, card),
         device_kind=_device_kind,
-        open_engine=lambda model, settings, device: _open_engine(model, settings, device, engine, card),
+        open_engine=lambda model, settings, device: _open_engine(
+            model, settings, device, engine=engine, card=card, say=say, warn=warn or say
+        ),
         stop_signal=_listen(),
     )
 
@@ -269,25 +223,39 @@ def _check_engine(asked: Asked, memory: IndexSettings | None, engine: str, card:
 
     device = asked.device or (memory.device_kind if memory else _device_kind(asked))
     if device == "cuda" and not models.has_nvidia_card():
-        raise EngineError(
-            "there is no usable NVIDIA card, and this index was built on one",
-            "mend the driver (`nvidia-smi` tells), or go on slowly with `--device cpu`",
-        )
-    if _is_sglang(engine, device) and find_spec("sglang") is None:
-        raise EngineError("SGLang is not installed", "`pip install 'embedcli[gpu]'`, or use `--engine torch`")
+        raise _no_card(asked, memory)
     if engine == "sglang" and device != "cuda":
         raise EngineError("SGLang needs an NVIDIA card", "use `--engine torch`")
-    quantization = asked.quantization or (memory.quantization if memory else None)
-    flags = [*card.given(), *(["--quantization"] if quantization else [])]
-    if flags and not _is_sglang(engine, device):
-        raise UsageError(f"only SGLang knows `{flags[0]}`, and this run is on torch", f"leave `{flags[0]}` out")
+    if _is_sglang(engine, device):
+        if find_spec("sglang") is None:
+            raise EngineError("SGLang is not installed", "`pip install 'embedcli[gpu]'`, or use `--engine torch`")
+        return
+    if asked.quantization is None and memory is not None and memory.quantization:
+        flag = "--engine" if engine == "torch" else "--device"
+        raise UsageError(
+            f"the index holds vectors of {memory.quantization} weights, which only SGLang makes: `{asked.index}`",
+            f"leave `{flag}` out, or start another index with `--index`",
+        )
+    given = [*card.given(), *(["--quantization"] if asked.quantization else [])]
+    if given:
+        raise UsageError(f"only SGLang knows `{given[0]}`, and this run is on torch", f"leave `{given[0]}` out")
+
+
+def _no_card(asked: Asked, memory: IndexSettings | None) -> EngineError:
+    mend = "mend the driver (`nvidia-smi` tells)"
+    if memory is not None and memory.quantization:
+        return EngineError("there is no usable NVIDIA card, which an index of fp8 vectors needs", mend)
+    why = "`--device cuda` asks for one" if asked.device else "this index was built on one"
+    return EngineError(f"there is no usable NVIDIA card, and {why}", f"{mend}, or go on slowly with `--device cpu`")
 
 
 def _is_sglang(engine: str, device: str) -> bool:
     return engine == "sglang" or (engine == "auto" and device == "cuda")
 
 
-def _open_engine(model: Model, settings: IndexSettings, device: str, engine: str, card: CardFlags) -> Any:
+def _open_engine(
+    model: Model, settings: IndexSettings, device: str, *, engine: str, card: CardFlags, say: Any, warn: Any
+) -> Any:
     if _is_sglang(engine, device):
         from embedcli import engine_sglang
         from embedcli.sglang_settings import SGLangSettings
@@ -296,8 +264,8 @@ def _open_engine(model: Model, settings: IndexSettings, device: str, engine: str
             gpus=card.gpus or (0,), gpu_memory=card.gpu_memory, batch_tokens=card.batch_tokens,
             quantization=settings.quantization, max_tokens=settings.max_tokens,
         )  # fmt: skip
-        show_log = _say if _DEBUG in sys.argv else None
-        return engine_sglang.open_engine(model, dim=settings.dim, settings=asked, say=_say, show_log=show_log)
+        show_log = say if _DEBUG in sys.argv else None
+        return engine_sglang.open_engine(model, dim=settings.dim, settings=asked, say=say, warn=warn, show_log=show_log)
     from embedcli import engine_torch
 
     return engine_torch.open_engine(model, dim=settings.dim, device=device)

@@ -13,17 +13,21 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from embedcli import lock, models
-from embedcli.card import check_driver, installed_torch_cuda, read_cards
+from embedcli.card import Card, check_driver, installed_torch_cuda, read_cards
+from embedcli.config import DEFAULT_MAX_TOKENS, IndexSettings
 from embedcli.disk import Disk
-from embedcli.engine_sglang import kernel_caches
+from embedcli.engine_sglang import host_path, kernel_caches
 from embedcli.errors import EmbedcliError, EngineError, ModelUnavailable, StorageError
+from embedcli.model_files import read_json
+from embedcli.models import Model
+from embedcli.sglang_settings import SGLangSettings, plan, read_shape
 
 GIB = 1 << 30
 LEAST_FREE_BYTES = 2 * GIB
@@ -43,22 +47,22 @@ class Line:
 
 
 def examine(
-    index: Path,
-    *,
-    model: str | None,
-    commit: str | None,
-    device: str | None,
-    environment: Mapping[str, str] = os.environ,
+    index: Path, *, model: str | None, settings: IndexSettings | None, environment: Mapping[str, str] = os.environ
 ) -> Iterator[Line]:
-    """Everything, the machine first. `model`, `commit` and `device` are those of the index, where there is one."""
+    """Everything, the machine first. `settings` are those of the index, where there is one; `model` wins over its."""
     yield _python()
+    device = settings.device_kind if settings else None
     on_card = device == "cuda" or (device is None and models.has_nvidia_card(environment))
-    yield _card(environment, needed=device == "cuda")
+    card, line = _card(environment, needed=on_card)
+    yield line
     if on_card:
         yield _sglang()
-        yield _compiler()
+        yield from _compilers({**environment, "PATH": host_path(environment)})
         yield from _caches(environment)
-    yield _model(model, commit, has_gpu=on_card)
+    found, line = _model(model, settings, has_gpu=on_card)
+    yield line
+    if card is not None and found is not None and on_card:
+        yield _room(card, found, settings)
     yield from _storage(index)
 
 
@@ -69,16 +73,18 @@ def _python() -> Line:
 # ---- the card and what runs on it
 
 
-def _card(environment: Mapping[str, str], *, needed: bool) -> Line:
+def _card(environment: Mapping[str, str], *, needed: bool) -> tuple[Card | None, Line]:
+    """The first card, where there is one that a run would take."""
     try:
         cards = read_cards(environment=environment)
         check_driver(cards[0], installed_torch_cuda())
     except EngineError as error:
         if needed:
-            return Line("card", str(error), False, error.hint, ENGINE)
-        return Line("card", f"none to use ({error}): runs are on the CPU")
+            return None, Line("card", str(error), False, error.hint, ENGINE)
+        return None, Line("card", f"none to use ({error}): runs are on the CPU")
     told = [f"{card.name}, {card.free_bytes / GIB:.1f} of {card.total_bytes / GIB:.1f} GiB free" for card in cards]
-    return Line("card", f"{'; '.join(told)}; driver {cards[0].driver}, CUDA {'.'.join(map(str, cards[0].cuda))}")
+    cuda = ".".join(map(str, cards[0].cuda))
+    return cards[0], Line("card", f"{'; '.join(told)}; driver {cards[0].driver}, CUDA {cuda}")
 
 
 def _sglang() -> Line:
@@ -89,33 +95,76 @@ def _sglang() -> Line:
         return Line("sglang", "not installed", False, mend, ENGINE)
 
 
-def _compiler() -> Line:
-    """Triton builds a small C module at its first start on a machine."""
+def _compilers(environment: Mapping[str, str]) -> Iterator[Line]:
+    """Triton builds a small C module at its first start on a machine, SGLang some kernels of its own."""
     headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
-    compiler = next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
-    if compiler is None:
-        return Line("compiler", "no C compiler on the PATH", False, "`apt install gcc`", ENGINE)
+    toolkit = "install the CUDA toolkit, or `export CUDA_HOME=` with its folder"
+    yield _program("compiler", [environment.get("CC", "cc"), "gcc", "clang"], environment, mend="`apt install gcc`")
+    yield _program("c++", [environment.get("CXX", "c++")], environment, mend="`apt install g++`")
+    yield _program("ninja", ["ninja"], environment, mend="`pip install ninja`")
+    yield _program("nvcc", _places_of_nvcc(environment), environment, mend=toolkit)
     if not headers.exists():
         mend = f"`apt install python3.{sys.version_info.minor}-dev`"
-        return Line("compiler", f"{compiler}, but not `{headers}`", False, mend, ENGINE)
-    return Line("compiler", f"{compiler}, and Python's headers")
+        yield Line("headers", f"Python's are not here: `{headers}`", False, mend, ENGINE)
+
+
+def _places_of_nvcc(environment: Mapping[str, str]) -> list[str]:
+    """As SGLang looks for it."""
+    home = environment.get("CUDA_HOME") or environment.get("CUDA_PATH")
+    return [f"{home}/bin/nvcc"] if home else ["nvcc", "/usr/local/cuda/bin/nvcc"]
+
+
+def _program(what: str, names: Sequence[str], environment: Mapping[str, str], *, mend: str) -> Line:
+    for name in names:
+        if found := shutil.which(name, path=environment["PATH"]):
+            return Line(what, found)
+    return Line(what, f"none on the PATH: `{names[0]}`", False, mend, ENGINE)
 
 
 def _caches(environment: Mapping[str, str]) -> Iterator[Line]:
-    folders = {name: Path(path) for name, path in kernel_caches(environment).items()}
+    folders = [Path(path) for path in kernel_caches(environment).values()]
     if not folders:
         yield Line("kernel cache", "no HOME", False, "`export EMBEDCLI_CACHE=/var/cache/embedcli`", ENGINE)
-    for folder in dict.fromkeys(path.parent for path in folders.values()):
-        yield _writable("kernel cache", folder, mend="`export EMBEDCLI_CACHE=` with a folder that can be written")
+    bad = [line for line in map(_writable, folders) if not line.well]
+    told = ", ".join(dict.fromkeys(str(folder.parent) for folder in folders))
+    yield from bad or ([Line("kernel cache", f"{told} can be written")] if folders else [])
 
 
-def _model(name: str | None, commit: str | None, *, has_gpu: bool) -> Line:
-    chosen = name or models.choose_default(has_gpu=has_gpu)[0]
+def _writable(folder: Path) -> Line:
+    """Whether kernels can be kept there; what does not exist yet can be made where its next parent can be written."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    with suppress(OSError), tempfile.NamedTemporaryFile(dir=existing):
+        return Line("kernel cache", f"{folder} can be written")
+    mend = "`export EMBEDCLI_CACHE=` with a folder that can be written"
+    return Line("kernel cache", f"`{folder}` cannot be written", False, mend, ENGINE)
+
+
+# ---- the model
+
+
+def _model(name: str | None, settings: IndexSettings | None, *, has_gpu: bool) -> tuple[Model | None, Line]:
+    commit = settings.commit if settings and not name else None
+    chosen = name or (settings.model if settings else models.choose_default(has_gpu=has_gpu)[0])
     try:
         found = models.resolve(chosen, report=lambda _: None, commit=commit, download=False)
     except ModelUnavailable as error:
-        return Line("model", str(error), False, error.hint, ENGINE)
-    return Line("model", f"{chosen} in {found.folder}")
+        return None, Line("model", str(error), False, error.hint, ENGINE)
+    return found, Line("model", f"{chosen} in {found.folder}")
+
+
+def _room(card: Card, model: Model, settings: IndexSettings | None) -> Line:
+    """Whether the card has room for the model now, by the plan that a run would follow."""
+    asked = SGLangSettings(
+        max_tokens=settings.max_tokens if settings else DEFAULT_MAX_TOKENS,
+        quantization=settings.quantization if settings else None,
+    )
+    try:
+        chosen = plan(
+            card, read_shape(read_json(model.folder / "config.json")), max_tokens=model.max_tokens, asked=asked
+        )
+    except EngineError as error:
+        return Line("room", str(error), False, error.hint, ENGINE)
+    return Line("room", f"{chosen.need_bytes / GIB:.1f} GiB of the card, batches of {chosen.batch_tokens:,} tokens")
 
 
 # ---- the index's filesystem
@@ -123,6 +172,9 @@ def _model(name: str | None, commit: str | None, *, has_gpu: bool) -> Line:
 
 def _storage(index: Path) -> Iterator[Line]:
     parent = next(folder for folder in (index, *index.parents) if folder.exists())
+    if not parent.is_dir():
+        yield Line("index", f"`{parent}` is a file", False, "name another folder with `--index`", STORAGE)
+        return
     if not os.access(parent, os.W_OK):
         yield Line("index", f"`{parent}` cannot be written", False, f"`chown {os.getuid()} {parent}`", STORAGE)
         return
@@ -132,9 +184,13 @@ def _storage(index: Path) -> Iterator[Line]:
     yield Line("index", f"{index}, {free / GIB:.1f} GiB free", enough, mend, 0 if enough else STORAGE)
     if lock.on_network(parent):
         yield Line("filesystem", "a network filesystem: a run that died elsewhere holds the index for 10 minutes")
-    with tempfile.TemporaryDirectory(prefix=".embedcli-doctor-", dir=parent) as folder:
-        for what, attempt in _ATTEMPTS.items():
-            yield _tried(what, Path(folder), attempt)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".embedcli-doctor-", dir=parent) as folder:
+            for what, attempt in _ATTEMPTS.items():
+                yield _tried(what, Path(folder), attempt)
+    except OSError as error:
+        mend = "free some space (`df -i` counts files too), or put the index elsewhere with `--index`"
+        yield Line("folders", f"cannot be made in `{parent}`: {error.strerror}", False, mend, STORAGE)
 
 
 def _tried(what: str, folder: Path, attempt: Callable[[Path], None]) -> Line:
@@ -179,10 +235,3 @@ _ATTEMPTS: dict[str, Callable[[Path], None]] = {
     "link swaps": _symlink_swap,
     "durable writes": _fsync,
 }
-
-
-def _writable(what: str, folder: Path, *, mend: str) -> Line:
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    with suppress(OSError), tempfile.NamedTemporaryFile(dir=existing):
-        return Line(what, f"{folder} can be written")
-    return Line(what, f"`{folder}` cannot be written", False, mend, ENGINE)

@@ -174,8 +174,8 @@ class Embedding:
             self._keep_time()
 
     def _save_what_is_finished(self) -> None:
-        """The lists in flight are waited for, unless the model is still loading; then a last checkpoint."""
-        self._close_feeder(abort=self.progress.embedding_since is None)
+        """The lists in flight are waited for, unless the model is being loaded; then a last checkpoint."""
+        self._close_feeder(abort=self.progress.loading)
         with suppress(EngineError):  # the one that ended the run, told again
             for document in self.assembly.collect(0.0):
                 self._finish(document)
@@ -259,14 +259,16 @@ class Embedding:
 
     def _open_feeder(self) -> Feeder:
         """Called when the first vector has to be computed."""
-        self.progress.phase, self.progress.loading_since = "loading the model", time.monotonic()
         self.report.line(f"loading {self.settings.model} ({self.settings.dim} dimensions)")
-        self.feeder = Feeder(
-            lambda: self.tools.open_engine(self.model, self.settings, self._device()),
-            on_open=self._judge_engine,
-            report=self.report.warn,
-        )
+        self.feeder = Feeder(self._open_engine, on_open=self._judge_engine, report=self.report.warn)
         return self.feeder
+
+    def _open_engine(self) -> Engine:
+        again = self.progress.embedding_since is not None
+        self.progress.phase = "loading the model again" if again else "loading the model"
+        self.progress.loading_since = time.monotonic()
+        engine: Engine = self.tools.open_engine(self.model, self.settings, self._device())
+        return engine
 
     def _device(self) -> str:
         return self.asked.device or self.settings.device_kind
@@ -281,8 +283,8 @@ class Embedding:
         )
         if new:
             self.staging.keep_probe(self.reference.vectors)
-        self.progress.phase = "embedding"
-        self.progress.embedding_since = time.monotonic()
+        self.progress.phase, self.progress.loading_since = "embedding", None
+        self.progress.embedding_since = self.progress.embedding_since or time.monotonic()
 
     def _close_feeder(self, *, abort: bool) -> None:
         if self.feeder is not None:

@@ -60,6 +60,7 @@ class Host:
         self._lock = threading.Lock()
         self._in_flight: dict[int, Future[np.ndarray]] = {}
         self._death: EngineError | None = None
+        self._over = threading.Event()
         self._last_number = 0
         self._closed = False
         self._members: set[int] = set()
@@ -75,11 +76,9 @@ class Host:
                 self._process = _spawn(theirs.fileno(), self._log, {**environment, "TMPDIR": str(self._folder)})
             unless_started.pop_all()
         self._outbox.put((0, JOB, 0, json.dumps(dict(job)).encode()))
-        threads: list[Callable[[], None]] = [self._send, self._receive]
-        if show_log is not None:
-            threads.append(functools.partial(self._follow, show_log))
-        for run in threads:
-            threading.Thread(target=run, name="embedcli-host", daemon=True).start()
+        _begin(self._send)
+        _begin(self._receive)
+        self._follower = None if show_log is None else _begin(functools.partial(self._follow, show_log))
 
     # What the engine calls.
 
@@ -128,6 +127,8 @@ class Host:
             self._process.stdin.close()
         self._outbox.put(None)
         wait_for_group(self._process.pid, END_TIMEOUT_S)
+        if self._follower is not None:  # whoever asked for the log gets it to the last line
+            self._follower.join(END_TIMEOUT_S)
         remove_traces(self._folder, self._members)
 
     # What the threads do.
@@ -163,6 +164,7 @@ class Host:
     def _die(self, cause: EngineError) -> None:
         with self._lock:
             self._death = self._death or cause
+            self._over.set()
             lost, self._in_flight = list(self._in_flight.values()), {}
         with contextlib.suppress(InvalidStateError):
             self._ready.set_exception(self._death)
@@ -174,8 +176,7 @@ class Host:
         with self._log.open(encoding="utf-8", errors="replace") as stream:
             ended = False
             while not ended:
-                ended = self._death is not None
-                time.sleep(FOLLOW_S)
+                ended = self._over.wait(FOLLOW_S)
                 for line in stream:
                     show_log(line.rstrip("\n"))
 
@@ -197,6 +198,12 @@ class Host:
             stream.seek(max(self._said_bytes, stream.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
             return stream.read().decode("utf-8", "replace")
         return ""
+
+
+def _begin(run: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=run, name="embedcli-host", daemon=True)
+    thread.start()
+    return thread
 
 
 def telling_line(words: str) -> str:

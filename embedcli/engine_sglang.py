@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -188,6 +189,7 @@ def host_environment(environment: Mapping[str, str], card: Card) -> dict[str, st
     return {
         **environment,
         **kernel_caches(environment),
+        "PATH": host_path(environment),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML counts
         "CUDA_VISIBLE_DEVICES": str(card.index),
         "HF_HUB_OFFLINE": "1",
@@ -195,24 +197,27 @@ def host_environment(environment: Mapping[str, str], card: Card) -> dict[str, st
     }
 
 
-def kernel_caches(environment: Mapping[str, str]) -> dict[str, str]:
-    """Where kernels compiled on this machine are kept: under EMBEDCLI_CACHE, and so by default where there is no HOME.
+def host_path(environment: Mapping[str, str]) -> str:
+    """SGLang compiles kernels with ninja, which pip puts beside our Python, where cron's PATH does not lead."""
+    return os.pathsep.join([os.path.dirname(sys.executable), environment.get("PATH", os.defpath)])
 
-    Inductor's is always named: by default it would go away with the host's TMPDIR.
+
+def kernel_caches(environment: Mapping[str, str]) -> dict[str, str]:
+    """Where kernels compiled on this machine are kept: all in our cache folder, whatever their own default is.
+
+    Inductor's would go away with the host's TMPDIR; the others' are at six places below a HOME that a job at night
+    may lack.
     """
     folder = cache_folder(environment)
-    if folder is None:
-        return {}
-    kept = {"TORCHINDUCTOR_CACHE_DIR": folder / "torchinductor"}
-    if "EMBEDCLI_CACHE" in environment or "HOME" not in environment:
-        kept |= {
-            "TRITON_CACHE_DIR": folder / "triton",
-            "FLASHINFER_WORKSPACE_BASE": folder / "flashinfer",
-            "TVM_FFI_CACHE_DIR": folder / "tvm-ffi",
-            "SGLANG_CACHE_DIR": folder / "sglang",
-            "SGLANG_DG_CACHE_DIR": folder / "deep-gemm",
-        }
-    return {name: environment.get(name, str(path)) for name, path in kept.items()}
+    names = {
+        "TORCHINDUCTOR_CACHE_DIR": "torchinductor",
+        "TRITON_CACHE_DIR": "triton",
+        "FLASHINFER_WORKSPACE_BASE": "flashinfer",
+        "TVM_FFI_CACHE_DIR": "tvm-ffi",
+        "SGLANG_CACHE_DIR": "sglang",
+        "SGLANG_DG_CACHE_DIR": "deep-gemm",
+    }
+    return {} if folder is None else {name: environment.get(name, str(folder / own)) for name, own in names.items()}
 
 
 def _checked_shape(model: Model, dim: int) -> Shape:

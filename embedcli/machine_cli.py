@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embedcli import flags
 from embedcli.config import index_folder
-from embedcli.errors import EmbedcliError
+from embedcli.errors import EmbedcliError, Stopped
 
 if TYPE_CHECKING:
     from embedcli.bench import Figures
@@ -31,7 +32,7 @@ Start = Callable[[Path, str | None], str]
 """(index, model) -> a line on the engine that was started and embedded the probe set. Raises EmbedcliError."""
 
 
-def register(app: typer.Typer, start: Start, make_tools: Callable[[str, Any], Tools]) -> None:
+def register(app: typer.Typer, start: Start, make_tools: Callable[[str, Any, flags.CardFlags], Tools]) -> None:
     """Add the verbs to the program; `start` is what `doctor --start` does, `make_tools` opens bench's engine."""
 
     @app.command()
@@ -48,6 +49,10 @@ def register(app: typer.Typer, start: Start, make_tools: Callable[[str, Any], To
         reference: Annotated[bool, typer.Option(help="Measure sentence-transformers too.")] = True,
         corpus_gb: Annotated[float, typer.Option(help="Estimate the hours for so much text.", metavar="GB")] = 1.0,
         price_per_hour: Annotated[float | None, typer.Option(help="Of the machine: the estimate has a cost.")] = None,
+        gpu_memory: flags.GpuMemory = None,
+        batch_tokens: flags.BatchTokens = None,
+        quantization: flags.Quantization = None,
+        gpus: flags.Gpus = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
         debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     ) -> None:
@@ -59,16 +64,17 @@ def register(app: typer.Typer, start: Start, make_tools: Callable[[str, Any], To
             place = Path(folder)
             asked = Asked(
                 index=place / "index", sources=(str(docs or place / "docs"),), model=model, dim=dim,
-                max_tokens=max_tokens, device=device,
+                max_tokens=max_tokens, device=flags.device_name(device),
+                quantization=flags.quantization_name(quantization),
             )  # fmt: skip
-            tools = make_tools(engine, _say)
+            card = flags.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus))
+            tools = make_tools(flags.engine_name(engine), _say, card)
             if docs is None:
                 (place / "docs").mkdir()
                 measuring.generate(place / "docs", _sized(size, tools.device_kind(asked)))
-            figures = measuring.measure(asked, tools=tools, reference=reference, say=_say)
+            figures = measuring.measure(asked, tools=tools, reference=reference, say=_say, cards=card.gpus or (0,))
         if as_json:
-            hours = round(figures.hours(corpus_gb), 3)
-            print(json.dumps({"exit_code": 0, **dataclasses.asdict(figures), "hours": hours}))
+            print(json.dumps(_json(figures, corpus_gb=corpus_gb, price_per_hour=price_per_hour)))
         else:
             print(_table(figures, corpus_gb=corpus_gb, price_per_hour=price_per_hour))
 
@@ -85,23 +91,24 @@ def register(app: typer.Typer, start: Start, make_tools: Callable[[str, Any], To
         debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     ) -> None:
         """Look at all that a run needs from this machine; each line is well, or says what to type."""
-        from embedcli.doctor import ENGINE, Line, examine
+        from embedcli.doctor import examine
 
-        folder = index_folder(index)
-        current = _current(folder)
-        name = model or (current.settings.model if current else None)
-        commit = current.settings.commit if current and not model else None
-        lines = []
-        for line in examine(
-            folder, model=name, commit=commit, device=current.settings.device_kind if current else None
-        ):
+        lines: list[Line] = []
+
+        def tell(line: Line) -> None:
             lines.append(line)
             if not as_json:
                 _print(line)
-        if start_engine and not any(line.code == ENGINE for line in lines):
-            lines.append(_started(lambda: start(folder, name), Line, ENGINE))
-            if not as_json:
-                _print(lines[-1])
+
+        folder, current = index_folder(index), None
+        try:
+            current = _current(folder)
+        except EmbedcliError as error:
+            tell(_amiss("index", error))
+        for line in examine(folder, model=model, settings=current.settings if current else None):
+            tell(line)
+        if start_engine and not any(line.code for line in lines):
+            tell(_started(lambda: start(folder, model)))
         code = next((line.code for line in lines if line.code), 0)
         if as_json:
             print(json.dumps({"exit_code": code, "lines": [dataclasses.asdict(line) for line in lines]}))
@@ -110,6 +117,18 @@ def register(app: typer.Typer, start: Start, make_tools: Callable[[str, Any], To
 
 def _sized(size_mb: float | None, device: str) -> int:
     return int((size_mb if size_mb is not None else DEFAULT_MB[device]) * 1_000_000)
+
+
+def _json(figures: Figures, *, corpus_gb: float, price_per_hour: float | None) -> dict[str, Any]:
+    hours = figures.hours(corpus_gb)
+    return {
+        "exit_code": 0,
+        **dataclasses.asdict(figures),
+        "of_engine": round(figures.whole / figures.alone, 3),
+        "of_reference": round(figures.whole / figures.reference, 3) if figures.reference else None,
+        "hours": round(hours, 3),
+        "cost": None if price_per_hour is None else round(hours * price_per_hour, 2),
+    }
 
 
 def _table(figures: Figures, *, corpus_gb: float, price_per_hour: float | None) -> str:
@@ -125,6 +144,7 @@ def _table(figures: Figures, *, corpus_gb: float, price_per_hour: float | None) 
         + (f"{rate / figures.reference:>12.2f}" if figures.reference else "")
         for name, rate in rates
     ]
+    rows += [f"no sentence-transformers: {figures.no_reference}"] if figures.no_reference else []
     return "\n".join([
         f"{figures.model}, {figures.dim} dimensions, on {figures.device}",
         f"{figures.chunks:,} chunks, {figures.tokens:,} tokens, {figures.tokens / max(1, figures.chunks):.0f} a chunk",
@@ -150,11 +170,21 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _started(start: Callable[[], str], line: Any, code: int) -> Line:
+def _started(start: Callable[[], str]) -> Line:
+    from embedcli.doctor import Line
+
     try:
-        return line("engine", start())  # type: ignore[no-any-return]
+        return Line("engine", start())
+    except Stopped:
+        raise
     except EmbedcliError as error:
-        return line("engine", str(error), False, error.hint, code)  # type: ignore[no-any-return]
+        return _amiss("engine", error)
+
+
+def _amiss(what: str, error: EmbedcliError) -> Line:
+    from embedcli.doctor import Line
+
+    return Line(what, str(error), False, error.hint, error.exit_code)
 
 
 def _print(line: Line) -> None:

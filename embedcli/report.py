@@ -43,8 +43,8 @@ class Summary:
 
 @dataclass
 class Progress:
-    """Where a run stands. On the clock of time.monotonic: `loading_since`, None as long as no vector has to be
-    computed; `embedding_since`, None while the model is not ready."""
+    """Where a run stands. On the clock of time.monotonic: `loading_since`, None but while the model is loaded, at first
+    or again; `embedding_since`, None until it was ready for the first time."""
 
     documents: int = 0
     documents_total: int = 0
@@ -59,7 +59,7 @@ class Progress:
 
     @property
     def loading(self) -> bool:
-        return self.loading_since is not None and self.embedding_since is None
+        return self.loading_since is not None
 
     @property
     def tokens_per_s(self) -> float:
@@ -76,7 +76,7 @@ class Progress:
         return elapsed * (self.bytes_total - self.bytes_read) / self.bytes_read
 
     def line(self) -> str:
-        if self.loading_since is not None and self.loading:
+        if self.loading_since is not None:
             waited = duration(time.monotonic() - self.loading_since)
             return f"{self.phase}: {waited}; reading goes on, {self.documents:,}/{self.documents_total:,} documents"
         eta = f", {duration(self.eta_s)} to go" if self.eta_s is not None else ""
@@ -114,17 +114,14 @@ class Report:
         self._log = log
         self._live: Any = None
         self._last_line = time.monotonic()
-        self._warned: set[str] = set()
 
     def line(self, text: str) -> None:
         """A line for people; left out by `--quiet`."""
         self._write(text, show=not self._quiet)
 
     def warn(self, text: str) -> None:
-        """A warning, shown once however often it is given."""
-        if text not in self._warned:
-            self._warned.add(text)
-            self._write(f"warning: {text}", show=True)
+        """A warning; what happens twice is told twice."""
+        self._write(f"warning: {text}", show=True)
 
     def _write(self, text: str, *, show: bool) -> None:
         if self._log is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fake_cards import make_machine
 from tests.workshop import Workshop
 
 
@@ -13,3 +14,9 @@ from tests.workshop import Workshop
 def shop(tmp_path: Path) -> Workshop:
     """An empty corpus beside an index that does not exist yet."""
     return Workshop(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a machine with an NVIDIA card, driver, torch and SGLang being fakes."""
+    return make_machine(tmp_path_factory.mktemp("driver"))

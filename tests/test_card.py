@@ -54,6 +54,7 @@ def test_a_torch_without_cuda_is_told() -> None:
     [
         ("cuda: Optional[str] = '13.0'\n", (13, 0)),
         ("debug = False\ncuda = '12.9'\n", (12, 9)),
+        ('cuda = "12.9"\n', (12, 9)),
         ("cuda: Optional[str] = None\n", None),
     ],
 )

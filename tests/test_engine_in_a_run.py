@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -17,8 +18,9 @@ import pytest
 
 from embedcli.engine import PROBE_VERSION
 from embedcli.errors import EngineError
-from tests.engines import FakeEngine
-from tests.workshop import Workshop, wide_engine, words
+from embedcli.report import Progress
+from tests.engines import EngineDiesOnBatch, FakeEngine
+from tests.workshop import Lines, Workshop, wide_engine, words
 
 
 def test_a_chunk_with_an_id_that_the_model_has_not_is_left_out_and_its_source_named(shop: Workshop) -> None:
@@ -35,6 +37,33 @@ def test_a_chunk_with_an_id_that_the_model_has_not_is_left_out_and_its_source_na
     statuses = {path: (row["status"], row["reason"]) for path, row in shop.documents().items()}
     assert statuses == {"good.txt": ("indexed", None), "bad.txt": ("failed", "bad_tokens")}
     assert any("a chunk is left out: token id 30219 of 30214" in line for line in shop.report.said)
+
+
+class Watching(Lines):
+    """Remembers each line of progress too."""
+
+    def progress(self, progress: Progress) -> None:
+        self.said.append(progress.line())
+
+
+def test_a_restart_shows_its_seconds_and_is_told_each_time(shop: Workshop) -> None:
+    for number in range(12):
+        shop.write(f"{number}.txt", words(300, seed=number))
+    opened: list[FakeEngine] = []
+
+    def open_engine(model: Any, settings: Any, device: str) -> Any:
+        time.sleep(0.3)  # for the loop of the run to look in
+        engine = EngineDiesOnBatch(11 if len(opened) < 2 else 1_000_000)  # of the first list after the probe set
+        engine.dim, engine.vocabulary = settings.dim, None
+        opened.append(engine)
+        return engine
+
+    report = Watching()
+    assert shop.ingest(open_engine=open_engine, report=report).exit_code == 0
+    phases = [line.partition(":")[0] for line in dict.fromkeys(report.said)]
+    assert "loading the model" in phases and "loading the model again" in phases
+    assert any(line.startswith("loading the model again: 0 s; reading goes on") for line in report.said)
+    assert report.said.count("warning: the engine is restarted: the double died") == 2
 
 
 class Remembers(FakeEngine):

@@ -180,8 +180,11 @@ def test_the_host_sees_one_card_by_the_drivers_number_and_no_network() -> None:
 def test_one_setting_moves_every_cache_of_kernels() -> None:
     moved = kernel_caches({"HOME": "/home/u", "EMBEDCLI_CACHE": "/scratch", "TRITON_CACHE_DIR": "/mine"})
     assert moved.pop("TRITON_CACHE_DIR") == "/mine"
-    assert len(moved) >= 4 and all(path.startswith("/scratch/") for path in moved.values())
-    assert list(kernel_caches({"HOME": os.environ.get("HOME", "/root")})) == ["TORCHINDUCTOR_CACHE_DIR"]
+    assert len(moved) == 5 and all(path.startswith("/scratch/") for path in moved.values())
+    assert set(kernel_caches({"XDG_CACHE_HOME": "/shared"}).values()) == {
+        f"/shared/embedcli/{name}"
+        for name in ("torchinductor", "triton", "flashinfer", "tvm-ffi", "sglang", "deep-gemm")
+    }
 
 
 # Under the feeder.

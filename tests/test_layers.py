@@ -22,7 +22,7 @@ LAYERS = [
     "adoption closing healing judging",
     "ingest embedding verifying standing keeper doctor",
     "bench bench_reference",
-    "keeper_cli machine_cli",
+    "flags keeper_cli machine_cli",
     "cli",
     "__main__",
 ]
@@ -34,7 +34,7 @@ DOORS = {
     "pypdfium2": {"pdf"},
     "pypdf": {"pdf"},
     "tokenizers": {"tokens"},
-    "typer": {"cli", "keeper_cli", "machine_cli"},
+    "typer": {"cli", "flags", "keeper_cli", "machine_cli"},
     "rich": {"report"},
 }
 HEAVY = {"torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "pypdfium2", "huggingface_hub"}

@@ -240,7 +240,7 @@ def test_while_the_model_loads_its_seconds_are_told_and_no_guess_of_the_rest() -
     )  # fmt: skip
     assert loading.line() == "loading the model: 1 min 15 s; reading goes on, 2/13 documents"
     assert loading.eta_s is None
-    loading.embedding_since = time.monotonic() - 10
+    loading.loading_since, loading.embedding_since = None, time.monotonic() - 10
     assert loading.eta_s == pytest.approx(10, abs=0.5)
 
 

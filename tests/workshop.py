@@ -83,10 +83,11 @@ class Workshop:
         disk: Disk | None = None,
         open_engine: Callable[[Model, IndexSettings, str], Any] | None = None,
         stop_signal: Callable[[], int | None] = lambda: None,
+        report: Lines | None = None,
         **flags: Any,
     ) -> Summary:
         """Run with MiniLM's tokenizer, 16 dimensions and chunks of 64 tokens unless said otherwise."""
-        self.report = Lines()
+        self.report = report or Lines()
         new = not (self.index / "current").exists()
         defaults = {"dim": 16, "max_tokens": 64} if new else {}
         given = sources or ((self.docs,) if new else ())

@@ -1,0 +1,50 @@
+/* What the NVIDIA driver says of cards that are not there: FAKE_CARDS, FAKE_TOTAL and FAKE_FREE (GiB), FAKE_CUDA. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static double setting(const char *name, double otherwise) {
+    const char *value = getenv(name);
+    return value ? atof(value) : otherwise;
+}
+
+int nvmlInit_v2(void) { return 0; }
+int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetCount_v2(unsigned *count) {
+    *count = (unsigned)setting("FAKE_CARDS", 1);
+    return 0;
+}
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
+    *handle = (void *)(long)(index + 1);
+    return 0;
+}
+int nvmlDeviceGetName(void *handle, char *text, unsigned size) {
+    strncpy(text, "NVIDIA GeForce RTX 4090", size);
+    return 0;
+}
+int nvmlDeviceGetUUID(void *handle, char *text, unsigned size) {
+    snprintf(text, size, "GPU-%ld", (long)handle - 1);
+    return 0;
+}
+struct memory {
+    unsigned long long total, free, used;
+};
+int nvmlDeviceGetMemoryInfo(void *handle, struct memory *memory) {
+    memory->total = (unsigned long long)(setting("FAKE_TOTAL", 24) * (1 << 30));
+    memory->free = (unsigned long long)(setting("FAKE_FREE", 23.5) * (1 << 30));
+    memory->used = memory->total - memory->free;
+    return 0;
+}
+int nvmlDeviceGetCudaComputeCapability(void *handle, int *major, int *minor) {
+    *major = 8;
+    *minor = 9;
+    return 0;
+}
+int nvmlSystemGetDriverVersion(char *text, unsigned size) {
+    strncpy(text, "580.65", size);
+    return 0;
+}
+int nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    *version = (int)setting("FAKE_CUDA", 13000);
+    return 0;
+}

@@ -1,0 +1,1 @@
+"""A torch that is looked at and never used."""
