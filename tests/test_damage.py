@@ -23,8 +23,7 @@ from embedcli.errors import DamagedShard, StorageError
 from embedcli.generations import Index
 from embedcli.shards import Library
 from tests.faults import DiskFull
-from tests.test_ways_back import follow, ids
-from tests.workshop import Workshop, words
+from tests.workshop import Workshop, follow, words
 
 
 @pytest.fixture(scope="module")
@@ -162,14 +161,14 @@ def test_what_verify_names_is_read_again_and_nothing_else(two: Workshop) -> None
 
 
 def test_a_run_of_another_root_heals_too(two: Workshop) -> None:
-    before = ids(two)
+    before = two.ids()
     file = shard_of(two, "0.txt")
     turn(file, place_of(file, "text"), count=4)
     note(two)
     two.write("../more/z.txt", words(40, 12))
     two.ingest(two.docs.parent / "more")
-    assert before < ids(two)
-    assert damage(two) == [] and follow(two) == ids(two)
+    assert before < two.ids()
+    assert damage(two) == [] and follow(two.index) == two.ids()
 
 
 def test_what_can_be_read_nowhere_tonight_stays_and_is_news_until_it_can(two: Workshop) -> None:
@@ -192,7 +191,7 @@ def test_what_can_be_read_nowhere_tonight_stays_and_is_news_until_it_can(two: Wo
     hidden.rename(source)
     summary = two.ingest()
     assert damage(two) == []
-    assert rows_of(two).keys() == before.keys() and follow(two) == ids(two)
+    assert rows_of(two).keys() == before.keys() and follow(two.index) == two.ids()
 
 
 def test_of_a_shard_that_cannot_be_replaced_whole_the_sound_rows_are_taken_out(two: Workshop) -> None:
@@ -238,7 +237,7 @@ def test_changes_name_what_a_damaged_shard_held(two: Workshop, how: str) -> None
     two.write("0.txt", words(150, 50)) if how == "edit" else (two.docs / "0.txt").unlink()
     two.ingest()
     assert not any("load anew" in line for line in two.report.said)
-    assert follow(two) == ids(two)
+    assert follow(two.index) == two.ids()
 
 
 def test_where_the_ids_are_damaged_loaders_are_told_to_load_anew(two: Workshop) -> None:
@@ -248,7 +247,7 @@ def test_where_the_ids_are_damaged_loaders_are_told_to_load_anew(two: Workshop) 
     two.write("0.txt", words(150, 50))
     two.ingest()
     assert any("loaders have to load anew" in line for line in two.report.said)
-    assert ids(two) < follow(two)
+    assert two.ids() < follow(two.index)
 
 
 def test_a_note_of_damage_lasts_until_its_shard_is_gone(two: Workshop) -> None:
@@ -289,7 +288,7 @@ def test_lost_keys_cost_one_reread_and_not_each(two: Workshop) -> None:
         path.unlink()
     assert two.ingest(reread=True).chunks["reused"] == 0
     assert two.ingest(reread=True).chunks["embedded"] == 0
-    assert damage(two) == [] and follow(two) == ids(two)
+    assert damage(two) == [] and follow(two.index) == two.ids()
 
 
 # ---- what a killed run left

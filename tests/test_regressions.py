@@ -177,32 +177,38 @@ def test_what_verify_finds_damaged_is_embedded_again_and_nothing_else(shop: Work
     keeper_cli.register(app, lambda engine, say: None)
     told = CliRunner().invoke(app, ["verify", str(shop.index)])
     assert told.exit_code == 3 and "embedcli ingest" in told.stderr
-    shop.ingest()
+    lost = sum(row["rows"] for row in shop.documents().values() if row["shard"] == first.stem)
+    assert shop.ingest().chunks["embedded"] == lost
     assert verify(Index(shop.index, disk=Disk())).damage == []
     same = [row for row in shop.content() if row in before]
     assert len(same) == len(before)
 
 
-def test_a_stop_while_the_model_loads_ends_the_run_and_keeps_the_reading(tmp_path: Path) -> None:
-    docs = tmp_path / "docs"
+def test_the_program_stopped_while_its_model_loads_and_killed_while_it_embeds_goes_on(tmp_path: Path) -> None:
+    docs, index = tmp_path / "docs", tmp_path / "index"
     docs.mkdir()
-    for number in range(5):
-        (docs / f"{number}.txt").write_text(words(100, seed=number))
-    command = [sys.executable, "-m", "embedcli", "ingest", str(docs), "--index", str(tmp_path / "index")]
-    process = subprocess.Popen(
-        [*command, "--model", "minilm"], stderr=subprocess.PIPE, text=True, cwd=HERE, env={**os.environ}
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("loading minilm"):
-            break
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    for number in range(12):
+        (docs / f"{number}.txt").write_text(words(200, seed=number))
+    command = [sys.executable, "-m", "embedcli", "ingest", str(docs), "--index", str(index), "--model", "minilm"]
+    command += ["--checkpoint-every", "0", "--json"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=HERE) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if line.startswith("loading minilm"))
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
     assert process.returncode == 130
-    ran = subprocess.run([*command, "--json"], capture_output=True, text=True, cwd=HERE, env={**os.environ}, check=True)
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=HERE) as process:
+        deadline = time.monotonic() + 60
+        while not list(index.glob("staging/*/journal.jsonl")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL and not (index / "current").exists()
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=HERE, check=True)
     summary = json.loads(ran.stdout)
-    assert summary["complete"] and summary["sources"]["failed"] == 0
+    assert summary["complete"] and summary["sources"]["failed"] == 0 and "going on with" in ran.stderr
+    assert summary["chunks"]["embedded"] < summary["chunks"]["total"]
+    assert verify(Index(index, disk=Disk())).damage == []
 
 
 def test_another_width_than_the_index_is_a_mismatch_before_the_walk(shop: Workshop) -> None:

@@ -112,6 +112,9 @@ class Workshop:
         rows = (table.select(list(columns)) if columns else table).to_pylist()
         return rows
 
+    def ids(self) -> set[str]:
+        return set(self.table().column("chunk_id").to_pylist())
+
     def table(self) -> pa.Table:
         folder = self.index / "current" / "vectors"
         table = ds.dataset(sorted(folder.glob("*.parquet")), format="parquet").to_table()
@@ -127,6 +130,15 @@ class Workshop:
             (*(row[name] for name in row if name not in ("vector", "changed_in", "modified_at")), tuple(row["vector"]))
             for row in self.rows()
         ]
+
+
+def follow(index: Path) -> set[str]:
+    """The chunks that a loader holds which applied every file of `changes/` in its order."""
+    held: set[str] = set()
+    for path in sorted((index / "changes").glob("*.parquet")):
+        for change in pq.read_table(path).to_pylist():
+            (held.discard if change["op"] == "removed" else held.add)(change["chunk_id"])
+    return held
 
 
 def _resolve(asked: Asked, memory: IndexSettings | None) -> Model:
