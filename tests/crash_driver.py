@@ -30,7 +30,7 @@ from embedcli import embedding, keeper, models  # noqa: E402
 from embedcli.config import Asked  # noqa: E402
 from embedcli.disk import Disk  # noqa: E402
 from embedcli.engine import probe_rows  # noqa: E402
-from embedcli.errors import EmbedcliError  # noqa: E402
+from embedcli.errors import EmbedcliError, UnreadableSource  # noqa: E402
 from embedcli.generations import Index  # noqa: E402
 from embedcli.ingest import Tools, ingest  # noqa: E402
 from embedcli.models import Model  # noqa: E402
@@ -91,10 +91,13 @@ class ReadsHere:
         self.work.start()
         self.tasks = iter(tasks)
 
-    def get(self, timeout: float) -> tuple[Task, Reading] | None:
+    def get(self, timeout: float) -> tuple[Task, Reading | UnreadableSource] | None:
         task = next(self.tasks, None)
         self.done = task is None
-        return None if task is None else (task, self.work(task, lambda _: None, with_forms=True))
+        try:
+            return None if task is None else (task, self.work(task, lambda _: None, with_forms=True))
+        except UnreadableSource as error:
+            return task, error
 
 
 def run(order: dict[str, Any]) -> int:

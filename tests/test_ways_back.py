@@ -20,7 +20,7 @@ from embedcli.disk import Disk
 from embedcli.errors import NoIndex, StorageError, UsageError
 from embedcli.generations import RETIRED_KEPT_S, Index
 from embedcli.ingest import Tools, ingest
-from tests.faults import DiskFull, KilledAt, RenameFails
+from tests.faults import ClockJumps, DiskFull, KilledAt, RenameFails
 from tests.workshop import Lines, Workshop, _resolve, follow, wide_engine, words
 
 
@@ -322,9 +322,10 @@ def test_rows_that_cannot_be_read_are_no_reason_to_stay(two: Workshop) -> None:
     assert index_of(two).current_number() == 1
 
 
-def test_a_retired_generation_goes_after_its_hour_by_our_clock(two: Workshop) -> None:
+def test_a_clock_that_jumps_back_clears_nothing_and_one_that_jumps_on_clears_what_is_retired(two: Workshop) -> None:
     keeper.rollback(index_of(two), warn=silent)
-    now = (two.index / "generations/000002").stat().st_mtime
-    for later, left in ((-7200.0, ["000001", "000002"]), (RETIRED_KEPT_S + 1, ["000001"])):
-        Index(two.index, disk=Disk(), clock=lambda later=later: now + later).clear(keep=1)  # type: ignore[misc]
+    clock = ClockJumps(now=(two.index / "generations/000002").stat().st_mtime)
+    for jump, left in ((-7200.0, ["000001", "000002"]), (7200.0 + RETIRED_KEPT_S + 1, ["000001"])):
+        clock.now += jump
+        Index(two.index, disk=Disk(), clock=clock).clear(keep=1)
         assert names(two.index / "generations") == left
