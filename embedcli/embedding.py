@@ -147,7 +147,8 @@ class Embedding:
             return  # some left, some cannot be seen: nothing to start a reader for
         tasks = (task for task in self.plan.tasks if task.key not in adopted)
         self.progress.phase = "reading"
-        with Pool(self._work(), processes=_processes(), limits=Limits(), size_of=_size_of) as pool:
+        make_pool = self.tools.make_pool or Pool
+        with make_pool(self._work(), processes=_processes(), limits=Limits(), size_of=_size_of) as pool:
             pool.feed(tasks)
             try:
                 self._loop(pool)

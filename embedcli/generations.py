@@ -331,7 +331,7 @@ class Index:
     def tell_changes(self) -> None:
         """What was announced and came to be is told; what did not, by a kill before its swap, goes without a trace."""
         current = self.linked_number()
-        for path in sorted(self.changes.glob("*.when-*")):
+        for path in sorted(self.changes.glob("[0-9]*.when-*")):
             number, target = map(int, path.name.split(".when-"))
             if target == current:
                 with storage_errors(path):

@@ -40,6 +40,8 @@ class Tools:
     open_engine: Callable[[Model, IndexSettings, str], Any]
     stop_signal: Callable[[], int | None] = lambda: None
     disk: Disk = dataclasses.field(default_factory=Disk)
+    make_pool: Callable[..., Any] | None = None
+    """Where the reading is done; None: in processes (workers.Pool)."""
 
 
 def ingest(asked: Asked, *, tools: Tools, report: Report) -> Summary:

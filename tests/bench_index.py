@@ -42,7 +42,7 @@ SETTINGS = IndexSettings("m", None, "w", "t", DIM, 512, 0, False, "cpu", 1 << 28
 
 def unchanged(count: int) -> None:
     folder = Path(tempfile.mkdtemp())
-    shop = Workshop(folder)
+    shop = Workshop(folder, reading_processes=True)
     for number in range(count):
         path = shop.docs / f"{number % 100:02d}" / f"{number}.txt"
         path.parent.mkdir(exist_ok=True)

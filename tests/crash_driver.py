@@ -1,14 +1,14 @@
-"""A process that runs the real `ingest` and can be killed; and one that reads the index all the while.
+"""A process that runs the real `ingest` and verbs and can be killed; and one that reads the index all the while.
 
 In: `serve`: a JSON line a run on stdin (the flags, where to die); `watch INDEX`: the index folder. Out: `serve`: a JSON
 line a run on stdout, {"status": exit code or minus the signal}; `watch`: one at the end of stdin, what was seen.
 Every run is a process of its own, forked from one that has its imports done: a kill costs the work, not Python's start.
+For the same reason most runs read their sources themselves, where an order does not ask for reading processes.
 Not here: what is killed when, and what has to hold afterwards (test_crash.py).
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -26,16 +26,17 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
-from embedcli import models  # noqa: E402
+from embedcli import keeper, models  # noqa: E402
 from embedcli.config import Asked  # noqa: E402
 from embedcli.disk import Disk  # noqa: E402
 from embedcli.engine import probe_rows  # noqa: E402
 from embedcli.errors import EmbedcliError  # noqa: E402
+from embedcli.generations import Index  # noqa: E402
 from embedcli.ingest import Tools, ingest  # noqa: E402
 from embedcli.models import Model  # noqa: E402
 from tests.engines import FakeEngine  # noqa: E402
 from tests.faults import KillAt, Recording  # noqa: E402
-from tests.workshop import Lines  # noqa: E402
+from tests.workshop import Lines, ReadsHere  # noqa: E402
 
 BATCH_ROWS = 4
 BATCH_S = 0.004
@@ -44,14 +45,15 @@ BATCH_S = 0.004
 class LoggingEngine(FakeEngine):
     """Slow, and every row it answers is a line of a file that outlives the process; the probe set is not work."""
 
-    def __init__(self, dim: int, log_file: Path, probe: frozenset[str]) -> None:
+    def __init__(self, dim: int, order: dict[str, Any], probe: frozenset[str]) -> None:
         super().__init__(dim=dim, batch_rows=BATCH_ROWS, depth=1)
         self.vocabulary = None
-        self.log_file = log_file
+        self.log_file = Path(order["log"])
+        self.batch_s = order.get("batch_s", BATCH_S)
         self.probe = probe
 
     def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
-        time.sleep(BATCH_S)
+        time.sleep(self.batch_s)
         lines = {digest for row in rows if (digest := _digest(row)) not in self.probe}
         with self.log_file.open("a") as file:
             file.write("".join(f"{line}\n" for line in sorted(lines)))
@@ -62,34 +64,44 @@ def _digest(row: np.ndarray) -> str:
     return hashlib.blake2b(np.asarray(row, np.uint32).tobytes(), digest_size=16).hexdigest()
 
 
-def _open_engine(model: Model, dim: int, log_file: Path, max_tokens: int) -> LoggingEngine:
+def _open_engine(model: Model, dim: int, order: dict[str, Any]) -> LoggingEngine:
     from embedcli.tokens import load_tokenizer
 
     row_of = load_tokenizer(model.folder, prompt=model.prompt).row_of
-    return LoggingEngine(dim, log_file, frozenset(map(_digest, probe_rows(row_of, max_tokens))))
+    max_tokens = order["flags"].get("max_tokens") or order["max_tokens"]
+    return LoggingEngine(dim, order, frozenset(map(_digest, probe_rows(row_of, max_tokens))))
 
 
 def run(order: dict[str, Any]) -> int:
     """One run; `order`: sources, index, flags, log; kill: [operation or null, n] or null; record: a file or null."""
     disk: Disk = KillAt(*order["kill"]) if order.get("kill") else Recording()
-    flags = {**order["flags"], "sources": tuple(order["sources"]), "index": Path(order["index"])}
-    model = models.resolve("minilm", report=lambda _: None)
-    tools = Tools(
-        resolve=lambda asked, memory: model,
-        device_kind=lambda _: "cpu",
-        open_engine=lambda model, settings, _: _open_engine(
-            model, settings.dim, Path(order["log"]), order["max_tokens"]
-        ),
-        disk=disk,
-    )
     try:
-        summary = ingest(Asked(**flags), tools=tools, report=Lines())
+        status = _verb(order, disk) if "verb" in order else _ingest(order, disk)
     except EmbedcliError as error:
         print(f"exit {error.exit_code}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     if order.get("record") and isinstance(disk, Recording):
         Path(order["record"]).write_text("\n".join(disk.done))
-    return summary.exit_code
+    return status
+
+
+def _ingest(order: dict[str, Any], disk: Disk) -> int:
+    flags = {**order["flags"], "sources": tuple(order["sources"]), "index": Path(order["index"])}
+    model = models.resolve("minilm", report=lambda _: None)
+    tools = Tools(
+        resolve=lambda asked, memory: model,
+        device_kind=lambda _: "cpu",
+        open_engine=lambda model, settings, _: _open_engine(model, settings.dim, order),
+        disk=disk,
+        make_pool=None if order.get("reading_processes") else ReadsHere,
+    )
+    return ingest(Asked(**flags), tools=tools, report=Lines()).exit_code
+
+
+def _verb(order: dict[str, Any], disk: Disk) -> int:
+    verb, *arguments = order["verb"]
+    getattr(keeper, verb)(Index(Path(order["index"]), disk=disk), *arguments, warn=print)
+    return 0
 
 
 def serve() -> None:
@@ -156,22 +168,28 @@ def _read_resolved(index: Path, seen: dict[str, Any]) -> None:
 
 
 def _scan_through_link(index: Path, connection: Any, seen: dict[str, Any]) -> None:
-    """One that globs through the link may miss a file at the instant of the swap, and nothing else."""
+    """One that globs through the link sees one generation whole; at the instant of a swap it may miss a file."""
     import duckdb
 
-    pattern = str(index / "current/vectors/*.parquet")
+    before = _counts(index)
+    query = "select count(*), count(distinct chunk_id), max(changed_in) from read_parquet(?)"
     try:
-        query = "select count(*), count(distinct chunk_id), max(changed_in) from read_parquet(?)"
-        rows, ids, newest = connection.execute(query, [pattern]).fetchone()
+        rows, ids, newest = connection.execute(query, [str(index / "current/vectors/*.parquet")]).fetchone()
     except (duckdb.IOException, duckdb.HTTPException) as error:
         seen["missed"] += 1
         if "No such file" not in str(error) and "No files found" not in str(error):
             seen["wrong"].append(f"scan: {error!r}")
         return
     seen["scans"] += 1
-    number = int(os.readlink(index / "current")[-6:])
-    if rows != ids or (newest or 0) > number or not glob.glob(pattern):
-        seen["wrong"].append(f"scan: {rows} rows, {ids} ids, newest {newest} in {number}")
+    known = [before, _counts(index)]
+    if rows != ids or not any(rows == chunks and (newest or 0) <= number for number, chunks in known):
+        seen["wrong"].append(f"scan: {rows} rows, {ids} ids, newest {newest} in {known}")
+
+
+def _counts(index: Path) -> tuple[int, int]:
+    """Number and chunks of the generation that `current` points to."""
+    folder = index / os.readlink(index / "current")
+    return int(folder.name), json.loads((folder / "manifest.json").read_bytes())["counts"]["chunks"]
 
 
 if __name__ == "__main__":

@@ -282,10 +282,10 @@ class GrowingFile:
 
 
 class ClockJumps:
-    """A clock that only sleeping moves, and a `sleep` that may do something else meanwhile."""
+    """A clock that only sleeping moves, or somebody who sets it; `sleep` may do something else meanwhile."""
 
-    def __init__(self, meanwhile: Callable[[float], None] = lambda _: None) -> None:
-        self.now = 0.0
+    def __init__(self, meanwhile: Callable[[float], None] = lambda _: None, *, now: float = 0.0) -> None:
+        self.now = now
         self.meanwhile = meanwhile
 
     def __call__(self) -> float:
@@ -316,6 +316,38 @@ class ReaderSegfaults(ReadingWork):
         if task.source.path.startswith("fault"):
             os.kill(os.getpid(), signal.SIGSEGV)
         return super().__call__(task, beat, with_forms=with_forms)
+
+
+class FileVanishes(ReadingWork):
+    """The file named `fault` is gone as it is to be opened."""
+
+    outcome = ("failed", "vanished")
+
+    def __call__(self, task: Task, beat: Beat, *, with_forms: bool) -> Reading:
+        if task.source.path.startswith("fault"):
+            os.unlink(task.source.file)
+        return super().__call__(task, beat, with_forms=with_forms)
+
+
+class FileGrowsOnce(ReadingWork):
+    """The file named `fault` grows between its reading and the second look at its stat, in each process once."""
+
+    outcome: tuple[str, str | None] = ("indexed", None)
+    times = 1
+
+    def _rows(self, task: Task, *read: Any) -> Reading:
+        if task.source.path.startswith("fault") and self.times:
+            self.times -= 1
+            with open(task.source.file, "a") as file:
+                file.write("One line more.\n")
+        return super()._rows(task, *read)
+
+
+class FileGrowsForEver(FileGrowsOnce):
+    """As a log does."""
+
+    outcome = ("failed", "changed_while_reading")
+    times = 1_000
 
 
 class ReaderRefuses(ReadingWork):

@@ -30,7 +30,7 @@ EVERY_S = 0.5
 
 def memory(size_mb: int) -> None:
     folder = Path(tempfile.mkdtemp())
-    shop = Workshop(folder)
+    shop = Workshop(folder, reading_processes=True)
     paragraphs = [words(90, seed=seed) for seed in range(2_000)]
     chooser = random.Random(0)
     for number in range(size_mb):
@@ -73,7 +73,7 @@ def watch(samples: list[tuple[float, float]], done: threading.Event) -> None:
 
 def nights(count: int) -> None:
     folder = Path(tempfile.mkdtemp())
-    shop = Workshop(folder)
+    shop = Workshop(folder, reading_processes=True)
     for number in range(300):
         shop.write(f"{number % 7}/{number}.txt", words(120, seed=number))
     shop.ingest()

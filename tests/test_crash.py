@@ -1,7 +1,7 @@
-"""Killed at every operation of the write order and at random moments, a run loses nothing and doubles nothing.
+"""Killed at every operation of the write order and at random moments, a run or a verb loses and doubles nothing.
 
-The reference is an index made from scratch of the same tree. With those of the named
-operations there are over 200 kills; EMBEDCLI_LONG=1 makes it 2,000.
+The reference is an index made from scratch of the same tree. 200 kills are at random moments; EMBEDCLI_LONG=1: 2,000.
+The program as a user starts it is killed in test_regressions.py.
 """
 
 from __future__ import annotations
@@ -22,16 +22,22 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
-from tests.crash_driver import BATCH_ROWS, BATCH_S
-from tests.workshop import LONG_AGO_NS, words
+from embedcli import documents, state
+from embedcli.disk import Disk
+from embedcli.generations import Index
+from embedcli.verifying import verify
+from tests.crash_driver import BATCH_ROWS
+from tests.workshop import LONG_AGO_NS, follow, words
 
 DRIVER = Path(__file__).with_name("crash_driver.py")
-KILLS = 2_000 if os.environ.get("EMBEDCLI_LONG") == "1" else 160
+LONG = os.environ.get("EMBEDCLI_LONG") == "1"
+KILLS = 2_000 if LONG else 200
 """At random moments."""
 SIGKILLED = -9
 INTERVAL_S = 0.15
-ROWS_PER_S = BATCH_ROWS / BATCH_S
-"""What the driver's engine can do at best."""
+SLOW_BATCH_S = 0.02
+ROWS_PER_S = BATCH_ROWS / SLOW_BATCH_S
+"""What the driver's engine can do at best in the test of what a kill costs."""
 FLAGS = {
     "dim": 16, "max_tokens": 64, "checkpoint_bytes": 1, "checkpoint_every_s": 0.0,
     "max_gone_percent": 100.0,  # after many kills in a row most of the tree has another name
@@ -115,31 +121,43 @@ class Runs:
         lines = Counter(self.log.read_text().split()) if self.log.exists() else Counter[str]()
         return lines.total() - len(lines)
 
-    def record(self, corpus: Corpus) -> list[str]:
+    def record(self, corpus: Corpus, **order: Any) -> list[str]:
         """The operations of a run that ends."""
-        assert self.run(corpus, record=str(self.folder / "record")) == 0
+        assert self.run(corpus, record=str(self.folder / "record"), **order) == 0
         return (self.folder / "record").read_text().splitlines()
 
 
 def rows_of(index: Path) -> dict[str, dict[str, Any]]:
     table = ds.dataset(sorted((index / "current/vectors").glob("*.parquet")), format="parquet").to_table()
-    rows = table.drop_columns(["changed_in", "modified_at"]).to_pylist()
+    rows = table.drop_columns(["changed_in"]).to_pylist()
     assert len({row["chunk_id"] for row in rows}) == len(rows), "a chunk is there twice"
     return {row["chunk_id"]: row for row in rows}
 
 
-def assert_as_from_scratch(runs: Runs, corpus: Corpus) -> None:
-    """Run until it ends; the rows are those of an index that was never interrupted."""
-    assert runs.run(corpus) == 0
+def documents_of(index: Path) -> list[dict[str, Any]]:
+    """documents.parquet with what was seen since; where the rows lie is as it may be."""
+    opened = Index(index, disk=Disk())
+    number = opened.current_number()
+    assert number is not None
+    table = documents.amend(opened.documents(number), state.read_seen(opened.state, number))
+    rows: list[dict[str, Any]] = table.drop_columns(["shard", "first_row"]).to_pylist()
+    return rows
+
+
+def assert_as_from_scratch(runs: Runs, corpus: Corpus, **flags: Any) -> None:
+    """Run until it ends; rows and documents are those of an index that was never interrupted."""
+    assert runs.run(corpus, flags={**FLAGS, **flags}) == 0
     scratch = runs.folder / "scratch"
-    assert runs.run(corpus, index=scratch) == 0
+    assert runs.run(corpus, index=scratch, flags={**FLAGS, **flags}) == 0
     ours, theirs = rows_of(runs.index), rows_of(scratch)
-    shutil.rmtree(scratch)
     assert ours.keys() == theirs.keys()
     for chunk_id, row in ours.items():
         expected = theirs[chunk_id]
         assert np.allclose(row.pop("vector"), expected.pop("vector"), atol=1e-5)
         assert row == expected
+    assert documents_of(runs.index) == documents_of(scratch)
+    shutil.rmtree(scratch)
+    assert follow(runs.index) == ours.keys(), "who applied every change has the index"
     assert not any((runs.index / "staging").iterdir()), "nothing of the killed runs is left"
     assert not list((runs.index / "generations").glob("*.tmp"))
 
@@ -190,7 +208,7 @@ def _killed_at(name: str, runs: Runs, corpus: Corpus) -> bool:
     """An edit before some of the kills, as the tree of a night does not wait for a run either."""
     if runs.last_status == 0 or corpus.chance.random() < 0.5:
         corpus.edit()
-    return runs.run(corpus, kill=[name, 1]) == SIGKILLED
+    return runs.run(corpus, kill=[name, 1], reading_processes=True) == SIGKILLED
 
 
 def test_killed_at_random_moments_nothing_is_lost_or_doubled(runs: Runs, tmp_path: Path) -> None:
@@ -225,13 +243,67 @@ def test_killed_at_random_moments_nothing_is_lost_or_doubled(runs: Runs, tmp_pat
 
 def test_a_kill_costs_at_most_a_checkpoint_interval(runs: Runs, tmp_path: Path) -> None:
     corpus = Corpus(tmp_path, seed=4)
-    for _ in range(30):
+    for _ in range(80):
         corpus.add()
-    flags = {**FLAGS, "checkpoint_bytes": 1 << 30, "checkpoint_every_s": INTERVAL_S}
-    for _ in range(3):
-        assert runs.run(corpus, flags=flags, kill=["append N/journal.jsonl", 2]) == SIGKILLED
-    assert runs.run(corpus, flags=flags) == 0
-    allowed = ROWS_PER_S * 2 * INTERVAL_S
-    print(f"rows embedded again after each kill: {runs.repeated}, {allowed:.0f} allowed")
-    assert max(runs.repeated) <= allowed
-    assert rows_of(runs.index)
+    slow = {"flags": {**FLAGS, "checkpoint_bytes": 1 << 30, "checkpoint_every_s": INTERVAL_S}, "batch_s": SLOW_BATCH_S}
+    for _ in range(2):
+        assert runs.run(corpus, kill=["append N/journal.jsonl", 5], **slow) == SIGKILLED
+    assert runs.run(corpus, **slow) == 0
+    rows, allowed = len(rows_of(runs.index)), ROWS_PER_S * 2 * INTERVAL_S
+    print(f"of {rows} rows embedded again after each kill: {runs.repeated}, {allowed:.0f} allowed")
+    assert max(runs.repeated) <= allowed < rows / 5, "and a run that takes nothing over would be found out"
+
+
+def test_a_rebuild_killed_at_random_moments_is_continued_by_a_plain_run(runs: Runs, tmp_path: Path) -> None:
+    corpus, chance = Corpus(tmp_path, seed=5), random.Random(6)
+    runs.record(corpus)
+    before = rows_of(runs.index)
+    with watched(runs.index):
+        order: dict[str, Any] = {"flags": {**FLAGS, "max_tokens": 32, "rebuild": True}}
+        assert runs.run(corpus, kill=["append N/journal.jsonl", 3], **order) == SIGKILLED
+        order = {"flags": {**FLAGS, "max_tokens": None}}
+        for _ in range(12):
+            if runs.run(corpus, kill=[None, chance.randint(1, 30)], **order) == SIGKILLED:
+                assert Index(runs.index, disk=Disk()).current_number() == 2 or rows_of(runs.index) == before
+        assert_as_from_scratch(runs, corpus, max_tokens=32)
+
+
+def test_a_first_run_that_publishes_on_the_way_killed_at_random_moments(runs: Runs, tmp_path: Path) -> None:
+    corpus, chance = Corpus(tmp_path, seed=7), random.Random(8)
+    flags = {**FLAGS, "publish_every_s": 0.05}
+    assert runs.run(corpus, flags=flags, kill=["point current", 2], batch_s=SLOW_BATCH_S) == SIGKILLED
+    with watched(runs.index):
+        for _ in range(15):
+            runs.run(corpus, flags=flags, kill=[None, chance.randint(1, 60)])
+            if chance.random() < 0.3:
+                corpus.edit()
+        assert_as_from_scratch(runs, corpus)
+
+
+@pytest.mark.parametrize("verb", ["moved", "forget", "rollback"])
+def test_a_verb_killed_at_any_operation_is_done_or_not_begun(runs: Runs, tmp_path: Path, verb: str) -> None:
+    corpus = Corpus(tmp_path, seed=9)
+    corpus.add_root()
+    runs.record(corpus)
+    corpus.edit()
+    runs.record(corpus)
+    two, elsewhere = corpus.second, tmp_path / "elsewhere"
+    shutil.copytree(two, elsewhere)
+    arguments = {"moved": [str(two), str(elsewhere)], "forget": [str(two)], "rollback": []}[verb]
+    snapshot = shutil.copytree(runs.index, tmp_path / "snapshot", symlinks=True)
+    before = rows_of(runs.index)
+    operations = runs.record(corpus, verb=[verb, *arguments])
+    after = rows_of(runs.index)
+    assert after != before
+    for n in range(1, len(operations) + 1):
+        shutil.rmtree(runs.index)
+        shutil.copytree(snapshot, runs.index, symlinks=True)
+        assert runs.run(corpus, verb=[verb, *arguments], kill=[None, n]) == SIGKILLED
+        done = n > operations.index("rename index/current") + 1
+        assert rows_of(runs.index) == (after if done else before), operations[n - 1]
+        if not done:
+            assert runs.run(corpus, verb=[verb, *arguments]) == 0
+        opened = Index(runs.index, disk=Disk())
+        opened.clear(keep=2)  # as the next run begins
+        assert rows_of(runs.index) == after and follow(runs.index) == after.keys()
+        assert verify(opened).damage == []

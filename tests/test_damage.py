@@ -23,8 +23,7 @@ from embedcli.errors import DamagedShard, StorageError
 from embedcli.generations import Index
 from embedcli.shards import Library
 from tests.faults import DiskFull
-from tests.test_ways_back import follow, ids
-from tests.workshop import Workshop, words
+from tests.workshop import Workshop, follow, words
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +42,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 @pytest.fixture
 def two(template: Workshop, tmp_path: Path) -> Workshop:
     """A copy of the index with its two roots, which are told that they moved with it."""
-    shop = Workshop.__new__(Workshop)
     shutil.copytree(template.docs.parent, tmp_path / "two", symlinks=True)
-    shop.docs, shop.index, shop.log, shop.report = tmp_path / "two/docs", tmp_path / "two/index", [], template.report
+    shop = Workshop(tmp_path / "two")
     for root in ("docs", "more"):
         keeper.moved(opened(shop), str(template.docs.parent / root), str(tmp_path / "two" / root), warn=pytest.fail)
     return shop
@@ -162,14 +160,14 @@ def test_what_verify_names_is_read_again_and_nothing_else(two: Workshop) -> None
 
 
 def test_a_run_of_another_root_heals_too(two: Workshop) -> None:
-    before = ids(two)
+    before = two.ids()
     file = shard_of(two, "0.txt")
     turn(file, place_of(file, "text"), count=4)
     note(two)
     two.write("../more/z.txt", words(40, 12))
     two.ingest(two.docs.parent / "more")
-    assert before < ids(two)
-    assert damage(two) == [] and follow(two) == ids(two)
+    assert before < two.ids()
+    assert damage(two) == [] and follow(two.index) == two.ids()
 
 
 def test_what_can_be_read_nowhere_tonight_stays_and_is_news_until_it_can(two: Workshop) -> None:
@@ -192,7 +190,7 @@ def test_what_can_be_read_nowhere_tonight_stays_and_is_news_until_it_can(two: Wo
     hidden.rename(source)
     summary = two.ingest()
     assert damage(two) == []
-    assert rows_of(two).keys() == before.keys() and follow(two) == ids(two)
+    assert rows_of(two).keys() == before.keys() and follow(two.index) == two.ids()
 
 
 def test_of_a_shard_that_cannot_be_replaced_whole_the_sound_rows_are_taken_out(two: Workshop) -> None:
@@ -238,7 +236,7 @@ def test_changes_name_what_a_damaged_shard_held(two: Workshop, how: str) -> None
     two.write("0.txt", words(150, 50)) if how == "edit" else (two.docs / "0.txt").unlink()
     two.ingest()
     assert not any("load anew" in line for line in two.report.said)
-    assert follow(two) == ids(two)
+    assert follow(two.index) == two.ids()
 
 
 def test_where_the_ids_are_damaged_loaders_are_told_to_load_anew(two: Workshop) -> None:
@@ -248,7 +246,7 @@ def test_where_the_ids_are_damaged_loaders_are_told_to_load_anew(two: Workshop) 
     two.write("0.txt", words(150, 50))
     two.ingest()
     assert any("loaders have to load anew" in line for line in two.report.said)
-    assert ids(two) < follow(two)
+    assert two.ids() < follow(two.index)
 
 
 def test_a_note_of_damage_lasts_until_its_shard_is_gone(two: Workshop) -> None:
@@ -289,7 +287,7 @@ def test_lost_keys_cost_one_reread_and_not_each(two: Workshop) -> None:
         path.unlink()
     assert two.ingest(reread=True).chunks["reused"] == 0
     assert two.ingest(reread=True).chunks["embedded"] == 0
-    assert damage(two) == [] and follow(two) == ids(two)
+    assert damage(two) == [] and follow(two.index) == two.ids()
 
 
 # ---- what a killed run left
@@ -303,8 +301,7 @@ def test_a_damaged_shard_of_a_killed_run_is_left_out(two: Workshop) -> None:
     staged = sorted((two.index / "staging").glob("*/part-*.parquet"))
     turn(staged[0], staged[0].stat().st_size // 2, count=40)
     two.ingest()
-    sound = Workshop.__new__(Workshop)
-    sound.docs, sound.index, sound.log = two.docs, two.index.with_name("sound"), []
+    sound = Workshop(two.docs.parent, index="sound")
     sound.ingest(two.docs, two.docs.parent / "more")
     texts = [[(row["path"], row["text"], row["vector"]) for row in shop.rows()] for shop in (two, sound)]
     assert texts[0] == texts[1]

@@ -12,15 +12,18 @@ import threading
 import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pypdf
 import pytest
 
-from tests.faults import ReaderSegfaults, SlowReader
+from tests.faults import FileGrowsForEver, FileGrowsOnce, FileVanishes, ReaderSegfaults, SlowReader
 from tests.pdf_files import FIRST_EXTRA, HELVETICA, IMAGE, lines, pdf
+from tests.test_sources import as_nobody
 from tests.workshop import Workshop, words
 
+LONG = os.environ.get("EMBEDCLI_LONG") == "1"
 WORDS = words(60)
 CHINESE = "汉字文本很好，这是一个说明文件。请在安装之前仔细阅读。" * 12
 JAPANESE = "これは日本語の説明書です。設置する前によくお読みください。" * 12
@@ -81,7 +84,7 @@ HOSTILE: dict[str, tuple[bytes, tuple[str, str | None]]] = {
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    shop = Workshop(tmp_path_factory.mktemp("hostile"))
+    shop = Workshop(tmp_path_factory.mktemp("hostile"), reading_processes=True)
     for name, (data, _) in HOSTILE.items():
         shop.write(name, data)
     raw = os.fsencode(shop.docs) + b"/caf\xe9.txt"
@@ -91,6 +94,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     (shop.docs / "nowhere.txt").symlink_to("not-there.txt")
     (shop.docs / "cycle.txt").symlink_to("cycle.txt")
     (shop.docs / "around").symlink_to(".")
+    (shop.docs / "zeros.txt").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as listening:
         os.chdir(shop.docs)
         listening.bind("socket.txt")
@@ -113,6 +117,7 @@ def test_what_is_no_file_is_never_opened_and_a_name_that_is_not_utf8_is_no_troub
         "fifo.txt": ("skipped", "not_a_file"),
         "nowhere.txt": ("failed", "broken_link"),
         "socket.txt": ("skipped", "not_a_file"),
+        "zeros.txt": ("skipped", "not_a_file"),
     }
 
 
@@ -131,23 +136,24 @@ def test_the_second_night_reads_none_of_them_again(shop: Workshop) -> None:
     before = shop.embedded
     summary = shop.ingest()
     assert summary.exit_code == 0 and shop.embedded == before
-    assert summary.sources["unchanged"] == len(HOSTILE) + 5
+    assert summary.sources["unchanged"] == len(HOSTILE) + 6
 
 
 def test_a_decompression_bomb_costs_only_itself(tmp_path: Path) -> None:
-    shop = Workshop(tmp_path)
+    shop = Workshop(tmp_path, reading_processes=True)
     shop.write("bomb.pdf", bomb())
     shop.write("good.txt", WORDS)
     started = time.monotonic()
     shop.ingest()
     assert time.monotonic() - started < 120
     rows = shop.documents()
-    assert rows["good.txt"]["status"] == "indexed" and rows["bomb.pdf"]["status"] == "failed"
+    assert rows["good.txt"]["status"] == "indexed"
+    assert (rows["bomb.pdf"]["status"], rows["bomb.pdf"]["reason"]) == ("failed", "no_text")
     assert not [child for child in psutil.Process().children(recursive=True) if child.name().startswith("python")]
 
 
 def test_five_thousand_pages_and_a_line_of_500_mb_swell_no_reader(tmp_path: Path) -> None:
-    shop = Workshop(tmp_path)
+    shop = Workshop(tmp_path, reading_processes=True)
     shop.write("pages.pdf", pdf(*[lines(b"Page %d of a manual without end." % page) for page in range(5_000)]))
     with (shop.docs / "line.txt").open("wb") as line:
         for _ in range(500):
@@ -170,6 +176,18 @@ def test_five_thousand_pages_and_a_line_of_500_mb_swell_no_reader(tmp_path: Path
     assert max(row["page_end"] or 0 for row in shop.rows(["page_end"])) == 5_000
 
 
+@pytest.mark.skipif(not LONG, reason="up to ten minutes: EMBEDCLI_LONG=1")
+def test_a_line_of_500_mb_that_was_asked_for_costs_its_own_reader(tmp_path: Path) -> None:
+    shop = Workshop(tmp_path, reading_processes=True)
+    with (shop.docs / "line.txt").open("wb") as line:
+        for _ in range(500):
+            line.write(b"word " * 200_000)
+    shop.write("good.txt", WORDS)
+    shop.ingest(max_file_bytes=1 << 30)
+    assert statuses(shop)["good.txt"] == ("indexed", None)
+    assert statuses(shop)["line.txt"][1] in ("out_of_memory", "timeout")
+
+
 def watch_children(samples: list[int], done: threading.Event) -> None:
     """The RSS of the largest child, in bytes, five times a second."""
     while not done.wait(0.2):
@@ -178,18 +196,64 @@ def watch_children(samples: list[int], done: threading.Event) -> None:
                 samples.append(child.memory_info().rss)
 
 
-@pytest.mark.parametrize("double", [SlowReader, ReaderSegfaults])
-def test_a_reader_that_is_slow_or_dies_costs_its_own_file_at_most(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, double: type[SlowReader] | type[ReaderSegfaults]
+DOUBLES = [SlowReader, ReaderSegfaults, FileVanishes, FileGrowsOnce, FileGrowsForEver]
+
+
+@pytest.mark.parametrize("double", DOUBLES)
+def test_a_reader_or_a_file_that_fails_costs_its_own_file_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, double: Any
 ) -> None:
     monkeypatch.setattr("embedcli.embedding.ReadingWork", double)
-    shop = Workshop(tmp_path)
+    shop = Workshop(tmp_path, reading_processes=True)
     for name in ("a.txt", "fault.txt", "z.txt"):
         shop.write(name, WORDS + name)
-    shop.ingest()
+    summary = shop.ingest()
     rows = {name: (row["status"], row["reason"]) for name, row in shop.documents().items()}
     assert rows.pop("fault.txt") == double.outcome
+    assert summary.exit_code == (0 if double.outcome[0] == "indexed" else 3)
     assert set(rows.values()) == {("indexed", None)}
+    if double is FileGrowsOnce:
+        assert shop.documents()["fault.txt"]["size"] == (shop.docs / "fault.txt").stat().st_size
+        assert any("One line more" in row["text"] for row in shop.rows())
+
+
+def test_what_a_user_may_not_read_is_failed_or_stale_and_comes_back(tmp_path: Path) -> None:
+    warm = Workshop(tmp_path / "warm")
+    warm.write("a.txt", WORDS)
+    warm.ingest()
+    shop = Workshop(tmp_path / "shop")
+    for name in ("open.txt", "closed.txt", "later.txt", "folder/a.txt"):
+        shop.write(name, WORDS + name)
+    for path in (tmp_path, shop.docs.parent, shop.docs):
+        path.chmod(0o777)
+    (shop.docs / "closed.txt").chmod(0)
+
+    def first() -> None:
+        assert shop.ingest().exit_code == 3
+        assert statuses(shop)["closed.txt"] == ("failed", "permission")
+
+    def second() -> None:
+        assert shop.ingest(rehash=True).exit_code == 3
+        assert statuses(shop) == {
+            "open.txt": ("indexed", None), "closed.txt": ("failed", "permission"),
+            "later.txt": ("stale", "permission"), "folder/a.txt": ("stale", "permission"),
+            "folder": ("failed", "permission"),
+        }  # fmt: skip
+        assert {row["path"] for row in shop.rows()} == {"open.txt", "later.txt", "folder/a.txt"}
+        assert shop.ingest().exit_code == 0, "known trouble is no news"
+
+    as_nobody(tmp_path, first)
+    (shop.docs / "later.txt").chmod(0)
+    (shop.docs / "folder").chmod(0)
+    as_nobody(tmp_path, second)
+    for path in (shop.docs / "closed.txt", shop.docs / "later.txt", shop.docs / "folder"):
+        path.chmod(0o755)
+    shop.ingest()
+    assert set(statuses(shop).values()) == {("indexed", None)}
+
+
+def statuses(shop: Workshop) -> dict[str, tuple[str, str | None]]:
+    return {path: (row["status"], row["reason"]) for path, row in shop.documents().items()}
 
 
 def test_a_folder_of_hostile_files_ends_by_the_program_itself(shop: Workshop, tmp_path: Path) -> None:

@@ -211,8 +211,8 @@ class Nights(RuleBasedStateMachine):
         beside = (self.second / "z.txt").read_text() if self.two_roots else None
         key = (tree, beside, self.max_tokens)
         if key not in SCRATCH:
-            other = Workshop.__new__(Workshop)
-            other.docs, other.index, other.log = self.shop.docs, self.folder / "scratch", []
+            other = Workshop(self.folder, index="scratch")
+            other.docs = self.shop.docs
             sources = [other.docs, self.second] if self.two_roots else [other.docs]
             aside = self.shop.index.rename(self.folder / "aside")  # to another index it would be a part of the corpus
             other.ingest(*sources, max_tokens=self.max_tokens)

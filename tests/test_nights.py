@@ -23,8 +23,7 @@ from embedcli.verifying import verify
 from tests.engines import FakeEngine
 from tests.faults import DiskFull, KilledAt, ReaderRefuses
 from tests.pdf_files import lines, pdf
-from tests.test_ways_back import follow, ids
-from tests.workshop import Workshop, words
+from tests.workshop import Workshop, follow, words
 
 TRUNCATED = b"%PDF-1.7\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
 
@@ -240,7 +239,7 @@ def test_a_first_run_publishes_what_is_whole_so_far_and_the_rest_when_it_is_done
     assert [complete for _, complete, _ in found] == [*[False] * (len(found) - 1), True] and len(found) > 2
     sources = [count for _, _, count in found]
     assert sources == sorted(sources) and 0 < sources[0] < sources[-1] == 8
-    assert follow(shop) == ids(shop)
+    assert follow(shop.index) == shop.ids()
     assert {row["changed_in"] for row in shop.rows()} <= {number for number, _, _ in found}
     assert verify(Index(shop.index, disk=Disk())).damage == []
 
@@ -256,7 +255,7 @@ def test_a_killed_first_run_that_had_published_goes_on_from_what_it_had(shop: Wo
     summary = shop.ingest(**flags)
     assert summary.complete and summary.generation == 3
     assert shop.embedded - before < sum(row["chunk_count"] > 0 for row in shop.rows())
-    assert follow(shop) == ids(shop) and len(shop.documents()) == 8
+    assert follow(shop.index) == shop.ids() and len(shop.documents()) == 8
     assert verify(Index(shop.index, disk=Disk())).damage == []
 
 
@@ -290,7 +289,7 @@ def test_a_killed_rebuild_is_continued_by_a_plain_run(shop: Workshop) -> None:
     assert summary.generation == 2 and summary.chunks["embedded"] == 0
     assert shop.embedded == embedded
     assert max(row["token_count"] for row in shop.rows()) <= 32
-    assert follow(shop) == ids(shop)
+    assert follow(shop.index) == shop.ids()
 
 
 def test_what_a_killed_run_embedded_says_that_it_changed_in_the_generation_that_published_it(shop: Workshop) -> None:

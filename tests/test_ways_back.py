@@ -20,8 +20,8 @@ from embedcli.disk import Disk
 from embedcli.errors import NoIndex, StorageError, UsageError
 from embedcli.generations import RETIRED_KEPT_S, Index
 from embedcli.ingest import Tools, ingest
-from tests.faults import DiskFull, KilledAt, RenameFails
-from tests.workshop import Lines, Workshop, _resolve, wide_engine, words
+from tests.faults import ClockJumps, DiskFull, KilledAt, RenameFails
+from tests.workshop import Lines, Workshop, _resolve, follow, wide_engine, words
 
 
 def index_of(shop: Workshop, *, disk: Disk | None = None) -> Index:
@@ -278,19 +278,6 @@ def test_lost_folders_beside_the_generations_come_back(two: Workshop) -> None:
 # ---- what loaders are told
 
 
-def follow(shop: Workshop) -> set[str]:
-    """The chunks that a loader holds which applied every file of `changes/` in its order."""
-    held: set[str] = set()
-    for path in sorted((shop.index / "changes").glob("*.parquet")):
-        for change in pq.read_table(path).to_pylist():
-            (held.discard if change["op"] == "removed" else held.add)(change["chunk_id"])
-    return held
-
-
-def ids(shop: Workshop) -> set[str]:
-    return {row["chunk_id"] for row in shop.rows(["chunk_id", "path", "chunk_index"])}
-
-
 def test_who_applies_every_change_has_the_index_after_a_rollback_too(shop: Workshop) -> None:
     for number in range(3):
         shop.write(f"{number}.txt", words(150, number))
@@ -300,7 +287,7 @@ def test_who_applies_every_change_has_the_index_after_a_rollback_too(shop: Works
     shop.ingest()
     second = shop.rows()
     keeper.rollback(index_of(shop), warn=silent)
-    assert follow(shop) == ids(shop)
+    assert follow(shop.index) == shop.ids()
     told = {r["chunk_id"]: r["op"] for r in pq.read_table(shop.index / "changes/000003.parquet").to_pylist()}
     before, after = ({row["chunk_id"]: row for row in rows} for rows in (second, first))
     assert told == {
@@ -311,18 +298,18 @@ def test_who_applies_every_change_has_the_index_after_a_rollback_too(shop: Works
     assert "changed" in told.values() and len(told) < len(first)
     shop.write("0.txt", words(150, 50))
     assert shop.ingest().generation == 4
-    assert follow(shop) == ids(shop)
+    assert follow(shop.index) == shop.ids()
 
 
 @pytest.mark.parametrize("step", ["before swap", "after swap"])
 def test_changes_of_a_verb_that_was_killed_are_told_if_it_came_to_be(two: Workshop, step: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         keeper.rollback(index_of(two, disk=KilledAt(step)), warn=silent)
-    assert follow(two) != ids(two) or step == "before swap"
+    assert follow(two.index) != two.ids() or step == "before swap"
     two.docs = two.index.parent / "docs"
     two.write("more.txt", words(30, 8))
     without_a_flag(two, two.docs)
-    assert follow(two) == ids(two)
+    assert follow(two.index) == two.ids()
     assert not [name for name in names(two.index / "changes") if ".when" in name]
 
 
@@ -335,9 +322,10 @@ def test_rows_that_cannot_be_read_are_no_reason_to_stay(two: Workshop) -> None:
     assert index_of(two).current_number() == 1
 
 
-def test_a_retired_generation_goes_after_its_hour_by_our_clock(two: Workshop) -> None:
+def test_a_clock_that_jumps_back_clears_nothing_and_one_that_jumps_on_clears_what_is_retired(two: Workshop) -> None:
     keeper.rollback(index_of(two), warn=silent)
-    now = (two.index / "generations/000002").stat().st_mtime
-    for later, left in ((-7200.0, ["000001", "000002"]), (RETIRED_KEPT_S + 1, ["000001"])):
-        Index(two.index, disk=Disk(), clock=lambda later=later: now + later).clear(keep=1)  # type: ignore[misc]
+    clock = ClockJumps(now=(two.index / "generations/000002").stat().st_mtime)
+    for jump, left in ((-7200.0, ["000001", "000002"]), (7200.0 + RETIRED_KEPT_S + 1, ["000001"])):
+        clock.now += jump
+        Index(two.index, disk=Disk(), clock=clock).clear(keep=1)
         assert names(two.index / "generations") == left

@@ -7,10 +7,10 @@ would read them: by the glob through `current`. Not here: any expectation.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +20,11 @@ import pyarrow.parquet as pq
 from embedcli import models
 from embedcli.config import Asked, IndexSettings
 from embedcli.disk import Disk
+from embedcli.errors import UnreadableSource
 from embedcli.ingest import Tools, ingest
 from embedcli.models import Model
+from embedcli.plan import Task
+from embedcli.reading import Reading, ReadingWork
 from embedcli.report import Report, Summary
 from tests.engines import FakeEngine, Log
 
@@ -55,13 +58,43 @@ def wide_engine(model: Model, dim: int, device: str, log: Log) -> FakeEngine:
     return engine
 
 
-class Workshop:
-    """`docs` is the corpus, `index` the index; `ingest(**flags)` runs, `embedded` counts rows sent to engines."""
+class ReadsHere:
+    """In place of the pool of reading processes: this process reads, one source at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, work: ReadingWork, **_: object) -> None:
+        self.work = work
+        self.done = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.tasks = iter(())
+
+    def feed(self, tasks: Iterable[Task]) -> None:
+        self.work.start()
+        self.tasks = iter(tasks)
+
+    def get(self, timeout: float) -> tuple[Task, Reading | UnreadableSource] | None:
+        task = next(self.tasks, None)
+        self.done = task is None
+        try:
+            return None if task is None else (task, self.work(task, lambda _: None, with_forms=True))
+        except UnreadableSource as error:
+            return task, error
+
+
+class Workshop:
+    """`docs` is the corpus, `index` the index; `ingest(**flags)` runs, `embedded` counts rows sent to engines.
+
+    Sources are read in this process, which spares half a second a run, unless there are to be `reading_processes`.
+    """
+
+    def __init__(self, folder: Path, *, index: str = "index", reading_processes: bool = False) -> None:
+        self.make_pool = None if reading_processes else ReadsHere
         self.docs = folder / "docs"
-        self.docs.mkdir(parents=True)
-        self.index = folder / "index"
+        self.docs.mkdir(parents=True, exist_ok=True)
+        self.index = folder / index
         self.log: Log = []
         self.report = Lines()
 
@@ -99,6 +132,7 @@ class Workshop:
             or (lambda model, settings, device: wide_engine(model, settings.dim, device, self.log)),
             stop_signal=stop_signal,
             disk=disk or Disk(),
+            make_pool=self.make_pool,
         )
         return ingest(asked, tools=tools, report=self.report)
 
@@ -112,6 +146,9 @@ class Workshop:
         table = self.table()
         rows = (table.select(list(columns)) if columns else table).to_pylist()
         return rows
+
+    def ids(self) -> set[str]:
+        return set(self.table().column("chunk_id").to_pylist())
 
     def table(self) -> pa.Table:
         folder = self.index / "current" / "vectors"
@@ -128,6 +165,15 @@ class Workshop:
             (*(row[name] for name in row if name not in ("vector", "changed_in", "modified_at")), tuple(row["vector"]))
             for row in self.rows()
         ]
+
+
+def follow(index: Path) -> set[str]:
+    """The chunks that a loader holds which applied every file of `changes/` in its order."""
+    held: set[str] = set()
+    for path in sorted((index / "changes").glob("*.parquet")):
+        for change in pq.read_table(path).to_pylist():
+            (held.discard if change["op"] == "removed" else held.add)(change["chunk_id"])
+    return held
 
 
 def _resolve(asked: Asked, memory: IndexSettings | None) -> Model:
