@@ -31,7 +31,6 @@ DEFAULT_MB = {"cpu": 0.3, "mps": 5.0, "cuda": 40.0}
 Start = Callable[[Path, str | None], str]
 """(index, model) -> a line on the engine that was started and embedded the probe set. Raises EmbedcliError."""
 
-
 MakeTools = Callable[[str, Any, flags.CardFlags], "Tools"]
 
 
