@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from functools import partial
@@ -62,18 +62,31 @@ def open_on_all(
     """One engine a card, started at the same time; a card on which it does not start is left to be tried again."""
     workers: list[_Worker] = []
     absent: dict[Card, EngineError] = {}
-    with ThreadPoolExecutor(len(cards)) as starters:
-        for card, starting in [(card, starters.submit(start, card, threading.Event())) for card in cards]:
-            try:
-                workers.append(_Worker(card, starting.result()))
-            except EngineError as error:
-                absent[card] = error
+    for card, starting in [(card, _begin(start, card)) for card in cards]:
+        try:
+            workers.append(_Worker(card, starting.result()))
+        except EngineError as error:
+            absent[card] = error
     if not workers:
         raise next(iter(absent.values()))
     engine = CardsEngine(workers, start, warn=warn, revive_after_s=revive_after_s)
     for card, reason in absent.items():
         engine.revive(card, f"card {card.index} is left out, {len(workers)} at work: {reason}")
     return engine
+
+
+def _begin(start: StartOn, card: Card) -> Future[Engine]:
+    """In a thread that the end of the process does not wait for, as it would for those of an executor."""
+    starting: Future[Engine] = Future()
+
+    def run() -> None:
+        try:
+            starting.set_result(start(card, threading.Event()))
+        except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits for the result is told
+            starting.set_exception(error)
+
+    threading.Thread(target=run, name="embedcli-card", daemon=True).start()
+    return starting
 
 
 class CardsEngine:

@@ -41,7 +41,7 @@ LOOK_S = 0.5
 SOCKET_FOLDER = "/tmp"
 """A socket's path holds 107 bytes: TMPDIR may be too long."""
 
-MEMORY_HINT = "smaller batches with `--batch-tokens`, or `--model Qwen/Qwen3-Embedding-0.6B`"
+MEMORY_HINT = "`nvidia-smi` tells who else holds the card; smaller batches with `--batch-tokens`"
 DEBUG_HINT = "`--debug` shows all that SGLang says"
 RESOURCES_HINT = "make room (`free`, `ulimit -u`, `df /tmp` tell where), then run the same command again"
 

@@ -31,10 +31,16 @@ DEFAULT_MB = {"cpu": 0.3, "mps": 5.0, "cuda": 40.0}
 Start = Callable[[Path, str | None], str]
 """(index, model) -> a line on the engine that was started and embedded the probe set. Raises EmbedcliError."""
 
+MakeTools = Callable[[str, Any, flags.CardFlags], "Tools"]
 
-def register(app: typer.Typer, start: Start, make_tools: Callable[[str, Any, flags.CardFlags], Tools]) -> None:
+
+def register(app: typer.Typer, start: Start, make_tools: MakeTools) -> None:
     """Add the verbs to the program; `start` is what `doctor --start` does, `make_tools` opens bench's engine."""
+    _register_bench(app, make_tools)
+    _register_doctor(app, start)
 
+
+def _register_bench(app: typer.Typer, make_tools: MakeTools) -> None:
     @app.command()
     def bench(
         model: Annotated[str | None, typer.Option(help="As of `ingest`.")] = None,
@@ -78,6 +84,8 @@ def register(app: typer.Typer, start: Start, make_tools: Callable[[str, Any, fla
         else:
             print(_table(figures, corpus_gb=corpus_gb, price_per_hour=price_per_hour))
 
+
+def _register_doctor(app: typer.Typer, start: Start) -> None:
     @app.command()
     def doctor(
         index: Annotated[str | None, typer.Argument(help="The index, also one still to be made.")] = None,

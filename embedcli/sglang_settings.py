@@ -249,7 +249,7 @@ def _arguments(shape: Shape, asked: SGLangSettings, *, context: int, rows: int, 
 def _too_small(
     smallest: Plan, card: Card, shape: Shape, *, max_tokens: int, asked: SGLangSettings, flash: bool
 ) -> EngineError:
-    """What is needed, what there is, and what to type: first what a flag of tonight or others on the card are to
+    """What is needed, what there is, and what to type: first what others on the card or a flag of tonight are to
     blame for, then what only another index can have."""
 
     def fits(asked: SGLangSettings, card: Card = card) -> bool:
@@ -259,15 +259,13 @@ def _too_small(
 
     has = f"the card has {usable_bytes(card, asked) / GIB:.1f} of {card.total_bytes / GIB:.1f} GiB to give"
     message = f"the model needs {smallest.need_bytes / GIB:.1f} GiB, {has}: `{card.name}`"
-    for flag, without in (
-        ("--batch-tokens", replace(asked, batch_tokens=None)),
-        ("--gpu-memory", replace(asked, gpu_memory=None)),
-    ):
-        if fits(without):
-            return EngineError(message, f"leave `{flag}` out")
+    without = {"--batch-tokens": replace(asked, batch_tokens=None), "--gpu-memory": replace(asked, gpu_memory=None)}
+    to_blame = [f"leave `{flag}` out" for flag, other in without.items() if fits(other)]
     if fits(asked, replace(card, free_bytes=card.total_bytes - UNUSED_CARD_BYTES)):
-        hint = "`nvidia-smi` tells who; run the same command again when they are gone"
-        return EngineOutOfMemory(f"{message}, others hold the rest", hint)
+        wait = "`nvidia-smi` tells who; run the same command again when they are gone"
+        return EngineOutOfMemory(f"{message}, others hold the rest", ", or ".join([wait, *to_blame]))
+    if to_blame:
+        return EngineError(message, to_blame[0])
     others = {
         "`--max-tokens 512`": fits(replace(asked, max_tokens=512)),
         "`--quantization fp8`": fits(replace(asked, quantization="fp8")),

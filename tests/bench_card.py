@@ -1,39 +1,63 @@
-"""Tokens/s of our SGLang engine on rows of one length, and whether rows in flight together come out as they do alone.
+"""What our SGLang engine does on a card: its speed, its memory, and whether its vectors are those of transformers.
 
-    PYTHONPATH=. python tests/bench_card.py MODEL [LENGTH ...]        # MODEL is a folder; 128 and 512 tokens by default
+    PYTHONPATH=. python tests/bench_card.py rates MODEL [LENGTH ...]   # tokens/s on rows of one length; 128 and 512
+    PYTHONPATH=. python tests/bench_card.py equal MODEL [LENGTH ...]   # cosines with float32; 1 to 32,000 tokens
+    PYTHONPATH=. python tests/bench_card.py small MODEL                # as on 24 GB, rows of 32,000 tokens among others
 
-In: a model folder, a card. Out: a line a length, then the worst cosine of 4,096 rows of mixed lengths, all in flight
-at once, with the same rows sent a list at a time.
+In: a model folder with weights (random ones will do), a card. Out: a table each. `rates` also compares 4,096 rows of
+mixed lengths, all in flight at once, with the same rows sent a list at a time; `equal` does so with rows alone and in
+one list of 256, whole and cut to 128 dimensions. Each ends within ten minutes, whatever happens.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 
+from embedcli.bench import Peak
 from embedcli.engine import Engine
 from embedcli.engine_sglang import open_engine
-from embedcli.models import resolve
-from embedcli.sglang_settings import SGLangSettings
+from embedcli.models import Model, resolve
+from embedcli.sglang_settings import GIB, SGLangSettings
 
+LIMIT_S = 590.0
 SECONDS = 5.0
 WARM_UP_S = 1.0
 ANSWER_S = 120.0
 MIXED_ROWS = 4_096
-FIRST_ID, LAST_ID = 1_000, 100_000
+FIRST_ID, LAST_ID, END_ID = 1_000, 100_000, 151_643
+EQUAL_LENGTHS = (1, 2, 17, 128, 512, 2_048, 8_192, 32_000)
+LIST_ROWS = 256
+ATTENTION_STEP = 512
+"""Queries at a time: all of 32,000 would need 60 GB in float32."""
+
+SMALL = "--gpu-memory 20 --batch-tokens 16384", SGLangSettings(gpu_memory=20, batch_tokens=16_384)
 Rows = list[np.ndarray]
 
 
-def random_rows(source: np.random.Generator, lengths: np.ndarray) -> Rows:
-    return [source.integers(FIRST_ID, LAST_ID, length, dtype=np.uint32) for length in lengths.tolist()]
+def random_rows(source: np.random.Generator, lengths: Sequence[int] | np.ndarray) -> Rows:
+    return [source.integers(FIRST_ID, LAST_ID, length, dtype=np.uint32) for length in map(int, lengths)]
 
 
 def lists_of(rows: Rows, size: int) -> list[Rows]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of each row of the one with that of the other, in float64."""
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return np.asarray((one * other).sum(axis=1) / lengths)
+
+
+# ---- rates
 
 
 def rate(engine: Engine, length: int, seconds: float, source: np.random.Generator) -> float:
@@ -57,18 +81,14 @@ def worst_cosine(engine: Engine, source: np.random.Generator) -> float:
     order = source.permutation(MIXED_ROWS)
     futures = [engine.submit(one) for one in lists_of([rows[place] for place in order], engine.batch_rows)]
     together = np.concatenate([future.result(ANSWER_S) for future in futures])
-    lengths = np.linalg.norm(together, axis=1) * np.linalg.norm(alone[order], axis=1)
-    return float(((together * alone[order]).sum(axis=1) / lengths).min())
+    return float(cosines(together, alone[order]).min())
 
 
-def main() -> None:
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
+def rates(model: Model, lengths: Sequence[int]) -> None:
     source = np.random.default_rng(0)
-    model = resolve(sys.argv[1], report=print)
     engine = open_engine(model, dim=128, settings=SGLangSettings(max_tokens=512), say=print)
     try:
-        for length in [int(text) for text in sys.argv[2:]] or [128, 512]:
+        for length in lengths or (128, 512):
             rate(engine, length, WARM_UP_S, source)
             print(f"{length:>5} tokens a row: {rate(engine, length, SECONDS, source):>9,.0f} tokens/s", flush=True)
         print(f"in flight together against a list at a time: cosine {worst_cosine(engine, source):.6f} at worst")
@@ -76,5 +96,128 @@ def main() -> None:
         engine.close()
 
 
+# ---- equal
+
+
+def equal(model: Model, lengths: Sequence[int], *, open_with: Callable[[int], Engine], device: str) -> float:
+    """Prints the cosines with transformers in float32; returns the worst. `open_with` opens our engine at a dim."""
+    source = np.random.default_rng(3)
+    rows = random_rows(source, lengths)
+    for row in rows:
+        row[-1] = END_ID
+    company = random_rows(source, source.integers(2, 513, LIST_ROWS - len(rows)))
+    ours = {dim: alone_and_mixed(open_with(dim), rows, company, source) for dim in (model.width, 128)}
+    reference = transformers_vectors(model, rows, dtype="float32", device=device)
+    print("tokens      ", *(f"{length:>8}" for length in lengths))
+    worst = 1.0
+    for dim, (alone, mixed) in ours.items():
+        for name, one, other in (
+            ("alone", alone, reference[:, :dim]),
+            ("mixed", mixed, reference[:, :dim]),
+            ("m/a", mixed, alone),
+        ):
+            found = cosines(one, other)
+            worst = min(worst, float(found.min()))
+            print(f"{name:<6}{dim:>6}", *(f"{cosine:8.6f}" for cosine in found), flush=True)
+    half = cosines(transformers_vectors(model, rows, dtype="bfloat16", device=device), reference)
+    print("its own bf16", *(f"{cosine:8.6f}" for cosine in half))
+    print(f"worst of ours {worst:.6f}")
+    return worst
+
+
+def alone_and_mixed(
+    engine: Engine, rows: Rows, company: Rows, source: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors of the rows, each alone and all in one list with the others, in any order."""
+    try:
+        alone = np.concatenate([engine.submit([row]).result(ANSWER_S) for row in rows])
+        everyone = [*rows, *company]
+        order = source.permutation(len(everyone))
+        mixed = np.empty((len(everyone), engine.dim), np.float32)
+        mixed[order] = engine.submit([everyone[place] for place in order]).result(ANSWER_S)
+        return alone, mixed[: len(rows)]
+    finally:
+        engine.close()
+
+
+def transformers_vectors(model: Model, rows: Rows, *, dtype: str, device: str) -> np.ndarray:
+    """The last token's state of each row, alone."""
+    import torch
+    from transformers import AttentionInterface, AutoModel
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    AttentionInterface.register("in_steps", attention_in_steps)
+    network = AutoModel.from_pretrained(
+        model.folder, dtype=getattr(torch, dtype), attn_implementation="in_steps", local_files_only=True
+    )
+    network = network.to(device).eval()
+    with torch.inference_mode():
+        ids = (torch.from_numpy(row.astype(np.int64))[None].to(device) for row in rows)
+        return np.stack([network(input_ids=one).last_hidden_state[0, -1].float().cpu().numpy() for one in ids])
+
+
+def attention_in_steps(
+    module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float = 1.0, **_: Any
+) -> tuple[Any, None]:
+    """Causal attention by its definition, softmax in float32, some queries at a time."""
+    import torch
+
+    groups, count = query.shape[1] // key.shape[1], query.shape[2]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    places, out = torch.arange(count, device=query.device), torch.empty_like(query)
+    for start in range(0, count, ATTENTION_STEP):
+        end = min(count, start + ATTENTION_STEP)
+        weights = (query[:, :, start:end] @ key[:, :, :end].transpose(2, 3)) * scaling
+        weights = weights.masked_fill(places[:end] > places[start:end, None], float("-inf"))
+        out[:, :, start:end] = weights.softmax(-1, dtype=torch.float32).to(query.dtype) @ value[:, :, :end]
+    return out.transpose(1, 2).contiguous(), None
+
+
+# ---- small
+
+
+def small(model: Model) -> None:
+    source = np.random.default_rng(0)
+    short = [random_rows(source, source.integers(200, 513, 64)) for _ in range(80)]
+    mixed = [[*rows, *random_rows(source, [32_000] * (number % 8 == 0))] for number, rows in enumerate(short[:72])]
+    print(f"{'':40}{'200-512':>10}{'with 32,000':>13}{'card':>11}")
+    for name, settings in (SMALL, ("without these flags", SGLangSettings())):
+        peak = Peak()
+        engine = open_engine(model, dim=128, settings=settings)
+        try:
+            feed(engine, short[:16])
+            speeds = f"{feed(engine, short):>10,.0f}{feed(engine, mixed):>13,.0f}"
+        finally:
+            engine.close()
+        print(f"{name:40}{speeds}{(peak.stop() or 0) / GIB:>7.2f} GiB", flush=True)
+
+
+def feed(engine: Engine, lists: Sequence[Rows]) -> float:
+    """Tokens/s of these lists, as many in flight as the feeder keeps there."""
+    flight: deque[Future[np.ndarray]] = deque()
+    began = time.perf_counter()
+    for rows in lists:
+        if len(flight) >= engine.depth:
+            flight.popleft().result(ANSWER_S)
+        flight.append(engine.submit(rows))
+    for future in flight:
+        future.result(ANSWER_S)
+    return sum(row.size for rows in lists for row in rows) / (time.perf_counter() - began)
+
+
+def main(mode: str, folder: str, *lengths: str) -> None:
+    faulthandler.dump_traceback_later(LIMIT_S, exit=True)
+    model = resolve(folder, report=print)
+    numbers = [int(text) for text in lengths]
+    if mode == "rates":
+        rates(model, numbers)
+    elif mode == "equal":
+        equal(model, numbers or EQUAL_LENGTHS, open_with=lambda dim: open_engine(model, dim=dim), device="cuda")
+    else:
+        small(model)
+
+
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) < 3 or sys.argv[1] not in ("rates", "equal", "small"):
+        sys.exit(__doc__)
+    main(*sys.argv[1:])

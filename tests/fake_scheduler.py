@@ -27,6 +27,9 @@ from typing import Any
 import numpy as np
 
 KILL_ID, HANG_ID, RAISE_ID, NO_MEMORY_ID, NAN_ID = range(201, 206)
+ASSERT = "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx( handle, opa, opb, m, n, k)"
+"""What an H100 said of an id outside the table."""
+
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB."
 POOL_TOKENS = 100_000
 FACTORY = "tests.fake_scheduler:open_sglang"
@@ -117,7 +120,7 @@ def misbehave(ids: set[int]) -> None:
     if HANG_ID in ids:
         time.sleep(3_600)
     if RAISE_ID in ids:
-        raise RuntimeError("an id that raises")
+        raise RuntimeError(ASSERT)
     if NO_MEMORY_ID in ids:
         import torch
 
@@ -194,6 +197,13 @@ def raise_at_start(*_: Any) -> None:
     psutil.Process().parent().send_signal(signal.SIGQUIT)
 
 
+def run_out_of_memory_at_start(*_: Any) -> None:
+    import psutil
+
+    print(f"Traceback (most recent call last):\ntorch.OutOfMemoryError: {OUT_OF_MEMORY}", file=sys.stderr, flush=True)
+    psutil.Process().parent().send_signal(signal.SIGQUIT)
+
+
 def die_at_start(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -211,6 +221,10 @@ def open_sglang(arguments: dict[str, Any]) -> Any:
 
 def open_sglang_that_raises(arguments: dict[str, Any]) -> Any:
     return _open(arguments, raise_at_start)
+
+
+def open_sglang_without_memory(arguments: dict[str, Any]) -> Any:
+    return _open(arguments, run_out_of_memory_at_start)
 
 
 def open_sglang_that_dies(arguments: dict[str, Any]) -> Any:

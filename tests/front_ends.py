@@ -36,9 +36,9 @@ def shared_memory() -> list[Path]:
     return [*SHARED_MEMORY.glob("sglang_loads_*")]
 
 
-def open_front_end(model: Model, name: str = "open_sglang") -> SGLangEngine:
-    factory = f"tests.fake_scheduler:{name}"
-    return start_engine(model, dim=DIM, card=CARD, settings=SGLangSettings(), factory=factory, timeout_s=START_S)
+def open_front_end(model: Model, name: str = "open_sglang", *, settings: SGLangSettings | None = None) -> SGLangEngine:
+    factory, settings = f"tests.fake_scheduler:{name}", settings or SGLangSettings()
+    return start_engine(model, dim=DIM, card=CARD, settings=settings, factory=factory, timeout_s=START_S)
 
 
 def left_behind(pid: int | None = None) -> set[Path]:

@@ -142,10 +142,9 @@ def left_of(pid: int) -> list[Path]:
     return list(Path("/tmp").glob(f"embedcli-{pid}-*"))
 
 
-def host_of(pid: int) -> int:
-    """The group of the host that a process started."""
-    wait_for(lambda: any(_is_guard_of(pid, folder) for folder in Path("/proc").glob("[0-9]*")))
-    return next(int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _is_guard_of(pid, folder))
+def hosts_of(pid: int) -> list[int]:
+    """The groups of the hosts that a process has started."""
+    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _is_guard_of(pid, folder)]
 
 
 def _is_guard_of(pid: int, folder: Path) -> bool:
@@ -168,6 +167,7 @@ def wait_for(holds: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
     [
         (signal.SIGTERM, "starting"),
         (signal.SIGKILL, "starting"),
+        (signal.SIGTERM, "starting on two cards"),
         (signal.SIGINT, "working"),
         (signal.SIGKILL, "working"),
     ],
@@ -175,25 +175,26 @@ def wait_for(holds: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
 def test_a_signal_ends_the_run_and_its_host_and_the_next_run_goes_on(
     machine: dict[str, str], place: Path, number: signal.Signals, when: str
 ) -> None:
-    env = {**machine, "FAKE_START": "60"} if when == "starting" else {**machine, "FAKE_DELAY": "0.5"}
-    flags = ["--batch-tokens", "512", "--checkpoint-every", "0"]
+    starting = when.startswith("starting")
+    env = {**machine, "FAKE_CARDS": "2", **({"FAKE_START": "60"} if starting else {"FAKE_DELAY": "0.5"})}
+    flags = ["--batch-tokens", "512", "--checkpoint-every", "0", *(["--gpus", "0,1"] if when.endswith("cards") else [])]
     command = [sys.executable, "-m", "embedcli", *NEW, *flags]
     with subprocess.Popen(command, cwd=place, env=env, stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr is not None
-        group = host_of(run.pid)
-        awaited = "starting SGLang" if when == "starting" else "SGLang is ready"
-        while awaited not in (line := run.stderr.readline()):
+        while ("starting SGLang" if starting else "SGLang is ready") not in (line := run.stderr.readline()):
             assert line, "it ended before"
-        if when == "working":
+        wait_for(lambda: len(hosts_of(run.pid)) == (2 if when.endswith("cards") else 1))
+        groups = hosts_of(run.pid)
+        if not starting:
             wait_for(lambda: any((place / "index/staging").glob("*/journal.jsonl")))
         began = time.monotonic()
         run.send_signal(number)
         said = run.stderr.read()
     assert run.returncode == (-9 if number == signal.SIGKILL else 128 + number), said
     assert time.monotonic() - began < 10
-    assert wait_for_group(group, 5.0)
+    assert all(wait_for_group(group, 5.0) for group in groups)
     wait_for(lambda: not left_of(run.pid), timeout_s=5.0)
-    if when == "starting":
+    if starting:
         return
     again = embedcli(*NEW, "--json", cwd=place, env=machine)
     assert again.returncode == 0, again.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -189,7 +188,7 @@ def test_all_that_a_card_needs_has_its_line(machine: dict[str, str], tmp_path: P
     (tmp_path / "cuda/bin/nvcc").symlink_to("/bin/true")
     settings = {"EMBEDCLI_CACHE": str(tmp_path / "cache"), "CUDA_HOME": str(tmp_path / "cuda")}
     _, lines = on_card(machine, "--model", "./model", cwd=tmp_path, **settings)
-    assert list(lines)[:11] == [
+    assert [what for what in lines if what != "headers"][:11] == [
         "python", "card", "sglang", "compiler", "c++", "ninja", "nvcc", "kernel cache", "model", "room", "index",
     ]  # fmt: skip
     assert "RTX 4090, 23.5 of 24.0 GiB free; driver 580.65, CUDA 13.0" in lines["card"]
@@ -229,9 +228,10 @@ def test_start_on_a_card_and_a_stop_of_it(machine: dict[str, str], tmp_path: Pat
     (tmp_path / "cuda/bin").mkdir(parents=True)
     (tmp_path / "cuda/bin/nvcc").symlink_to("/bin/true")
     env = {**machine, "EMBEDCLI_CACHE": str(tmp_path / "cache"), "CUDA_HOME": str(tmp_path / "cuda")}
-    if not shutil.which("ninja", path=env["PATH"]):
-        pytest.skip("ninja is not here")
     ran = embedcli("doctor", "--model", "./model", "--start", cwd=tmp_path, env=env)
+    lacking = [line for line in ran.stdout.splitlines() if line.startswith("amiss")]
+    if lacking:
+        pytest.skip(f"not started on a machine without what SGLang compiles with: {lacking[0]}")
     assert ran.returncode == 0, ran.stdout
     assert "on cuda embeds the probe set, each text alone as in a batch" in ran.stdout
     command = [sys.executable, "-m", "embedcli", "doctor", "--model", "./model", "--start"]

@@ -5,6 +5,8 @@ Each test has engines of its own, half a minute each. Not here: an engine that l
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -28,10 +30,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 @pytest.mark.parametrize(
     ("token", "kind", "words"),
     [
-        (RAISE_ID, EngineDied, "RuntimeError: an id that raises"),
+        (RAISE_ID, EngineDied, "SGLang died: `RuntimeError: CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling"),
         (NO_MEMORY_ID, EngineOutOfMemory, "CUDA out of memory. Tried to allocate 2.00 GiB."),
     ],
-    ids=["exception", "out of memory"],
+    ids=["device assert", "out of memory"],
 )
 def test_a_death_is_told_in_its_own_words_and_leaves_nothing(
     model: Model, token: int, kind: type[EngineDied], words: str
@@ -49,6 +51,7 @@ def test_a_death_is_told_in_its_own_words_and_leaves_nothing(
 
 def test_one_killer_among_8_times_256_rows_is_found_and_all_others_are_embedded(model: Model) -> None:
     opened: list[SGLangEngine] = []
+    lines: list[str] = []
 
     def open_engine() -> Engine:
         opened.append(open_front_end(model))
@@ -56,7 +59,7 @@ def test_one_killer_among_8_times_256_rows_is_found_and_all_others_are_embedded(
 
     rows = [np.array([number % 200, number // 200, 7], np.uint32) for number in range(8 * 256)]
     rows[1_000] = np.array([KILL_ID, 1, 7], np.uint32)
-    feeder = Feeder(open_engine, on_open=lambda _: None, report=lambda _: None)
+    feeder = Feeder(open_engine, on_open=lambda _: None, report=lines.append)
     for number, row in enumerate(rows):
         feeder.add(b"%d" % number, row)
     feeder.flush()
@@ -68,3 +71,5 @@ def test_one_killer_among_8_times_256_rows_is_found_and_all_others_are_embedded(
     assert len(answers) == 2_047 and all(isinstance(answer, np.ndarray) for answer in answers.values())
     assert len(opened) <= 6, "all eight lists, one of them, and an eighth of it three times over"
     assert not left_behind()
+    words = r"the engine is restarted: SGLang died: `.*Subprocess scheduler_0 .*crashed with exit code -9"
+    assert re.match(words, lines[0]), "a scheduler that is killed is told as such"

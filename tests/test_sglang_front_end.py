@@ -7,6 +7,7 @@ Not here: the death of an engine that was ready (test_sglang_deaths.py).
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,8 +21,10 @@ import pytest
 from embedcli.engine import check_vectors, probe, probe_rows, row_problem
 from embedcli.engine_guard import group_members, wait_for_group
 from embedcli.engine_sglang import SGLangEngine
-from embedcli.errors import EngineDied, EngineError
+from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
+from embedcli.feeding import Feeder
 from embedcli.model_folder import Model, read_model
+from embedcli.sglang_settings import SGLangSettings
 from tests.front_ends import ANSWER_S, DIM, HANG_ID, NAN_ID, left_behind, needs_sglang, open_front_end, shared_memory
 from tests.tiny_models import make_qwen
 from tests.workshop import Workshop, words
@@ -40,13 +43,7 @@ def engine(model: Model) -> Iterator[SGLangEngine]:
     started = open_front_end(model)
     assert shared_memory(), "there is something to remove"
     yield started
-    hanging = started.submit([row(HANG_ID)])
-    time.sleep(0.5)
-    began = time.monotonic()
     started.close()
-    assert time.monotonic() - began < 5, "a hang is killed, not waited for"
-    assert isinstance(hanging.exception(0), EngineDied)
-    assert not left_behind() and not group_members(group_of(started))
 
 
 def row(*ids: int) -> np.ndarray:
@@ -141,6 +138,27 @@ def test_a_whole_ingest_goes_through_the_front_end(engine: SGLangEngine, model: 
     assert cosine(np.array(first["vector"]), np.array(shop.rows()[0]["vector"])) == pytest.approx(1)
 
 
+def test_a_hang_is_noticed_and_killed_and_nothing_is_left(engine: SGLangEngine) -> None:
+    """The last one with this engine. An hour of the feeder's clock is over in a second."""
+    lines: list[str] = []
+    engines = iter([engine])
+
+    def open_engine() -> SGLangEngine:
+        try:
+            return next(engines)
+        except StopIteration:
+            raise EngineError("no second one", "") from None
+
+    feeder = Feeder(open_engine, on_open=lambda _: None, report=lines.append, clock=lambda: 3_600 * time.monotonic())
+    feeder.add(b"hangs", row(HANG_ID))
+    feeder.flush()
+    with pytest.raises(EngineError, match="no second one"):
+        while True:
+            feeder.finished(ANSWER_S)
+    assert re.match(r"the engine is restarted: the engine has not answered for \d+ s", lines[0])
+    assert not left_behind() and not group_members(group_of(engine))
+
+
 class Kept:
     """The engine of all these tests: a run that ends does not close it."""
 
@@ -161,6 +179,13 @@ def test_an_exception_at_the_start_is_told_in_its_own_words(model: Model) -> Non
     before = left_behind()
     with pytest.raises(EngineError, match="RuntimeError: no weights here"):
         open_front_end(model, "open_sglang_that_raises")
+    assert left_behind() == before
+
+
+def test_out_of_memory_at_the_start_is_told_as_such(model: Model) -> None:
+    before = left_behind()
+    with pytest.raises(EngineOutOfMemory, match="CUDA out of memory. Tried to allocate 2.00 GiB"):
+        open_front_end(model, "open_sglang_without_memory", settings=SGLangSettings(batch_tokens=2_048))
     assert left_behind() == before
 
 

@@ -147,6 +147,14 @@ def test_a_card_that_others_hold_is_told_as_such_and_may_be_waited_for(shape: Sh
     assert caught.value.hint == "`nvidia-smi` tells who; run the same command again when they are gone"
 
 
+def test_a_flag_that_asks_for_more_than_others_leave_can_be_left_out_instead() -> None:
+    """It may be waited for too: on a card of its own the run had what it asked for."""
+    asked = SGLangSettings(batch_tokens=131_072, max_tokens=512)
+    with pytest.raises(EngineOutOfMemory, match="others hold the rest") as caught:
+        planned(card("NVIDIA H100", (9, 0), 80, free_gib=12), MIDDLE, asked)
+    assert caught.value.hint.endswith("when they are gone, or leave `--batch-tokens` out")
+
+
 @pytest.mark.parametrize(
     ("asked", "flag"),
     [(SGLangSettings(batch_tokens=100_000_000), "--batch-tokens"), (SGLangSettings(gpu_memory=2.0), "--gpu-memory")],

@@ -1,0 +1,30 @@
+"""The comparison that is made on a card, with an engine that needs none: the script itself is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from embedcli import engine_torch
+from embedcli.engine import Engine
+from embedcli.models import resolve
+from tests import bench_card
+from tests.tiny_models import make_qwen
+
+
+def test_equal_finds_no_difference_where_there_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of 512 queries, a row longer than one of them, and a cut to fewer dimensions."""
+    model = resolve(str(make_qwen(tmp_path, hidden=256)), report=print)
+    for name, number in (("FIRST_ID", 5), ("LAST_ID", 490), ("END_ID", 495), ("LIST_ROWS", 12)):
+        monkeypatch.setattr(bench_card, name, number)
+
+    def open_with(dim: int) -> Engine:
+        return engine_torch.open_engine(model, dim=dim, device="cpu")
+
+    assert bench_card.equal(model, (1, 2, 17, 700), open_with=open_with, device="cpu") > 0.99999
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in table] == ["tokens", *["alone", "mixed", "m/a"] * 2, "its", "worst"]
+    assert max(map(len, table)) <= 100
