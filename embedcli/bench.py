@@ -77,7 +77,10 @@ class Figures:
 
 
 def generate(folder: Path, size_bytes: int, *, seed: int = 0) -> None:
-    """Documents from one line to a book in four scripts: most chunks are full, tails are of any length."""
+    """Documents from one line to a book in four scripts: most chunks are full, tails are of any length.
+
+    The last one is cut: a book would be several times what was asked for.
+    """
     chooser = np.random.default_rng(seed)
     vocabularies = [_vocabulary(chooser, letters) for letters in SCRIPTS]
     written = number = 0
@@ -85,7 +88,7 @@ def generate(folder: Path, size_bytes: int, *, seed: int = 0) -> None:
         words = vocabularies[number % 7 % len(vocabularies)]
         paragraphs = chooser.integers(3, 120, max(1, int(chooser.lognormal(2.0, 1.3))))
         text = "\n\n".join(" ".join(chooser.choice(words, count)) + "." for count in paragraphs)
-        data = text.encode()
+        data = text.encode()[: size_bytes - written].decode(errors="ignore").encode() or b"."
         (folder / f"{number:06d}.txt").write_bytes(data)
         written, number = written + len(data), number + 1
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from embedcli.engine import Engine, batch_cost, pack
+from embedcli.engine import PROBE_LONGEST_TOKENS, Engine, batch_cost, pack
 from embedcli.errors import EngineError
 
 CUT_INTO = 8
@@ -57,7 +57,7 @@ class Recovery:
         self._restarts = 0
         self._set_aside = 0
         self._halvings = 0
-        self._most_answered_tokens = 0
+        self._most_answered_tokens = PROBE_LONGEST_TOKENS  # no engine gets here that did not embed that
         self._clean_since = 0.0
 
     @property
