@@ -15,10 +15,9 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
-from embedcli import embedding, lock  # noqa: E402
+from embedcli import lock  # noqa: E402
 from embedcli.disk import Disk  # noqa: E402
 from embedcli.errors import EmbedcliError  # noqa: E402
-from tests.crash_driver import ReadsHere  # noqa: E402
 from tests.workshop import Workshop  # noqa: E402
 
 
@@ -36,9 +35,8 @@ def no_flock(*_: object) -> None:
 def main(name: str, docs: str, index: str) -> None:
     fcntl.flock, socket.gethostname = no_flock, lambda: name  # type: ignore[assignment]
     lock.BEAT_S, lock.STALE_S = 0.05, 0.5
-    embedding.Pool = ReadsHere  # type: ignore[assignment, misc]
-    shop = Workshop.__new__(Workshop)
-    shop.docs, shop.index, shop.log = Path(docs), Path(index), []
+    shop = Workshop(Path(index).with_name(name))
+    shop.docs, shop.index = Path(docs), Path(index)
     try:
         print(shop.ingest(disk=WaitsBeforeTheSwap()).exit_code, flush=True)
     except EmbedcliError as error:

@@ -5,6 +5,7 @@ After each fault the next run gets out of it, and the index equals the one that 
 
 from __future__ import annotations
 
+import copy
 import errno
 import fcntl
 import json
@@ -245,8 +246,8 @@ def test_an_index_on_another_filesystem_than_the_temporary_folder(shop: Workshop
         pytest.skip("there is no other filesystem here")
     fill(shop)
     with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
-        there = Workshop.__new__(Workshop)
-        there.docs, there.index, there.log = shop.docs, Path(folder) / "index", []
+        there = copy.copy(shop)
+        there.index = Path(folder) / "index"
         there.ingest(checkpoint_every_s=0.0)
         shop.write("new.txt", words(60, 72))
         there.ingest()
