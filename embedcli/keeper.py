@@ -112,7 +112,11 @@ def _way_back(index: Index, to: int | None) -> int:
     current = index.linked_number() if to is not None else index.current_number()
     target = index.read(current).parent if to is None and current is not None else to
     others = [number for number in index.numbers() if number != current]
-    kept = f"kept are {', '.join(map(str, others))}: `embedcli rollback --to N`" if others else "no other one is kept"
+    lacking = {number: index.lacks(number) for number in others}
+    whole = [number for number in others if not lacking[number]]
+    kept = (
+        f"whole are {', '.join(map(str, whole))}: `embedcli rollback --to N`" if whole else "no other one is kept whole"
+    )
     if target is not None and target == current:
         raise UsageError(f"generation {target} is current already", kept)
     if target is None or target not in others:
@@ -120,8 +124,8 @@ def _way_back(index: Index, to: int | None) -> int:
         raise UsageError(
             f"cannot roll back: generation {current} is current and {what} is not kept in `{index.folder}`", kept
         )
-    if lacking := index.lacks(target):
-        raise StorageError(f"cannot roll back to generation {target}: {lacking}", kept)
+    if lacking[target]:
+        raise StorageError(f"cannot roll back to generation {target}: {lacking[target]}", kept)
     return target
 
 

@@ -229,6 +229,13 @@ def test_forgetting_the_last_root_leaves_an_empty_generation_that_is_sound(kept:
     assert standing.status(index_of(kept)).roots == []
 
 
+def test_after_the_last_root_is_forgotten_a_plain_run_asks_for_one(kept: Workshop) -> None:
+    keeper.forget(index_of(kept), str(kept.docs), warn=silent)
+    with pytest.raises(InputError, match="has no roots any more") as caught:
+        kept.ingest()
+    assert f"--index {kept.index}" in caught.value.hint
+
+
 def test_what_was_forgotten_comes_back_without_the_engine(shop: Workshop) -> None:
     filled(shop)
     before, had = vectors(shop), shop.embedded
@@ -819,6 +826,40 @@ def test_status_fits_eighty_columns(kept: Workshop, command: Callable[..., Any])
     lines = command("status", kept.index).stdout.splitlines()
     assert lines[1].startswith("generation 1, ")
     assert all(len(line) <= 80 or "/" in line for line in lines), "a path is never cut"
+
+
+def test_the_reading_verbs_work_while_a_run_is_under_way_and_fit_eighty_columns(
+    shop: Workshop, command: Callable[..., Any]
+) -> None:
+    shop.write("bad.pdf", b"%PDF-1.4 broken")
+    filled(shop)
+    for number in range(40):
+        shop.write(f"new/{number}.txt", words(60, 1000 + number))
+    order = {
+        "sources": [str(shop.docs)], "index": str(shop.index), "log": str(shop.docs.parent / "log"), "max_tokens": 64,
+        "batch_s": 0.1, "flags": {"dim": 16, "max_tokens": 64, "checkpoint_every_s": 0.0},
+    }  # fmt: skip
+    driver = [sys.executable, str(Path(__file__).with_name("crash_driver.py")), "serve"]
+    with subprocess.Popen(driver, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin and process.stdout
+        print(json.dumps(order), file=process.stdin, flush=True)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            running = standing.status(index_of(shop)).running
+            if running and "phase" in running and list(shop.index.glob("staging/*/part-*.parquet")):
+                break
+            time.sleep(0.02)
+        seen = [command(*verb, shop.index) for verb in (("status",), ("status", "--failed"), ("verify",))]
+        assert standing.status(index_of(shop)).running, "it runs still"
+        assert json.loads(process.stdout.readline())["status"] in (0, 3)
+        process.stdin.close()
+    assert [result.exit_code for result in seen] == [0, 0, 0]
+    status, failed, verified = (result.stdout for result in seen)
+    assert "running    pid " in status and " documents" in status and "generation 1, " in status
+    assert "damaged" in failed and "bad.pdf" in failed
+    assert verified.startswith("generation 1 is sound: 1 shard, ")
+    for line in "".join(result.stdout for result in seen).splitlines():
+        assert len(line) <= 80 or "/" in line, "a path is never cut"
 
 
 @pytest.mark.parametrize(

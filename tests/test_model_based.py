@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -34,7 +33,6 @@ from embedcli.generations import Index
 from embedcli.records import digest
 from embedcli.sources import root_of
 from embedcli.verifying import verify
-from tests.crash_driver import ReadsHere
 from tests.faults import FailAfter, GrowingFile, VanishingFile
 from tests.workshop import Workshop, words
 
@@ -63,8 +61,6 @@ class Nights(RuleBasedStateMachine):
 
     @initialize(inside=st.booleans())
     def begin(self, inside: bool) -> None:
-        self.patched = pytest.MonkeyPatch()
-        self.patched.setattr("embedcli.embedding.Pool", ReadsHere)
         self.folder = Path(tempfile.mkdtemp(prefix="nights-"))
         self.shop = Workshop(self.folder)
         self.inside = inside
@@ -82,7 +78,6 @@ class Nights(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "folder"):
             shutil.rmtree(self.folder)
-            self.patched.undo()
 
     # ---- what people do to files
 

@@ -5,13 +5,16 @@ After each fault the next run gets out of it, and the index equals the one that 
 
 from __future__ import annotations
 
+import copy
 import errno
 import fcntl
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -21,9 +24,11 @@ import pytest
 from embedcli import lock, models, reading
 from embedcli.disk import Disk
 from embedcli.errors import Locked, StorageError
+from embedcli.generations import Index
 from embedcli.lock import STALE_S, Lock
 from embedcli.plan import Task
 from embedcli.records import Source, stat_of
+from embedcli.verifying import verify
 from tests.faults import (
     ClockJumps,
     DiskFull,
@@ -232,6 +237,20 @@ def test_without_hard_links_shards_are_copied_and_that_is_said(shop: Workshop) -
     assert {path.stat().st_nlink for path in shards} == {1}
 
 
+def test_an_index_on_another_filesystem_than_the_temporary_folder(shop: Workshop) -> None:
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == shop.docs.stat().st_dev:
+        pytest.skip("there is no other filesystem here")
+    fill(shop)
+    with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
+        there = copy.copy(shop)
+        there.index = Path(folder) / "index"
+        there.ingest(checkpoint_every_s=0.0)
+        shop.write("new.txt", words(60, 72))
+        there.ingest()
+        assert there.content() == reference(shop)
+
+
 def test_without_symlinks_an_index_is_refused_before_anything_is_embedded(shop: Workshop) -> None:
     fill(shop)
     with pytest.raises(StorageError, match="without symbolic links") as caught:
@@ -296,6 +315,23 @@ def test_keys_of_a_shard_that_are_lost_cost_vectors_and_no_row(shop: Workshop) -
     shop.write("part-0/file-00.txt", words(60, 91))
     shop.ingest()
     assert shop.content() == reference(shop)
+
+
+class FsyncsFolders(Recording):
+    """Recording that hears of the folders too."""
+
+    def fsync_folder(self, folder: Path) -> None:
+        self.at(f"fsync {folder.name}")
+        super().fsync_folder(folder)
+
+
+def test_before_the_swap_every_folder_that_it_needs_is_on_the_disk(shop: Workshop) -> None:
+    fill(shop)
+    disk = FsyncsFolders()
+    shop.ingest(disk=disk)
+    before = disk.done[: disk.done.index("point current")]
+    assert {"fsync vectors", "fsync keys", "fsync generations"} <= set(before)
+    assert disk.done[disk.done.index("point current") :].count("fsync index") == 1
 
 
 def test_the_order_of_a_publish_is_shards_then_documents_then_manifest_then_swap(shop: Workshop) -> None:
@@ -497,6 +533,51 @@ def test_of_two_hosts_without_a_working_flock_one_publishes_and_the_other_is_exi
     (shop.index / "lock").unlink(missing_ok=True)
     shop.ingest()
     assert shop.content() == reference(shop)
+
+
+class Host:
+    """See host_driver.py."""
+
+    def __init__(self, name: str, shop: Workshop) -> None:
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name("host_driver.py")),
+            name,
+            str(shop.docs),
+            str(shop.index),
+        ]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def says(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+    def goes_on(self) -> int:
+        assert self.process.stdin
+        print(file=self.process.stdin, flush=True)
+        code = int(self.says())
+        self.process.communicate()
+        return code
+
+
+def test_of_two_hosts_the_one_that_stood_still_too_long_is_exit_11_and_the_other_publishes(shop: Workshop) -> None:
+    """Two processes on a share without flock; the first is frozen, as by a pause of its virtual machine."""
+    fill(shop)
+    shop.ingest()
+    shop.write("new.txt", words(20, 100))
+    frozen = Host("frozen", shop)
+    assert frozen.says() == "ready"
+    refused = Host("refused", shop)
+    assert refused.says() == "11", "as long as the first moves its lock"
+    refused.process.communicate()
+    frozen.process.send_signal(signal.SIGSTOP)
+    second = Host("second", shop)
+    assert second.says() == "ready"
+    frozen.process.send_signal(signal.SIGCONT)
+    assert frozen.goes_on() == 11
+    assert second.goes_on() == 0
+    assert shop.content() == reference(shop)
+    assert verify(Index(shop.index, disk=Disk())).damage == []
 
 
 def test_network_filesystems_are_recognised_by_the_longest_mount_point(tmp_path: Path) -> None:

@@ -243,8 +243,9 @@ def test_where_no_probe_set_is_left_it_is_made_anew(two: Workshop) -> None:
 def test_rollback_refuses_a_generation_that_is_not_whole(two: Workshop, name: str) -> None:
     next((two.index / "generations/000001").glob(name)).unlink()
     before = two.rows()
-    with pytest.raises((StorageError, UsageError)):
+    with pytest.raises((StorageError, UsageError), match="cannot roll back") as caught:
         keeper.rollback(index_of(two), warn=two.report.warn)
+    assert caught.value.hint == "no other one is kept whole"
     assert two.rows() == before
 
 

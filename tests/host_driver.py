@@ -1,0 +1,47 @@
+"""A host of its own on a share without flock: it runs `ingest` up to the swap, waits there for a line, and goes on.
+
+In: its name, the corpus and the index; a line on stdin to go on with. Out: `ready` when all but the swap is done, then
+the exit code. Its beats and its patience are short. Not here: what becomes of two of them (test_storage_faults.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
+
+from embedcli import lock  # noqa: E402
+from embedcli.disk import Disk  # noqa: E402
+from embedcli.errors import EmbedcliError  # noqa: E402
+from tests.workshop import Workshop  # noqa: E402
+
+
+class WaitsBeforeTheSwap(Disk):
+    def step(self, name: str) -> None:
+        if name == "generation written":
+            print("ready", flush=True)
+            sys.stdin.readline()
+
+
+def no_flock(*_: object) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def main(name: str, docs: str, index: str) -> None:
+    fcntl.flock, socket.gethostname = no_flock, lambda: name  # type: ignore[assignment]
+    lock.BEAT_S, lock.STALE_S = 0.05, 0.5
+    shop = Workshop(Path(index).with_name(name))
+    shop.docs, shop.index = Path(docs), Path(index)
+    try:
+        print(shop.ingest(disk=WaitsBeforeTheSwap()).exit_code, flush=True)
+    except EmbedcliError as error:
+        print(error.exit_code, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
