@@ -157,16 +157,18 @@ class Feeder:
             self._lock.notify_all()
 
     def close(self, abort: bool) -> None:
-        """End. Without `abort` the lists in flight are waited for; `finished` still gives their answers.
+        """End, and the engine is closed. Without `abort` the lists in flight are waited for; `finished` still gives
+        their answers.
 
-        An engine that is being opened has none: it is not waited for, and is closed when it comes.
+        An engine that is being opened has none: it is not waited for, and is closed when it comes. One that is being
+        closed is: half closed, it would leave its traces behind when the process ends.
         """
         with self._lock:
             self._closing = True
             self._aborting = self._aborting or abort
             self._lock.notify_all()
-            wait = not (abort or self._opening)
-        if wait:
+            opening = self._opening
+        if not opening:
             self._thread.join()
 
     def _raise_failure(self) -> None:

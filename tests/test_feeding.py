@@ -380,6 +380,24 @@ def test_a_stop_does_not_wait_for_an_engine_that_is_being_opened() -> None:
     assert len(judged) == 1, "nothing more is asked of an engine that nobody waits for"
 
 
+@pytest.mark.parametrize("engine", [FakeEngine, EngineHangsOnKiller])
+def test_close_comes_back_when_the_engine_is_closed_and_not_before(engine: type[FakeEngine]) -> None:
+    """A process that ends while its engine is half closed would leave the rest of it behind."""
+
+    class ClosesSlowly(engine):  # type: ignore[misc,valid-type]
+        def close(self) -> None:
+            time.sleep(0.3)
+            super().close()
+
+    log: Log = []
+    opened = ClosesSlowly(log=log)
+    with feeder_of(lambda: opened) as feeder:
+        feeder.add(*next(iter(rows_of(1, killers=(0,)).items())))
+        wait_for(lambda: bool(log))
+        feeder.close(abort=True)
+        assert opened.closed
+
+
 def wait_for(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not holds():
