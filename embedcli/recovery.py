@@ -121,7 +121,7 @@ class Recovery:
         self._halvings += 1
         while 1 < largest <= self.budget_tokens(engine):
             self._halvings += 1
-        self._report(f"out of memory: batches of {self.budget_tokens(engine)} tokens from now on")
+        self._report(f"out of memory: batches of {self.budget_tokens(engine):,} tokens from now on")
         again = self.repack(lists, engine)
         if len(again) > len(lists):
             self._note_progress()
@@ -148,7 +148,7 @@ class Recovery:
                 f"the engine died of more than `{SET_ASIDE_LIMIT}` single chunks: it is the engine, not they",
                 "run the same command again: it goes on where it stopped",
             )
-        self._report(f"a chunk of {suspect.tokens} tokens kills the engine and is set aside")
+        self._report(f"a chunk of {suspect.tokens:,} tokens kills the engine and is set aside")
         return [], [suspect.rows[0]]
 
 

@@ -21,21 +21,34 @@ from tests.workshop import Workshop, words
 
 HERE = Path(__file__).resolve().parent.parent
 QUIET = {**os.environ, "PYTHONPATH": str(HERE), "HF_HUB_OFFLINE": "1"}
+PROGRAM = [sys.executable, "-m", "embedcli"]
+QUICK = [sys.executable, str(HERE / "tests/quick_embedcli.py")]
+"""The program with an engine of its own, for what has nothing to do with vectors."""
 
 
 def run(*arguments: object, cwd: Path | str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "embedcli", *map(str, arguments)]
+    return _run(PROGRAM, arguments, cwd, env)
+
+
+def quick(*arguments: object, cwd: Path | str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return _run(QUICK, arguments, cwd, env)
+
+
+def _run(
+    program: list[str], arguments: tuple[object, ...], cwd: Path | str, env: dict[str, str] | None
+) -> subprocess.CompletedProcess[str]:
+    command = [*program, *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env={**QUIET, **(env or {})}, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `docs/` and an `index/` of it, made by the program with the real model."""
+    """A folder with `docs/` and an `index/` of it, made by the program."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "docs").mkdir()
     for number in range(3):
         (folder / f"docs/{number}.txt").write_text(words(60, number))
-    made = run("ingest", "docs", "--index", "index", "--model", "minilm", "--dim", 64, "--json", cwd=folder)
+    made = quick("ingest", "docs", "--index", "index", "--model", "minilm", "--dim", 64, "--json", cwd=folder)
     assert made.returncode == 0, made.stderr
     data = json.loads(made.stdout)
     assert list(data) == [
@@ -99,13 +112,13 @@ def test_a_model_gone_from_its_folder_changes_nothing(indexed: Path, tmp_path: P
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/a.txt").write_text("hello world " * 20)
     make_bert(tmp_path / "model")
-    assert run("ingest", "docs", "--index", "index", "--model", "model", cwd=tmp_path).returncode == 0
+    assert quick("ingest", "docs", "--index", "index", "--model", "model", cwd=tmp_path).returncode == 0
     (tmp_path / "model").rename(tmp_path / "elsewhere")
     (tmp_path / "docs/b.txt").write_text("more words " * 20)
-    ran = run("ingest", "--index", "index", cwd=tmp_path)
+    ran = quick("ingest", "--index", "index", cwd=tmp_path)
     assert ran.returncode == 13 and "hint:" in ran.stderr
     assert os.readlink(tmp_path / "index/current") == "generations/000001"
-    again = run("ingest", "--index", "index", "--model", "elsewhere", cwd=tmp_path)
+    again = quick("ingest", "--index", "index", "--model", "elsewhere", cwd=tmp_path)
     assert again.returncode == 0, "identity is the digest, not the name"
 
 
@@ -115,14 +128,16 @@ def test_a_model_folder_is_remembered_by_its_absolute_path_and_anew_when_it_is_n
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/a.txt").write_text("hello world " * 20)
     make_bert(tmp_path / "models/mini")
-    assert run("ingest", "docs", "--index", "index", "--model", "models/mini", cwd=tmp_path).returncode == 0
+    assert quick("ingest", "docs", "--index", "index", "--model", "models/mini", cwd=tmp_path).returncode == 0
     (tmp_path / "docs/b.txt").write_text("more words " * 20)
-    assert run("ingest", "--index", tmp_path / "index", cwd="/").returncode == 0, "as cron starts it"
+    assert quick("ingest", "--index", tmp_path / "index", cwd="/").returncode == 0, "as cron starts it"
     (tmp_path / "models").rename(tmp_path / "moved")
-    unchanged = run("ingest", "--index", "index", "--model", "moved/mini", cwd=tmp_path)
+    unchanged = quick("ingest", "--index", "index", "--model", "moved/mini", cwd=tmp_path)
     assert unchanged.returncode == 0, unchanged.stderr
     (tmp_path / "docs/c.txt").write_text("yet more words " * 20)
-    assert run("ingest", "--index", tmp_path / "index", cwd="/").returncode == 0, "it was named on a night without news"
+    assert quick("ingest", "--index", tmp_path / "index", cwd="/").returncode == 0, (
+        "it was named on a night without news"
+    )
 
 
 def test_pull_prints_folder_commit_and_digest_and_fetches_the_commit_an_index_asks_for(tmp_path: Path) -> None:
@@ -134,22 +149,22 @@ def test_pull_prints_folder_commit_and_digest_and_fetches_the_commit_an_index_as
     home, weights = {"HF_HOME": str(tmp_path / "home")}, make_bert(tmp_path / "model") / "model.safetensors"
     with serving(Hub(tmp_path / "model", "owner/mini")) as server:
         online = {**home, "HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0"}
-        pulled = run("pull", "owner/mini", cwd=tmp_path, env=online)
+        pulled = quick("pull", "owner/mini", cwd=tmp_path, env=online)
     assert pulled.returncode == 0, pulled.stderr
     folder, commit, digest = (line.split(" ", 1)[1] for line in pulled.stdout.splitlines())
     assert (commit, digest) == (COMMIT, hashlib.sha256(weights.read_bytes()).hexdigest())
     assert Path(folder, "model.safetensors").read_bytes() == weights.read_bytes()
 
-    assert run("ingest", "docs", "--index", "index", "--model", "owner/mini", cwd=tmp_path, env=home).returncode == 0
+    assert quick("ingest", "docs", "--index", "index", "--model", "owner/mini", cwd=tmp_path, env=home).returncode == 0
     shutil.rmtree(tmp_path / "home")
     (tmp_path / "docs/b.txt").write_text("more words " * 20)
-    gone = run("ingest", "--index", "index", cwd=tmp_path, env=home)
+    gone = quick("ingest", "--index", "index", cwd=tmp_path, env=home)
     assert gone.returncode == 13 and f"`embedcli pull owner/mini@{COMMIT}`" in gone.stderr
     assert "minilm" not in gone.stderr, "another model would be exit 12"
     with serving(Hub(tmp_path / "model", "owner/mini")) as server:
         online = {**home, "HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0"}
-        assert run("pull", f"owner/mini@{COMMIT}", cwd=tmp_path, env=online).returncode == 0
-    assert run("ingest", "--index", "index", cwd=tmp_path, env=home).returncode == 0
+        assert quick("pull", f"owner/mini@{COMMIT}", cwd=tmp_path, env=online).returncode == 0
+    assert quick("ingest", "--index", "index", cwd=tmp_path, env=home).returncode == 0
 
 
 def test_a_held_lock_is_exit_11_with_the_holder_named(indexed: Path) -> None:
@@ -193,7 +208,7 @@ def test_a_signal_saves_what_was_finished_and_the_next_run_goes_on(tmp_path: Pat
     shop = Workshop(tmp_path)
     for name in range(12):
         shop.write(f"{name}.txt", words(800, name))
-    command = [sys.executable, "-m", "embedcli", "ingest", "docs", "--index", "index", "--model", "minilm"]
+    command = [*QUICK, "ingest", "docs", "--index", "index", "--model", "minilm"]
     with subprocess.Popen(command, cwd=tmp_path, env=QUIET, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while not _tokens(tmp_path / "index/state/progress.json"):
@@ -202,7 +217,7 @@ def test_a_signal_saves_what_was_finished_and_the_next_run_goes_on(tmp_path: Pat
         said = process.stderr.read()
     assert process.returncode == 128 + number, said
     assert "run the same command again" in said
-    again = run("ingest", "docs", "--index", "index", "--model", "minilm", "--json", cwd=tmp_path)
+    again = quick("ingest", "docs", "--index", "index", "--model", "minilm", "--json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     summary = json.loads(again.stdout)
     assert 0 < summary["chunks"]["embedded"] < summary["chunks"]["total"], "no vector is computed twice"
@@ -215,8 +230,8 @@ def test_the_summary_counts_failures_by_reason_and_not_what_is_no_text(tmp_path:
     (docs / "bad.pdf").write_bytes(b"%PDF-1.7 nothing")
     (docs / "empty.txt").touch()
     (docs / "picture.txt").write_bytes(bytes(range(256)) * 20)
-    first = run("ingest", "docs", "--index", "index", "--model", "minilm", "--json", cwd=tmp_path)
-    for ran, code in ((first, 3), (run("ingest", "--index", "index", "--json", cwd=tmp_path), 0)):
+    first = quick("ingest", "docs", "--index", "index", "--model", "minilm", "--json", cwd=tmp_path)
+    for ran, code in ((first, 3), (quick("ingest", "--index", "index", "--json", cwd=tmp_path), 0)):
         assert ran.returncode == code
         summary = json.loads(ran.stdout)
         assert (summary["failures"], summary["sources"]["skipped"]) == ({"damaged": 1}, 2)
@@ -227,7 +242,7 @@ def test_json_is_whole_where_the_locale_cannot_write_a_name(tmp_path: Path) -> N
     (tmp_path / "文書").mkdir()
     (tmp_path / "文書/あ.txt").write_text(words(30))
     for _ in range(2):
-        ran = run(
+        ran = quick(
             "ingest", "文書", "--index", "索引", "--model", "minilm", "--json",
             cwd=tmp_path, env={"PYTHONIOENCODING": "latin-1"},
         )  # fmt: skip
@@ -239,7 +254,7 @@ def test_a_second_signal_leaves_at_once_and_without_a_word(tmp_path: Path) -> No
     shop = Workshop(tmp_path)
     for name in range(12):
         shop.write(f"{name}.txt", words(800, name))
-    command = [sys.executable, "-m", "embedcli", "ingest", "docs", "--index", "index", "--model", "minilm"]
+    command = [*QUICK, "ingest", "docs", "--index", "index", "--model", "minilm"]
     with subprocess.Popen(command, cwd=tmp_path, env=QUIET, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while not _tokens(tmp_path / "index/state/progress.json"):
@@ -249,8 +264,8 @@ def test_a_second_signal_leaves_at_once_and_without_a_word(tmp_path: Path) -> No
         said = process.stderr.read()
     assert process.returncode in (128 + signal.SIGTERM, 128 + signal.SIGINT)
     assert "error:" not in said and "Traceback" not in said
-    assert run("verify", "index", cwd=tmp_path).returncode == 10, "nothing was published"
-    again = run("ingest", "docs", "--index", "index", "--model", "minilm", cwd=tmp_path)
+    assert quick("verify", "index", cwd=tmp_path).returncode == 10, "nothing was published"
+    again = quick("ingest", "docs", "--index", "index", "--model", "minilm", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
 
 
@@ -258,7 +273,7 @@ def test_a_terminal_gets_a_live_display_and_the_log_gets_every_line(tmp_path: Pa
     """Also in black and white: NO_COLOR takes the colours away, not the display."""
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/a.txt").write_text(words(2000))
-    command = [sys.executable, "-m", "embedcli", "ingest", "docs", "--index", "index", "--model", "minilm"]
+    command = [*QUICK, "ingest", "docs", "--index", "index", "--model", "minilm"]
     ours, theirs = pty.openpty()
     env = {**QUIET, "TERM": "xterm-256color", "NO_COLOR": "1", "COLUMNS": "80"}
     with subprocess.Popen([*command, "--log-file", "log"], cwd=tmp_path, env=env, stderr=theirs) as process:

@@ -76,7 +76,8 @@ def place_of(file: Path, column: str) -> int:
         group = opened_file.metadata.row_group(0)
         numbers = (number for number in range(group.num_columns) if group.column(number).path_in_schema == column)
         chunk = group.column(next(numbers))
-    return int(chunk.data_page_offset + chunk.total_compressed_size - 4)
+    start = chunk.dictionary_page_offset or chunk.data_page_offset  # the size counts the dictionary too
+    return int(start + chunk.total_compressed_size - 4)
 
 
 def note(shop: Workshop) -> None:

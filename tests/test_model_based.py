@@ -18,10 +18,12 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -323,6 +325,14 @@ def driver() -> subprocess.Popen[str]:
     """The process that forks a run for each order; it ends with this one's pipe."""
     command = [sys.executable, str(Path(__file__).with_name("crash_driver.py")), "serve"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def driver_ends() -> Iterator[None]:
+    yield
+    if driver.cache_info().currsize:
+        with driver():  # closes its pipe and waits
+            driver.cache_clear()
 
 
 def ask_driver(order: dict[str, Any]) -> int:

@@ -247,12 +247,11 @@ def test_a_first_run_publishes_what_is_whole_so_far_and_the_rest_when_it_is_done
 def test_a_killed_first_run_that_had_published_goes_on_from_what_it_had(shop: Workshop) -> None:
     for number in range(8):
         shop.write(f"{number}.txt", words(100, number))
-    flags = {"publish_every_s": 0.1, "checkpoint_every_s": 0.0}
     with pytest.raises(KeyboardInterrupt):
-        shop.ingest(open_engine=slowly, disk=KilledAt("after swap", 2), **flags)
+        shop.ingest(open_engine=slowly, disk=KilledAt("after swap", 2), publish_every_s=0.1, checkpoint_every_s=0.0)
     assert {complete for _, complete, _ in manifests(shop)} == {False}
     before = shop.embedded
-    summary = shop.ingest(**flags)
+    summary = shop.ingest()
     assert summary.complete and summary.generation == 3
     assert shop.embedded - before < sum(row["chunk_count"] > 0 for row in shop.rows())
     assert follow(shop.index) == shop.ids() and len(shop.documents()) == 8
