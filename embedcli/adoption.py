@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from embedcli.documents import Key
-from embedcli.plan import Task
 from embedcli.shards import Library, Shard
 from embedcli.staging import Leftover, Outcome, RunHeader, Staging
+from embedcli.tasks import Task
 
 
 def adopt(

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedcli import shards
-from embedcli.plan import Task
 from embedcli.reading import Reading
 from embedcli.shards import Floats, Keys, Library
+from embedcli.tasks import Task
 
 IN_MEMORY_BYTES = 256 << 20
 

@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 
 from embedcli import documents
 from embedcli.documents import Key
-from embedcli.plan import Plan, Prior
+from embedcli.plan import Plan
 from embedcli.report import Summary
 from embedcli.staging import Outcome
+from embedcli.tasks import Prior
 
 if TYPE_CHECKING:
     from embedcli.manifest import Generation

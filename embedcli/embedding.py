@@ -32,12 +32,14 @@ from embedcli.healing import Left
 from embedcli.ingest import Known, Tools
 from embedcli.manifest import Generation
 from embedcli.outcomes import Outcomes
-from embedcli.plan import Plan, Rules, Scopes, Task
+from embedcli.plan import Plan, Rules
 from embedcli.reading import Reading, ReadingWork
 from embedcli.records import MOMENT_REASONS, RETRY_REASONS
 from embedcli.report import Progress, Report, Summary
+from embedcli.scopes import Scopes
 from embedcli.shards import Library, Shard
 from embedcli.staging import Finished, Leftover, Loose, Outcome, RunHeader, Staging, run_folders
+from embedcli.tasks import Task
 from embedcli.workers import Limits, Pool
 
 if TYPE_CHECKING:

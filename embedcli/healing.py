@@ -18,9 +18,10 @@ from embedcli import documents, merging, shards
 from embedcli.documents import Key, Mark
 from embedcli.errors import DamagedShard
 from embedcli.merging import Piece
-from embedcli.plan import Plan, Prior
+from embedcli.plan import Plan
 from embedcli.records import Source, from_printable, stat_of
 from embedcli.shards import Shard
+from embedcli.tasks import Prior
 
 
 def as_unread(table: pa.Table, damaged: Collection[str]) -> pa.Table:

@@ -22,9 +22,10 @@ from embedcli.errors import DamagedShard, EmbedcliError, InputError, Mismatch, N
 from embedcli.generations import Index
 from embedcli.manifest import Generation
 from embedcli.models import Model
-from embedcli.plan import Plan, Rules, Scopes
+from embedcli.plan import Plan, Rules
 from embedcli.records import Root
 from embedcli.report import Report, Summary
+from embedcli.scopes import Scopes, settle_scopes
 from embedcli.staging import Leftover, leftovers
 
 DEFAULT_MAX_FILE_BYTES = 256 << 20
@@ -51,7 +52,7 @@ def ingest(asked: Asked, *, tools: Tools, report: Report) -> Summary:
     summary = Summary(str(index.folder), exit_code=1)  # a bug, unless it ends otherwise
     with _remembered(index, summary):
         known = look(index, asked, report)
-        plan.settle_scopes(asked, known.roots, everything=known.rebuilding)  # a source that is not there: touch nothing
+        settle_scopes(asked, known.roots, everything=known.rebuilding)  # a source that is not there: touch nothing
         with opened(index, report) as held:
             try:
                 _run_past_damage(index, asked, tools, report, held, summary)
@@ -85,7 +86,7 @@ def _run_past_damage(
     met: set[str] = set()
     while True:
         known = look(index, asked, report, quiet=True)
-        scopes = plan.settle_scopes(asked, known.roots, everything=known.rebuilding)
+        scopes = settle_scopes(asked, known.roots, everything=known.rebuilding)
         try:
             return _run(index, asked, known, scopes, tools, report, held, summary)
         except DamagedShard as error:

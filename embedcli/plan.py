@@ -3,7 +3,8 @@
 In: the roots of the run and the documents of the current generation, both in walk order, joined as they stream by.
 Out: a Plan: sources to read, marks on known ones, keys that leave. Nothing is written and no source is parsed here;
 a known file whose stat differs is digested, so that a `touch` costs no reading.
-Not here: walking (sources.py), reading (reading.py), what is stored (staging.py, generations.py).
+Not here: what the run speaks of (scopes.py), walking (sources.py), reading (reading.py), what is stored (staging.py,
+generations.py).
 """
 
 from __future__ import annotations
@@ -14,18 +15,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli import sources
-from embedcli.config import Asked
 from embedcli.documents import DocumentRow, Key, Mark
-from embedcli.errors import InputError, UsageError
+from embedcli.errors import InputError
 from embedcli.records import (
     MOMENT_REASONS,
     RETRY_REASONS,
@@ -33,220 +32,18 @@ from embedcli.records import (
     Root,
     Source,
     Stat,
-    digest,
     if_trusted,
     printable,
 )
+from embedcli.scopes import Scope, Scopes, inside
 from embedcli.staging import Outcome
+from embedcli.tasks import Prior, Task, TaskList, tried
 
 MAX_ATTEMPTS = 4
 """A reason of RETRY_REASONS is tried once and on the next three nights."""
 SMALL = 10
 TELL_EVERY = 1_000
 DIGESTED_AT_ONCE = 256
-
-
-class Prior(NamedTuple):
-    """What the table of yesterday says of a source: `path`, then columns of documents.parquet and `lacking`."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    sha256: str | None
-    read_fingerprint: str
-    status: str
-    reason: str | None
-    attempts: int
-    tried: str | None
-    """Of a stale one: see `tried`."""
-    rows: int
-    lacking: int
-    """Pages and chunks that its last good reading left out."""
-
-    @property
-    def stat(self) -> Stat:
-        return Stat(self.size, self.mtime_ns, self.ctime_ns, self.inode)
-
-    def is_of(self, stat: Stat | None) -> bool:
-        """Whether it was said of the file of this stat. The stat of a stale one is that of its last good reading."""
-        return self.tried == tried(stat) if self.status == "stale" else self.stat == stat
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A source to read, and what was known of it (None: it is new)."""
-
-    source: Source
-    uri: str
-    prior: Prior | None
-
-    @property
-    def key(self) -> Key:
-        return (self.source.root_id, self.source.path)
-
-
-@dataclass(frozen=True)
-class Scope:
-    """A root, or a folder or file below it, that this run speaks of."""
-
-    root: Root
-    below: str = ""
-
-    def holds(self, path: str) -> bool:
-        return not self.below or path == self.below or path.startswith(f"{self.below}/")
-
-
-class TaskList:
-    """Tasks in walk order, kept as Arrow batches: a million of them is about 200 MB."""
-
-    _BATCH = 8192
-    _SCHEMA = pa.schema(
-        [
-            ("root", pa.string()),
-            ("path", pa.string()),
-            ("file", pa.binary()),
-            ("stat", pa.list_(pa.int64(), 4)),
-            ("prior", pa.list_(pa.string())),
-        ]
-    )
-
-    def __init__(self) -> None:
-        self._batches: list[pa.RecordBatch] = []
-        self._open: list[tuple[str, str, bytes, list[int], list[str | None] | None]] = []
-        self.size_bytes = 0
-        self.text_bytes = 0
-        self.count = 0
-
-    def add(self, source: Source, prior: Prior | None) -> None:
-        stat = source.stat
-        assert stat is not None
-        numbers = [stat.size, stat.mtime_ns, stat.ctime_ns, _signed(stat.inode)]
-        known = None if prior is None else [None if value is None else str(value) for value in prior[1:]]
-        self._open.append((source.root_id, source.path, os.fsencode(source.file), numbers, known))
-        self.count += 1
-        self.size_bytes += stat.size
-        self.text_bytes += stat.size // (20 if source.path.lower().endswith(".pdf") else 1)  # mostly fonts and pictures
-        if len(self._open) == self._BATCH:
-            self._close_batch()
-
-    def _close_batch(self) -> None:
-        columns = zip(zip(*self._open, strict=True), self._SCHEMA.types, strict=True)
-        self._batches.append(pa.record_batch([pa.array(values, kind) for values, kind in columns], schema=self._SCHEMA))
-        self._open = []
-
-    def __iter__(self) -> Iterator[Task]:
-        if self._open:
-            self._close_batch()
-        for batch in self._batches:
-            rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-            for root_id, path, file, (size, mtime, ctime, inode), known in rows:
-                stat = Stat(size, mtime, ctime, inode % (1 << 64))
-                source = Source(root_id, path, os.fsdecode(file), stat)
-                yield Task(source, printable(file), None if known is None else _prior(path, known))
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
-
-
-def _prior(path: str, known: list[str | None]) -> Prior:
-    size, mtime, ctime, inode, sha256, read, status, reason, attempts, tried_stat, rows, lacking = known
-    numbers = [int(value or 0) for value in (size, mtime, ctime, inode)]
-    return Prior(
-        path, numbers[0], numbers[1], numbers[2], numbers[3], sha256, read or "", status or "", reason,
-        int(attempts or 0), tried_stat, int(rows or 0), int(lacking or 0),
-    )  # fmt: skip
-
-
-# ---- what the run speaks of
-
-
-@dataclass(frozen=True)
-class Scopes:
-    """Every root of the index after this run, in the order of documents.parquet, and what this run speaks of."""
-
-    roots: tuple[Root, ...]
-    scopes: tuple[Scope, ...]
-    absorbed: frozenset[str]
-    absorbed_paths: tuple[str, ...]
-
-
-def settle_scopes(asked: Asked, known: Sequence[Root], *, everything: bool) -> Scopes:
-    """The roots named, or the remembered ones, and both where `everything` is made anew.
-
-    A SOURCE belongs to the outermost known root that holds it.
-
-    Raises InputError for a source that does not exist, UsageError for filters on a part of a root.
-    """
-    roots = {root.id: root for root in known}
-    named = [sources.root_of(path) for path in asked.sources]
-    remembered = [_still_there(root) for root in known] if everything or not named else []
-    meant = {root.path for root in named or remembered}  # what the filters are for
-    scopes: dict[Scope, None] = {}
-    for new in sorted([*named, *remembered], key=lambda root: len(root.path)):
-        root = next((root for root in roots.values() if _holds(root, new.path)), new)
-        below = printable(os.fsencode(new.path[len(root.path) :].strip("/")))
-        roots[root.id] = _filtered(root, asked, below) if new.path in meant else root
-        scopes[Scope(roots[root.id], below)] = None
-    chosen = [scope for scope in scopes if not any(_covers(other, scope) for other in scopes)]
-    absorbed = {
-        inner.id
-        for inner in roots.values()
-        if any(inner is not outer and _holds(outer, inner.path) for outer in roots.values())
-    }
-    kept = tuple(root for root in roots.values() if root.id not in absorbed)
-    return Scopes(kept, tuple(chosen), frozenset(absorbed), tuple(roots[root_id].path for root_id in sorted(absorbed)))
-
-
-def _still_there(root: Root) -> Root:
-    """The remembered root as if it were named. Raises InputError where it is no more."""
-    try:
-        return sources.root_of(root.path)
-    except InputError as error:
-        shown = printable(os.fsencode(root.path))
-        raise InputError(
-            f"a root of this index is not there: `{shown}`",
-            f"mount it; if it is elsewhere now, `embedcli moved {shown} NEW`;"
-            f" if it is to leave the index, `embedcli forget {shown}`",
-        ) from error
-
-
-def _holds(root: Root, path: str) -> bool:
-    """Whether what lies at `path` is a source of the root, or a folder of such: a root holds what its walk reaches."""
-    return path == root.path or (_inside(path, root.path) and sources.reaches(root, path))
-
-
-def _inside(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(f"{folder.rstrip('/')}/")
-
-
-def _covers(other: Scope, scope: Scope) -> bool:
-    return other.root.id == scope.root.id and other != scope and other.holds(scope.below or "\0")
-
-
-def _filtered(root: Root, asked: Asked, below: str) -> Root:
-    """The root with the filters asked for; those that it has where nothing was said."""
-    if below and any((asked.include, asked.exclude, asked.gitignore is not None)):
-        raise UsageError(
-            f"filters are remembered for a whole root, and `{below}` is a part of `{root.path}`",
-            f"name the root: `embedcli ingest {root.path} ...`",
-        )
-    return replace(
-        root,
-        include=_patterns(asked.include, root.include),
-        exclude=_patterns(asked.exclude, root.exclude),
-        gitignore=root.gitignore if asked.gitignore is None else asked.gitignore,
-    )
-
-
-def _patterns(asked: tuple[str, ...], remembered: tuple[str, ...]) -> tuple[str, ...]:
-    """An empty pattern is how one forgets those that are remembered."""
-    return tuple(filter(None, asked)) if asked else remembered
-
-
-# ---- the plan
 
 
 @dataclass
@@ -479,11 +276,6 @@ def refused(
     return Outcome(source.stat, row=row)
 
 
-def tried(stat: Stat | None) -> str | None:
-    """The digest of the stat of a file that could not be read: as long as it is the same, so is the file."""
-    return None if stat is None else digest(stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode)
-
-
 def _priors(base: pa.Table, scope: Scope) -> Iterator[Prior]:
     """Yesterday's rows of a scope, in walk order."""
     mask = pc.equal(base.column("root"), scope.root.id)
@@ -499,7 +291,7 @@ def _priors(base: pa.Table, scope: Scope) -> Iterator[Prior]:
 def _check_absorbed(plan: Plan) -> None:
     """A root that a wider one takes in is read anew below it: not tonight, when it cannot be seen."""
     for path in plan.scopes.absorbed_paths:
-        hidden = [folder for folder in plan.unlisted if _inside(path, folder) or _inside(folder, path)]
+        hidden = [folder for folder in plan.unlisted if inside(path, folder) or inside(folder, path)]
         if hidden:
             raise InputError(
                 f"`{hidden[0]}` cannot be listed, and its documents were to move to a wider root",

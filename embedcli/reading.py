@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from embedcli import chunker, readers, shards
 from embedcli.disk import storage_errors
 from embedcli.errors import UnreadableSource
-from embedcli.plan import Task
 from embedcli.records import Chunk, Document, Stat, digest, if_trusted, stat_of
+from embedcli.tasks import Task
 
 if TYPE_CHECKING:
     from embedcli.tokens import Tokens

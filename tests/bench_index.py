@@ -27,6 +27,7 @@ from embedcli.disk import Disk
 from embedcli.documents import DocumentRow
 from embedcli.generations import Draft, Index
 from embedcli.records import Root, digest
+from embedcli.scopes import Scope, Scopes
 from embedcli.shards import Shard
 from embedcli.staging import Outcome
 from tests.workshop import Workshop
@@ -154,7 +155,7 @@ def planning(count: int) -> None:
     base = pq.read_table(folder / "documents.parquet", schema=documents.SCHEMA)
     rules = plan.Rules(folder / "index", False, False, False, False, "r", 1 << 28, 50.0)
     root = Root(ROOT.id, str(folder / "docs"))
-    tonight = plan.make(base, plan.Scopes((root,), (plan.Scope(root),), frozenset(), ()), {}, rules)
+    tonight = plan.make(base, Scopes((root,), (Scope(root),), frozenset(), ()), {}, rules)
     planned = time.perf_counter()
     stored = [shards.load_keys(path) for path in sorted(folder.glob("*.npy"))]
     found = 0

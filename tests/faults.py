@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 
 from embedcli.disk import Disk, Written, storage_errors
 from embedcli.errors import UnreadableSource
-from embedcli.plan import Task
 from embedcli.reading import Beat, Reading, ReadingWork
 from embedcli.records import REASONS
+from embedcli.tasks import Task
 
 _NAMES = ((re.compile(r"part-[0-9a-f]{16}"), "part"), (re.compile(r"loose-[0-9a-f]+"), "loose"))
 _RUN = re.compile(r"\d{6}(-[0-9a-f]+)?(?=\b|\.)")

@@ -15,7 +15,7 @@ LAYERS = [
     "errors records",
     "config report disk",
     "filters sources text pdf readers tokens chunker child model_files hub model_folder models shards lock engine card",
-    "documents state staging outcomes plan merging changes publishing manifest generations",
+    "documents state staging outcomes tasks scopes plan merging changes publishing manifest generations",
     "workers reading recovery doubts",
     "sglang_settings engine_guard engine_scheduler engine_host engine_process",
     "engine_cards engine_torch engine_sglang feeding assembly",

@@ -16,8 +16,9 @@ from embedcli import documents, plan
 from embedcli.config import Asked
 from embedcli.documents import DocumentRow
 from embedcli.errors import InputError
-from embedcli.plan import Plan, Rules, Scopes
+from embedcli.plan import Plan, Rules
 from embedcli.records import stat_of
+from embedcli.scopes import Scopes, settle_scopes
 
 LONG_AGO_NS = 1_700_000_000_000_000_000
 
@@ -38,7 +39,7 @@ def docs(tmp_path: Path) -> Path:
 
 
 def scopes_of(docs: Path) -> Scopes:
-    return plan.settle_scopes(Asked(index=docs.parent / "index", sources=(str(docs),)), (), everything=False)
+    return settle_scopes(Asked(index=docs.parent / "index", sources=(str(docs),)), (), everything=False)
 
 
 def known(docs: Path, *names: str, **columns: Any) -> pa.Table:

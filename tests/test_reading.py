@@ -10,9 +10,9 @@ import pytest
 
 from embedcli import models
 from embedcli.errors import UnreadableSource
-from embedcli.plan import Task
 from embedcli.reading import Reading, ReadingWork, latin_share
 from embedcli.records import Source, stat_of
+from embedcli.tasks import Task
 from tests.workshop import words
 
 

@@ -26,8 +26,8 @@ from embedcli.disk import Disk
 from embedcli.errors import Locked, StorageError
 from embedcli.generations import Index
 from embedcli.lock import STALE_S, Lock
-from embedcli.plan import Task
 from embedcli.records import Source, stat_of
+from embedcli.tasks import Task
 from embedcli.verifying import verify
 from tests.faults import (
     ClockJumps,

@@ -23,9 +23,9 @@ from embedcli.disk import Disk
 from embedcli.errors import UnreadableSource
 from embedcli.ingest import Tools, ingest
 from embedcli.models import Model
-from embedcli.plan import Task
 from embedcli.reading import Reading, ReadingWork
 from embedcli.report import Report, Summary
+from embedcli.tasks import Task
 from tests.engines import FakeEngine, Log
 
 LONG_AGO_NS = 1_700_000_000_000_000_000
