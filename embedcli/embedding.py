@@ -1,8 +1,9 @@
 """The middle of the story: sources stream through readers, library and engine into staging, and out as a generation.
 
 In: tonight's plan and the settled settings. Out: a published generation, a filled-in Summary; or an EmbedcliError
-with everything finished so far checkpointed. One loop moves documents; a writer thread stores them.
-Not here: what the plan says (plan.py), how the engine is kept alive (feeding.py), what a generation is.
+with everything finished so far checkpointed. One loop moves documents.
+Not here: what the plan says (plan.py), how the engine is kept alive (feeding.py), checkpoints (storing.py), what a
+generation is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 import sys
 import time
 from collections.abc import Collection, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,8 @@ from embedcli.records import MOMENT_REASONS, RETRY_REASONS
 from embedcli.report import Progress, Report, Summary
 from embedcli.scopes import Scopes
 from embedcli.shards import Library, Shard
-from embedcli.staging import Finished, Leftover, Loose, Outcome, RunHeader, Staging, run_folders
+from embedcli.staging import Finished, Leftover, Outcome, RunHeader, Staging, run_folders
+from embedcli.storing import Storing
 from embedcli.tasks import Task
 from embedcli.workers import Limits, Pool
 
@@ -52,16 +53,6 @@ PROGRESS_EVERY_S = 5.0
 MOST_PENDING = 1024
 """Documents waiting for vectors: many may wait for one that is on its way already."""
 FIRST_PUBLISH_EVERY_S = 3600.0
-
-
-@dataclasses.dataclass(eq=False)
-class _Loose:
-    """Vectors stored at a checkpoint for documents that were not whole; kept until these are stored themselves."""
-
-    staging: Staging
-    stored: Loose
-    documents: list[Pending]
-    place: int = -1
 
 
 @dataclasses.dataclass
@@ -85,11 +76,9 @@ class Embedding:
 
     def __post_init__(self) -> None:
         self.library = Library(dim=self.settings.dim)
-        self.progress = Progress(documents_total=self.plan.tasks.count, bytes_total=self.plan.tasks.size_bytes)
         self.outcomes = Outcomes()
         self.outcomes.add(self.plan.outcomes)
-        self.finished: list[Finished] = []
-        self.finished_bytes = 0
+        self.progress = Progress(documents_total=self.plan.tasks.count, bytes_total=self.plan.tasks.size_bytes)
         self.embedded = {"embedded": 0, "reused": 0}
         self.news = set(self.plan.news)
         self.feeder: Feeder | None = None
@@ -98,11 +87,8 @@ class Embedding:
             model_fingerprint=self.fingerprints.model, dim=self.settings.dim,
         )  # fmt: skip
         self.parent = self.known.current.number if self.known.current else None
-        self.last_checkpoint = self.last_publish = time.monotonic()
+        self.last_publish = time.monotonic()
         self.bytes_rewritten = 0
-        self.writing: tuple[Future[list[Outcome]], _Loose | None, list[_Loose]] | None = None
-        self.loose: list[_Loose] = []
-        self.loose_number = 0
         self.table = self.base
         self.last_progress = 0.0
         self.warned_of_language = False
@@ -127,14 +113,13 @@ class Embedding:
         self.staging = self._begin_staging()
         adopted = self._adopt()
         self._check_space(adopted)
-        self.searched = set(self.staging.shards)
         for shard in self.index.kept_shards():
             if shard.name not in self.damaged and not self.library.add(shard):
                 self.keyless.add(shard.name)
         self.assembly = Assembly(
             self.library, self._open_feeder, dim=self.settings.dim, spool_folder=self.staging.folder
         )
-        with ThreadPoolExecutor(1, "writer") as self.writer:
+        with Storing(self.staging, self.outcomes, self.assembly, self.library) as self.storing:
             try:
                 self._stream(adopted)
             finally:
@@ -157,8 +142,7 @@ class Embedding:
             except (Stopped, EngineError):
                 self._save_what_is_finished()
                 raise
-        self._checkpoint()
-        self._await_writer()
+        self.storing.save()
 
     def _loop(self, pool: Pool[Task, Reading]) -> None:
         flushed = False
@@ -182,8 +166,7 @@ class Embedding:
         with suppress(EngineError):  # the one that ended the run, told again
             for document in self.assembly.collect(0.0):
                 self._finish(document)
-        self._checkpoint()
-        self._await_writer()
+        self.storing.save()
 
     def _stop_if_asked(self) -> None:
         signal_number = self.tools.stop_signal()
@@ -194,10 +177,8 @@ class Embedding:
     def _keep_time(self) -> None:
         now = time.monotonic()
         self.progress.tokens = self.feeder.statistics.tokens if self.feeder is not None else 0
-        if self.finished_bytes >= self.asked.checkpoint_bytes or (
-            now - self.last_checkpoint >= self.asked.checkpoint_every_s
-        ):
-            self._checkpoint()
+        if self.storing.due(every_bytes=self.asked.checkpoint_bytes, every_s=self.asked.checkpoint_every_s):
+            self.storing.checkpoint()
         if now - self.last_publish >= self._publish_every_s():
             self._publish_so_far()
         self.report.progress(self.progress)
@@ -357,8 +338,7 @@ class Embedding:
         )
 
     def _store(self, item: Finished, task: Task) -> None:
-        self.finished.append(item)
-        self.finished_bytes += item.rows.nbytes if item.rows is not None else 256
+        self.storing.add(item)
         self._note(item.outcome, task)
 
     def _note(self, outcome: Outcome, task: Task) -> None:
@@ -371,40 +351,6 @@ class Embedding:
         self.progress.chunks += outcome.row.chunks if outcome.row else 0
         if closing.is_news(outcome, task.prior):
             self.news.add(outcome.key)
-
-    # ---- storing
-
-    def _checkpoint(self) -> None:
-        """Hand what is finished to the writer thread; one checkpoint at a time."""
-        self._await_writer()
-        self.last_checkpoint = time.monotonic()
-        finished, self.finished, self.finished_bytes = self.finished, [], 0
-        done = [item for item in self.loose if not any(id(one) in self.assembly.pending for one in item.documents)]
-        keys, vectors, documents_open = self.assembly.hand_over()
-        loose = None
-        if documents_open:
-            self.loose_number += 1
-            loose = _Loose(self.staging, Loose(f"loose-{self.loose_number:x}", keys, vectors), documents_open)
-        if finished or loose:
-            store = self.writer.submit(self.staging.checkpoint, finished, loose.stored if loose else None)
-            self.writing = (store, loose, done)
-
-    def _await_writer(self) -> None:
-        if self.writing is None:
-            return
-        (future, loose, done), self.writing = self.writing, None
-        self.outcomes.add(future.result())
-        for name in self.staging.shards.keys() - self.searched:
-            self.library.add(self.staging.shards[name], in_memory=True)
-            self.searched.add(name)
-        if loose is not None:
-            loose.place = self.library.add_loose(shards.sorted_keys(loose.stored.keys), loose.stored.vectors)
-            self.loose.append(loose)
-        for item in done:
-            self.library.forget(item.place)
-            item.staging.drop_loose(item.stored.name)
-            self.loose.remove(item)
-        self.assembly.stored()
 
     # ---- publishing
 
@@ -420,8 +366,7 @@ class Embedding:
     def _publish_so_far(self) -> None:
         """The whole documents finished so far become a generation; then the run goes on from it."""
         self.last_publish = time.monotonic()
-        self._checkpoint()
-        self._await_writer()
+        self.storing.save()
         if not any(documents.count_by(self.outcomes.rows, "shard")):
             return
         self.report.line(f"publishing {len(self.outcomes):,} documents; the rest follows")
@@ -432,7 +377,7 @@ class Embedding:
         self.base = self.index.documents(current.number)
         self.parent, self.outcomes = current.number, Outcomes()
         self.staging = self._begin_staging()
-        self.searched = set()
+        self.storing.go_on(self.staging, self.outcomes)
 
     def _publish(self, *, complete: bool, dropped: Collection[Key]) -> Generation:
         """The next generation, less what is `dropped`; or the current one where no row and no document's status

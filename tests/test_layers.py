@@ -19,7 +19,7 @@ LAYERS = [
     "workers reading recovery doubts",
     "sglang_settings engine_guard engine_scheduler engine_host engine_process",
     "engine_cards engine_torch engine_sglang feeding assembly",
-    "adoption closing healing judging",
+    "adoption closing healing judging storing",
     "ingest embedding verifying standing keeper doctor",
     "bench bench_reference",
     "flags keeper_cli machine_cli",
