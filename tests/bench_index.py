@@ -26,6 +26,7 @@ from embedcli.config import Fingerprints, IndexSettings
 from embedcli.disk import Disk
 from embedcli.documents import DocumentRow
 from embedcli.generations import Draft, Index
+from embedcli.outcomes import Outcomes
 from embedcli.records import Root, digest
 from embedcli.scopes import Scope, Scopes
 from embedcli.shards import Shard
@@ -90,7 +91,7 @@ class Night:
     def publish(self, numbers: list[int], version: int) -> tuple[float, int]:
         current = self.index.current()
         known: dict[str, Shard] = dict(current.shards) if current else {}
-        outcomes = []
+        outcomes = Outcomes()
         for start in range(0, len(numbers), 5000):
             part = numbers[start : start + 5000]
             made = [document(number, version) for number in part]
@@ -99,11 +100,11 @@ class Night:
                 folder=self.index.staging, keys_folder=self.index.staging, disk=self.index.disk,
             )  # fmt: skip
             known[shard.name] = shard
-            outcomes += [Outcome(None, row_of(n, version, shard.name, i * ROWS)) for i, n in enumerate(part)]
+            outcomes.add(Outcome(None, row_of(n, version, shard.name, i * ROWS)) for i, n in enumerate(part))
         started = time.perf_counter()
         base = self.index.documents(current.number) if current else documents.empty()
         edition = publishing.edit(
-            base, outcomes, dropped=set(), seen=(), shards=known, roots=[ROOT.id], rebuilding=False
+            base, outcomes.rows, [], dropped=set(), seen=(), shards=known, damaged=(), roots=[ROOT.id], rebuilding=False
         )
         draft = Draft(
             number=self.index.next_number(), complete=True, settings=SETTINGS, fingerprints=PRINTS, roots=(ROOT,),
@@ -122,7 +123,7 @@ def row_of(number: int, version: int, shard: str, first_row: int) -> DocumentRow
     path = name_of(number)
     return DocumentRow(
         ROOT.id, path, f"/corpus/{path}", 5000, version, 0, number, digest(path, version), "m", "c", "r", "indexed",
-        None, 1, None, 0, ROWS, (), 3000, shard, first_row, ROWS,
+        None, 1, None, None, 0, ROWS, (), 3000, shard, first_row, ROWS,
     )  # fmt: skip
 
 

@@ -41,8 +41,11 @@ def report_pdfs(paths: list[Path]) -> None:
 
 
 def text_calls_alone(path: Path) -> int:
-    """Pages whose text pdfium gave, and nothing done with it."""
-    document = pypdfium2.PdfDocument(path)
+    """Pages whose text pdfium gave, and nothing done with it; none of a document that it cannot open."""
+    try:
+        document = pypdfium2.PdfDocument(path)
+    except pypdfium2.PdfiumError:
+        return 0
     for number in range(len(document)):
         page = document[number]
         text = page.get_textpage()

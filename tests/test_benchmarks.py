@@ -1,0 +1,29 @@
+"""The benchmarks still run: each prints its table on something small. How fast it is, no test says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["bench_index.py", "unchanged", "20"], "torch not imported"),
+        (["bench_index.py", "nights", "200"], "night 14"),
+        (["bench_index.py", "planning", "300"], "(297 unchanged, 3 to read), 30 keys found"),
+        (["bench_readers.py", "samples"], "pdfium alone"),
+    ],
+)
+def test_a_benchmark_prints_its_table(command: list[str], told: str) -> None:
+    arguments = [sys.executable, str(HERE / "tests" / command[0]), *command[1:]]
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    ran = subprocess.run(arguments, cwd=HERE, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert told in ran.stdout
