@@ -40,14 +40,16 @@ LAST_WORDS_BYTES = 4096
 EXIT_SECONDS = 2.0
 PR_SET_PDEATHSIG = 1
 
-ONE_THREAD = {
+FRUGAL = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-"""A process a core is parallelism enough; a thread would take 64 MB of the address space allowed."""
+"""Of the address space allowed, a thread would take 64 MB, and a process a core is parallelism enough; Arrow's own
+allocator would reserve a gigabyte at its first byte."""
 
 _MEMORY_WORDS = re.compile(rb"out of memory|bad_alloc|MemoryError|memory allocation of|annot allocate memory", re.I)
 _ABORT_WORDS = re.compile(rb"\w\(\): |corrupt|\*\*\*|assert|panicked", re.I)
@@ -219,7 +221,7 @@ def _spawn(channel: int, words: int) -> subprocess.Popen[bytes]:
         stderr=words,
         pass_fds=(channel,),
         start_new_session=True,
-        env={**os.environ, **ONE_THREAD},
+        env={**os.environ, **FRUGAL},
     )
 
 

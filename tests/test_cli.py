@@ -238,6 +238,17 @@ def test_the_summary_counts_failures_by_reason_and_not_what_is_no_text(tmp_path:
         assert "1 failed: 1 damaged" in ran.stderr and "2 skipped: binary, empty or too large" in ran.stderr
 
 
+def test_text_is_read_where_nothing_but_the_program_is_installed(tmp_path: Path) -> None:
+    """pandas, which the tests bring along, changes how much memory Arrow reserves."""
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare/pandas.py").write_text("raise ImportError")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text("Hello, plain text.")
+    bare = {"PYTHONPATH": f"{tmp_path / 'bare'}:{HERE}"}
+    ran = quick("ingest", "docs", "--index", "index", "--model", "minilm", cwd=tmp_path, env=bare)
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_json_is_whole_where_the_locale_cannot_write_a_name(tmp_path: Path) -> None:
     (tmp_path / "文書").mkdir()
     (tmp_path / "文書/あ.txt").write_text(words(30))
