@@ -6,6 +6,7 @@ Not here: any work.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -20,6 +21,7 @@ import typer
 from embedcli import __version__, flags, keeper_cli, machine_cli
 from embedcli.errors import EmbedcliError, EngineError, Stopped, StorageError, UsageError
 from embedcli.flags import NO_CARD_FLAGS, CardFlags
+from embedcli.report import say, silence
 
 if TYPE_CHECKING:
     from embedcli.config import Asked, IndexSettings
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 _DEBUG = "--debug"
+PRINTED_IN_VAIN = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
@@ -152,7 +155,7 @@ def pull(
     from embedcli import models
 
     name = model or models.choose_default(has_gpu=models.has_nvidia_card())[0]
-    found = models.pull(name, report=_say)
+    found = models.pull(name, report=say)
     print(f"folder {found.folder}")
     print(f"commit {found.commit or '-'}")
     print(f"sha256 {found.weights_digest}")
@@ -171,10 +174,6 @@ def _open_log(path: Path | None) -> Any:
         return path.open("a", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise StorageError(f"cannot write `{path}`: {error.strerror}", "name another file with `--log-file`") from error
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 # ---- what a run is made with
@@ -309,7 +308,7 @@ def _start_engine(index: Path, model: str | None) -> str:
     asked = config.Asked(index=index, model=model)
     opened = Index(index, disk=Disk())
     current = opened.current() if opened.current_number() is not None else None
-    tools = _tools("auto", _say)
+    tools = _tools("auto", say)
     chosen = tools.resolve(asked, current.settings if current else None)
     known = Known(
         current, (), current.settings if current else None, current.fingerprints.model if current else "", (), False
@@ -329,18 +328,17 @@ def _start_engine(index: Path, model: str | None) -> str:
 def _closing_lines(summary: Summary) -> list[str]:
     """`generation 2: 1 changed, 12 unchanged; ...`, and what is amiss, by reason."""
     from embedcli.closing import TROUBLED
-    from embedcli.report import duration
+    from embedcli.report import duration, many
 
     sources, chunks = summary.sources, summary.chunks
     did = _counts({name: sources[name] for name in ("new", "changed", "moved", "unchanged", "gone", "excluded")})
     rate = f", {summary.tokens_per_s:,.0f} tokens/s" if summary.tokens_per_s else ""
-    made = f"{chunks['total']:,} chunks ({chunks['embedded']:,} embedded, {chunks['reused']:,} reused)"
+    made = f"{many(chunks['total'], 'chunk')} ({chunks['embedded']:,} embedded, {chunks['reused']:,} reused)"
     first = f"generation {summary.generation}: {did or 'no sources'}; {made}{rate}, {duration(summary.elapsed_s)}"
     amiss = _counts({name: sources[name] for name in TROUBLED})
     news = f"; {summary.failures_new:,} new" if summary.failures_new else ""
-    skipped = [f"{sources['skipped']:,} skipped: binary, empty or too large"] if sources["skipped"] else []
-    idle = not (chunks["embedded"] or chunks["reused"] or did != f"{sources['unchanged']:,} unchanged")
-    lines = [] if idle else [first]  # that there was nothing to do has been said
+    skipped = [f"{sources['skipped']:,} skipped: binary, empty, too large or no file"] if sources["skipped"] else []
+    lines = [] if summary.idle else [first]  # that there was nothing to do has been said
     return [*lines, *([f"{amiss}: {_counts(summary.failures)}{news}"] if amiss else []), *skipped]
 
 
@@ -356,24 +354,32 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the locale cannot write is no bug
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where it can be told that it does not work
     except EmbedcliError as error:
         sys.exit(_fail(error))
     except KeyboardInterrupt:  # before anything was begun
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read our output has left; nothing to add
+        silence(sys.stdout)  # whoever read our output has left; nothing to add
         sys.exit(1)
-    except Exception:  # noqa: BLE001 - the one place where a bug is told as a bug
+    except Exception as error:  # noqa: BLE001 - the one place where a bug is told as a bug
+        if isinstance(error, OSError) and error.errno in PRINTED_IN_VAIN:  # the index's own are StorageErrors
+            say(f"error: what was to be printed cannot be written: {error.strerror}\n\nhint: all else is done")
+            silence(sys.stdout)
+            sys.exit(StorageError.exit_code)
         traceback.print_exc()
-        _say("error: this is a bug in embedcli\n\nhint: the last checkpoint stands; run again, report the lines above")
+        say("error: this is a bug in embedcli\n\nhint: the last checkpoint stands; run again, report the lines above")
         sys.exit(1)
 
 
 def _fail(error: EmbedcliError) -> int:
     if _DEBUG in sys.argv:
         traceback.print_exception(error)
-    _say(f"error: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""))
+    say(f"error: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""))
     if "--json" in sys.argv:
         print(json.dumps({"exit_code": error.exit_code, "error": str(error), "hint": error.hint}))
     return error.exit_code

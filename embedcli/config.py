@@ -118,7 +118,9 @@ def read_fingerprint(read_version: int) -> str:
 
 
 def index_folder(flag: str | None, environment: Mapping[str, str] = os.environ) -> Path:
-    """`--index` > `EMBEDCLI_INDEX` > `./embedcli-index`, absolute."""
+    """`--index` > `EMBEDCLI_INDEX` > `./embedcli-index`, absolute. Raises UsageError for a flag without a path."""
+    if flag == "":
+        raise UsageError("`--index` is empty: a variable that is not set?", "name the folder of the index")
     folder = os.path.abspath(flag or environment.get("EMBEDCLI_INDEX") or "embedcli-index")
     try:
         folder.encode()
@@ -135,13 +137,16 @@ def model_name(flag: str | None) -> str | None:
     return folder if os.path.exists(folder) else flag
 
 
+_SWITCH: dict[bool | None, str] = {True: "on", False: "off"}
+
+
 def check_against_memory(asked: Asked, memory: IndexSettings) -> None:
     """Raise Mismatch (exit 12) when a flag contradicts what the index was built with, both values named."""
     pairs = {
         "--dim": (asked.dim, memory.dim),
         "--max-tokens": (asked.max_tokens, memory.max_tokens),
         "--overlap": (asked.overlap, memory.overlap),
-        "--no-text": (asked.no_text, memory.no_text),
+        "--no-text": (_SWITCH.get(asked.no_text), _SWITCH[memory.no_text]),
         "--quantization": (asked.quantization, memory.quantization),
     }
     for flag, (wanted, known) in pairs.items():

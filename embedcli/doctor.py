@@ -25,6 +25,7 @@ from embedcli.config import DEFAULT_MAX_TOKENS, IndexSettings
 from embedcli.disk import Disk
 from embedcli.engine_sglang import host_path, kernel_caches
 from embedcli.errors import EmbedcliError, EngineError, ModelUnavailable, StorageError
+from embedcli.generations import Index
 from embedcli.model_files import read_json
 from embedcli.models import Model
 from embedcli.sglang_settings import SGLangSettings, plan, read_shape
@@ -177,6 +178,11 @@ def _storage(index: Path) -> Iterator[Line]:
         return
     if not os.access(parent, os.W_OK):
         yield Line("index", f"`{parent}` cannot be written", False, f"`chown {os.getuid()} {parent}`", STORAGE)
+        return
+    try:
+        Index(index, disk=Disk()).check()
+    except EmbedcliError as error:
+        yield Line("index", str(error), False, error.hint, error.exit_code)
         return
     free = shutil.disk_usage(parent).free
     enough = free >= LEAST_FREE_BYTES

@@ -467,7 +467,7 @@ class Embedding:
         reasons = ", ".join(f"{count} {reason}" for reason, count in documents.count_by(table, "reason").items())
         return InputError(
             f"none of the {table.num_rows} sources can be read: {reasons}",
-            "name sources with text in them; what is only pictures needs OCR first",
+            "what is only pictures needs OCR first" if "no_text" in reasons else "name sources that can be read",
         )
 
     def _clear(self) -> None:
@@ -499,6 +499,8 @@ class Embedding:
         summary.tokens["embedded"] = self.feeder.statistics.tokens if self.feeder is not None else 0
         summary.bytes_rewritten = self.bytes_rewritten
         summary.tokens_per_s = round(self.progress.tokens_per_s, 1)
+        if summary.idle:
+            self.report.line(f"{summary.sources['unchanged']:,} unchanged, nothing to do")
 
 
 def _processes() -> int:

@@ -115,7 +115,9 @@ def _way_back(index: Index, to: int | None) -> int:
     lacking = {number: index.lacks(number) for number in others}
     whole = [number for number in others if not lacking[number]]
     kept = (
-        f"whole are {', '.join(map(str, whole))}: `embedcli rollback --to N`" if whole else "no other one is kept whole"
+        f"whole are {', '.join(map(str, whole))}: `embedcli rollback --to N --index {index.folder}`"
+        if whole
+        else "no other one is kept whole"
     )
     if target is not None and target == current:
         raise UsageError(f"generation {target} is current already", kept)

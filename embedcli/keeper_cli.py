@@ -18,6 +18,7 @@ import typer
 from embedcli.config import Asked, index_folder
 from embedcli.errors import EmbedcliError, StorageError
 from embedcli.records import REASONS, from_printable
+from embedcli.report import many, say
 
 if TYPE_CHECKING:
     from embedcli.generations import Index
@@ -146,14 +147,14 @@ def unlock(index: IndexFolder = None, as_json: AsJson = False, debug: Debug = Fa
         held_by = {"host": holder.host, "pid": holder.pid, "since": holder.since} if holder else None
         _print_json({"exit_code": 0, "index": str(opened.folder), "held_by": held_by})
     if holder is None:
-        _say(f"index `{opened.folder}` is not locked")
+        say(f"index `{opened.folder}` is not locked")
     else:
         who = (
             f"of pid {holder.pid} on `{holder.host}` since {when(holder.since)}"
             if holder.pid
             else "that nobody can read"
         )
-        _say(f"cleared the lock {who}")
+        say(f"cleared the lock {who}")
 
 
 # ---- what the verbs are made with
@@ -183,7 +184,7 @@ def _prober(make_tools: MakeTools, folder: Path, engine: str, device: str | None
         from embedcli.tokens import load_tokenizer
 
         settings = dataclasses.replace(generation.settings, max_tokens=generation.probe_max_tokens)
-        tools = make_tools(engine, _say)
+        tools = make_tools(engine, say)
         model = tools.resolve(Asked(index=folder), settings)
         opened = tools.open_engine(model, settings, device or settings.device_kind)
         try:
@@ -198,17 +199,11 @@ def _prober(make_tools: MakeTools, folder: Path, engine: str, device: str | None
 # ---- what is printed
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _warn(text: str) -> None:
-    _say(f"warning: {text}")
+    say(f"warning: {text}")
 
 
 def _concerned(done: Done) -> str:
-    from embedcli.standing import many
-
     return f"{many(done.sources, 'source')}, {many(done.chunks, 'chunk')}"
 
 
@@ -219,7 +214,7 @@ def _print_json(data: Mapping[str, Any]) -> None:
 def _print_done(done: Done, as_json: bool, text: str) -> None:
     if as_json:
         _print_json({"exit_code": 0, **dataclasses.asdict(done)})
-    _say(f"generation {done.generation}: {text}")
+    say(f"generation {done.generation}: {text}")
 
 
 def _tell_damage(index: Index, verdict: Verdict, as_json: bool) -> int:
@@ -233,9 +228,9 @@ def _tell_damage(index: Index, verdict: Verdict, as_json: bool) -> int:
             state.note_damaged(index.state, verdict.damaged_shards, index.disk)
         except StorageError as error:
             _warn(f"the damage cannot be noted, so that the next run does not know of it: {error}")
-        _say(f"\nhint: `embedcli ingest --index {index.folder}` reads the documents of what is damaged again")
+        say(f"\nhint: `embedcli ingest --index {index.folder}` reads the documents of what is damaged again")
     elif any(item.file.endswith("/documents.parquet") for item in verdict.damage):
-        _say(f"\nhint: {index.way_back(verdict.generation)}")
+        say(f"\nhint: {index.way_back(verdict.generation)}")
     return len(verdict.damage)
 
 
@@ -258,8 +253,6 @@ def _print_damage(verdict: Verdict, told: int) -> None:
 
 
 def _print_verdict(verdict: Verdict, as_json: bool, *, told: int, probed: bool) -> None:
-    from embedcli.standing import many
-
     if as_json:
         _print_json({"exit_code": verdict.exit_code, **verdict.to_json()})
         return

@@ -19,6 +19,7 @@ import typer
 from embedcli import flags
 from embedcli.config import index_folder
 from embedcli.errors import EmbedcliError, Stopped
+from embedcli.report import say
 
 if TYPE_CHECKING:
     from embedcli.bench import Figures
@@ -74,11 +75,11 @@ def _register_bench(app: typer.Typer, make_tools: MakeTools) -> None:
                 quantization=flags.quantization_name(quantization),
             )  # fmt: skip
             card = flags.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus))
-            tools = make_tools(flags.engine_name(engine), _say, card)
+            tools = make_tools(flags.engine_name(engine), say, card)
             if docs is None:
                 (place / "docs").mkdir()
                 measuring.generate(place / "docs", _sized(size, tools.device_kind(asked)))
-            figures = measuring.measure(asked, tools=tools, reference=reference, say=_say, cards=card.gpus or (0,))
+            figures = measuring.measure(asked, tools=tools, reference=reference, say=say, cards=card.gpus or (0,))
         if as_json:
             print(json.dumps(_json(figures, corpus_gb=corpus_gb, price_per_hour=price_per_hour)))
         else:
@@ -172,10 +173,6 @@ def _current(folder: Path) -> Generation | None:
 
     index = Index(folder, disk=Disk())
     return index.current() if folder.exists() and index.current_number() is not None else None
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _started(start: Callable[[], str]) -> Line:

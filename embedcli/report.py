@@ -6,6 +6,7 @@ and the Summary that `--json` prints. Not here: which exit code an error is (err
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -35,6 +36,12 @@ class Summary:
     bytes_rewritten: int = 0
     elapsed_s: float = 0.0
     tokens_per_s: float = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing came, changed, went or was embedded."""
+        moves = (self.sources[name] for name in ("new", "changed", "moved", "gone", "excluded"))
+        return not (any(moves) or self.chunks["embedded"] or self.chunks["reused"])
 
     def to_json(self) -> dict[str, Any]:
         data = asdict(self)
@@ -105,6 +112,24 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def say(text: str, stream: TextIO | None = None) -> None:
+    """A line for people, on stderr by default. Where nobody reads any more the work goes on without a word."""
+    stream = stream or sys.stderr
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        silence(stream)
+
+
+def silence(stream: TextIO) -> None:
+    """What it still holds, and all that comes, goes nowhere: Python would write it at its end, and fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class Report:
     """Messages and progress on `stream`; a live display only where it is a terminal."""
 
@@ -131,7 +156,7 @@ class Report:
         if self._live is not None:
             self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, file=self._stream, flush=True)
+            say(text, self._stream)
 
     def progress(self, progress: Progress) -> None:
         """Called often; shows the display on a terminal, a line a minute elsewhere."""

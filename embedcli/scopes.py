@@ -42,11 +42,14 @@ def settle_scopes(asked: Asked, known: Sequence[Root], *, everything: bool) -> S
 
     A SOURCE belongs to the outermost known root that holds it.
 
-    Raises InputError for a source that does not exist, UsageError for filters on a part of a root.
+    Raises InputError for a source that does not exist, UsageError for filters on a part of a root
+    and for the index itself.
     """
     roots = {root.id: root for root in known}
     named = [sources.root_of(path) for path in asked.sources]
-    remembered = [_still_there(root) for root in known] if everything or not named else []
+    for new in named:
+        _refuse_index(new, asked)
+    remembered = [_still_there(root, asked) for root in known] if everything or not named else []
     meant = {root.path for root in named or remembered}  # what the filters are for
     scopes: dict[Scope, None] = {}
     for new in sorted([*named, *remembered], key=lambda root: len(root.path)):
@@ -64,7 +67,14 @@ def settle_scopes(asked: Asked, known: Sequence[Root], *, everything: bool) -> S
     return Scopes(kept, tuple(chosen), frozenset(absorbed), tuple(roots[root_id].path for root_id in sorted(absorbed)))
 
 
-def _still_there(root: Root) -> Root:
+def _refuse_index(root: Root, asked: Asked) -> None:
+    if inside(os.path.realpath(root.path), os.path.realpath(asked.index)):
+        raise UsageError(
+            f"`{printable(os.fsencode(root.path))}` is the index itself, or in it", "name the folder of the documents"
+        )
+
+
+def _still_there(root: Root, asked: Asked) -> Root:
     """The remembered root as if it were named. Raises InputError where it is no more."""
     try:
         return sources.root_of(root.path)
@@ -72,8 +82,8 @@ def _still_there(root: Root) -> Root:
         shown = printable(os.fsencode(root.path))
         raise InputError(
             f"a root of this index is not there: `{shown}`",
-            f"mount it; if it is elsewhere now, `embedcli moved {shown} NEW`;"
-            f" if it is to leave the index, `embedcli forget {shown}`",
+            f"mount it; if it is elsewhere now, `embedcli moved {shown} NEW --index {asked.index}`;"
+            f" if it is to leave the index, `embedcli forget {shown} --index {asked.index}`",
         ) from error
 
 
@@ -95,7 +105,7 @@ def _filtered(root: Root, asked: Asked, below: str) -> Root:
     if below and any((asked.include, asked.exclude, asked.gitignore is not None)):
         raise UsageError(
             f"filters are remembered for a whole root, and `{below}` is a part of `{root.path}`",
-            f"name the root: `embedcli ingest {root.path} ...`",
+            f"name the root: `embedcli ingest {root.path} --index {asked.index} ...`",
         )
     return replace(
         root,

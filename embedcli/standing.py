@@ -25,7 +25,7 @@ from embedcli import chunker, config, documents, readers
 from embedcli.generations import Index
 from embedcli.manifest import Generation
 from embedcli.records import Root, printable
-from embedcli.report import duration
+from embedcli.report import duration, many
 from embedcli.staging import leftovers
 from embedcli.verifying import current_of
 
@@ -284,7 +284,3 @@ def when(iso: str) -> str:
 def one_line(text: str) -> str:
     """A name may hold a line's end or worse; on a screen it may not."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
-def many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -65,9 +65,17 @@ BAD = [
     (["ingest", "--index", "none"], 10, "is not an index", "embedcli ingest docs/"),
     (["ingest", "nothing-here", "--index", "none"], 15, "does not exist", "check the path"),
     (["ingest", "empty", "--index", "none"], 15, "no files found", "--include"),
-    (["ingest", "unreadable", "--index", "none", "--model", "minilm"], 15, "1 damaged", "OCR"),
+    (
+        ["ingest", "unreadable", "--index", "none", "--model", "minilm"],
+        15,
+        "1 damaged",
+        "name sources that can be read",
+    ),
     (["ingest", "docs", "--index", "docs/0.txt"], 10, "is a file", "--index"),
     (["ingest", "docs", "--index", "docs"], 10, "is not an index", "--index"),
+    (["ingest", "index", "--index", "index"], 2, "is the index itself", "name the folder of the documents"),
+    (["ingest", "docs", "--index", ""], 2, "is empty", "name the folder"),
+    (["ingest", "--index", "index", "--no-text"], 12, "no_text off, this run asks for on", "--rebuild"),
     (["ingest", "docs", "--index", "none", "--dim", "0"], 2, "--dim", "leave `--dim` out"),
     (["ingest", "docs", "--index", "none", "--dim", "5000", "--model", "minilm"], 2, "width of 384", "--dim 384"),
     (["ingest", "docs", "--index", "none", "--dim", "many"], 2, "--dim", ""),
@@ -235,7 +243,7 @@ def test_the_summary_counts_failures_by_reason_and_not_what_is_no_text(tmp_path:
         assert ran.returncode == code
         summary = json.loads(ran.stdout)
         assert (summary["failures"], summary["sources"]["skipped"]) == ({"damaged": 1}, 2)
-        assert "1 failed: 1 damaged" in ran.stderr and "2 skipped: binary, empty or too large" in ran.stderr
+        assert "1 failed: 1 damaged" in ran.stderr and "2 skipped: binary, empty, too large or no file" in ran.stderr
 
 
 def test_text_is_read_where_nothing_but_the_program_is_installed(tmp_path: Path) -> None:
@@ -247,6 +255,36 @@ def test_text_is_read_where_nothing_but_the_program_is_installed(tmp_path: Path)
     bare = {"PYTHONPATH": f"{tmp_path / 'bare'}:{HERE}"}
     ran = quick("ingest", "docs", "--index", "index", "--model", "minilm", cwd=tmp_path, env=bare)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_a_run_goes_on_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text(words(30))
+    command = [*QUICK, "ingest", "docs", "--index", "index", "--model", "minilm"]
+    with subprocess.Popen(command, cwd=tmp_path, env=QUIET, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.stderr.close()  # as `head -1` does
+    assert process.returncode == 0
+    assert os.readlink(tmp_path / "index/current") == "generations/000001"
+
+
+def test_what_cannot_be_printed_is_exit_14_without_a_traceback(indexed: Path) -> None:
+    for arguments in (["ingest", "--index", "index", "--json"], ["status", "index"]):
+        with open("/dev/full", "w") as full:
+            ran = subprocess.run(
+                [*PROGRAM, *arguments], cwd=indexed, env=QUIET, stdout=full, stderr=subprocess.PIPE, text=True
+            )
+        assert ran.returncode == 14, ran.stderr
+        assert "No space left" in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_filters_that_leave_nothing_change_nothing(indexed: Path) -> None:
+    before = os.readlink(indexed / "index/current")
+    ran = run("ingest", "docs", "--index", "index", "--include", "nosuch*", cwd=indexed)
+    assert ran.returncode == 15 and "leave none of 3 known sources" in ran.stderr
+    assert os.readlink(indexed / "index/current") == before
+    assert run("ingest", "--index", "index", "--quiet", cwd=indexed).returncode == 0, "nor are they remembered"
 
 
 def test_json_is_whole_where_the_locale_cannot_write_a_name(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from embedcli import doctor as doctor_module
 from embedcli.config import IndexSettings
 from embedcli.doctor import ENGINE, STORAGE, Line, examine
+from embedcli.errors import NoIndex
 from tests.fake_cards import embedcli, needs_compiler
 from tests.tiny_models import make_qwen
 
@@ -94,6 +95,12 @@ def test_a_model_that_is_not_here_is_told_with_the_command_that_fetches_it(tmp_p
     ran = doctor("--model", "nobody/nothing", cwd=tmp_path, env={"HF_HOME": str(tmp_path / "hf")})
     assert ran.returncode == ENGINE
     assert "amiss model" in ran.stdout and "embedcli pull nobody/nothing" in ran.stdout
+
+
+def test_a_folder_that_is_no_index_is_told_as_a_run_would(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A document.")
+    line = line_of("index", lines_of(tmp_path))
+    assert (line.well, line.code) == (False, NoIndex.exit_code) and "holds `a.txt`" in line.found
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
