@@ -73,7 +73,12 @@ RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Try again all that failed, is partial or was skipped.")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit 3 for known failures too.")]
-MaxGone = Annotated[float, typer.Option(help="Refuse to remove more of a root or folder than this.", metavar="PERCENT")]
+MaxGone = Annotated[
+    float,
+    typer.Option(
+        help="Refuse to remove more than this of a root or folder (of ten sources or more).", metavar="PERCENT"
+    ),
+]
 KeepGenerations = Annotated[int, typer.Option(help="Generations to keep.", metavar="N")]
 PublishEvery = Annotated[
     float | None,
