@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
 LINE_EVERY_S = 60.0
+BAR_WIDTH = 10
 
 
 @dataclass
@@ -83,12 +84,13 @@ class Progress:
         return elapsed * (self.bytes_total - self.bytes_read) / self.bytes_read
 
     def line(self) -> str:
+        """What matters most comes first: a narrow terminal cuts the end."""
         if self.loading_since is not None:
             waited = duration(time.monotonic() - self.loading_since)
             return f"{self.phase}: {waited}; reading goes on, {self.documents:,}/{self.documents_total:,} documents"
         eta = f", {duration(self.eta_s)} to go" if self.eta_s is not None else ""
-        done = f"{self.documents:,}/{self.documents_total:,} documents, {self.chunks:,} chunks"
-        return f"{self.phase}: {done}, {self.tokens_per_s:,.0f} tokens/s{eta}"
+        done = f"{self.documents:,}/{self.documents_total:,} documents, {self.tokens_per_s:,.0f} tokens/s"
+        return f"{self.phase}{eta}: {done}, {self.chunks:,} chunks"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -200,7 +202,7 @@ def _bar(text: str, share: float | None) -> Any:
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 1), expand=False)
-    bar = ProgressBar(total=1.0, completed=share or 0.0, width=20, pulse=share is None)
+    bar = ProgressBar(total=1.0, completed=share or 0.0, width=BAR_WIDTH, pulse=share is None)
     grid.add_row(bar, Text(text, no_wrap=True, overflow="ellipsis"))
     return grid
 

@@ -23,7 +23,7 @@ from embedcli.documents import Mark, fold
 from embedcli.errors import EngineError, Locked, Mismatch, Stopped
 from embedcli.generations import Index
 from embedcli.lock import Lock
-from embedcli.report import Progress
+from embedcli.report import BAR_WIDTH, Progress
 from embedcli.verifying import verify
 from tests.engines import EngineDiesOnBatch
 from tests.workshop import Workshop, wide_engine, words
@@ -266,3 +266,13 @@ def test_a_rebuild_that_opens_no_engine_keeps_the_probe_set_as_it_was_cut(shop: 
     assert shop.embedded == before
     shop.write("new.txt", words(70))
     assert shop.ingest().chunks["embedded"] > 1
+
+
+def test_eighty_columns_have_room_for_what_is_to_go_and_how_fast() -> None:
+    since = time.monotonic() - 7_200
+    run = Progress(
+        documents=123_456, documents_total=1_000_000, bytes_read=1, bytes_total=3, chunks=999_999,
+        tokens=3_000_000_000, phase="embedding", started=since, embedding_since=since,
+    )  # fmt: skip
+    shown = run.line()[: 80 - BAR_WIDTH - 1]
+    assert shown.startswith("embedding, 4 h 00 min to go: 123,456/1,000,000 documents, 416,6")
