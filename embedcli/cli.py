@@ -356,14 +356,16 @@ def _counts(counts: dict[str, int]) -> str:
 
 def main() -> None:
     """The program. Every EmbedcliError becomes its message, its hint and its exit code; here and nowhere else."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: the next file opened would take its place, and be written into
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the locale cannot write is no bug
     try:
         try:
             app()
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()  # here, where it can be told that it does not work
+            sys.stdout.flush()  # here, where it can be told that it does not work
     except EmbedcliError as error:
         sys.exit(_fail(error))
     except KeyboardInterrupt:  # before anything was begun

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -277,6 +278,14 @@ def test_what_cannot_be_printed_is_exit_14_without_a_traceback(indexed: Path) ->
             )
         assert ran.returncode == 14, ran.stderr
         assert "No space left" in ran.stderr and "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_closed_streams_are_nobodys_loss(indexed: Path, closed: str) -> None:
+    program = shlex.join([*PROGRAM, "ingest", "--index", "index", "--json"])
+    ran = subprocess.run(f"exec {program} {closed}", shell=True, cwd=indexed, env=QUIET, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert closed != "2>&-" or json.loads(ran.stdout)["exit_code"] == 0
 
 
 def test_filters_that_leave_nothing_change_nothing(indexed: Path) -> None:
