@@ -35,7 +35,7 @@ from embedcli.outcomes import Outcomes
 from embedcli.plan import Plan, Rules
 from embedcli.reading import Reading, ReadingWork
 from embedcli.records import MOMENT_REASONS, RETRY_REASONS
-from embedcli.report import Progress, Report, Summary
+from embedcli.report import Progress, Report, Summary, many
 from embedcli.scopes import Scopes
 from embedcli.shards import Library, Shard
 from embedcli.staging import Finished, Leftover, Outcome, RunHeader, Staging, run_folders
@@ -224,8 +224,7 @@ class Embedding:
             self._note(outcome, wanted[key])
         self.outcomes.add(adopted.values())
         if adopted:
-            count = f"{len(adopted):,} {'document' if len(adopted) == 1 else 'documents'}"
-            self.report.line(f"going on with {count} that an earlier run had finished")
+            self.report.line(f"going on with {many(len(adopted), 'document')} that an earlier run had finished")
         return set(adopted)
 
     def _work(self) -> ReadingWork:
@@ -499,8 +498,6 @@ class Embedding:
         summary.tokens["embedded"] = self.feeder.statistics.tokens if self.feeder is not None else 0
         summary.bytes_rewritten = self.bytes_rewritten
         summary.tokens_per_s = round(self.progress.tokens_per_s, 1)
-        if summary.idle:
-            self.report.line(f"{summary.sources['unchanged']:,} unchanged, nothing to do")
 
 
 def _processes() -> int:

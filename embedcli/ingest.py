@@ -58,6 +58,8 @@ def ingest(asked: Asked, *, tools: Tools, report: Report) -> Summary:
                 _run_past_damage(index, asked, tools, report, held, summary)
             finally:
                 report.close()
+    if summary.idle:
+        report.line(f"{summary.sources['unchanged']:,} unchanged, nothing to do")
     return summary
 
 
@@ -215,13 +217,12 @@ def _run(
             f"no files found in {', '.join(f'`{scope.root.path}`' for scope in scopes.scopes)}",
             "check the path; hidden files and what `--include`, `--exclude`, `.embedcliignore` leave out do not count",
         )
-    if tonight.excluded and not tonight.unchanged + tonight.changed + tonight.tasks.count + len(tonight.outcomes):
+    if tonight.excluded and not (tonight.unchanged or tonight.tasks.count or tonight.outcomes):
         raise InputError(
             f"the filters leave none of {len(tonight.excluded):,} known sources; nothing was changed",
             "mend `--include` and `--exclude`; an empty pattern, `''`, forgets those that are remembered",
         )
     if nothing_to_do(tonight, known, scopes, asked) and not damaged:
-        report.line(f"{tonight.unchanged:,} unchanged, nothing to do")
         state.write_seen(index.state, number, [*remembered, *tonight.seen], tools.disk) if tonight.seen else None
         assert known.current is not None
         for item in known.leftovers if tonight.whole else ():

@@ -20,12 +20,10 @@ class Outcomes:
 
     def __init__(self) -> None:
         self._tables = [documents.empty()]
-        self._count = 0
         self.marks: list[Mark] = []
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
         listed = list(outcomes)
-        self._count += len(listed)
         rows = [outcome.row for outcome in listed if outcome.row is not None]
         self._tables += [documents.from_rows(rows)] if rows else []
         self.marks += [outcome.mark for outcome in listed if outcome.mark is not None]
@@ -37,4 +35,5 @@ class Outcomes:
         return self._tables[0]
 
     def __len__(self) -> int:
-        return self._count
+        rows: int = sum(table.num_rows for table in self._tables)
+        return rows + len(self.marks)

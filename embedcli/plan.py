@@ -199,8 +199,7 @@ class _Join:
             self._plan.news.add((source.root_id, source.path))
 
     def _settle_missing(self, problems: sources.WalkProblems) -> None:
-        below = self._scope.below
-        visited = [mount for mount in self._old_mounts if not below or mount == below or mount.startswith(f"{below}/")]
+        visited = [mount for mount in self._old_mounts if self._scope.holds(mount)]
         lost = {mount: "io" for mount in visited if mount not in problems.mounts}
         unseen = lost | problems.unlisted
         filters = sources.Filter(self._scope.root)

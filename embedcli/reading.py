@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from embedcli import chunker, readers, shards
 from embedcli.disk import storage_errors
 from embedcli.errors import UnreadableSource
-from embedcli.records import Chunk, Document, Stat, digest, if_trusted, stat_of
+from embedcli.records import Chunk, Document, Stat, digest, if_trusted, reason_of, stat_of
 from embedcli.tasks import Task
 
 if TYPE_CHECKING:
@@ -238,12 +238,8 @@ def _to_file(rows: _Rows, chunks: Iterator[Chunk], folder: Path) -> Path:
 def _opened(file: str) -> BinaryIO:
     try:
         return open(file, "rb")
-    except PermissionError as error:
-        raise UnreadableSource("permission", str(error)) from error
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UnreadableSource("vanished", str(error)) from error
     except OSError as error:
-        raise UnreadableSource("io", str(error)) from error
+        raise UnreadableSource(reason_of(error), str(error)) from error
 
 
 def _stat(file: BinaryIO) -> Stat:

@@ -34,6 +34,13 @@ CONTENT_REASONS = frozenset({"password", "damaged", "no_text", "garbled", "bad_v
 REASONS = SKIP_REASONS | MOMENT_REASONS | RETRY_REASONS | CONTENT_REASONS
 
 
+def reason_of(error: OSError) -> str:
+    """Why a file or folder cannot be had at the moment."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "vanished"
+    return "permission" if isinstance(error, PermissionError) else "io"
+
+
 YOUNG_NS = 2_000_000_000
 
 

@@ -24,7 +24,7 @@ class Scope:
     below: str = ""
 
     def holds(self, path: str) -> bool:
-        return not self.below or path == self.below or path.startswith(f"{self.below}/")
+        return not self.below or inside(path, self.below)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from embedcli.errors import InputError
 from embedcli.filters import Filter
-from embedcli.records import Root, Source, digest, printable, stat_of
+from embedcli.records import Root, Source, digest, printable, reason_of, stat_of
+from embedcli.report import many
 
 __all__ = ["Filter", "Largest", "WalkProblems", "root_of", "walk"]
 
@@ -168,7 +169,7 @@ class _Walk:
             folder = self._list(path, directory, found.st_dev, depth=len(stack))
             self._filter.enter(path, directory)
         except OSError as error:
-            self._problems.unlisted[path] = _reason(error)
+            self._problems.unlisted[path] = reason_of(error)
             return
         stack.append(folder)
 
@@ -198,13 +199,11 @@ class _Walk:
         root_id = self._root.id
         try:
             found = os.stat(file)
-        except PermissionError:
-            return Source(root_id, path, file, None, "permission")
         except OSError as error:
-            if os.path.islink(file):
-                return Source(root_id, path, file, None, "broken_link")
-            gone = isinstance(error, FileNotFoundError | NotADirectoryError)
-            return None if gone else Source(root_id, path, file, None, "io")
+            reason = reason_of(error)
+            if reason != "permission" and os.path.islink(file):
+                reason = "broken_link"
+            return None if reason == "vanished" else Source(root_id, path, file, None, reason)
         if stat.S_ISDIR(found.st_mode):
             return None
         known = stat_of(found)
@@ -212,12 +211,6 @@ class _Walk:
             return Source(root_id, path, file, known, "not_a_file")
         too_large = found.st_size > self._max_text_bytes and not path.lower().endswith(".pdf")
         return Source(root_id, path, file, known, "too_large" if too_large else None)
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return "vanished"
-    return "permission" if isinstance(error, PermissionError) else "io"
 
 
 def _parent_device(path: str) -> int | None:
@@ -247,7 +240,7 @@ class Largest:
 
     def line(self) -> str:
         """`12 files, 3.4 MB; largest: white-paper.md 1.2 MB, ...`"""
-        total = f"{self.files:,} {'file' if self.files == 1 else 'files'}, {_megabytes(self._bytes)}"
+        total = f"{many(self.files, 'file')}, {_megabytes(self._bytes)}"
         largest = ", ".join(f"{_one_line(path)} {_megabytes(size)}" for size, _, path in sorted(self._heap)[::-1])
         return f"{total}; largest: {largest}" if largest else total
 

@@ -22,9 +22,9 @@ Log = list[list[int]]
 
 
 def vector(ids: np.ndarray, dim: int) -> np.ndarray:
-    """The prefix of a fixed state of 64, at unit length."""
+    """The prefix of a fixed state of 384, at unit length."""
     seed = hashlib.blake2b(np.asarray(ids, np.int64).tobytes(), digest_size=8).digest()
-    state = np.random.default_rng(int.from_bytes(seed, "little")).standard_normal(64, np.float32)[:dim]
+    state = np.random.default_rng(int.from_bytes(seed, "little")).standard_normal(384, np.float32)[:dim]
     return state / np.linalg.norm(state)
 
 

@@ -23,7 +23,6 @@ from tests.engines import FakeEngine  # noqa: E402
 
 LOADS_S = 1.2
 TOKENS_PER_S = 8_000
-WIDEST = 1_024
 
 
 class QuickEngine(FakeEngine):
@@ -34,10 +33,6 @@ class QuickEngine(FakeEngine):
     def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
         time.sleep(sum(row.size for row in rows) / TOKENS_PER_S)
         return super().submit(rows)
-
-    def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray:
-        states = [np.random.default_rng(row).standard_normal(WIDEST, np.float32)[: self.dim] for row in rows]
-        return np.array([state / np.linalg.norm(state) for state in states]).reshape(len(rows), self.dim)
 
 
 def open_engine(model: Model, *, dim: int, device: str) -> QuickEngine:

@@ -212,19 +212,26 @@ def _tokens(progress: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_what_was_finished_and_the_next_run_goes_on(tmp_path: Path, number: signal.Signals) -> None:
-    shop = Workshop(tmp_path)
+def signalled_at_work(folder: Path, *numbers: signal.Signals) -> tuple[int, str]:
+    """(exit status, stderr) of a first run that gets these signals once it has embedded something."""
+    shop = Workshop(folder)
     for name in range(12):
         shop.write(f"{name}.txt", words(800, name))
     command = [*QUICK, "ingest", "docs", "--index", "index", "--model", "minilm"]
-    with subprocess.Popen(command, cwd=tmp_path, env=QUIET, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=folder, env=QUIET, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        while not _tokens(tmp_path / "index/state/progress.json"):
+        while not _tokens(folder / "index/state/progress.json"):
             time.sleep(0.2)
-        process.send_signal(number)
+        for number in numbers:
+            process.send_signal(number)
         said = process.stderr.read()
-    assert process.returncode == 128 + number, said
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_what_was_finished_and_the_next_run_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    status, said = signalled_at_work(tmp_path, number)
+    assert status == 128 + number, said
     assert "run the same command again" in said
     again = quick("ingest", "docs", "--index", "index", "--model", "minilm", "--json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
@@ -309,18 +316,8 @@ def test_json_is_whole_where_the_locale_cannot_write_a_name(tmp_path: Path) -> N
 
 
 def test_a_second_signal_leaves_at_once_and_without_a_word(tmp_path: Path) -> None:
-    shop = Workshop(tmp_path)
-    for name in range(12):
-        shop.write(f"{name}.txt", words(800, name))
-    command = [*QUICK, "ingest", "docs", "--index", "index", "--model", "minilm"]
-    with subprocess.Popen(command, cwd=tmp_path, env=QUIET, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        while not _tokens(tmp_path / "index/state/progress.json"):
-            time.sleep(0.2)
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
-    assert process.returncode in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+    status, said = signalled_at_work(tmp_path, signal.SIGTERM, signal.SIGINT)
+    assert status in (128 + signal.SIGTERM, 128 + signal.SIGINT)
     assert "error:" not in said and "Traceback" not in said
     assert quick("verify", "index", cwd=tmp_path).returncode == 10, "nothing was published"
     again = quick("ingest", "docs", "--index", "index", "--model", "minilm", cwd=tmp_path)
