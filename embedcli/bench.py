@@ -228,8 +228,9 @@ def measure(
         say(f"whole: {summary.tokens['embedded']:,} tokens in {whole_s:.0f} s")
         assert opener.model is not None
         texts: list[str] = ds.dataset(asked.index / "current/vectors").to_table(columns=["text"])["text"].to_pylist()
-        rows = _rows(texts, opener.model)
-        alone, padding = _alone(opener.watched[-1].engine, rows)
+        engine = opener.watched[-1].engine
+        rows = _rows(texts, opener.model, most=ALONE_TOKENS["cuda" if engine.device.startswith("cuda") else "cpu"])
+        alone, padding = _alone(engine, rows)
         say(f"engine alone: {alone:,.0f} tokens/s")
     device = tools.device_kind(asked)
     rate = _reference(texts, rows, opener.model, device) if reference else ""
@@ -260,11 +261,21 @@ def _open(asked: Asked, tools: Tools) -> None:
         ingest(first, tools=tools, report=Report(quiet=True, stream=StringIO()))
 
 
-def _rows(texts: list[str], model: Model) -> list[np.ndarray]:
-    """What the engine is fed for the texts, which are brought into another order: long and short ones mixed."""
+def _rows(texts: list[str], model: Model, *, most: int) -> list[np.ndarray]:
+    """What the engine is fed for the first of the texts, `most` tokens or as many as there are.
+
+    The texts are brought into another order: long and short ones mixed.
+    """
     np.random.default_rng(0).shuffle(texts)
     row_of = load_tokenizer(model.folder, prompt=model.prompt).row_of
-    return [row_of(text) for text in texts]
+    rows: list[np.ndarray] = []
+    tokens = 0
+    for text in texts:
+        if tokens >= most:
+            break
+        rows.append(row_of(text))
+        tokens += rows[-1].size
+    return rows
 
 
 def _first(rows: Sequence[np.ndarray], tokens: int) -> int:
@@ -275,7 +286,6 @@ def _first(rows: Sequence[np.ndarray], tokens: int) -> int:
 
 def _alone(engine: Engine, rows: Sequence[np.ndarray]) -> tuple[float, float]:
     """(tokens/s, padding) of the engine fed from memory, its queue kept full."""
-    rows = rows[: _first(rows, ALONE_TOKENS["cuda" if engine.device.startswith("cuda") else "cpu"])]
     lengths = [row.size for row in rows]
     lists = pack(lengths, batch_tokens=engine.batch_tokens, batch_rows=engine.batch_rows, padded=engine.padded)
     device_tokens = sum(batch_cost([lengths[i] for i in one], padded=engine.padded) for one in lists)

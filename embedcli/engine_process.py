@@ -47,6 +47,9 @@ RESOURCES_HINT = "make room (`free`, `ulimit -u`, `df /tmp` tell where), then ru
 
 _MEMORY_WORDS = re.compile(r"out of memory|OutOfMemoryError|leave no GPU memory", re.I)
 _ERROR_LINE = re.compile(r"^\s*(?:(?:\w+\.)*\w*(?:Error|Exception)\b|Fatal Python error)")
+_CRASH_LINE = re.compile(r"crashed with exit code")
+_WARNING = re.compile(r"^\S+:\d+: \w*Warning: .*\n(?:[ \t]+\S.*\n?)?", re.M)
+"""As Python writes it, with the line of source that it quotes."""
 
 Say = Callable[[str], None]
 
@@ -207,9 +210,10 @@ def _begin(run: Callable[[], None]) -> threading.Thread:
 
 
 def telling_line(words: str) -> str:
-    """The line that names the cause: out of memory, else the last error, else the last line."""
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
-    for wanted in (_MEMORY_WORDS, _ERROR_LINE):
+    """The line that names the cause: out of memory, else the last error, else a crash that was noticed, else the last
+    line that is no warning of Python's: one of those comes after each death, for what the dead have left."""
+    lines = [line.strip() for line in _WARNING.sub("", words).splitlines() if line.strip()]
+    for wanted in (_MEMORY_WORDS, _ERROR_LINE, _CRASH_LINE):
         for line in reversed(lines):
             if wanted.search(line):
                 return line

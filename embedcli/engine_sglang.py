@@ -54,8 +54,8 @@ def open_engine(
 ) -> Engine:
     """Start SGLang on the cards of the settings: half a minute or more.
 
-    `say` gets a line before and one after, `warn` what goes wrong with one card of several, `show_log` every line of
-    SGLang's own. `load_format` "dummy" makes random weights for a folder without any.
+    `say` gets a line before and one after for each card, `warn` what goes wrong with one card of several, `show_log`
+    every line of SGLang's own. `load_format` "dummy" makes random weights for a folder without any.
     """
     if not installed("sglang"):
         raise EngineError("SGLang is not installed", f"`pip install 'embedcli[gpu]'`, or {TORCH_HINT}")
@@ -65,12 +65,26 @@ def open_engine(
 
     def start(card: Card, stop: threading.Event) -> Engine:
         return start_engine(
-            model, dim=dim, card=card, settings=settings, load_format=load_format, say=say, show_log=show_log, stop=stop
+            model,
+            dim=dim,
+            card=card,
+            settings=settings,
+            load_format=load_format,
+            say=_of_card(card, cards, say),
+            show_log=_of_card(card, cards, show_log),
+            stop=stop,
         )
 
     if len(cards) == 1:
         return start(cards[0], threading.Event())
     return open_on_all(cards, start, warn=warn or _silent)
+
+
+def _of_card(card: Card, cards: Sequence[Card], say: Say | None) -> Say | None:
+    """Where there are several, each line tells whose it is."""
+    if say is None or len(cards) == 1:
+        return say
+    return lambda line: say(f"card {card.index}: {line}")
 
 
 def start_engine(

@@ -2,7 +2,8 @@
 
     PYTHONPATH=. python tests/card_faults.py MODEL DOCS [FLAG ...]      # the flags go to every ingest
 
-In: a model folder, documents that keep the card at work for a minute or more. Out: a line a fault, as soon as it is
+In: a model folder, documents that keep the card at work for a minute or more; with `--gpus 0,1` or more of them, for
+three minutes: there the one fault is that a card is lost, and comes back. Out: a line a fault, as soon as it is
 over: seconds until it was noticed, until the engine was ready again, until all was gone, the exit status, what is left
 that was not there before; then whether the index that went through all of this is the one of a run without a fault.
 Every step ends by itself; a run that does not is killed and told as such. The lines that runs printed are kept in
@@ -154,9 +155,9 @@ class Run:
             time.sleep(0.02)
         return "never"
 
-    def work(self) -> bool:
+    def work(self, *, cards: int = 1) -> bool:
         """Until its engine has been at work for a while."""
-        if not self.wait_for("SGLang is ready", timeout_s=START_S):
+        if not self.wait_for("SGLang is ready", times=cards, timeout_s=START_S):
             return False
         time.sleep(AT_WORK_S)
         return self.process.poll() is None
@@ -248,6 +249,21 @@ class Faults:
         self.quote(run, "is restarted")
         self.kill(run, "kill -9 at work")
 
+    def one_card_lost(self) -> None:
+        """The others go on, and later all of them."""
+        run = self.run("one card lost")
+        noticed = ready = "never"
+        if run.work(cards=2):
+            began = time.monotonic()
+            os.kill(run.victim(), signal.SIGKILL)
+            noticed = run.seconds_until("is lost", since=began, timeout_s=NOTICE_S)
+            ready = run.seconds_until("is back", since=began, timeout_s=START_S)
+        status = run.end(RUN_S)
+        seconds, left = gone(self.before)
+        tell("one card lost", noticed, ready, seconds, status, left)
+        self.quote(run, "at work")
+        print(f"  {run.summary.get('tokens_per_s')} tokens/s, {run.summary.get('elapsed_s')} s")
+
     def killed_while_it_starts(self) -> None:
         run = self.run("kill -9 while it starts")
         run.wait_for("starting SGLang", timeout_s=START_S)
@@ -335,15 +351,15 @@ def main(model: str, docs: str, *flags: str) -> None:
     print(f"lines and indexes are in {folder}")
     faults = Faults(model, [docs, "--model", model, "--dim", str(DIM), *flags], folder)
     tell(*(name for name, _ in COLUMNS))
-    for step in (
-        faults.whole,
+    of_the_engine = (
         faults.scheduler_killed,
         faults.stopped,
         faults.killed_while_it_starts,
         faults.device_assert,
         faults.out_of_memory,
-        faults.same_index,
-    ):
+    )
+    of_cards = (faults.one_card_lost,)
+    for step in (faults.whole, *(of_cards if "--gpus" in flags else of_the_engine), faults.same_index):
         try:
             step()
         except Exception as error:  # noqa: BLE001 - the next fault is to be tried all the same

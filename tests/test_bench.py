@@ -136,8 +136,11 @@ def test_the_time_of_a_restart_is_in_the_rate_of_the_whole_run_and_every_engine_
 def test_both_rates_count_the_same_tokens(tmp_path: Path) -> None:
     figures, _ = measured(tmp_path)
     table = ds.dataset(tmp_path / "index/current/vectors").to_table(columns=["text", "token_count"])
-    rows = bench._rows(table["text"].to_pylist(), models.resolve("minilm", report=print))
+    texts, model = table["text"].to_pylist(), models.resolve("minilm", report=print)
+    rows = bench._rows(texts, model, most=figures.tokens)
     assert sum(row.size for row in rows) == sum(table["token_count"].to_pylist()) == figures.tokens
+    few = bench._rows(texts, model, most=rows[0].size + 1)
+    assert len(few) == 2, "no more than are asked for: a large corpus takes minutes"
 
 
 def test_a_reference_that_takes_too_long_costs_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -328,6 +328,11 @@ def test_the_telling_line_is_the_cause_not_the_last_words() -> None:
     assert telling_line("a\nsglang.Oops.ValueError: so\n  at the end\n") == "sglang.Oops.ValueError: so"
     crash = "Fatal Python error: Segmentation fault\n\nThread 0x1:\n  File x\nExtension modules: a, b (total: 2)\n"
     assert telling_line(crash) == "Fatal Python error: Segmentation fault"
+    left = "/usr/lib/python3.12/multiprocessing/resource_tracker.py:279: UserWarning: resource_tracker: 1 leaked\n"
+    left += "  warnings.warn('resource_tracker: There appear to be %d '\n"
+    assert telling_line(f"{doubles.KILLED}\nand then\n{left}") == doubles.KILLED
+    assert telling_line(f"stopping\n{left}") == "stopping"
+    assert telling_line(left) == "killed without a word"
     assert telling_line("one\ntwo\n\n") == "two"
     assert telling_line("") == "killed without a word"
     assert quote("one\ntwo\n") == ": `two`\n  | one\n  | two"
