@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from embedcli.documents import Key
-from embedcli.shards import Library, Shard
+from embedcli.library import Library
+from embedcli.shards import Shard
 from embedcli.staging import Leftover, Outcome, RunHeader, Staging
 from embedcli.tasks import Task
 
@@ -25,7 +26,7 @@ def adopt(
         shards_of_item, outcomes = item.load()
         found |= shards_of_item
         for shard in shards_of_item.values():
-            library.add(shard, in_memory=True)
+            library.add(shard, one_of_many=True)
         for keys, vectors in item.loose():
             library.add_loose(keys, vectors)
         if _same_aim(item.header, into.header):

@@ -18,8 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedcli import shards
+from embedcli.library import Library
 from embedcli.reading import Reading
-from embedcli.shards import Floats, Keys, Library
+from embedcli.shards import Floats, Keys
 from embedcli.tasks import Task
 
 IN_MEMORY_BYTES = 256 << 20

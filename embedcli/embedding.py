@@ -30,14 +30,16 @@ from embedcli.feeding import Feeder
 from embedcli.generations import Draft
 from embedcli.healing import Left
 from embedcli.ingest import Known, Tools
+from embedcli.library import Library
 from embedcli.manifest import Generation
+from embedcli.memory import map_large_buffers
 from embedcli.outcomes import Outcomes
 from embedcli.plan import Plan, Rules
 from embedcli.reading import Reading, ReadingWork
 from embedcli.records import MOMENT_REASONS, RETRY_REASONS
 from embedcli.report import Progress, Report, Summary, many
 from embedcli.scopes import Scopes
-from embedcli.shards import Library, Shard
+from embedcli.shards import Shard
 from embedcli.staging import Finished, Leftover, Outcome, RunHeader, Staging, run_folders
 from embedcli.storing import Storing
 from embedcli.tasks import Task
@@ -99,6 +101,7 @@ class Embedding:
 
     def run(self, summary: Summary) -> None:
         """Read, embed, store and publish. Raises EmbedcliError."""
+        map_large_buffers()
         summary.model, summary.dim, summary.fingerprint = (
             self.settings.model,
             self.settings.dim,

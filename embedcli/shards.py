@@ -1,14 +1,13 @@
-"""Rows -> one Parquet shard and its sorted keys, whole or absent; and vectors back out of them by key.
+"""Rows -> one Parquet shard and its sorted keys, whole or absent; and rows back out of it, each page checked.
 
 In: Arrow tables of rows with their vector keys. Out: `part-<id>.parquet`, complete and durable, under a name never
 used before, and `part-<id>.npy`: (key high, key low, row) sorted, memory-mapped for reuse.
-Not here: which rows belong to which generation (generations.py).
+Not here: which rows belong to which generation (generations.py), vectors by key (library.py).
 """
 
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ Ranges = Sequence[tuple[int, int]]
 
 ROW_GROUP_ROWS = 8192
 
-_DAMAGE = (OSError, pa.ArrowException, ValueError, IndexError)
+DAMAGE = (OSError, pa.ArrowException, ValueError, IndexError)
 """What reading a file that is not whole raises."""
 
 _BEFORE_VECTOR = [
@@ -144,7 +143,7 @@ def read_rows(path: Path, ranges: Ranges, columns: Sequence[str] | None = None) 
     """The rows of `ranges`, in order, a row group at a time. Raises DamagedShard: no turned bit is read as a row."""
     try:
         yield from _row_groups(path, ranges, columns)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DamagedShard(path.stem, str(error)) from error
 
 
@@ -162,7 +161,7 @@ def _row_groups(path: Path, ranges: Ranges, columns: Sequence[str] | None) -> It
 
 
 def open_shard(path: Path) -> pq.ParquetFile:
-    """A shard whose pages are checked against their checksums as they are read. Raises one of _DAMAGE.
+    """A shard whose pages are checked against their checksums as they are read. Raises one of DAMAGE.
 
     Checksums do not cover the footer: of that the names, types and counts are looked at; other changes to it make it
     unreadable, or nothing that is a row.
@@ -232,112 +231,6 @@ def find(stored: Keys, wanted: Keys) -> npt.NDArray[np.int64]:
         at[pending] += 1
         pending = pending[at[pending] < high.size]
     return found
-
-
-@dataclass
-class _Run:
-    """Sorted keys: [3, n] (high, low, row) of one `place`, or [4, n] (high, low, place, row) of several."""
-
-    keys: Keys
-    level: int
-    place: int | None = None
-
-
-class Library:
-    """Every vector already had, by key: shards of kept generations, and those of the run as they are finished.
-
-    Vectors at least as wide as `dim` are cut and renormalised. A damaged file is passed over, its vectors are
-    computed again; `verify` names it. What is added during the run is merged eight to one (24 bytes a vector and
-    level stay in memory), so that a lookup stays a few bisections however many checkpoints there were.
-    """
-
-    CACHED_GROUPS = 4
-    FAN = 8
-
-    def __init__(self, *, dim: int) -> None:
-        self._dim = dim
-        self._places: list[Shard | Floats] = []
-        self._runs: list[_Run] = []
-        self._groups: OrderedDict[tuple[str, int], Floats] = OrderedDict()
-
-    def add(self, shard: Shard, *, in_memory: bool = False) -> bool:
-        """Search a shard too; `in_memory` for the many small ones of this run. False where its keys are lost."""
-        stored = load_keys(shard.keys_path, sha256=shard.keys_sha256)
-        if stored is not None and stored.shape[1]:
-            self._add(shard, stored, level=0 if in_memory else -1)
-        return stored is not None
-
-    def add_loose(self, stored: Keys, vectors: Floats) -> int:
-        """Vectors that lie in no shard, with their sorted keys [3, n]; returns what `forget` wants."""
-        return self._add(vectors, stored, level=-1)
-
-    def forget(self, place: int) -> None:
-        """Search loose vectors no more: a shard has them now."""
-        self._runs = [run for run in self._runs if run.place != place]
-        self._places[place] = np.empty((0, self._dim), np.float32)
-
-    def _add(self, place: Shard | Floats, stored: Keys, *, level: int) -> int:
-        number = len(self._places)
-        self._places.append(place)
-        high, low, row = stored
-        if level < 0:
-            keys = np.asarray(stored)  # a view: a memory-map stays one
-            self._runs.insert(0, _Run(keys, level, number))
-            return number
-        self._runs.append(_Run(np.vstack([high, low, np.full(high.size, number, np.uint64), row]), 0))
-        while len(self._runs) >= self.FAN and len({run.level for run in self._runs[-self.FAN :]}) == 1:
-            together = np.concatenate([run.keys for run in self._runs[-self.FAN :]], axis=1)
-            order = np.lexsort((together[1], together[0]))
-            self._runs[-self.FAN :] = [_Run(together[:, order], self._runs[-1].level + 1)]
-        return number
-
-    def take(self, wanted: Keys, into: Floats) -> npt.NDArray[np.bool_]:
-        """Fill `into` [n, dim] with the known vectors; returns which rows were filled."""
-        filled = np.zeros(wanted.shape[1], np.bool_)
-        for run in reversed(self._runs):
-            open_rows = np.flatnonzero(~filled)
-            if not open_rows.size:
-                break
-            at = find(run.keys, wanted[:, open_rows])
-            hits = np.flatnonzero(at >= 0)
-            places, rows = self._located(run, at[hits])
-            for place in np.unique(places):
-                chosen = hits[places == place]
-                if self._copy(self._places[place], rows[places == place], open_rows[chosen], into):
-                    filled[open_rows[chosen]] = True
-        return filled
-
-    def _located(self, run: _Run, at: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        rows = run.keys[-1, at].astype(np.int64)
-        if run.place is not None:
-            return np.full(at.size, run.place, np.int64), rows
-        return run.keys[2, at].astype(np.int64), rows
-
-    def _copy(
-        self, shard: Shard | Floats, rows: npt.NDArray[np.int64], places: npt.NDArray[np.int64], into: Floats
-    ) -> bool:
-        try:
-            if not isinstance(shard, Shard):
-                into[places] = cut(shard[rows], self._dim)
-                return True
-            for group in np.unique(rows // ROW_GROUP_ROWS):
-                inside = rows // ROW_GROUP_ROWS == group
-                vectors = self._group(shard, int(group))
-                into[places[inside]] = cut(vectors[rows[inside] % ROW_GROUP_ROWS], self._dim)
-        except _DAMAGE:
-            return False
-        return True
-
-    def _group(self, shard: Shard, group: int) -> Floats:
-        key = (shard.name, group)
-        if key not in self._groups:
-            with open_shard(shard.path) as file:
-                column = file.read_row_group(group, columns=["vector"]).column("vector")
-            self._groups[key] = vectors_of(column)
-            while len(self._groups) > self.CACHED_GROUPS:
-                self._groups.popitem(last=False)
-        self._groups.move_to_end(key)
-        return self._groups[key]
 
 
 def vectors_of(column: pa.ChunkedArray) -> Floats:

@@ -15,8 +15,8 @@ from typing import Self
 
 from embedcli import shards
 from embedcli.assembly import Assembly, Pending
+from embedcli.library import Library
 from embedcli.outcomes import Outcomes
-from embedcli.shards import Library
 from embedcli.staging import Finished, Loose, Outcome, Staging
 
 SMALL_BYTES = 256
@@ -105,7 +105,7 @@ class Storing:
         writing, self._writing = self._writing, None
         self._outcomes.add(writing.stored.result())
         for name in self._staging.shards.keys() - self._searched:
-            self._library.add(self._staging.shards[name], in_memory=True)
+            self._library.add(self._staging.shards[name], one_of_many=True)
             self._searched.add(name)
         if writing.loose is not None:
             stored = writing.loose.stored

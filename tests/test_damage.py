@@ -21,7 +21,7 @@ from embedcli import keeper, shards, state, verifying
 from embedcli.disk import Disk
 from embedcli.errors import DamagedShard, StorageError
 from embedcli.generations import Index
-from embedcli.shards import Library
+from embedcli.library import Library
 from tests.faults import DiskFull
 from tests.workshop import Workshop, follow, words
 
