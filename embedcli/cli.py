@@ -46,9 +46,6 @@ def _common() -> None:
 Sources = Annotated[
     list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Files and folders; without one, those remembered.")
 ]
-IndexFolder = Annotated[
-    str | None, typer.Option("--index", help="The index; else EMBEDCLI_INDEX, else ./embedcli-index.", metavar="INDEX")
-]
 ModelName = Annotated[
     str | None, typer.Option(help="A folder, a hub id such as Qwen/Qwen3-Embedding-0.6B, or `minilm`.")
 ]
@@ -94,7 +91,7 @@ Debug = Annotated[bool, typer.Option(_DEBUG, help="Show tracebacks.")]
 @app.command()
 def ingest(
     source: Sources = None,
-    index: IndexFolder = None,
+    index: flags.IndexFolder = None,
     model: ModelName = None,
     dim: Dim = None,
     max_tokens: MaxTokens = None,

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from embedcli.config import index_folder
 from embedcli.errors import UsageError
 
 LEAST_BATCH_TOKENS = 512
 _LEAVE_OUT = "leave the flag out for what is chosen without it"
 
+IndexArgument = Annotated[str | None, typer.Argument(metavar="[INDEX]", help="The index; or say it with --index.")]
+IndexFolder = Annotated[
+    str | None, typer.Option("--index", help="The index; else EMBEDCLI_INDEX, else ./embedcli-index.", metavar="INDEX")
+]
 GpuMemory = Annotated[
     float | None, typer.Option(help="SGLang: GiB of the card to use, or a share of it up to 1.", metavar="GIB")
 ]
@@ -45,6 +51,15 @@ class CardFlags:
 
 
 NO_CARD_FLAGS = CardFlags()
+
+
+def index_of(argument: str | None, option: str | None) -> Path:
+    """The folder of an index that may be named in two ways, which then have to be the same."""
+    if argument is None or option is None:
+        return index_folder(option if argument is None else argument)
+    if index_folder(argument) != index_folder(option):
+        raise UsageError(f"`{argument}` and `--index {option}` are two indexes", "name the one that is meant")
+    return index_folder(argument)
 
 
 def card_numbers(text: str | None) -> tuple[int, ...] | None:

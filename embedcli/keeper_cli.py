@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedcli.config import Asked, index_folder
+from embedcli.config import Asked
 from embedcli.errors import EmbedcliError, StorageError
+from embedcli.flags import IndexArgument, IndexFolder, index_of
 from embedcli.records import REASONS, from_printable
 from embedcli.report import many, say
 
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     from embedcli.shards import Floats
     from embedcli.verifying import Verdict
 
-IndexArgument = Annotated[str | None, typer.Argument(metavar="[INDEX]", help="The index; or say it with --index.")]
-IndexFolder = Annotated[
-    str | None, typer.Option("--index", help="The index; else EMBEDCLI_INDEX, else ./embedcli-index.", metavar="INDEX")
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Reason = Annotated[str | None, typer.Option(help="With --failed: only sources with this reason.")]
@@ -123,7 +120,8 @@ def forget(
 
 
 def rollback(
-    index: IndexFolder = None,
+    index: IndexArgument = None,
+    index_option: IndexFolder = None,
     to: Annotated[int | None, typer.Option(help="A generation that is kept; the parent otherwise.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -131,17 +129,19 @@ def rollback(
     """Make an older generation the current one again."""
     from embedcli import keeper
 
-    done = keeper.rollback(_index(None, index), to=to, warn=_warn)
+    done = keeper.rollback(_index(index, index_option), to=to, warn=_warn)
     kept = f"; {done.before} is kept for an hour" if done.before is not None else ""
     _print_done(done, as_json, f"is current again{kept}")
 
 
-def unlock(index: IndexFolder = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def unlock(
+    index: IndexArgument = None, index_option: IndexFolder = None, as_json: AsJson = False, debug: Debug = False
+) -> None:
     """Clear a lock that a dead host left on a network filesystem."""
     from embedcli import keeper
     from embedcli.standing import when
 
-    opened = _index(None, index)
+    opened = _index(index, index_option)
     holder = keeper.unlock(opened, warn=_warn)
     if as_json:
         held_by = {"host": holder.host, "pid": holder.pid, "since": holder.since} if holder else None
@@ -164,9 +164,7 @@ def _index(argument: str | None, option: str | None) -> Index:
     from embedcli.disk import Disk
     from embedcli.generations import Index
 
-    if argument is not None and option is not None and index_folder(argument) != index_folder(option):
-        raise typer.BadParameter(f"`{argument}` and `{option}` are two indexes", param_hint="--index")
-    return Index(index_folder(argument or option), disk=Disk(), warn=_warn)
+    return Index(index_of(argument, option), disk=Disk(), warn=_warn)
 
 
 def _check_flags(*, failed: bool, reason: str | None, null: bool, as_json: bool) -> None:
@@ -208,7 +206,7 @@ def _concerned(done: Done) -> str:
 
 
 def _print_json(data: Mapping[str, Any]) -> None:
-    print(json.dumps(data, ensure_ascii=False))
+    print(json.dumps(data))
 
 
 def _print_done(done: Done, as_json: bool, text: str) -> None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcli import flags
-from embedcli.config import index_folder
 from embedcli.errors import EmbedcliError, Stopped
 from embedcli.report import say
 
@@ -89,7 +88,10 @@ def _register_bench(app: typer.Typer, make_tools: MakeTools) -> None:
 def _register_doctor(app: typer.Typer, start: Start) -> None:
     @app.command()
     def doctor(
-        index: Annotated[str | None, typer.Argument(help="The index, also one still to be made.")] = None,
+        index: Annotated[
+            str | None, typer.Argument(metavar="[INDEX]", help="The index, also one still to be made.")
+        ] = None,
+        index_option: flags.IndexFolder = None,
         model: Annotated[
             str | None, typer.Option(help="Look for this model; else the index's, else the default.")
         ] = None,
@@ -109,7 +111,7 @@ def _register_doctor(app: typer.Typer, start: Start) -> None:
             if not as_json:
                 _print(line)
 
-        folder, current = index_folder(index), None
+        folder, current = flags.index_of(index, index_option), None
         try:
             current = _current(folder)
         except EmbedcliError as error:

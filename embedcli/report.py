@@ -90,7 +90,7 @@ class Progress:
             return f"{self.phase}: {waited}; reading goes on, {self.documents:,}/{self.documents_total:,} documents"
         eta = f", {duration(self.eta_s)} to go" if self.eta_s is not None else ""
         done = f"{self.documents:,}/{self.documents_total:,} documents, {self.tokens_per_s:,.0f} tokens/s"
-        return f"{self.phase}{eta}: {done}, {self.chunks:,} chunks"
+        return f"{self.phase}{eta}: {done}, {many(self.chunks, 'chunk')}"
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -315,6 +315,16 @@ def test_json_is_whole_where_the_locale_cannot_write_a_name(tmp_path: Path) -> N
         assert json.loads(ran.stdout)["index"] == str(tmp_path / "索引")
 
 
+def test_a_verbs_json_is_whole_where_the_locale_cannot_write_a_name(tmp_path: Path) -> None:
+    (tmp_path / "𠮷").mkdir()
+    (tmp_path / "𠮷/broken.pdf").write_bytes(b"%PDF-1.7 and nothing else")
+    (tmp_path / "𠮷/one.txt").write_text(words(30))
+    quick("ingest", "𠮷", "--index", "index", "--model", "minilm", cwd=tmp_path)
+    for arguments in ("status", "index"), ("status", "index", "--failed"):
+        ran = quick(*arguments, "--json", cwd=tmp_path, env={"PYTHONIOENCODING": "latin-1"})
+        assert "𠮷" in str(json.loads(ran.stdout)), ran.stderr
+
+
 def test_a_second_signal_leaves_at_once_and_without_a_word(tmp_path: Path) -> None:
     status, said = signalled_at_work(tmp_path, signal.SIGTERM, signal.SIGINT)
     assert status in (128 + signal.SIGTERM, 128 + signal.SIGINT)

@@ -67,7 +67,7 @@ def test_all_is_well_where_an_index_can_be_made_without_home_or_terminal(tmp_pat
 
 
 def test_json_is_one_object_with_the_same_lines(tmp_path: Path) -> None:
-    ran = doctor("--model", "minilm", "--json", cwd=tmp_path)
+    ran = doctor("--model", "minilm", "--index", "new", "--json", cwd=tmp_path)
     told = json.loads(ran.stdout)
     assert told["exit_code"] == ran.returncode == 0
     assert [line["what"] for line in told["lines"]][:3] == ["python", "card", "model"]

@@ -871,8 +871,13 @@ def test_flags_that_cannot_be_meant_are_exit_2(
     assert command("status", kept.index, *flags).exit_code == 2
 
 
-def test_two_indexes_cannot_be_meant(command: Callable[..., Any], tmp_path: Path) -> None:
-    assert command("verify", tmp_path / "a", "--index", tmp_path / "b").exit_code == 2
+@pytest.mark.parametrize("verb", ["status", "verify", "rollback", "unlock"])
+def test_two_indexes_cannot_be_meant(kept: Workshop, command: Callable[..., Any], verb: str) -> None:
+    error = command(verb, kept.index, "--index", kept.docs).exception
+    assert isinstance(error, UsageError) and "are two indexes" in str(error)
+    assert isinstance(command(verb, "").exception, UsageError), "nor is an empty one the one of this folder"
+    if verb != "rollback":  # there is nothing to go back to
+        assert command(verb, kept.index, "--index", kept.index).exit_code == 0
 
 
 def test_errors_of_the_verbs_are_of_the_tree(kept: Workshop, command: Callable[..., Any]) -> None:
