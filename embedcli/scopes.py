@@ -7,7 +7,7 @@ Not here: walking them (sources.py), what is done about what is found there (pla
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from embedcli import sources
@@ -40,15 +40,17 @@ class Scopes:
 def settle_scopes(asked: Asked, known: Sequence[Root], *, everything: bool) -> Scopes:
     """The roots named, or the remembered ones, and both where `everything` is made anew.
 
-    A SOURCE belongs to the outermost known root that holds it.
+    A SOURCE belongs to the outermost known root that holds it, by whatever links it is named.
 
-    Raises InputError for a source that does not exist, UsageError for filters on a part of a root
-    and for the index itself.
+    Raises InputError for a source that does not exist, UsageError for filters on a part of a root, for the index
+    itself, and for a folder that holds what a root has by a link.
     """
     roots = {root.id: root for root in known}
-    named = [sources.root_of(path) for path in asked.sources]
-    for new in named:
+    named: list[Root] = []
+    for path in asked.sources:
+        new = sources.root_of(path)
         _refuse_index(new, asked)
+        named.append(_by_its_known_name(new, [*known, *named], asked))
     remembered = [_still_there(root, asked) for root in known] if everything or not named else []
     meant = {root.path for root in named or remembered}  # what the filters are for
     scopes: dict[Scope, None] = {}
@@ -72,6 +74,24 @@ def _refuse_index(root: Root, asked: Asked) -> None:
         raise UsageError(
             f"`{printable(os.fsencode(root.path))}` is the index itself, or in it", "name the folder of the documents"
         )
+
+
+def _by_its_known_name(new: Root, known: Collection[Root], asked: Asked) -> Root:
+    """The same place as a known root reaches it, where links give it two paths: no source is there twice."""
+    if any(_holds(root, new.path) for root in known):
+        return new
+    real = replace(new, path=os.path.realpath(new.path))
+    for root in known:
+        place = os.path.realpath(root.path)
+        if inside(real.path, place) and _holds(root, path := root.path + real.path[len(place) :]):
+            return sources.root_of(path)
+        if _holds(real, place) and not _holds(new, root.path):
+            shown, inner = (printable(os.fsencode(path)) for path in (new.path, root.path))
+            raise UsageError(
+                f"`{shown}` holds the folder that the root `{inner}` is a link to: all of it would be there twice",
+                f"`embedcli moved {inner} {printable(os.fsencode(place))} --index {asked.index}`, then the same again",
+            )
+    return new
 
 
 def _still_there(root: Root, asked: Asked) -> Root:

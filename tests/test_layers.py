@@ -13,9 +13,9 @@ from tests.workshop import Workshop, words
 FOLDER = Path(embedcli.__file__).parent
 LAYERS = [
     "errors records",
-    "config report disk",
+    "config report disk memory",
     "filters sources text pdf readers tokens chunker child model_files hub model_folder models shards lock engine card",
-    "documents state staging outcomes tasks scopes plan merging changes publishing manifest generations",
+    "documents library state staging outcomes tasks scopes plan merging changes publishing manifest generations",
     "workers reading recovery doubts",
     "sglang_settings engine_guard engine_scheduler engine_host engine_process",
     "engine_cards engine_torch engine_sglang feeding assembly",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from embedcli.errors import InputError, Stopped
+from embedcli import keeper
+from embedcli.disk import Disk
+from embedcli.errors import InputError, Stopped, UsageError
+from embedcli.generations import Index
 from tests.workshop import Workshop, words
 
 
@@ -93,6 +97,46 @@ def test_a_root_that_the_wider_one_does_not_reach_stays_its_own(shop: Workshop, 
     assert set(roots(shop)) == {str(shop.docs), str(inner)}
     (inner / "later.txt").write_text(words(100, 3))
     assert shop.ingest(inner).sources["new"] == 1, "named again, it is seen again"
+
+
+@pytest.fixture
+def link(shop: Workshop, tmp_path: Path) -> Path:
+    """Another path of the corpus, which has a file and a folder."""
+    shop.write("1.txt", words(60, 1))
+    shop.write("sub/2.txt", words(60, 2))
+    link = tmp_path / "link"
+    link.symlink_to(shop.docs)
+    return link
+
+
+@pytest.mark.parametrize("below", ["", "sub", "sub/2.txt"])
+def test_a_root_under_another_name_is_the_one_that_is_known(shop: Workshop, link: Path, below: str) -> None:
+    for first, then in ((shop.docs, link), (link, shop.docs)):
+        shop.ingest(first)
+        assert shop.ingest(then / below).sources["new"] == 0
+        assert (roots(shop), doubled(shop), len(shop.documents())) == ([str(first)], [], 2)
+        shutil.rmtree(shop.index)
+
+
+def test_a_root_named_twice_in_one_run_is_one(shop: Workshop, link: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file.txt"
+    file.symlink_to(shop.docs / "sub" / "2.txt")
+    shop.ingest(link, shop.docs, file)
+    assert (roots(shop), len(shop.documents())) == ([str(link)], 2)
+
+
+def test_a_folder_that_holds_what_a_root_is_a_link_to_is_refused_with_the_way_out(
+    shop: Workshop, link: Path, tmp_path: Path
+) -> None:
+    shop.ingest(link)
+    ids = shop.ids()
+    with pytest.raises(UsageError, match="would be there twice") as refused:
+        shop.ingest(tmp_path, exclude=("index/",))
+    assert f"`embedcli moved {link} {shop.docs} --index {shop.index}`" in str(refused.value.hint)
+    keeper.moved(Index(shop.index, disk=Disk()), str(link), str(shop.docs), warn=print)
+    summary = shop.ingest(tmp_path)
+    assert (roots(shop), doubled(shop), len(shop.documents())) == ([str(tmp_path)], [], 2)
+    assert summary.chunks["embedded"] == 0 and shop.ids().isdisjoint(ids), "chunks of a wider root"
 
 
 def test_what_the_filters_of_a_root_leave_out_is_a_root_of_its_own_when_it_is_named(shop: Workshop) -> None:
