@@ -28,6 +28,7 @@ from embedcli.errors import DamagedShard, InputError, Locked, StorageError, Usag
 from embedcli.generations import Draft, Index
 from embedcli.manifest import Generation
 from embedcli.records import Root, from_printable, printable
+from embedcli.scopes import inside
 from embedcli.shards import Shard
 from embedcli.standing import Holder, read_holder, shown_path
 from embedcli.verifying import by_shard, current_of
@@ -293,7 +294,8 @@ def _new_place(current: Generation, root: Root, new: str, table: pa.Table) -> st
     if place.path == root.path:
         raise InputError(f"the root is at `{shown}` already", "name the new path second: `embedcli moved OLD NEW`")
     for other in current.roots:
-        if other.id != root.id and os.path.commonpath([other.path, place.path]) in (other.path, place.path):
+        pairs = (other.path, place.path), (os.path.realpath(other.path), os.path.realpath(place.path))
+        if other.id != root.id and any(inside(one, two) or inside(two, one) for one, two in pairs):
             raise InputError(
                 f"`{shown}` and the root `{shown_path(other)}` lie in one another",
                 f"`embedcli forget` the root that moved, then ingest `{shown}`: known vectors are not embedded again",

@@ -7,13 +7,16 @@ Not here: walking them (sources.py), what is done about what is found there (pla
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from embedcli import sources
 from embedcli.config import Asked
 from embedcli.errors import InputError, UsageError
-from embedcli.records import Root, printable
+from embedcli.records import Root, digest, printable
+
+_PART = re.compile(r"[^/]+")
 
 
 @dataclass(frozen=True)
@@ -40,33 +43,104 @@ class Scopes:
 def settle_scopes(asked: Asked, known: Sequence[Root], *, everything: bool) -> Scopes:
     """The roots named, or the remembered ones, and both where `everything` is made anew.
 
-    A SOURCE belongs to the outermost known root that holds it, by whatever links it is named.
+    A SOURCE belongs to the outermost known root that holds it, also where its name leads there by a link.
 
     Raises InputError for a source that does not exist, UsageError for filters on a part of a root, for the index
-    itself, and for a folder that holds what a root has by a link.
+    itself, and for roots that are the same folder, or one in the other, under two paths.
     """
-    roots = {root.id: root for root in known}
-    named: list[Root] = []
-    for path in asked.sources:
-        new = sources.root_of(path)
+    named = [sources.root_of(path) for path in asked.sources]
+    for new in named:
         _refuse_index(new, asked)
-        named.append(_by_its_known_name(new, [*known, *named], asked))
+    named = _by_known_names(named, known)
     remembered = [_still_there(root, asked) for root in known] if everything or not named else []
     meant = {root.path for root in named or remembered}  # what the filters are for
+    roots = {root.path: root for root in known}
+    ids = {root.id for root in known}
     scopes: dict[Scope, None] = {}
     for new in sorted([*named, *remembered], key=lambda root: len(root.path)):
-        root = next((root for root in roots.values() if _holds(root, new.path)), new)
+        root = _holder(roots, new.path) or _with_own_id(new, ids)
         below = printable(os.fsencode(new.path[len(root.path) :].strip("/")))
-        roots[root.id] = _filtered(root, asked, below) if new.path in meant else root
-        scopes[Scope(roots[root.id], below)] = None
-    chosen = [scope for scope in scopes if not any(_covers(other, scope) for other in scopes)]
-    absorbed = {
-        inner.id
-        for inner in roots.values()
-        if any(inner is not outer and _holds(outer, inner.path) for outer in roots.values())
-    }
-    kept = tuple(root for root in roots.values() if root.id not in absorbed)
-    return Scopes(kept, tuple(chosen), frozenset(absorbed), tuple(roots[root_id].path for root_id in sorted(absorbed)))
+        roots[root.path] = _filtered(root, asked, below) if new.path in meant else root
+        scopes[Scope(roots[root.path], below)] = None
+    absorbed = {path: root.id for path, root in roots.items() if _holder(roots, path) is not root}
+    kept = tuple(root for path, root in roots.items() if path not in absorbed)
+    _refuse_doubled(kept, asked)
+    return Scopes(kept, tuple(_uncovered(scopes)), frozenset(absorbed.values()), tuple(absorbed))
+
+
+def _holder(roots: Mapping[str, Root], path: str) -> Root | None:
+    """The outermost of the roots, by their paths, that holds what lies at `path`."""
+    above = (roots.get(place) for place in _from_the_top(path))
+    return next((root for root in above if root is not None and _holds(root, path)), None)
+
+
+def _from_the_top(path: str) -> Iterator[str]:
+    """`/`, `/a` and `/a/b` for `/a/b`; the empty path, `a` and `a/b` for `a/b`."""
+    yield path[: path.startswith("/")]
+    yield from (path[: part.end()] for part in _PART.finditer(path))
+
+
+def _by_known_names(named: Sequence[Root], known: Sequence[Root]) -> list[Root]:
+    """The same places as the roots reach them that are known, or named beside them: a link gives a folder two paths."""
+    roots = {root.path: root for root in known}
+    places = {os.path.realpath(root.path): root for root in known}
+    found: list[Root] = []
+    for new in sorted(named, key=lambda root: len(os.path.realpath(root.path))):
+        if not _holder(roots, new.path):
+            new = _in_one_of(places, new.path) or new
+        roots.setdefault(new.path, new)
+        places.setdefault(os.path.realpath(new.path), new)
+        found.append(new)
+    return found
+
+
+def _in_one_of(places: Mapping[str, Root], path: str) -> Root | None:
+    """What lies at `path` as the root names it that reaches it, of the roots by their real paths."""
+    found = next(_ways_to(places, path), None)
+    return None if found is None else sources.root_of(found[1])
+
+
+def _ways_to(places: Mapping[str, Root], path: str) -> Iterator[tuple[Root, str]]:
+    """The roots whose walk comes to what lies at `path`, the outermost first, with the path by which it does."""
+    real = os.path.realpath(path)
+    for place in _from_the_top(real):
+        root = places.get(place)
+        if root is not None:
+            below = real[len(place) :].lstrip("/")
+            way = os.path.join(root.path, below) if below else root.path
+            if _holds(root, way):
+                yield root, way
+
+
+def _with_own_id(new: Root, taken: set[str]) -> Root:
+    """A root that was moved keeps the id of the path where it was: what is there now is another root."""
+    while new.id in taken:
+        new = replace(new, id=digest(new.path, new.id))
+    taken.add(new.id)
+    return new
+
+
+def _refuse_doubled(roots: Sequence[Root], asked: Asked) -> None:
+    """Also what was well last night: a link may lead elsewhere now, and a filter may be lifted."""
+    places = {os.path.realpath(root.path): root for root in roots}
+    for root in roots:
+        for other, way in _ways_to(places, root.path):
+            if other is not root:
+                shown, twice = (printable(os.fsencode(path)) for path in (root.path, way))
+                raise UsageError(
+                    f"the root `{shown}` is also `{twice}`, by a link: its documents would be there twice",
+                    f"`embedcli forget {shown} --index {asked.index}`, then the same command again: the vectors that"
+                    " are known are used again",
+                )
+
+
+def _uncovered(scopes: Iterable[Scope]) -> Iterator[Scope]:
+    """Without those that lie in another one."""
+    parts = {(scope.root.id, scope.below) for scope in scopes}
+    for scope in scopes:
+        above = list(_from_the_top(scope.below))[:-1]
+        if not any((scope.root.id, below) in parts for below in above):
+            yield scope
 
 
 def _refuse_index(root: Root, asked: Asked) -> None:
@@ -74,24 +148,6 @@ def _refuse_index(root: Root, asked: Asked) -> None:
         raise UsageError(
             f"`{printable(os.fsencode(root.path))}` is the index itself, or in it", "name the folder of the documents"
         )
-
-
-def _by_its_known_name(new: Root, known: Collection[Root], asked: Asked) -> Root:
-    """The same place as a known root reaches it, where links give it two paths: no source is there twice."""
-    if any(_holds(root, new.path) for root in known):
-        return new
-    real = replace(new, path=os.path.realpath(new.path))
-    for root in known:
-        place = os.path.realpath(root.path)
-        if inside(real.path, place) and _holds(root, path := root.path + real.path[len(place) :]):
-            return sources.root_of(path)
-        if _holds(real, place) and not _holds(new, root.path):
-            shown, inner = (printable(os.fsencode(path)) for path in (new.path, root.path))
-            raise UsageError(
-                f"`{shown}` holds the folder that the root `{inner}` is a link to: all of it would be there twice",
-                f"`embedcli moved {inner} {printable(os.fsencode(place))} --index {asked.index}`, then the same again",
-            )
-    return new
 
 
 def _still_there(root: Root, asked: Asked) -> Root:
@@ -114,10 +170,6 @@ def _holds(root: Root, path: str) -> bool:
 
 def inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder.rstrip('/')}/")
-
-
-def _covers(other: Scope, scope: Scope) -> bool:
-    return other.root.id == scope.root.id and other != scope and other.holds(scope.below or "\0")
 
 
 def _filtered(root: Root, asked: Asked, below: str) -> Root:

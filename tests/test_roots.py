@@ -118,25 +118,87 @@ def test_a_root_under_another_name_is_the_one_that_is_known(shop: Workshop, link
         shutil.rmtree(shop.index)
 
 
-def test_a_root_named_twice_in_one_run_is_one(shop: Workshop, link: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("narrow_first", [False, True])
+def test_a_root_named_twice_in_one_run_is_one(shop: Workshop, link: Path, tmp_path: Path, narrow_first: bool) -> None:
     file = tmp_path / "file.txt"
     file.symlink_to(shop.docs / "sub" / "2.txt")
-    shop.ingest(link, shop.docs, file)
+    shop.ingest(*sorted([link, shop.docs / "sub", file], key=str, reverse=narrow_first))
     assert (roots(shop), len(shop.documents())) == ([str(link)], 2)
 
 
-def test_a_folder_that_holds_what_a_root_is_a_link_to_is_refused_with_the_way_out(
-    shop: Workshop, link: Path, tmp_path: Path
+def test_a_link_is_found_among_the_roots_whatever_their_order(shop: Workshop, link: Path) -> None:
+    shop.ingest(shop.docs / "sub")
+    shop.ingest(shop.docs, exclude=("sub/",))
+    assert shop.ingest(link).sources["new"] == 0
+    assert sorted(roots(shop)) == [str(shop.docs), str(shop.docs / "sub")]
+
+
+def test_a_root_that_another_has_by_a_link_is_refused_with_the_way_out(shop: Workshop, link: Path) -> None:
+    for first, then in ((link, shop.docs.parent), (shop.docs / "sub", link), (shop.docs / "sub" / "2.txt", link)):
+        shop.ingest(first)
+        before = os.readlink(shop.index / "current")
+        with pytest.raises(UsageError, match=f"the root `{first}` is also `.*`, by a link") as refused:
+            shop.ingest(then)
+        assert os.readlink(shop.index / "current") == before
+        assert f"`embedcli forget {first} --index {shop.index}`" in str(refused.value.hint)
+        keeper.forget(Index(shop.index, disk=Disk()), str(first), warn=print)
+        summary = shop.ingest(then)
+        assert (roots(shop), doubled(shop), len(shop.documents())) == ([str(then)], [], 2)
+        assert summary.chunks["reused"] > 0
+        shutil.rmtree(shop.index)
+
+
+def test_what_the_filters_leave_out_may_be_a_root_by_a_link_until_they_are_lifted(
+    shop: Workshop, tmp_path: Path
 ) -> None:
-    shop.ingest(link)
+    shop.write("1.txt", words(60, 1))
+    shop.write("sub/2.txt", words(60, 2))
+    shop.ingest(exclude=("sub/",))
+    sub = tmp_path / "subs"
+    sub.symlink_to(shop.docs / "sub")
+    assert shop.ingest(sub).sources["new"] == 1
+    with pytest.raises(UsageError, match=f"the root `{sub}` is also `{shop.docs / 'sub'}`"):
+        shop.ingest(shop.docs, exclude=("",))
+
+
+def test_a_link_that_leads_into_another_root_now_is_told(shop: Workshop, link: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "3.txt").write_text(words(60, 3))
+    link.unlink()
+    link.symlink_to(other)
+    shop.ingest(shop.docs, link)
+    link.unlink()
+    link.symlink_to(shop.docs / "sub")
+    with pytest.raises(UsageError, match=f"the root `{link}` is also `{shop.docs / 'sub'}`, by a link"):
+        shop.ingest()
+    assert len(shop.documents()) == 3
+
+
+def test_a_root_does_not_move_into_another_by_a_link(shop: Workshop, link: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "3.txt").write_text(words(60, 3))
+    shop.ingest(shop.docs, other)
+    with pytest.raises(InputError, match="lie in one another"):
+        keeper.moved(Index(shop.index, disk=Disk()), str(other), str(link / "sub"), warn=print)
+
+
+def test_what_is_now_where_a_moved_root_was_is_another_root(shop: Workshop, tmp_path: Path) -> None:
+    shop.write("1.txt", words(60, 1))
+    shop.ingest()
     ids = shop.ids()
-    with pytest.raises(UsageError, match="would be there twice") as refused:
-        shop.ingest(tmp_path, exclude=("index/",))
-    assert f"`embedcli moved {link} {shop.docs} --index {shop.index}`" in str(refused.value.hint)
-    keeper.moved(Index(shop.index, disk=Disk()), str(link), str(shop.docs), warn=print)
-    summary = shop.ingest(tmp_path)
-    assert (roots(shop), doubled(shop), len(shop.documents())) == ([str(tmp_path)], [], 2)
-    assert summary.chunks["embedded"] == 0 and shop.ids().isdisjoint(ids), "chunks of a wider root"
+    elsewhere = tmp_path / "elsewhere"
+    shop.docs.rename(elsewhere)
+    keeper.moved(Index(shop.index, disk=Disk()), str(shop.docs), str(elsewhere), warn=print)
+    for number in (1, 3):
+        shop.write(f"{number}.txt", words(60, number))
+    summary = shop.ingest(shop.docs)
+    assert (summary.sources["new"], summary.sources["gone"]) == (2, 0)
+    assert ids < shop.ids() and len(shop.rows()) == len(shop.ids())
+    assert shop.ingest().sources["unchanged"] == 3
+    keeper.forget(Index(shop.index, disk=Disk()), str(elsewhere), warn=print)
+    assert shop.ingest().sources["unchanged"] == 2
 
 
 def test_what_the_filters_of_a_root_leave_out_is_a_root_of_its_own_when_it_is_named(shop: Workshop) -> None:
