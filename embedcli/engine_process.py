@@ -48,7 +48,7 @@ RESOURCES_HINT = "make room (`free`, `ulimit -u`, `df /tmp` tell where), then ru
 _MEMORY_WORDS = re.compile(r"out of memory|OutOfMemoryError|leave no GPU memory", re.I)
 _ERROR_LINE = re.compile(r"^\s*(?:(?:\w+\.)*\w*(?:Error|Exception)\b|Fatal Python error)")
 _CRASH_LINE = re.compile(r"crashed with exit code")
-_WARNING = re.compile(r"^\S+:\d+: \w*Warning: .*\n(?:[ \t]+\S.*\n?)?", re.M)
+_WARNING = re.compile(r"^.*:\d+: \w*Warning: .*(?:\n[ \t]+\S.*)?", re.M)
 """As Python writes it, with the line of source that it quotes."""
 
 Say = Callable[[str], None]

@@ -8,7 +8,6 @@ Not here: vectors that are still on their way (assembly.py), what a shard is (sh
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,10 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where vectors lie: a shard, or an array. `keys`: theirs, sorted [3, n]; None: read from the disk when wanted."""
+    """Where vectors lie: a shard, or an array. `keys`: theirs, sorted [3, n]; None: read from the disk when wanted.
+
+    They were whole when the place was added; what is damaged later in the run is not seen.
+    """
 
     vectors: Shard | Floats
     keys: Keys | None
@@ -49,15 +51,6 @@ class _Index:
         high = np.concatenate([part.high for part in parts])
         order = np.argsort(high, kind="stable")
         return cls(high[order], np.concatenate([part.places for part in parts])[order], parts[-1].level + 1)
-
-    def candidates(self, wanted: Keys) -> Iterator[tuple[int, Numbers]]:
-        """(place, which of the wanted may be there). One place for each: where two keys share a high half, which is no
-        more likely than 2^-64 a pair, a vector is computed again."""
-        at = np.minimum(np.searchsorted(self.high, wanted[0]), self.high.size - 1)
-        hits = np.flatnonzero(self.high[at] == wanted[0])
-        places = self.places[at[hits]]
-        for place in np.unique(places).tolist():
-            yield place, hits[places == place]
 
 
 class Library:
@@ -109,12 +102,25 @@ class Library:
         """Fill `into` [n, dim] with the known vectors of `wanted` [2, n]; returns which rows were filled."""
         filled = np.zeros(wanted.shape[1], np.bool_)
         for index in reversed(self._indexes):
-            open_rows = np.flatnonzero(~filled)
-            for place, candidates in index.candidates(wanted[:, open_rows]):
-                self._fill(place, open_rows[candidates], wanted, into, filled)
+            self._search(index, wanted, into, filled)
         for place in self._alone:
             self._fill(place, np.flatnonzero(~filled), wanted, into, filled)
         return filled
+
+    def _search(self, index: _Index, wanted: Keys, into: Floats, filled: npt.NDArray[np.bool_]) -> None:
+        """Place after place of those that may have a key: it is stored with each document, and one may be damaged."""
+        chosen = np.flatnonzero(~filled)
+        at = np.searchsorted(index.high, wanted[0, chosen])
+        while True:
+            going_on = (at < index.high.size) & ~filled[chosen]
+            going_on[going_on] = index.high[at[going_on]] == wanted[0, chosen[going_on]]
+            chosen, at = chosen[going_on], at[going_on]
+            if not chosen.size:
+                return
+            places = index.places[at]
+            for place in np.unique(places).tolist():
+                self._fill(place, chosen[places == place], wanted, into, filled)
+            at += 1
 
     def _fill(self, place: int, chosen: Numbers, wanted: Keys, into: Floats, filled: npt.NDArray[np.bool_]) -> None:
         """What this place has of the `chosen` rows."""

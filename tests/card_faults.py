@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -222,6 +223,8 @@ class Faults:
 
     def __post_init__(self) -> None:
         self.before = traces()
+        several = re.search(r"--gpus[= ](\S+)", " ".join(self.ingest))
+        self.cards = len(several[1].split(",")) if several else 1
 
     def run(self, name: str, *flags: str, index: str = "faults") -> Run:
         arguments = [*self.ingest, "--index", str(self.folder / index), *flags]
@@ -253,7 +256,7 @@ class Faults:
         """The others go on, and later all of them."""
         run = self.run("one card lost")
         noticed = ready = "never"
-        if run.work(cards=2):
+        if run.work(cards=self.cards):
             began = time.monotonic()
             os.kill(run.victim(), signal.SIGKILL)
             noticed = run.seconds_until("is lost", since=began, timeout_s=NOTICE_S)
@@ -359,7 +362,7 @@ def main(model: str, docs: str, *flags: str) -> None:
         faults.out_of_memory,
     )
     of_cards = (faults.one_card_lost,)
-    for step in (faults.whole, *(of_cards if "--gpus" in flags else of_the_engine), faults.same_index):
+    for step in (faults.whole, *(of_cards if faults.cards > 1 else of_the_engine), faults.same_index):
         try:
             step()
         except Exception as error:  # noqa: BLE001 - the next fault is to be tried all the same

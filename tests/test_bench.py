@@ -137,9 +137,9 @@ def test_both_rates_count_the_same_tokens(tmp_path: Path) -> None:
     figures, _ = measured(tmp_path)
     table = ds.dataset(tmp_path / "index/current/vectors").to_table(columns=["text", "token_count"])
     texts, model = table["text"].to_pylist(), models.resolve("minilm", report=print)
-    rows = bench._rows(texts, model, most=figures.tokens)
+    rows = bench._rows([*texts], model, most=figures.tokens)
     assert sum(row.size for row in rows) == sum(table["token_count"].to_pylist()) == figures.tokens
-    few = bench._rows(texts, model, most=rows[0].size + 1)
+    few = bench._rows([*texts], model, most=rows[0].size + 1)
     assert len(few) == 2, "no more than are asked for: a large corpus takes minutes"
 
 

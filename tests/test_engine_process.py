@@ -332,7 +332,7 @@ def test_the_telling_line_is_the_cause_not_the_last_words() -> None:
     left += "  warnings.warn('resource_tracker: There appear to be %d '\n"
     assert telling_line(f"{doubles.KILLED}\nand then\n{left}") == doubles.KILLED
     assert telling_line(f"stopping\n{left}") == "stopping"
-    assert telling_line(left) == "killed without a word"
+    assert telling_line(left) == telling_line("/my env/x.py:1: UserWarning: cut") == "killed without a word"
     assert telling_line("one\ntwo\n\n") == "two"
     assert telling_line("") == "killed without a word"
     assert quote("one\ntwo\n") == ": `two`\n  | one\n  | two"

@@ -38,12 +38,14 @@ def taken(library: Library, keys: Keys) -> tuple[list[bool], Floats]:
 
 
 @pytest.mark.parametrize("count", [1, 7, 65])
-def test_every_vector_of_many_small_shards_is_found(tmp_path: Path, count: int) -> None:
+def test_every_vector_of_many_small_shards_is_found_and_costs_12_bytes(tmp_path: Path, count: int) -> None:
     """Across one level and two of what is merged eight to one."""
     library = Library(dim=DIM)
     parts = [keys_and_vectors(seed) for seed in range(count)]
     for keys, vectors in parts:
         assert library.add(stored(tmp_path, keys, vectors), one_of_many=True)
+    assert sum(one.high.nbytes + one.places.nbytes for one in library._indexes) == 12 * count * ROWS
+    assert len(library._indexes) < Library.FAN
     order = np.random.default_rng(0).permutation(count * ROWS)
     wanted, expected = (np.concatenate([part[i] for part in parts], axis=1 - i) for i in (0, 1))
     filled, into = taken(library, wanted[:, order])
@@ -69,6 +71,21 @@ def test_what_is_stored_twice_is_taken_from_the_one_that_is_whole(tmp_path: Path
     library.add(old)
     library.add(new, one_of_many=True)
     new.path.write_bytes(new.path.read_bytes()[:-9])
+    filled, into = taken(library, keys)
+    assert all(filled)
+    np.testing.assert_array_equal(into, vectors)
+
+
+@pytest.mark.parametrize("spoilt", range(Library.FAN))
+def test_of_many_that_hold_a_key_any_whole_one_will_do(tmp_path: Path, spoilt: int) -> None:
+    library = Library(dim=DIM)
+    keys, vectors = keys_and_vectors(0)
+    narrow = stored(tmp_path, keys, keys_and_vectors(1, dim=DIM - 1)[1])
+    parts = [narrow, *(stored(tmp_path, keys, vectors) for _ in range(Library.FAN - 1))]
+    for shard in parts:
+        library.add(shard, one_of_many=True)
+    for shard in parts[:spoilt]:
+        shard.path.unlink()
     filled, into = taken(library, keys)
     assert all(filled)
     np.testing.assert_array_equal(into, vectors)

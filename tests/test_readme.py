@@ -24,8 +24,10 @@ def blocks(kind: str) -> list[str]:
 
 
 def masked(text: str) -> list[str]:
-    """Lines without what differs from machine to machine: rates, seconds, the folder; `...` stands for any end."""
+    """Lines without what differs from machine to machine: rates, seconds, the folder, on a slow one the progress;
+    `...` stands for any end."""
     text = re.sub(r"[\d,]+ tokens/s, [^\n]+ s$", "RATE", text, flags=re.MULTILINE)
+    text = re.sub(r"^\w[^\n]*: [\d,]+/[\d,]+ documents[^\n]*\n", "", text, flags=re.MULTILINE)
     return [re.sub(r"(; largest: .*?kB, .*?kB, ).*", r"\1...", line) for line in text.splitlines()]
 
 

@@ -205,7 +205,8 @@ def test_the_program_stopped_while_its_model_loads_and_killed_while_it_embeds_go
     assert process.returncode == 130
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=HERE) as process:
         deadline = time.monotonic() + 60
-        while not list(index.glob("staging/*/journal.jsonl")) and time.monotonic() < deadline:
+        while not any(path.stat().st_size for path in index.glob("staging/*/journal.jsonl")):
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         process.kill()
     assert process.returncode == -signal.SIGKILL and not (index / "current").exists()
