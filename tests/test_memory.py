@@ -33,5 +33,5 @@ print(mapped() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 @pytest.mark.parametrize(("called", "mapped"), [(False, 0), (True, 1)])
 def test_a_large_buffer_has_its_own_pages_also_after_a_larger_one_was_freed(called: bool, mapped: int) -> None:
-    ran = subprocess.run([sys.executable, "-c", COUNT.format(called=called)], capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "-c", COUNT.replace("{called}", str(called))], capture_output=True, text=True)
     assert (ran.stdout.strip(), ran.stderr) == (str(mapped), "")

@@ -194,7 +194,8 @@ def test_the_program_stopped_while_its_model_loads_and_killed_while_it_embeds_go
     docs.mkdir()
     for number in range(12):
         (docs / f"{number}.txt").write_text(words(200, seed=number))
-    command = [sys.executable, "-m", "embedcli", "ingest", str(docs), "--index", str(index), "--model", "minilm"]
+    program = str(HERE / "tests" / "quick_embedcli.py")
+    command = [sys.executable, program, "ingest", str(docs), "--index", str(index), "--model", "minilm"]
     command += ["--checkpoint-every", "0", "--json"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=HERE) as process:
         assert process.stderr is not None
