@@ -55,11 +55,10 @@ NO_CARD_FLAGS = CardFlags()
 
 def index_of(argument: str | None, option: str | None) -> Path:
     """The folder of an index that may be named in two ways, which then have to be the same."""
-    if argument is None or option is None:
-        return index_folder(option if argument is None else argument)
-    if index_folder(argument) != index_folder(option):
+    folder = index_folder(option if argument is None else argument)
+    if option is not None and index_folder(option) != folder:
         raise UsageError(f"`{argument}` and `--index {option}` are two indexes", "name the one that is meant")
-    return index_folder(argument)
+    return folder
 
 
 def card_numbers(text: str | None) -> tuple[int, ...] | None:

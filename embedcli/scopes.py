@@ -85,24 +85,18 @@ def _by_known_names(named: Sequence[Root], known: Sequence[Root]) -> list[Root]:
     roots = {root.path: root for root in known}
     places = {os.path.realpath(root.path): root for root in known}
     found: list[Root] = []
-    for new in sorted(named, key=lambda root: len(os.path.realpath(root.path))):
-        if not _holder(roots, new.path):
-            new = _in_one_of(places, new.path) or new
+    for real, new in sorted(((os.path.realpath(root.path), root) for root in named), key=lambda pair: len(pair[0])):
+        way = None if _holder(roots, new.path) else next((way for _, way in _ways_to(places, real)), None)
+        new = new if way is None else sources.root_of(way)
         roots.setdefault(new.path, new)
-        places.setdefault(os.path.realpath(new.path), new)
+        places.setdefault(real, new)
         found.append(new)
     return found
 
 
-def _in_one_of(places: Mapping[str, Root], path: str) -> Root | None:
-    """What lies at `path` as the root names it that reaches it, of the roots by their real paths."""
-    found = next(_ways_to(places, path), None)
-    return None if found is None else sources.root_of(found[1])
-
-
-def _ways_to(places: Mapping[str, Root], path: str) -> Iterator[tuple[Root, str]]:
-    """The roots whose walk comes to what lies at `path`, the outermost first, with the path by which it does."""
-    real = os.path.realpath(path)
+def _ways_to(places: Mapping[str, Root], real: str) -> Iterator[tuple[Root, str]]:
+    """The roots, by their real paths, whose walk comes to this one, the outermost first, with the path by which it
+    does."""
     for place in _from_the_top(real):
         root = places.get(place)
         if root is not None:
@@ -122,9 +116,10 @@ def _with_own_id(new: Root, taken: set[str]) -> Root:
 
 def _refuse_doubled(roots: Sequence[Root], asked: Asked) -> None:
     """Also what was well last night: a link may lead elsewhere now, and a filter may be lifted."""
-    places = {os.path.realpath(root.path): root for root in roots}
-    for root in roots:
-        for other, way in _ways_to(places, root.path):
+    reals = [(os.path.realpath(root.path), root) for root in roots]
+    places = dict(reals)
+    for real, root in reals:
+        for other, way in _ways_to(places, real):
             if other is not root:
                 shown, twice = (printable(os.fsencode(path)) for path in (root.path, way))
                 raise UsageError(
