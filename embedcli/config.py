@@ -1,7 +1,7 @@
 """Flags, environment and the index's memory -> the frozen settings of a run, and the three fingerprints.
 
 In: what the user asked for (None where nothing was said) and what the index remembers. Out: one settled value each,
-or Mismatch naming both. Not here: parsing of flags (cli.py), resolving the model (models.py).
+or Mismatch naming both. Not here: parsing of flags (cli/), resolving the model (models/resolve.py).
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from embedcli.errors import Mismatch, UsageError
-from embedcli.records import digest
 
 MIN_MAX_TOKENS = 16
 DEFAULT_MAX_TOKENS = 512
@@ -24,7 +24,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Asked:
+class Options:
     """What the user asked for; None means nothing was said and the index's memory or the default holds."""
 
     index: Path
@@ -95,28 +95,6 @@ class IndexSettings:
         return cls(**{field.name: data[field.name] for field in dataclasses.fields(cls)})
 
 
-@dataclass(frozen=True)
-class Fingerprints:
-    """Hashes of what makes vectors (`model`, less dim), cuts (`chunk`) and text (`read`) comparable, 32 hex each."""
-
-    model: str
-    chunk: str
-    read: str
-
-
-def model_fingerprint(model: str, quantization: str | None) -> str:
-    """`model` is what makes its vectors comparable; quantized weights make others."""
-    return digest("model", model, quantization) if quantization else model
-
-
-def chunk_fingerprint(tokenizer_digest: str, *, max_tokens: int, overlap: int, boundary_version: int) -> str:
-    return digest("chunk", tokenizer_digest, max_tokens, overlap, boundary_version)
-
-
-def read_fingerprint(read_version: int) -> str:
-    return digest("read", read_version)
-
-
 def index_folder(flag: str | None, environment: Mapping[str, str] = os.environ) -> Path:
     """`--index` > `EMBEDCLI_INDEX` > `./embedcli-index`, absolute. Raises UsageError for a flag without a path."""
     if flag == "":
@@ -140,7 +118,7 @@ def model_name(flag: str | None) -> str | None:
 _SWITCH: dict[bool | None, str] = {True: "on", False: "off"}
 
 
-def check_against_memory(asked: Asked, memory: IndexSettings) -> None:
+def check_against_memory(asked: Options, memory: IndexSettings) -> None:
     """Raise Mismatch (exit 12) when a flag contradicts what the index was built with, both values named."""
     pairs = {
         "--dim": (asked.dim, memory.dim),
@@ -162,7 +140,7 @@ def mismatch(index: Path, flag: str, known: object, wanted: object) -> Mismatch:
     )
 
 
-def settle_chunking(asked: Asked, memory: IndexSettings | None, *, model_max_tokens: int) -> tuple[int, int]:
+def settle_chunking(asked: Options, memory: IndexSettings | None, *, model_max_tokens: int) -> tuple[int, int]:
     """(max_tokens, overlap) of the run. Raises UsageError when they do not suit the model."""
     remembered = (memory.max_tokens, memory.overlap) if memory else (min(DEFAULT_MAX_TOKENS, model_max_tokens), 0)
     max_tokens = asked.max_tokens if asked.max_tokens is not None else remembered[0]
@@ -180,10 +158,50 @@ def settle_chunking(asked: Asked, memory: IndexSettings | None, *, model_max_tok
     return max_tokens, overlap
 
 
-def settle_dim(asked: Asked, memory: IndexSettings | None, *, width: int, matryoshka: bool) -> int:
+def settle_dim(asked: Options, memory: IndexSettings | None, *, width: int, matryoshka: bool) -> int:
     """The dimension of the run's vectors. Raises UsageError when it is over the model's width."""
     default = min(DEFAULT_DIM, width) if matryoshka else width
     dim = asked.dim if asked.dim is not None else (memory.dim if memory else default)
     if dim > width:
         raise UsageError(f"`--dim {dim}` is over the model's width of {width}", f"use `--dim {width}` or less")
     return dim
+
+
+LEAST_BATCH_TOKENS = 512
+LEAVE_OUT = "leave the flag out for what is chosen without it"
+
+
+@dataclass(frozen=True)
+class CardFlags:
+    """How a run is to use the cards; nothing of it changes a vector."""
+
+    gpu_memory: float | None = None
+    batch_tokens: int | None = None
+    gpus: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.gpu_memory is not None and not 0 < self.gpu_memory < inf:
+            raise UsageError(f"`--gpu-memory {self.gpu_memory:g}` is no amount over 0", LEAVE_OUT)
+        if self.batch_tokens is not None and self.batch_tokens < LEAST_BATCH_TOKENS:
+            raise UsageError(f"`--batch-tokens {self.batch_tokens}` is under {LEAST_BATCH_TOKENS}", LEAVE_OUT)
+
+    def given(self) -> list[str]:
+        """The flags that were used, as they are typed."""
+        return [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value is not None]
+
+
+NO_CARD_FLAGS = CardFlags()
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the plan judges: what is read again, and with which reader's version."""
+
+    index: Path
+    read_all: bool
+    rebuilding: bool
+    rehash: bool
+    retry_failed: bool
+    read_fingerprint: str
+    max_file_bytes: int
+    max_gone_percent: float

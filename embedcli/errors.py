@@ -2,11 +2,15 @@
 
 In: a message (what, then the thing in backticks) and a hint (a command or flag that works). Out: exceptions that
 survive pickling, since they cross processes: the fields are `args`, the text is made in `__str__`.
-Not here: printing and the mapping to the process's exit status (cli.py).
+Not here: printing and the mapping to the process's exit status (cli/).
 """
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -134,3 +138,24 @@ class UnreadableSource(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into a StorageError that names the file and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """What an OSError at `path` is to the user."""
+    hints = {
+        errno.ENOSPC: "free some space, then run the same command again: what was finished is kept",
+        errno.EDQUOT: "raise the quota, then run the same command again: what was finished is kept",
+        errno.EROFS: "the filesystem is read-only; put the index elsewhere with `--index`",
+        errno.EACCES: f"give this user the right to write there, e.g. `chown -R $USER {path.parent}`",
+    }
+    hint = hints.get(error.errno or 0, "run the same command again; if it fails again, check the disk")
+    return StorageError(f"cannot write `{path}`: {error.strerror or error}", hint)

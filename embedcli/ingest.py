@@ -7,45 +7,31 @@ Not here: any of the stages themselves; they do not know one another, and only t
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from embedcli import closing, config, documents, healing, lock, plan, readers, state
-from embedcli.config import Asked, Fingerprints, IndexSettings
-from embedcli.disk import Disk
-from embedcli.errors import DamagedShard, EmbedcliError, InputError, Mismatch, NoIndex, StorageError
-from embedcli.generations import Index
-from embedcli.manifest import Generation
-from embedcli.models import Model
-from embedcli.plan import Plan, Rules
-from embedcli.records import Root
+from embedcli.config import Options
+from embedcli.errors import DamagedShard, EmbedcliError, InputError, StorageError
+from embedcli.index import lock, state
+from embedcli.index.generations import Index
+from embedcli.index.manifest import Generation
 from embedcli.report import Report, Summary
-from embedcli.scopes import Scopes, settle_scopes
-from embedcli.staging import Leftover, leftovers
+from embedcli.run import plan
+from embedcli.run.begin import opened
+from embedcli.run.known import Before, base_table, look
+from embedcli.run.plan import Plan
+from embedcli.run.settings import nothing_to_do, rules_of, settle
+from embedcli.run.summary import summarise
+from embedcli.run.tools import Tools
+from embedcli.sources.roots import Scopes, settle_scopes
 
-DEFAULT_MAX_FILE_BYTES = 256 << 20
 FOLDERS_TOLD = 5
 
 
-@dataclass(frozen=True)
-class Tools:
-    """The seams of a run: what it is made with, and what tests put in its place."""
-
-    resolve: Callable[[Asked, IndexSettings | None], Model]
-    device_kind: Callable[[Asked], str]
-    open_engine: Callable[[Model, IndexSettings, str], Any]
-    stop_signal: Callable[[], int | None] = lambda: None
-    disk: Disk = dataclasses.field(default_factory=Disk)
-    make_pool: Callable[..., Any] | None = None
-    """Where the reading is done; None: in processes (workers.Pool)."""
-
-
-def ingest(asked: Asked, *, tools: Tools, report: Report) -> Summary:
+def ingest(asked: Options, *, tools: Tools, report: Report) -> Summary:
     """Bring the index up to date with its sources. Raises EmbedcliError; what was finished is then checkpointed."""
     index = Index(asked.index, disk=tools.disk, warn=report.warn)
     index.check()
@@ -82,7 +68,7 @@ def _remembered(index: Index, summary: Summary) -> Iterator[None]:
 
 
 def _run_past_damage(
-    index: Index, asked: Asked, tools: Tools, report: Report, held: lock.Lock, summary: Summary
+    index: Index, asked: Options, tools: Tools, report: Report, held: lock.Lock, summary: Summary
 ) -> None:
     """A shard found damaged on the way is noted, and the run begun again: its documents are then read anew."""
     met: set[str] = set()
@@ -99,115 +85,18 @@ def _run_past_damage(
             state.note_damaged(index.state, {error.name}, tools.disk)
 
 
-@dataclass(frozen=True)
-class Known:
-    """What the index says before the run: its current generation, and what runs that did not end have left.
-
-    `settings` and `model_fingerprint` are those to go on with: of the current generation, or of a killed run that
-    was the first, or was a rebuild.
-    """
-
-    current: Generation | None
-    leftovers: tuple[Leftover, ...]
-    settings: IndexSettings | None
-    model_fingerprint: str
-    roots: tuple[Root, ...]
-    rebuilding: bool
-
-
-def look(index: Index, asked: Asked, report: Report, *, quiet: bool = False) -> Known:
-    """Read the index's memory. Raises NoIndex (exit 10) and Mismatch (exit 12)."""
-    index.check()
-    current = index.current()
-    found = leftovers(index.staging)
-    parent = current.number if current else None
-    newest = next((item for item in reversed(found) if item.header.parent == parent), None)
-    roots = current.roots if current else () if asked.sources else _roots_of(newest)
-    if current is not None and not asked.sources and not roots:
-        raise InputError(
-            f"index `{index.folder}` has no roots any more, and no SOURCE was given",
-            f"name what to index: `embedcli ingest docs/ --index {index.folder}`",
-        )
-    if not asked.sources and not roots:
-        raise NoIndex(
-            f"`{index.folder}` is not an index, and no SOURCE was given",
-            "name what to index: `embedcli ingest docs/ --index INDEX`",
-        )
-    if newest is not None and _goes_on(asked, newest, current):
-        settings = IndexSettings.from_json(newest.header.settings)
-        known = Known(
-            current, tuple(found), settings, newest.header.fingerprints["model"], roots, newest.header.rebuild
-        )
-    else:
-        if current is not None and not asked.rebuild:
-            config.check_against_memory(asked, current.settings)
-        fingerprint = current.fingerprints.model if current else ""
-        known = Known(current, tuple(found), current.settings if current else None, fingerprint, roots, asked.rebuild)
-    if not quiet:
-        report.line(f"{'index' if current else 'new index'} {index.folder}")
-    return known
-
-
-def _goes_on(asked: Asked, item: Leftover, current: Generation | None) -> bool:
-    """Whether this run takes up the settings of a killed one: a first run, or a rebuild, that no flag contradicts."""
-    settings = IndexSettings.from_json(item.header.settings)
-    if asked.rebuild or asked.model not in (None, settings.model) or (current and not item.header.rebuild):
-        return False
-    try:
-        config.check_against_memory(asked, settings)
-    except Mismatch:
-        return False
-    return True
-
-
-def _roots_of(item: Leftover | None) -> tuple[Root, ...]:
-    """The roots of a first run that was killed before it published."""
-    return tuple(
-        Root(**{**root, "include": tuple(root["include"]), "exclude": tuple(root["exclude"])})
-        for root in (item.header.roots if item else ())
-    )
-
-
-@contextmanager
-def opened(index: Index, report: Report) -> Iterator[lock.Lock]:
-    """The index's folder, made where it is new, and its lock. A new index in which nothing came to be goes again."""
-    made_folder = not index.folder.exists()
-    index.disk.make_folder(index.folder)
-    with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=report.warn) as held:
-        new = not index.generations.exists()
-        try:
-            index.create()
-            yield held
-        except EmbedcliError:
-            if new:
-                _remove_if_empty(index, folder_too=made_folder)
-            raise
-
-
-def _remove_if_empty(index: Index, *, folder_too: bool) -> None:
-    """`generations` goes last: as long as it is there, the folder is known for an index."""
-    kept = (index.staging, index.keys, index.changes, index.generations)
-    if index.current_number() is not None or any(any(folder.iterdir()) for folder in kept if folder.exists()):
-        return
-    index.disk.remove(index.state)
-    with suppress(OSError):
-        (index.folder / "lock").unlink()
-        for folder in (*kept, index.folder) if folder_too else kept:
-            folder.rmdir()
-
-
 def _run(
-    index: Index, asked: Asked, known: Known, scopes: Scopes, tools: Tools, report: Report, held: lock.Lock,
+    index: Index, asked: Options, known: Before, scopes: Scopes, tools: Tools, report: Report, held: lock.Lock,
     summary: Summary,
 ) -> None:  # fmt: skip
     number = known.current.number if known.current else None
     index.clear(keep=asked.keep_generations)
     damaged = index.damaged(known.current) if known.current else set()
     base, remembered = base_table(index, known, damaged)
-    rules = _rules(asked, known)
+    rules = rules_of(asked, known)
     mounts = known.current.mounts if known.current else {}
     tonight = plan.make(base, scopes, mounts, rules, say=report.looking)
-    if elsewhere := healing.read_elsewhere(tonight, base, damaged):
+    if elsewhere := plan.read_elsewhere(tonight, base, damaged):
         report.line(f"{elsewhere:,} documents of damaged shards are read again, wherever they lie")
     report.line(tonight.walked.line())
     for folder, why in sorted(tonight.unlisted.items())[:FOLDERS_TOLD]:
@@ -229,7 +118,7 @@ def _run(
             tools.disk.remove(item.folder)
         _summarise_unchanged(summary, known.current, base, tonight, asked)
         return
-    from embedcli.embedding import Embedding  # half a second of imports, and only where there is work
+    from embedcli.run.stream import Embedding  # half a second of imports, and only where there is work
 
     model = tools.resolve(asked, known.settings)
     settings, prints = settle(asked, known, model, tools.device_kind(asked))
@@ -240,75 +129,7 @@ def _run(
     embedding.run(summary)
 
 
-def base_table(index: Index, known: Known, damaged: set[str]) -> tuple[Any, list[documents.Mark]]:
-    """The documents of the current generation with what was seen of them since, and those marks."""
-    if known.current is None:
-        return documents.empty(), []
-    remembered = state.read_seen(index.state, known.current.number)
-    table = documents.amend(index.documents(known.current.number), remembered)
-    return healing.as_unread(table, damaged), remembered
-
-
-def _rules(asked: Asked, known: Known) -> Rules:
-    remembered = known.settings.max_file_bytes if known.settings else DEFAULT_MAX_FILE_BYTES
-    return Rules(
-        index=asked.index,
-        read_all=asked.reread or known.rebuilding,
-        rebuilding=known.rebuilding,
-        rehash=asked.rehash,
-        retry_failed=asked.retry_failed,
-        read_fingerprint=config.read_fingerprint(readers.READ_VERSION),
-        max_file_bytes=remembered if asked.max_file_bytes is None else asked.max_file_bytes,
-        max_gone_percent=asked.max_gone_percent,
-    )
-
-
-def nothing_to_do(tonight: Plan, known: Known, scopes: Scopes, asked: Asked) -> bool:
-    """Whether the current generation already is what this run would publish."""
-    current = known.current
-    if current is None or not current.complete or known.rebuilding or asked.rebuild:
-        return False
-    same_roots = current.roots == scopes.roots and all(
-        tuple(current.mounts.get(root.id, ())) == tonight.mounts.get(root.id, ()) for root in scopes.roots
-    )
-    named = asked.model is None or asked.model == current.settings.model
-    same_size = asked.max_file_bytes in (None, current.settings.max_file_bytes)
-    return same_roots and named and same_size and not (tonight.tasks.count or tonight.outcomes or tonight.dropped)
-
-
-def settle(asked: Asked, known: Known, model: Model, device_kind: str) -> tuple[IndexSettings, Fingerprints]:
-    """Settings and fingerprints of the run. Raises UsageError (exit 2) and Mismatch (exit 12)."""
-    from embedcli.chunker import BOUNDARY_VERSION
-
-    memory = known.settings
-    same_model = memory is not None and memory.weights_digest == model.weights_digest
-    remembered = memory if same_model else None
-    quantization = asked.quantization or (remembered.quantization if remembered else None)
-    fingerprint = config.model_fingerprint(model.fingerprint, quantization)
-    if memory is not None and not asked.rebuild and fingerprint != known.model_fingerprint:
-        raise config.mismatch(asked.index, "--model", f"`{memory.model}`", f"`{model.name}`")
-    max_tokens, overlap = config.settle_chunking(asked, remembered, model_max_tokens=model.max_tokens)
-    dim = config.settle_dim(asked, remembered, width=model.width, matryoshka=model.matryoshka)
-    settings = IndexSettings(
-        model=model.name,
-        commit=model.commit,
-        weights_digest=model.weights_digest,
-        tokenizer_digest=model.tokenizer_digest,
-        dim=dim,
-        max_tokens=max_tokens,
-        overlap=overlap,
-        no_text=asked.no_text if asked.no_text is not None else bool(memory and memory.no_text),
-        device_kind=device_kind if memory is None else memory.device_kind,
-        max_file_bytes=_rules(asked, known).max_file_bytes,
-        quantization=quantization,
-    )
-    chunk = config.chunk_fingerprint(
-        model.tokenizer_digest, max_tokens=max_tokens, overlap=overlap, boundary_version=BOUNDARY_VERSION
-    )
-    return settings, Fingerprints(fingerprint, chunk, config.read_fingerprint(readers.READ_VERSION))
-
-
-def _summarise_unchanged(summary: Summary, current: Generation, base: Any, tonight: Plan, asked: Asked) -> None:
-    closing.summarise(summary, generation=current, plan=tonight, table=base, moved=0, news=0, strict=asked.strict)
+def _summarise_unchanged(summary: Summary, current: Generation, base: Any, tonight: Plan, asked: Options) -> None:
+    summarise(summary, generation=current, plan=tonight, table=base, moved=0, news=0, strict=asked.strict)
     summary.model, summary.dim = current.settings.model, current.settings.dim
     summary.fingerprint = current.fingerprints.model

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+SourceKey = tuple[str, str]
+"""What tells one source from another: the id of its root, and its path below that root."""
+
 Status = Literal["indexed", "partial", "stale", "failed", "skipped"]
 
 SKIP_REASONS = frozenset({"not_text", "empty", "needs_extra", "too_large", "not_a_file"})
@@ -95,6 +98,15 @@ class Source:
     stat: Stat | None
     problem: str | None = None
 
+    @property
+    def key(self) -> SourceKey:
+        return (self.root_id, self.path)
+
+    @property
+    def uri(self) -> str:
+        """The absolute path of the file, printable."""
+        return printable(os.fsencode(self.file))
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -165,3 +177,10 @@ def _decodes_to_bytes(name: bytes) -> bool:
         except UnicodeDecodeError:
             return True
     return False
+
+
+def shown_path(root: Root) -> str:
+    return printable(os.fsencode(root.path))
+
+
+TROUBLED = ("failed", "partial", "stale")

@@ -6,12 +6,18 @@ and the Summary that `--json` prints. Not here: which exit code an error is (err
 
 from __future__ import annotations
 
+import heapq
 import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
+
+from embedcli.records import Source
+
+Say = Callable[[str], None]
+"""Takes one line for people."""
 
 LINE_EVERY_S = 60.0
 BAR_WIDTH = 10
@@ -207,4 +213,49 @@ def _bar(text: str, share: float | None) -> Any:
     return grid
 
 
-Warn = Callable[[str], None]
+LARGEST_SHOWN = 10
+
+
+class Largest:
+    """The one line after a walk: how many files and bytes, and which are the largest."""
+
+    def __init__(self) -> None:
+        self.files = 0
+        self._bytes = 0
+        self._heap: list[tuple[int, int, str]] = []
+
+    def add(self, source: Source) -> None:
+        """Count a source; one without a stat has no bytes."""
+        size = source.stat.size if source.stat else 0
+        self.files += 1
+        self._bytes += size
+        # the count makes the earlier of two equal ones the larger
+        item = (size, -self.files, source.path)
+        if len(self._heap) < LARGEST_SHOWN:
+            heapq.heappush(self._heap, item)
+        elif item > self._heap[0]:
+            heapq.heapreplace(self._heap, item)
+
+    def line(self) -> str:
+        """`12 files, 3.4 MB; largest: white-paper.md 1.2 MB, ...`"""
+        total = f"{many(self.files, 'file')}, {_megabytes(self._bytes)}"
+        largest = ", ".join(f"{_one_line(path)} {_megabytes(size)}" for size, _, path in sorted(self._heap)[::-1])
+        return f"{total}; largest: {largest}" if largest else total
+
+
+def _megabytes(size_bytes: int) -> str:
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.95:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _one_line(path: str) -> str:
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in path)
+
+
+def one_line(text: str) -> str:
+    """A name may hold a line's end or worse; on a screen it may not."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from embedcli.bench import Peak
-from embedcli.engine import Engine
-from embedcli.engine_sglang import open_engine
-from embedcli.models import Model, resolve
-from embedcli.sglang_settings import GIB, SGLangSettings
+from embedcli.engines.contract import Engine
+from embedcli.engines.sglang.engine import open_engine
+from embedcli.engines.sglang.settings import GIB, SGLangSettings
+from embedcli.models.folder import Model
+from embedcli.models.resolve import resolve
+from embedcli.verbs.bench import Peak
 
 LIMIT_S = 590.0
 SECONDS = 5.0

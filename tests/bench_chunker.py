@@ -15,9 +15,9 @@ import time
 import unicodedata
 from pathlib import Path
 
-from embedcli.chunker import PIECE_CODE_POINTS, split
+from embedcli.models.tokenizer import Tokens, load_tokenizer
+from embedcli.reading.chunker import PIECE_CODE_POINTS, split
 from embedcli.records import Document
-from embedcli.tokens import Tokens, load_tokenizer
 from tests.tokenizers_for_tests import small_qwen
 
 INSERTED = "A paragraph that nobody expected stands in front.\n\n"

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from embedcli.engine_torch import open_engine
-from embedcli.feeding import Feeder, Statistics
-from embedcli.models import Model, resolve
+from embedcli.engines.feeder import Feeder, Statistics
+from embedcli.engines.torch_engine import open_engine
+from embedcli.models.folder import Model
+from embedcli.models.resolve import resolve
 
 WORDS = ("index", "folder", "built", "night", "only", "what", "changed", "read", "again", "vectors", "stay")
 

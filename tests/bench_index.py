@@ -21,16 +21,19 @@ from pathlib import Path
 
 import numpy as np
 
-from embedcli import documents, plan, publishing, shards
-from embedcli.config import Fingerprints, IndexSettings
-from embedcli.disk import Disk
-from embedcli.documents import DocumentRow
-from embedcli.generations import Draft, Index
-from embedcli.outcomes import Outcomes
+from embedcli import config
+from embedcli.columns import READ_SCHEMA, VectorKeys
+from embedcli.config import IndexSettings
+from embedcli.fingerprints import Fingerprints
+from embedcli.index import documents, next_table, shards
+from embedcli.index.disk import Disk
+from embedcli.index.documents import DocumentRow
+from embedcli.index.generations import Draft, Index
+from embedcli.index.outcomes import Outcome, Outcomes
+from embedcli.index.shards import Shard
 from embedcli.records import Root, digest
-from embedcli.scopes import Scope, Scopes
-from embedcli.shards import Shard
-from embedcli.staging import Outcome
+from embedcli.run import plan
+from embedcli.sources.roots import Scope, Scopes
 from tests.workshop import Workshop
 
 import pyarrow as pa  # isort: skip
@@ -61,7 +64,7 @@ def unchanged(count: int) -> None:
     shutil.rmtree(folder)
 
 
-def document(number: int, version: int) -> tuple[pa.Table, shards.Keys]:
+def document(number: int, version: int) -> tuple[pa.Table, VectorKeys]:
     """Ten rows of 1 kB of text and a random vector."""
     generator = np.random.default_rng([number, version])
     vectors = generator.standard_normal((ROWS, DIM), np.float32)
@@ -71,7 +74,7 @@ def document(number: int, version: int) -> tuple[pa.Table, shards.Keys]:
         "chunk_id": [digest(path, d) for d in digests], "doc_id": [digest(ROOT.id, path)] * ROWS, "path": [path] * ROWS,
         "chunk_index": range(ROWS), "text": texts, "chunk_digest": digests, "token_count": [300] * ROWS,
     }  # fmt: skip
-    schema = shards.READ_SCHEMA
+    schema = READ_SCHEMA
     columns = [pa.array(values.get(field.name, [None] * ROWS), field.type) for field in schema]
     rows = shards.complete_rows(pa.table(columns, schema=schema), vectors, changed_in=version, keep=None)
     return rows, generator.integers(1, 1 << 63, (2, ROWS)).astype(np.uint64)
@@ -103,7 +106,7 @@ class Night:
             outcomes.add(Outcome(None, row_of(n, version, shard.name, i * ROWS)) for i, n in enumerate(part))
         started = time.perf_counter()
         base = self.index.documents(current.number) if current else documents.empty()
-        edition = publishing.edit(
+        edition = next_table.edit(
             base, outcomes.rows, [], dropped=set(), seen=(), shards=known, damaged=(), roots=[ROOT.id], rebuilding=False
         )
         draft = Draft(
@@ -122,8 +125,9 @@ class Night:
 def row_of(number: int, version: int, shard: str, first_row: int) -> DocumentRow:
     path = name_of(number)
     return DocumentRow(
-        ROOT.id, path, f"/corpus/{path}", 5000, version, 0, number, digest(path, version), "m", "c", "r", "indexed",
-        None, 1, None, None, 0, ROWS, (), 3000, shard, first_row, ROWS,
+        root=ROOT.id, path=path, uri=f"/corpus/{path}", size=5000, mtime_ns=version, ctime_ns=0, inode=number,
+        sha256=digest(path, version), model_fingerprint="m", chunk_fingerprint="c", read_fingerprint="r",
+        status="indexed", reason=None, chunks=ROWS, tokens=3000, shard=shard, first_row=first_row, rows=ROWS,
     )  # fmt: skip
 
 
@@ -154,7 +158,7 @@ def planning(count: int) -> None:
     assert maker.exitcode == 0
     before_mb, started = peak_mb(), time.perf_counter()
     base = pq.read_table(folder / "documents.parquet", schema=documents.SCHEMA)
-    rules = plan.Rules(folder / "index", False, False, False, False, "r", 1 << 28, 50.0)
+    rules = config.Rules(folder / "index", False, False, False, False, "r", 1 << 28, 50.0)
     root = Root(ROOT.id, str(folder / "docs"))
     tonight = plan.make(base, Scopes((root,), (Scope(root),), frozenset(), ()), {}, rules)
     planned = time.perf_counter()
@@ -175,7 +179,7 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def keys_of_number(number: int) -> shards.Keys:
+def keys_of_number(number: int) -> VectorKeys:
     return np.random.default_rng(number).integers(1, 1 << 63, (2, ROWS)).astype(np.uint64)
 
 

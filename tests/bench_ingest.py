@@ -19,15 +19,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow.dataset as ds
 
-from embedcli import engine_torch, models
-from embedcli.config import Asked
-from embedcli.engine import pack
-from embedcli.ingest import Tools, ingest
+from embedcli.config import Options
+from embedcli.engines import torch_engine
+from embedcli.engines.contract import pack
+from embedcli.ingest import ingest
+from embedcli.models import resolve
+from embedcli.models.tokenizer import load_tokenizer
 from embedcli.report import Report, Summary
-from embedcli.tokens import load_tokenizer
+from embedcli.run.tools import Tools
 from tests.workshop import words
 
-MODEL = models.resolve("minilm", report=print)
+MODEL = resolve.resolve("minilm", report=print)
 
 
 def make_corpus(folder: Path, megabytes: float) -> None:
@@ -45,9 +47,9 @@ def whole(docs: Path, index: Path) -> tuple[Summary, list[str]]:
     tools = Tools(
         resolve=lambda asked, memory: MODEL,
         device_kind=lambda asked: "cpu",
-        open_engine=lambda model, settings, device: engine_torch.open_engine(model, dim=settings.dim, device=device),
+        open_engine=lambda model, settings, device: torch_engine.open_engine(model, dim=settings.dim, device=device),
     )
-    asked = Asked(index=index, sources=(str(docs),))
+    asked = Options(index=index, sources=(str(docs),))
     summary = ingest(asked, tools=tools, report=Report(quiet=True))
     texts: list[str] = ds.dataset(index / "current/vectors").to_table(columns=["text"])["text"].to_pylist()
     return summary, texts
@@ -57,7 +59,7 @@ def engine_alone(texts: list[str]) -> tuple[float, float]:
     """(tokens/s, padding) of the engine fed the same chunks, two batches in flight."""
     tokens = load_tokenizer(MODEL.folder)
     rows = [tokens.whole(text) for text in texts]
-    engine = engine_torch.open_engine(MODEL, dim=MODEL.width, device="cpu")
+    engine = torch_engine.open_engine(MODEL, dim=MODEL.width, device="cpu")
     lengths = [row.size for row in rows]
     batches = pack(lengths, batch_tokens=engine.batch_tokens, batch_rows=engine.batch_rows, padded=True)
     engine.submit([rows[0]]).result()

@@ -14,8 +14,8 @@ from pathlib import Path
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-from embedcli import readers
 from embedcli.errors import UnreadableSource
+from embedcli.reading import formats
 
 
 def main(arguments: list[str]) -> None:
@@ -73,7 +73,7 @@ def report_texts(paths: list[Path]) -> None:
 def read(path: Path, failed: Counter[str]) -> str:
     with path.open("rb") as file:
         try:
-            return readers.read(file, name=path.name, beat=lambda page: None).text
+            return formats.read(file, name=path.name, beat=lambda page: None).text
         except UnreadableSource as error:
             failed[error.reason] += 1
             return ""

@@ -29,12 +29,12 @@ from typing import Any
 import numpy as np
 import pyarrow.dataset as ds
 
-from embedcli.card import read_cards
-from embedcli.engine_guard import group_members
-from embedcli.engine_sglang import open_engine
+from embedcli.engines.nvml import read_cards
+from embedcli.engines.sglang.engine import open_engine
+from embedcli.engines.sglang.guard import group_members
+from embedcli.engines.sglang.settings import GIB, SGLangSettings
 from embedcli.errors import EngineError
-from embedcli.models import resolve
-from embedcli.sglang_settings import GIB, SGLangSettings
+from embedcli.models.resolve import resolve
 
 DIM = 128
 START_S = 300.0
@@ -81,7 +81,7 @@ def traces() -> Traces:
     processes = {
         f"{pid} {words[:40]}"
         for pid, words in command_lines().items()
-        if "engine_guard" in words or "sglang" in words or "embedcli ingest" in words
+        if "sglang.guard" in words or "sglang" in words or "embedcli ingest" in words
     }
     return Traces(card_bytes(), frozenset(processes | set(map(str, files))))
 
@@ -181,7 +181,7 @@ class Run:
     def victim(self) -> int:
         """The process that owns the card: SGLang's scheduler; where there is none, the youngest of the host's group."""
         words = command_lines()
-        guard = next(pid for pid, line in words.items() if "engine_guard" in line and f", {self.process.pid})" in line)
+        guard = next(pid for pid, line in words.items() if "sglang.guard" in line and f", {self.process.pid})" in line)
         members = sorted(group_members(guard) - {guard})
         return next((pid for pid in members if "sglang::scheduler" in words.get(pid, "")), members[-1])
 

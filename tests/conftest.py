@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from embedcli.cli.main import app
+from embedcli.config import IndexSettings
+from embedcli.errors import EngineError
+from embedcli.models.folder import Model
+from embedcli.run.tools import Tools
 from tests.fake_cards import make_machine
-from tests.workshop import Workshop
+from tests.published import filled
+from tests.workshop import Workshop, _resolve, wide_engine
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers have the cores, torch's threads would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,3 +34,33 @@ def shop(tmp_path: Path) -> Workshop:
 def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a machine with an NVIDIA card, driver, torch and SGLang being fakes."""
     return make_machine(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return filled(Workshop(tmp_path_factory.mktemp("template")))
+
+
+@pytest.fixture
+def kept(template: Workshop, tmp_path: Path) -> Workshop:
+    """A copy of a published index, for tests that do not touch its sources."""
+    shop = Workshop(tmp_path / "kept")
+    shop.docs.rmdir()
+    shutil.copytree(template.index, shop.index, symlinks=True)
+    shop.docs = template.docs
+    return shop
+
+
+@pytest.fixture
+def command(shop: Workshop) -> Callable[..., Any]:
+    """The program with an engine that needs no torch; `--engine broken` is one that does not start."""
+
+    def open_engine(model: Model, settings: IndexSettings, device: str, engine: str) -> Any:
+        if engine == "broken":
+            raise EngineError("the double does not start")
+        return wide_engine(model, settings.dim, device, shop.log)
+
+    def make_tools(engine: str, say: Callable[[str], None], **_: object) -> Tools:
+        return Tools(_resolve, lambda _: "cpu", lambda *given: open_engine(*given, engine))
+
+    return lambda *arguments: CliRunner().invoke(app, [*map(str, arguments)], obj=make_tools)

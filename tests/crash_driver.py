@@ -10,6 +10,7 @@ Not here: what is killed when, and what has to hold afterwards (test_crash.py).
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import select
@@ -26,15 +27,16 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
-from embedcli import keeper, models  # noqa: E402
-from embedcli.config import Asked  # noqa: E402
-from embedcli.disk import Disk  # noqa: E402
-from embedcli.engine import probe_rows  # noqa: E402
+from embedcli.config import Options  # noqa: E402
+from embedcli.engines.probe import probe_rows  # noqa: E402
 from embedcli.errors import EmbedcliError  # noqa: E402
-from embedcli.generations import Index  # noqa: E402
-from embedcli.ingest import Tools, ingest  # noqa: E402
-from embedcli.models import Model  # noqa: E402
-from tests.engines import FakeEngine  # noqa: E402
+from embedcli.index.disk import Disk  # noqa: E402
+from embedcli.index.generations import Index  # noqa: E402
+from embedcli.ingest import ingest  # noqa: E402
+from embedcli.models import resolve  # noqa: E402
+from embedcli.models.folder import Model  # noqa: E402
+from embedcli.run.tools import Tools  # noqa: E402
+from tests.fake_engines import FakeEngine  # noqa: E402
 from tests.faults import KillAt, Recording  # noqa: E402
 from tests.workshop import Lines, ReadsHere  # noqa: E402
 
@@ -65,7 +67,7 @@ def _digest(row: np.ndarray) -> str:
 
 
 def _open_engine(model: Model, dim: int, order: dict[str, Any]) -> LoggingEngine:
-    from embedcli.tokens import load_tokenizer
+    from embedcli.models.tokenizer import load_tokenizer
 
     row_of = load_tokenizer(model.folder, prompt=model.prompt).row_of
     max_tokens = order["flags"].get("max_tokens") or order["max_tokens"]
@@ -87,7 +89,7 @@ def run(order: dict[str, Any]) -> int:
 
 def _ingest(order: dict[str, Any], disk: Disk) -> int:
     flags = {**order["flags"], "sources": tuple(order["sources"]), "index": Path(order["index"])}
-    model = models.resolve("minilm", report=lambda _: None)
+    model = resolve.resolve("minilm", report=lambda _: None)
     tools = Tools(
         resolve=lambda asked, memory: model,
         device_kind=lambda _: "cpu",
@@ -95,12 +97,13 @@ def _ingest(order: dict[str, Any], disk: Disk) -> int:
         disk=disk,
         make_pool=None if order.get("reading_processes") else ReadsHere,
     )
-    return ingest(Asked(**flags), tools=tools, report=Lines()).exit_code
+    return ingest(Options(**flags), tools=tools, report=Lines()).exit_code
 
 
 def _verb(order: dict[str, Any], disk: Disk) -> int:
     verb, *arguments = order["verb"]
-    getattr(keeper, verb)(Index(Path(order["index"]), disk=disk), *arguments, warn=print)
+    change = getattr(importlib.import_module(f"embedcli.verbs.{verb}"), verb)
+    change(Index(Path(order["index"]), disk=disk), *arguments, warn=print)
     return 0
 
 

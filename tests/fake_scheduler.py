@@ -239,7 +239,7 @@ def _open(arguments: dict[str, Any], scheduler: Callable[..., None]) -> Any:
     """The arguments stand, but for what needs a card."""
     from sglang.srt.entrypoints.engine import Engine
 
-    from embedcli.engine_host import SGLang, without_detokenizer
+    from embedcli.engines.sglang.host import SGLang, without_detokenizer
 
     class EngineWithoutCard(without_detokenizer(Engine)):  # type: ignore[misc]  # untyped
         run_scheduler_process_func = staticmethod(scheduler)

@@ -1,7 +1,7 @@
 """Test doubles of the file operations and the clock, each with one fault, about ten lines each.
 
 In: when to fail. Out: what a disk that is full, torn, dying or of the wrong kind does to the code above it; a process
-killed at a named operation; a reader that lingers or dies. Engines with faults are in tests/engines.py.
+killed at a named operation; a reader that lingers or dies. Engines with faults are in fake_engines.py.
 Not here: any expectation.
 """
 
@@ -16,11 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from embedcli.disk import Disk, Written, storage_errors
-from embedcli.errors import UnreadableSource
-from embedcli.reading import Beat, Reading, ReadingWork
-from embedcli.records import REASONS
-from embedcli.tasks import Task
+from embedcli.errors import UnreadableSource, storage_errors
+from embedcli.index.disk import Disk, Written
+from embedcli.reading.rows import Beat, Reading, ReadingWork
+from embedcli.records import REASONS, Source
 
 _NAMES = ((re.compile(r"part-[0-9a-f]{16}"), "part"), (re.compile(r"loose-[0-9a-f]+"), "loose"))
 _RUN = re.compile(r"\d{6}(-[0-9a-f]+)?(?=\b|\.)")
@@ -117,6 +116,30 @@ class FailAfter(Disk):
 
     def rename(self, old: Path, new: Path) -> None:
         self._count()
+        super().rename(old, new)
+
+
+class FailsFrom(Disk):
+    """Every fsync and rename from the named step on is an I/O error, for ever; from the start where it is empty."""
+
+    def __init__(self, step: str) -> None:
+        self.from_step = step
+        self.failing = not step
+
+    def step(self, name: str) -> None:
+        self.failing = self.failing or name == self.from_step
+        super().step(name)
+
+    def _fail(self) -> None:
+        if self.failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def fsync(self, descriptor: int) -> None:
+        self._fail()
+        super().fsync(descriptor)
+
+    def rename(self, old: Path, new: Path) -> None:
+        self._fail()
         super().rename(old, new)
 
 
@@ -301,8 +324,8 @@ class SlowReader(ReadingWork):
 
     outcome = ("indexed", None)
 
-    def __call__(self, task: Task, beat: Beat, *, with_forms: bool) -> Reading:
-        if task.source.path.startswith("fault"):
+    def __call__(self, task: Source, beat: Beat, *, with_forms: bool) -> Reading:
+        if task.path.startswith("fault"):
             time.sleep(2)
         return super().__call__(task, beat, with_forms=with_forms)
 
@@ -312,8 +335,8 @@ class ReaderSegfaults(ReadingWork):
 
     outcome = ("failed", "reader_crashed")
 
-    def __call__(self, task: Task, beat: Beat, *, with_forms: bool) -> Reading:
-        if task.source.path.startswith("fault"):
+    def __call__(self, task: Source, beat: Beat, *, with_forms: bool) -> Reading:
+        if task.path.startswith("fault"):
             os.kill(os.getpid(), signal.SIGSEGV)
         return super().__call__(task, beat, with_forms=with_forms)
 
@@ -323,9 +346,9 @@ class FileVanishes(ReadingWork):
 
     outcome = ("failed", "vanished")
 
-    def __call__(self, task: Task, beat: Beat, *, with_forms: bool) -> Reading:
-        if task.source.path.startswith("fault"):
-            os.unlink(task.source.file)
+    def __call__(self, task: Source, beat: Beat, *, with_forms: bool) -> Reading:
+        if task.path.startswith("fault"):
+            os.unlink(task.file)
         return super().__call__(task, beat, with_forms=with_forms)
 
 
@@ -335,10 +358,10 @@ class FileGrowsOnce(ReadingWork):
     outcome: tuple[str, str | None] = ("indexed", None)
     times = 1
 
-    def _rows(self, task: Task, *read: Any) -> Reading:
-        if task.source.path.startswith("fault") and self.times:
+    def _rows(self, task: Source, *read: Any) -> Reading:
+        if task.path.startswith("fault") and self.times:
             self.times -= 1
-            with open(task.source.file, "a") as file:
+            with open(task.file, "a") as file:
                 file.write("One line more.\n")
         return super()._rows(task, *read)
 
@@ -353,8 +376,8 @@ class FileGrowsForEver(FileGrowsOnce):
 class ReaderRefuses(ReadingWork):
     """Refuses every file that is named after a reason, for that reason, and writes down that it was asked to."""
 
-    def __call__(self, task: Task, beat: Beat, *, with_forms: bool) -> Reading:
-        file = Path(task.source.file)
+    def __call__(self, task: Source, beat: Beat, *, with_forms: bool) -> Reading:
+        file = Path(task.file)
         if file.stem in REASONS:
             with (file.parents[1] / "refused.log").open("a") as log:
                 log.write(f"{file.name}\n")

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from embedcli.card import Card
-from embedcli.engine_guard import INSTANCE, SHARED_MEMORY
-from embedcli.engine_sglang import SGLangEngine, start_engine
-from embedcli.model_folder import Model
-from embedcli.sglang_settings import GIB, SGLangSettings
+from embedcli.engines.nvml import Card
+from embedcli.engines.sglang.engine import SGLangEngine, start_engine
+from embedcli.engines.sglang.guard import SHARED_MEMORY
+from embedcli.engines.sglang.settings import GIB, SGLangSettings
+from embedcli.engines.sglang.wire import INSTANCE
+from embedcli.models.folder import Model
 
 CARD = Card(0, "GPU-1", "NVIDIA H100", (9, 0), 80 * GIB, 79 * GIB, "580.65", (13, 0))
 DIM = 16

@@ -15,9 +15,9 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
-from embedcli import lock  # noqa: E402
-from embedcli.disk import Disk  # noqa: E402
 from embedcli.errors import EmbedcliError  # noqa: E402
+from embedcli.index import lock  # noqa: E402
+from embedcli.index.disk import Disk  # noqa: E402
 from tests.workshop import Workshop  # noqa: E402
 
 

@@ -1,7 +1,7 @@
 """Engines for the host's process that need no SGLang: they start at once and fail as their ids or names say.
 
 In: the arguments of a job (none is looked at). Out: what an engine host serves (engine_host.Hosted), vectors as
-those of tests.engines. Not here: how SGLang itself fails (fake_scheduler.py).
+those of tests.fake_engines. Not here: how SGLang itself fails (fake_scheduler.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.engines import vector
+from tests.fake_engines import vector
 
 KILL_ID, NO_MEMORY_ID, HANG_ID, BLOCK_ID, REFUSE_ID, LAST_WORDS_ID, ASSERT_ID, KILLED_ID = range(201, 209)
 ASSERT = """Traceback (most recent call last):

@@ -17,9 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from embedcli import cli  # noqa: E402
-from embedcli.models import Model  # noqa: E402
-from tests.engines import FakeEngine  # noqa: E402
+from embedcli.cli import main  # noqa: E402
+from embedcli.models.folder import Model  # noqa: E402
+from tests.fake_engines import FakeEngine  # noqa: E402
 
 LOADS_S = 1.2
 TOKENS_PER_S = 8_000
@@ -41,6 +41,6 @@ def open_engine(model: Model, *, dim: int, device: str) -> QuickEngine:
 
 
 if __name__ == "__main__":
-    sys.modules["embedcli.engine_torch"] = types.ModuleType("embedcli.engine_torch")
-    sys.modules["embedcli.engine_torch"].open_engine = open_engine  # type: ignore[attr-defined]
-    cli.main()
+    sys.modules["embedcli.engines.torch_engine"] = types.ModuleType("embedcli.engines.torch_engine")
+    sys.modules["embedcli.engines.torch_engine"].open_engine = open_engine  # type: ignore[attr-defined]
+    main.main()

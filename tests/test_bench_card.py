@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from embedcli import engine_torch
-from embedcli.engine import Engine
-from embedcli.models import resolve
+from embedcli.engines import torch_engine
+from embedcli.engines.contract import Engine
+from embedcli.models.resolve import resolve
 from tests import bench_card
 from tests.tiny_models import make_qwen
 
@@ -22,7 +22,7 @@ def test_equal_finds_no_difference_where_there_is_none(
         monkeypatch.setattr(bench_card, name, number)
 
     def open_with(dim: int) -> Engine:
-        return engine_torch.open_engine(model, dim=dim, device="cpu")
+        return torch_engine.open_engine(model, dim=dim, device="cpu")
 
     assert bench_card.equal(model, (1, 2, 17, 700), open_with=open_with, device="cpu") > 0.99999
     table = capsys.readouterr().out.splitlines()

@@ -22,10 +22,10 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
-from embedcli import documents, state
-from embedcli.disk import Disk
-from embedcli.generations import Index
-from embedcli.verifying import verify
+from embedcli.index import documents, state
+from embedcli.index.disk import Disk
+from embedcli.index.generations import Index
+from embedcli.verbs.verify import verify
 from tests.crash_driver import BATCH_ROWS
 from tests.workshop import LONG_AGO_NS, follow, words
 

@@ -20,7 +20,7 @@ import pytest
 
 from tests.faults import FileGrowsForEver, FileGrowsOnce, FileVanishes, ReaderSegfaults, SlowReader
 from tests.pdf_files import FIRST_EXTRA, HELVETICA, IMAGE, lines, pdf
-from tests.test_sources import as_nobody
+from tests.unprivileged import as_nobody
 from tests.workshop import Workshop, words
 
 LONG = os.environ.get("EMBEDCLI_LONG") == "1"
@@ -203,7 +203,7 @@ DOUBLES = [SlowReader, ReaderSegfaults, FileVanishes, FileGrowsOnce, FileGrowsFo
 def test_a_reader_or_a_file_that_fails_costs_its_own_file_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, double: Any
 ) -> None:
-    monkeypatch.setattr("embedcli.embedding.ReadingWork", double)
+    monkeypatch.setattr("embedcli.run.stream.ReadingWork", double)
     shop = Workshop(tmp_path, reading_processes=True)
     for name in ("a.txt", "fault.txt", "z.txt"):
         shop.write(name, WORDS + name)

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedcli.errors import InputError, Mismatch, NoIndex, Stopped, UsageError
-from embedcli.shards import load_keys
-from tests.test_sources import as_nobody
+from embedcli.index.shards import load_keys
+from tests.unprivileged import as_nobody
 from tests.workshop import Workshop, words
 
 

@@ -1,77 +1,140 @@
-"""The map of the code, kept by a machine: imports go downwards, heavy packages have one door, starting is light."""
+"""The map of the code, kept by a machine: imports go downwards only, heavy packages have one door, a start is light."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+
+import pytest
 
 import embedcli
 from tests.workshop import Workshop, words
 
 FOLDER = Path(embedcli.__file__).parent
-LAYERS = [
-    "errors records",
-    "config report disk memory",
-    "filters sources text pdf readers tokens chunker child model_files hub model_folder models shards lock engine card",
-    "documents library state staging outcomes tasks scopes plan merging changes publishing manifest generations",
-    "workers reading recovery doubts",
-    "sglang_settings engine_guard engine_scheduler engine_host engine_process",
-    "engine_cards engine_torch engine_sglang feeding assembly",
-    "adoption closing healing judging storing",
-    "ingest embedding verifying standing keeper doctor",
-    "bench bench_reference",
-    "flags keeper_cli machine_cli",
-    "cli",
-    "__main__",
+REPOSITORY = FOLDER.parent
+RANKS = [
+    {"__main__"},
+    {"cli"},
+    {"verbs"},
+    {"ingest"},
+    {"run"},
+    {"reading", "engines"},
+    {"sources", "models", "index"},
+    {"report", "config", "fingerprints"},
+    {"columns", "records", "errors"},
 ]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
+"""From top to bottom: a room imports rooms of lower ranks only. Rooms of one rank that are folders never import each
+other; files of one rank may, as long as there is no circle."""
+RANK = {room: number for number, rooms in enumerate(reversed(RANKS)) for room in rooms}
 DOORS = {
-    "torch": {"engine_torch", "engine_host"},
-    "transformers": {"engine_torch"},
-    "sglang": {"engine_host", "engine_scheduler"},
-    "pypdfium2": {"pdf"},
-    "pypdf": {"pdf"},
-    "tokenizers": {"tokens"},
-    "typer": {"cli", "flags", "keeper_cli", "machine_cli"},
+    "torch": {"engines.torch_engine", "engines.sglang.host"},
+    "transformers": {"engines.torch_engine"},
+    "sglang": {"engines.sglang.host", "engines.sglang.scheduler"},
+    "pypdfium2": {"reading.pdf"},
+    "pypdf": {"reading.pdf"},
+    "tokenizers": {"models.tokenizer"},
     "rich": {"report"},
 }
 HEAVY = {"torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "pypdfium2", "huggingface_hub"}
 
 
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports, wherever in it: own ones as `embedcli.x`, others by their top package."""
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module by its dotted name below the package; a folder's own is the folder's name."""
+    for path in sorted(FOLDER.rglob("*.py")):
+        parts = path.relative_to(FOLDER).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        yield name or "__init__", path
+
+
+MODULES = dict(modules())
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """What a file imports, wherever in it: own modules as `embedcli.x.y`, others by their top package."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "embedcli":
-            found |= {f"embedcli.{alias.name}" for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "embedcli":
+            base = node.module.removeprefix("embedcli").removeprefix(".")
+            for alias in node.names:
+                below = f"{base}.{alias.name}".lstrip(".")
+                found.add(f"embedcli.{below if below in MODULES else base}".rstrip("."))
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+            found.add(node.module.split(".")[0])
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return {name if name.startswith("embedcli.") else name.split(".")[0] for name in found}
+            found |= {alias.name.split(".")[0] for alias in node.names}
+    return frozenset(found)
 
 
-def test_every_module_has_its_layer_and_imports_only_downwards_or_beside() -> None:
-    for path in FOLDER.glob("*.py"):
-        if path.stem == "__init__":
+def own_imports(path: Path) -> set[str]:
+    return {name.removeprefix("embedcli.") for name in imports(path) if name.startswith("embedcli.")}
+
+
+def test_imports_go_downwards_only() -> None:
+    for module, path in MODULES.items():
+        room = module.split(".")[0]
+        if room == "__init__":
             continue
-        assert path.stem in LEVEL, f"{path.stem} has no layer"
-        for name in imports(path):
-            below = name.removeprefix("embedcli.")
-            if name.startswith("embedcli.") and below in LEVEL:
-                assert LEVEL[below] <= LEVEL[path.stem], f"{path.stem} imports {below}"
+        assert room in RANK, f"{module} has no rank"
+        for name in own_imports(path):
+            other = name.split(".")[0]
+            if other == room:
+                continue
+            files = f"{room}.py" in {p.name for p in FOLDER.glob("*.py")} and RANK[other] == RANK[room]
+            assert RANK[other] < RANK[room] or files, f"{module} imports {name}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {module: own_imports(path) & MODULES.keys() for module, path in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, f"a circle: {' -> '.join([*way, module])}"
+        if module not in done:
+            for name in graph[module]:
+                visit(name, (*way, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
 
 
 def test_heavy_packages_have_one_door() -> None:
-    for path in FOLDER.glob("*.py"):
+    for module, path in MODULES.items():
         for package in imports(path) & DOORS.keys():
-            assert path.stem in DOORS[package], f"{path.stem} imports {package}"
+            assert module in DOORS[package], f"{module} imports {package}"
+        assert "typer" not in imports(path) or module.startswith("cli."), f"{module} imports typer"
+
+
+def test_a_folder_says_what_is_in_it_and_imports_nothing() -> None:
+    for module, path in MODULES.items():
+        if path.name == "__init__.py" and module != "__init__":
+            tree = ast.parse(path.read_text())
+            assert len(tree.body) == 1 and len(ast.get_docstring(tree) or "") > 60, module
+
+
+NAMED = re.compile(r"(?<![\w./])([\w/]+\.py)\b")
+
+
+@pytest.mark.parametrize("folder", ["embedcli", "tests"])
+def test_every_file_that_a_docstring_names_exists(folder: str) -> None:
+    for path in sorted((REPOSITORY / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for name in NAMED.findall(ast.get_docstring(node) or ""):
+                places = [path.parent, FOLDER, REPOSITORY, REPOSITORY / "tests", *(p for p in FOLDER.iterdir())]
+                places += [*FOLDER.parent.glob("tests/*/")]
+                assert any((place / name).exists() for place in places), f"{path.relative_to(REPOSITORY)}: {name}"
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import sys, embedcli.cli; print(*{name.split('.')[0] for name in sys.modules})"
+    code = "import sys, embedcli.cli.main; print(*{name.split('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not HEAVY & set(loaded)
 
@@ -87,7 +150,7 @@ def test_an_unchanged_night_loads_neither_torch_nor_a_tokenizer(shop: Workshop) 
 
 
 def test_no_function_is_over_eighty_lines() -> None:
-    for path in FOLDER.glob("*.py"):
+    for module, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
-                assert node.end_lineno - node.lineno < 80, f"{path.stem}.{node.name}"
+                assert node.end_lineno - node.lineno < 80, f"{module}.{node.name}"

@@ -28,13 +28,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from embedcli import keeper
-from embedcli.disk import Disk
 from embedcli.errors import EmbedcliError
-from embedcli.generations import Index
+from embedcli.index.disk import Disk
+from embedcli.index.generations import Index
 from embedcli.records import digest
-from embedcli.sources import root_of
-from embedcli.verifying import verify
+from embedcli.sources.walk import root_of
+from embedcli.verbs import moved, rollback
+from embedcli.verbs.verify import verify
 from tests.faults import FailAfter, GrowingFile, VanishingFile
 from tests.workshop import Workshop, words
 
@@ -216,7 +216,7 @@ class Nights(RuleBasedStateMachine):
         self.moves += 1
         old, new = self.shop.docs, self.folder / f"docs-{self.moves}"
         self.place(old.rename(new))
-        keeper.moved(self.opened(), str(old), str(new), warn=lambda text: None)
+        moved.moved(self.opened(), str(old), str(new), warn=lambda text: None)
         assert self.shop.table().select(["chunk_id", "vector"]).equals(before)
 
     def roll_back(self, data: st.DataObject) -> None:
@@ -224,7 +224,7 @@ class Nights(RuleBasedStateMachine):
         older = opened.current()
         if older is not None and older.parent is not None and opened.path(older.parent).exists():
             before = opened.read(older.parent)
-            keeper.rollback(opened, warn=lambda text: None)
+            rollback.rollback(opened, warn=lambda text: None)
             self.max_tokens = before.settings.max_tokens
             (place,) = (root.path for root in before.roots if root.path != str(self.second))
             self.place(self.shop.docs.rename(place))  # a root that was moved since is back where it was

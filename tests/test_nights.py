@@ -1,6 +1,6 @@
 """Night after night: what is tried again, how often, and what waits for a change; what is published and kept meanwhile.
 
-Not here: which fault gives which reason (test_hostile_sources.py, test_feeding.py).
+Not here: which fault gives which reason (test_hostile_sources.py, engines/test_feeder.py).
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from embedcli import keeper, models
-from embedcli.disk import Disk
 from embedcli.errors import EngineDied, StorageError
-from embedcli.generations import Index
-from embedcli.state import read_seen
-from embedcli.verifying import verify
-from tests.engines import FakeEngine
+from embedcli.index.disk import Disk
+from embedcli.index.generations import Index
+from embedcli.index.state import read_seen
+from embedcli.models import resolve
+from embedcli.verbs import forget, rollback
+from embedcli.verbs.verify import verify
+from tests.fake_engines import FakeEngine
 from tests.faults import DiskFull, KilledAt, ReaderRefuses
 from tests.pdf_files import lines, pdf
 from tests.workshop import Workshop, follow, words
@@ -49,7 +50,7 @@ class EngineDiesOfZebras(FakeEngine):
 def engine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What opens an engine that dies of zebras."""
     monkeypatch.setattr(EngineDiesOfZebras, "deaths", 0)
-    model = models.resolve("minilm", report=lambda _: None)
+    model = resolve.resolve("minilm", report=lambda _: None)
     zebra = Tokenizer.from_file(str(model.folder / "tokenizer.json")).token_to_id("zebra")
     assert zebra is not None
     return lambda _, settings, __: EngineDiesOfZebras(zebra, dim=settings.dim)
@@ -92,7 +93,7 @@ REFUSED_AT = {
 
 
 def test_every_reason_has_its_nights(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedcli.embedding.ReadingWork", ReaderRefuses)
+    monkeypatch.setattr("embedcli.run.stream.ReadingWork", ReaderRefuses)
     shop.write("good.txt", words(30))
     for reason in REFUSED_AT:
         shop.write(f"{reason}.txt", words(10))
@@ -120,7 +121,7 @@ def tried_tonight(shop: Workshop) -> list[str]:
 
 
 def test_what_a_killed_run_refused_is_not_tried_again(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedcli.embedding.ReadingWork", ReaderRefuses)
+    monkeypatch.setattr("embedcli.run.stream.ReadingWork", ReaderRefuses)
     shop.write("good.txt", words(30))
     for reason in ("timeout", "no_text"):
         shop.write(f"{reason}.txt", words(10))
@@ -312,8 +313,8 @@ def test_vectors_of_a_killed_run_are_used_under_another_number_too(shop: Worksho
     embedded = shop.embedded
     opened = Index(shop.index, disk=Disk())
     opened.clear(keep=2)
-    keeper.forget(opened, str(shop.docs.parent / "more"), warn=pytest.fail)
-    keeper.rollback(opened, warn=pytest.fail)
+    forget.forget(opened, str(shop.docs.parent / "more"), warn=pytest.fail)
+    rollback.rollback(opened, warn=pytest.fail)
     summary = shop.ingest()
     assert summary.generation == 4 and shop.embedded == embedded
     assert {row["changed_in"] for row in shop.rows() if row["path"] == "a.txt"} == {4}

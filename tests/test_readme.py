@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from embedcli import errors
-from embedcli.cli import app
+from embedcli.cli.app import app
 
 HERE = Path(__file__).resolve().parent.parent
 README = (HERE / "README.md").read_text()

@@ -14,18 +14,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from embedcli import keeper, keeper_cli, state
-from embedcli.disk import Disk
-from embedcli.documents import Mark, fold
+from embedcli.cli.main import app
 from embedcli.errors import EngineError, Locked, Mismatch, Stopped
-from embedcli.generations import Index
-from embedcli.lock import Lock
+from embedcli.index import state
+from embedcli.index.disk import Disk
+from embedcli.index.documents import Mark, fold
+from embedcli.index.generations import Index
+from embedcli.index.lock import Lock
 from embedcli.report import BAR_WIDTH, Progress
-from embedcli.verifying import verify
-from tests.engines import EngineDiesOnBatch
+from embedcli.verbs import rollback
+from embedcli.verbs.verify import verify
+from tests.fake_engines import EngineDiesOnBatch
 from tests.workshop import Workshop, wide_engine, words
 
 HERE = Path(__file__).parent.parent
@@ -178,8 +179,6 @@ def test_what_verify_finds_damaged_is_embedded_again_and_nothing_else(shop: Work
     data[len(data) // 3 : len(data) // 3 + 64] = bytes(64)
     first.chmod(0o644)
     first.write_bytes(data)
-    app = typer.Typer()
-    keeper_cli.register(app, lambda engine, say: None)
     told = CliRunner().invoke(app, ["verify", str(shop.index)])
     assert told.exit_code == 3 and "embedcli ingest" in told.stderr
     lost = sum(row["rows"] for row in shop.documents().values() if row["shard"] == first.stem)
@@ -262,7 +261,7 @@ def test_a_rebuild_that_opens_no_engine_keeps_the_probe_set_as_it_was_cut(shop: 
     shop.write("short.txt", words(5))
     shop.ingest()
     shop.ingest(rebuild=True, max_tokens=32)
-    keeper.rollback(Index(shop.index, disk=Disk()), warn=print)
+    rollback.rollback(Index(shop.index, disk=Disk()), warn=print)
     before = shop.embedded
     shop.ingest(rebuild=True, max_tokens=32)
     assert shop.embedded == before

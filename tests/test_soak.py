@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from embedcli.disk import Disk
-from embedcli.generations import CHANGES_KEPT_S, Index
-from embedcli.verifying import verify
+from embedcli.index.disk import Disk
+from embedcli.index.generations import CHANGES_KEPT_S, Index
+from embedcli.verbs.verify import verify
 from tests.workshop import Workshop, follow, words
 
 LONG = os.environ.get("EMBEDCLI_LONG") == "1"

@@ -21,18 +21,19 @@ from pathlib import Path
 
 import pytest
 
-from embedcli import lock, models, reading
-from embedcli.disk import Disk
 from embedcli.errors import Locked, StorageError
-from embedcli.generations import Index
-from embedcli.lock import STALE_S, Lock
+from embedcli.index import lock
+from embedcli.index.disk import Disk
+from embedcli.index.generations import Index
+from embedcli.index.lock import STALE_S, Lock
+from embedcli.models import resolve
+from embedcli.reading import rows
 from embedcli.records import Source, stat_of
-from embedcli.tasks import Task
-from embedcli.verifying import verify
+from embedcli.verbs.verify import verify
 from tests.faults import (
     ClockJumps,
     DiskFull,
-    FailAfter,
+    FailsFrom,
     FsyncFails,
     NoHardLinks,
     NoSymlinks,
@@ -43,7 +44,7 @@ from tests.faults import (
     VanishingFile,
     kind,
 )
-from tests.test_sources import as_nobody
+from tests.unprivileged import as_nobody
 from tests.workshop import Workshop, words
 
 SMALL_CHECKPOINTS = {"checkpoint_bytes": 1, "checkpoint_every_s": 0.0}
@@ -134,13 +135,13 @@ def test_a_disk_that_is_full_while_a_reader_spools_is_exit_14_and_no_fault_of_th
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = shop.write("large.txt", words(20_000))
-    monkeypatch.setattr(reading, "SPOOL_BYTES", 0)
-    model = models.resolve("minilm", report=lambda _: None)
+    monkeypatch.setattr(rows, "SPOOL_BYTES", 0)
+    model = resolve.resolve("minilm", report=lambda _: None)
     spool = shop.docs.parent / "spool"
     spool.mkdir()
-    work = reading.ReadingWork(model.folder, model.prompt, 64, 0, True, "fingerprint", spool)
+    work = rows.ReadingWork(model.folder, model.prompt, 64, 0, True, "fingerprint", spool)
     work.start()
-    task = Task(Source("root", "large.txt", str(path), stat_of(path.stat())), str(path), None)
+    task = Source("root", "large.txt", str(path), stat_of(path.stat()))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
@@ -171,11 +172,13 @@ def test_a_write_that_is_torn_once_is_written_anew(shop: Workshop) -> None:
     assert shop.content() == reference(shop)
 
 
-@pytest.mark.parametrize("n", [0, 5, 17, 40])
-def test_a_disk_that_fails_for_ever_is_exit_14_and_loses_nothing(shop: Workshop, n: int) -> None:
+@pytest.mark.parametrize(
+    "step", ["", "staging begun", "shard stored", "after journal", "generation written", "before swap"]
+)
+def test_a_disk_that_fails_for_ever_is_exit_14_and_loses_nothing(shop: Workshop, step: str) -> None:
     fill(shop)
     with pytest.raises(StorageError, match="Input/output error"):
-        shop.ingest(disk=FailAfter(n), **SMALL_CHECKPOINTS)
+        shop.ingest(disk=FailsFrom(step), **SMALL_CHECKPOINTS)
     assert not (shop.index / "current").exists()
     shop.ingest(shop.docs, dim=16, max_tokens=64)
     assert shop.content() == reference(shop)
@@ -359,7 +362,7 @@ def test_the_order_of_a_publish_is_shards_then_documents_then_manifest_then_swap
 HOLDER = """
 import sys, time
 from pathlib import Path
-from embedcli.lock import Lock
+from embedcli.index.lock import Lock
 with Lock(Path(sys.argv[1]), network=False, warn=print):
     print("held", flush=True)
     sys.stdin.read()

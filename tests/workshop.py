@@ -17,16 +17,17 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from embedcli import models
-from embedcli.config import Asked, IndexSettings
-from embedcli.disk import Disk
+from embedcli.config import IndexSettings, Options
 from embedcli.errors import UnreadableSource
-from embedcli.ingest import Tools, ingest
-from embedcli.models import Model
-from embedcli.reading import Reading, ReadingWork
+from embedcli.index.disk import Disk
+from embedcli.ingest import ingest
+from embedcli.models import resolve
+from embedcli.models.folder import Model
+from embedcli.reading.rows import Reading, ReadingWork
 from embedcli.report import Report, Summary
-from embedcli.tasks import Task
-from tests.engines import FakeEngine, Log
+from embedcli.run.tasks import Task
+from embedcli.run.tools import Tools
+from tests.fake_engines import FakeEngine, Log
 
 LONG_AGO_NS = 1_700_000_000_000_000_000
 
@@ -79,7 +80,7 @@ class ReadsHere:
         task = next(self.tasks, None)
         self.done = task is None
         try:
-            return None if task is None else (task, self.work(task, lambda _: None, with_forms=True))
+            return None if task is None else (task, self.work(task.source, lambda _: None, with_forms=True))
         except UnreadableSource as error:
             return task, error
 
@@ -124,7 +125,7 @@ class Workshop:
         new = not (self.index / "current").exists()
         defaults = {"dim": 16, "max_tokens": 64} if new else {}
         given = sources or ((self.docs,) if new else ())
-        asked = Asked(index=self.index, sources=tuple(map(str, given)), **{**defaults, **flags})
+        asked = Options(index=self.index, sources=tuple(map(str, given)), **{**defaults, **flags})
         tools = Tools(
             resolve=_resolve,
             device_kind=lambda _: "cpu",
@@ -176,5 +177,5 @@ def follow(index: Path) -> set[str]:
     return held
 
 
-def _resolve(asked: Asked, memory: IndexSettings | None) -> Model:
-    return models.resolve(asked.model or (memory.model if memory else "minilm"), report=lambda _: None)
+def _resolve(asked: Options, memory: IndexSettings | None) -> Model:
+    return resolve.resolve(asked.model or (memory.model if memory else "minilm"), report=lambda _: None)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.engines import vector
+from tests.fake_engines import vector
 
 CHATTER = "SGLang says what nobody wants to hear"
 

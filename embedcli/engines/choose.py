@@ -1,0 +1,125 @@
+"""Which model, device and engine a run takes on this machine, and opening that engine.
+
+In: the options, the settings that the index remembers, the flags for a card. Out: a Model, a device, an open Engine; or
+EngineError and UsageError, before anything is written, where a run cannot start.
+Not here: reading the flags (cli), the engines themselves (torch_engine.py, sglang/).
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from embedcli.config import MINILM, CardFlags, Options
+from embedcli.errors import EngineError, UsageError
+from embedcli.models.resolve import MINILM_PACKAGE
+from embedcli.report import Say
+
+if TYPE_CHECKING:
+    from embedcli.config import IndexSettings
+    from embedcli.engines.contract import Engine
+    from embedcli.models.folder import Model
+
+
+def resolve_model(asked: Options, memory: IndexSettings | None, *, engine: str, card: CardFlags, say: Say) -> Model:
+    """The model that was asked for, that the index remembers, or that suits this machine.
+
+    Raises EngineError (exit 13) and UsageError (exit 2) where this machine cannot run it as asked.
+    """
+    from embedcli.engines import nvml
+    from embedcli.models import resolve
+
+    _check_engine(asked, memory, engine, card)
+    if asked.model is None and memory is not None:
+        return resolve.resolve(memory.model, commit=memory.commit, report=say)
+    if asked.model is not None:
+        commit = memory.commit if memory is not None and memory.model == asked.model else None
+        return resolve.resolve(asked.model, commit=commit, report=say)
+    has_gpu = nvml.has_nvidia_card() and asked.device != "cpu"
+    name, reason = choose_default(has_gpu=has_gpu)
+    say(f"model {name}: {reason}")
+    return resolve.resolve(name, report=say)
+
+
+def device_kind(asked: Options) -> str:
+    """The kind of device that a new index is built on: as asked, else the card where there is one."""
+    from embedcli.engines import nvml
+
+    return asked.device or ("cuda" if nvml.has_nvidia_card() else "cpu")
+
+
+def _check_engine(asked: Options, memory: IndexSettings | None, engine: str, card: CardFlags) -> None:
+    """Refuse before anything is written what cannot start. Raises EngineError (exit 13), UsageError (exit 2)."""
+    from importlib.util import find_spec
+
+    from embedcli.engines import nvml
+
+    device = asked.device or (memory.device_kind if memory else device_kind(asked))
+    if device == "cuda" and not nvml.has_nvidia_card():
+        raise _no_card(asked, memory)
+    if engine == "sglang" and device != "cuda":
+        raise EngineError("SGLang needs an NVIDIA card", "use `--engine torch`")
+    if _is_sglang(engine, device):
+        if find_spec("sglang") is None:
+            raise EngineError("SGLang is not installed", "`pip install 'embedcli[gpu]'`, or use `--engine torch`")
+        return
+    if asked.quantization is None and memory is not None and memory.quantization:
+        flag = "--engine" if engine == "torch" else "--device"
+        raise UsageError(
+            f"the index holds vectors of {memory.quantization} weights, which only SGLang makes: `{asked.index}`",
+            f"leave `{flag}` out, or start another index with `--index`",
+        )
+    given = [*card.given(), *(["--quantization"] if asked.quantization else [])]
+    if given:
+        raise UsageError(f"only SGLang knows `{given[0]}`, and this run is on torch", f"leave `{given[0]}` out")
+
+
+def _no_card(asked: Options, memory: IndexSettings | None) -> EngineError:
+    mend = "mend the driver (`nvidia-smi` tells)"
+    if memory is not None and memory.quantization:
+        return EngineError("there is no usable NVIDIA card, which an index of fp8 vectors needs", mend)
+    why = "`--device cuda` asks for one" if asked.device else "this index was built on one"
+    return EngineError(f"there is no usable NVIDIA card, and {why}", f"{mend}, or go on slowly with `--device cpu`")
+
+
+def _is_sglang(engine: str, device: str) -> bool:
+    return engine == "sglang" or (engine == "auto" and device == "cuda")
+
+
+def open_engine(
+    model: Model,
+    settings: IndexSettings,
+    device: str,
+    *,
+    engine: str,
+    card: CardFlags,
+    say: Say,
+    warn: Say,
+    show_log: Say | None,
+) -> Engine:
+    """Open the engine of a run. `show_log` gets every line that SGLang logs; None: only the end of it, when it dies."""
+    if _is_sglang(engine, device):
+        from embedcli.engines.sglang import engine as sglang_engine
+        from embedcli.engines.sglang.settings import SGLangSettings
+
+        asked = SGLangSettings(
+            gpus=card.gpus or (0,), gpu_memory=card.gpu_memory, batch_tokens=card.batch_tokens,
+            quantization=settings.quantization, max_tokens=settings.max_tokens,
+        )  # fmt: skip
+        return sglang_engine.open_engine(model, dim=settings.dim, settings=asked, say=say, warn=warn, show_log=show_log)
+    from embedcli.engines import torch_engine
+
+    return torch_engine.open_engine(model, dim=settings.dim, device=device)
+
+
+GPU_MODEL = "Qwen/Qwen3-Embedding-4B"
+SMALL_MODEL = "Qwen/Qwen3-Embedding-0.6B"
+
+
+def choose_default(*, has_gpu: bool) -> tuple[str, str]:
+    """The model of a run that names none, and why."""
+    if has_gpu:
+        return GPU_MODEL, "an NVIDIA card is here"
+    if find_spec(MINILM_PACKAGE) is not None:
+        return MINILM, "no NVIDIA card, and the extra minilm is installed"
+    return SMALL_MODEL, "no NVIDIA card, and the extra minilm is not installed"

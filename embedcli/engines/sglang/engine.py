@@ -1,0 +1,254 @@
+"""A model folder -> an engine on NVIDIA cards: SGLang's, in a process of its own.
+
+In: a Model of the Qwen3 family, the cards asked for. Out: an Engine, or EngineError with the hint that helps.
+Not here: the process (process.py), the arguments (settings.py), several cards as one (engines/several_cards.py), who
+feeds and restarts it (engines/feeder.py). Neither SGLang nor torch is ever imported here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from embedcli.engines.contract import Engine
+from embedcli.engines.nvml import Card, check_driver, installed_torch_cuda, read_cards
+from embedcli.engines.several_cards import open_on_all
+from embedcli.engines.sglang.host import ENGINE_FACTORY
+from embedcli.engines.sglang.process import Host
+from embedcli.engines.sglang.settings import (
+    BATCH_ROWS,
+    BATCH_TOKENS,
+    DEPTH,
+    EngineArguments,
+    SGLangSettings,
+    Shape,
+    plan,
+    read_shape,
+)
+from embedcli.errors import EngineError, EngineOutOfMemory
+from embedcli.models.files import cache_folder, read_json
+from embedcli.models.folder import Model
+from embedcli.report import Say
+
+START_TIMEOUT_S = 900.0
+"""A model of 15 GB from a slow disk, and kernels compiled for the first time."""
+
+TORCH_HINT = "use `--engine torch`"
+
+SMALLER_AFTER_OUT_OF_MEMORY = 4
+"""Each try takes half a minute or more: few, not the finest."""
+
+_KERNEL_WORDS = re.compile(r"no kernel image|flash.?att|\bfa3\b|Fatal Python error", re.I)
+
+
+def open_engine(
+    model: Model,
+    *,
+    dim: int,
+    settings: SGLangSettings | None = None,
+    load_format: str = "auto",
+    say: Say | None = None,
+    warn: Say | None = None,
+    show_log: Say | None = None,
+    installed: Callable[[str], object] = find_spec,
+) -> Engine:
+    """Start SGLang on the cards of the settings: half a minute or more.
+
+    `say` gets a line before and one after for each card, `warn` what goes wrong with one card of several, `show_log`
+    every line of SGLang's own. `load_format` "dummy" makes random weights for a folder without any.
+    """
+    if not installed("sglang"):
+        raise EngineError("SGLang is not installed", f"`pip install 'embedcli[gpu]'`, or {TORCH_HINT}")
+    settings = settings or SGLangSettings()
+    cards = read_cards(settings.gpus)
+    check_driver(cards[0], installed_torch_cuda())
+
+    def start(card: Card, stop: threading.Event) -> Engine:
+        return start_engine(
+            model,
+            dim=dim,
+            card=card,
+            settings=settings,
+            load_format=load_format,
+            say=_of_card(card, cards, say),
+            show_log=_of_card(card, cards, show_log),
+            stop=stop,
+        )
+
+    if len(cards) == 1:
+        return start(cards[0], threading.Event())
+    return open_on_all(cards, start, warn=warn or _silent)
+
+
+def _of_card(card: Card, cards: Sequence[Card], say: Say | None) -> Say | None:
+    """Where there are several, each line tells whose it is."""
+    if say is None or len(cards) == 1:
+        return say
+    return lambda line: say(f"card {card.index}: {line}")
+
+
+def start_engine(
+    model: Model,
+    *,
+    dim: int,
+    card: Card,
+    settings: SGLangSettings,
+    load_format: str = "auto",
+    say: Say | None = None,
+    show_log: Say | None = None,
+    stop: threading.Event | None = None,
+    factory: str = ENGINE_FACTORY,
+    timeout_s: float = START_TIMEOUT_S,
+) -> SGLangEngine:
+    """The engine of one card. `factory` is `module:function`, what makes SGLang's Engine from its arguments.
+
+    EngineError where it would not start another time either, EngineDied where it might, and once `stop` is set.
+    """
+    shape = _checked_shape(model, dim)
+    job = {"factory": factory, "dim": dim}
+    arguments = {"model_path": str(model.folder), "load_format": load_format}
+    start = _Start(card, shape, model.max_tokens, job, arguments, say or _silent, show_log, stop, timeout_s)
+    try:
+        return start.within_memory(settings, flash=True)
+    except EngineError as error:
+        if not _lacks_flash(card, error):
+            raise
+        with suppress(EngineError):  # the first one tells what is wrong with this card
+            return start.within_memory(settings, flash=False)
+        raise
+
+
+@dataclass(frozen=True)
+class _Start:
+    """How the engine of one card is started. `job` and `arguments` are what does not depend on the plan."""
+
+    card: Card
+    shape: Shape
+    max_tokens: int
+    job: Mapping[str, Any]
+    arguments: Mapping[str, Any]
+    say: Say
+    show_log: Say | None
+    stop: threading.Event | None
+    timeout_s: float
+
+    def within_memory(self, asked: SGLangSettings, *, flash: bool) -> SGLangEngine:
+        """As planned, or with smaller batches where the card runs out of memory while it warms up."""
+        chosen = plan(self.card, self.shape, max_tokens=self.max_tokens, asked=asked, flash=flash)
+        try:
+            return self.once(chosen)
+        except EngineOutOfMemory as error:
+            smaller = chosen.batch_tokens // SMALLER_AFTER_OUT_OF_MEMORY
+            if smaller < BATCH_TOKENS[-1]:
+                raise
+            self.say(f"{error}: trying batches of {smaller:,} tokens")
+        return self.within_memory(replace(asked, batch_tokens=smaller), flash=flash)
+
+    def once(self, chosen: EngineArguments) -> SGLangEngine:
+        arguments = {**self.arguments, **chosen.arguments}
+        job = {**self.job, "arguments": arguments, "warm_up": chosen.warm_up}
+        self.say(f"starting SGLang on {self.card.name}, batches of {chosen.batch_tokens:,} tokens")
+        host = Host(job, environment=host_environment(os.environ, self.card), show_log=self.show_log)
+        with ExitStack() as unless_ready:
+            unless_ready.callback(host.close)
+            facts = host.wait_until_ready(self.timeout_s, self.stop)
+            engine = SGLangEngine(host, facts, dim=self.job["dim"], shape=self.shape, chosen=chosen)
+            unless_ready.pop_all()
+        self.say(f"SGLang is ready after {host.age_s:.0f} s")
+        return engine
+
+
+def _silent(_: str) -> None:
+    """Nobody listens."""
+
+
+def _lacks_flash(card: Card, error: EngineError) -> bool:
+    """FlashAttention 3 is sure on capability 9.0; the older cards may lack a kernel for it, and say so or crash."""
+    return card.capability[0] == 8 and _KERNEL_WORDS.search(str(error)) is not None
+
+
+class SGLangEngine:
+    """Lists of any size are batched anew by SGLang, in the order of their arrival."""
+
+    padded = False
+    device = "cuda"
+    batch_rows = BATCH_ROWS
+    depth = DEPTH
+
+    def __init__(
+        self, host: Host, facts: Mapping[str, int], *, dim: int, shape: Shape, chosen: EngineArguments
+    ) -> None:
+        self.dim = dim
+        self.max_tokens = chosen.max_tokens
+        self.vocabulary: int | None = shape.vocabulary
+        self.batch_tokens = chosen.batch_tokens
+        self._host = host
+        if self.max_tokens + facts["page_tokens"] >= facts["pool_tokens"]:
+            raise EngineError(
+                f"SGLang has room for {facts['pool_tokens']:,} tokens on the card, a row may have {self.max_tokens:,}",
+                "leave `--gpu-memory` and `--batch-tokens` out, or lower `--max-tokens`",
+            )
+
+    def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
+        if not rows:  # SGLang would take it for an error, or for its end
+            empty: Future[np.ndarray] = Future()
+            empty.set_result(np.empty((0, self.dim), np.float32))
+            return empty
+        return self._host.submit(rows)
+
+    def close(self) -> None:
+        self._host.close()
+
+
+def host_environment(environment: Mapping[str, str], card: Card) -> dict[str, str]:
+    """What the host and SGLang's processes see: one card, no network, and the caches where they can be written."""
+    return {
+        **environment,
+        **kernel_caches(environment),
+        "PATH": host_path(environment),
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML counts
+        "CUDA_VISIBLE_DEVICES": str(card.index),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def host_path(environment: Mapping[str, str]) -> str:
+    """SGLang compiles kernels with ninja, which pip puts beside our Python, where cron's PATH does not lead."""
+    return os.pathsep.join([os.path.dirname(sys.executable), environment.get("PATH", os.defpath)])
+
+
+def kernel_caches(environment: Mapping[str, str]) -> dict[str, str]:
+    """Where kernels compiled on this machine are kept: all in our cache folder, whatever their own default is.
+
+    Inductor's would go away with the host's TMPDIR; the others' are at six places below a HOME that a job at night
+    may lack.
+    """
+    folder = cache_folder(environment)
+    names = {
+        "TORCHINDUCTOR_CACHE_DIR": "torchinductor",
+        "TRITON_CACHE_DIR": "triton",
+        "FLASHINFER_WORKSPACE_BASE": "flashinfer",
+        "TVM_FFI_CACHE_DIR": "tvm-ffi",
+        "SGLANG_CACHE_DIR": "sglang",
+        "SGLANG_DG_CACHE_DIR": "deep-gemm",
+    }
+    return {} if folder is None else {name: environment.get(name, str(folder / own)) for name, own in names.items()}
+
+
+def _checked_shape(model: Model, dim: int) -> Shape:
+    if not 1 <= dim <= model.width:
+        raise EngineError(f"the model's vectors have {model.width} components, not `{dim}`", "--dim")
+    if model.pooling != "lasttoken":
+        raise EngineError(f"with SGLang we pool the last token, this model asks for `{model.pooling}`", TORCH_HINT)
+    return read_shape(read_json(model.folder / "config.json"))

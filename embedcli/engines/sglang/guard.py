@@ -1,0 +1,136 @@
+"""The leader of the engine host's group: it outlives nothing and lets nothing outlive the parent.
+
+In: the socket that the host answers on, the parent's process id; file 0 is a pipe whose other end the parent
+holds. Out: the host as its child, and the end of the whole group when the parent is gone or the host has ended.
+It is tiny, so it hears at once, even while the host loads libraries for seconds; and it is needed, since
+SGLang's processes live on without their parent until they have loaded. Not here: SGLang (host.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+from embedcli.engines.sglang.wire import INSTANCE
+
+PR_SET_PDEATHSIG = 1
+LOOK_MILLISECONDS = 500
+SCAN_S = 10.0
+"""All of /proc is read for it: with a thousand processes twice a second would be a tenth of a core."""
+
+END_TIMEOUT_S = 10.0
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def main(channel: int, parent_pid: int) -> None:
+    """Fork before anything is imported that has threads. Never returns."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.set_inheritable(channel, False)
+    guard_pid = os.getpid()
+    host_pid = os.fork()
+    if host_pid:
+        os.close(channel)
+        _guard(host_pid, parent_pid)
+    else:
+        _die_with(guard_pid)
+        _host(channel)
+
+
+def _guard(host_pid: int, parent_pid: int) -> None:
+    lifeline = select.poll()
+    lifeline.register(0, 0)  # nothing is ever written: only its hang-up counts
+
+    def parent_is_gone() -> bool:
+        return bool(lifeline.poll(LOOK_MILLISECONDS)) or os.getppid() != parent_pid
+
+    seen, scan_at_s = {host_pid}, time.monotonic() + SCAN_S
+    while not (gone := parent_is_gone()) and not os.waitpid(host_pid, os.WNOHANG)[0]:
+        if time.monotonic() > scan_at_s:
+            seen |= group_members(os.getpid())
+            scan_at_s = time.monotonic() + SCAN_S
+    if gone or parent_is_gone():  # its host may have heard of it before us, and ended
+        _tidy_up(seen)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _tidy_up(seen: set[int]) -> None:
+    """What the parent would have done, had it not been killed."""
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while (others := group_members(os.getpid()) - {os.getpid()}) and time.monotonic() < deadline:
+        seen |= others
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    remove_traces(Path(os.environ["TMPDIR"]), seen)
+
+
+def _die_with(guard_pid: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != guard_pid:
+        os._exit(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # SGLang's processes must not hold the lifeline
+    os.close(nothing)
+
+
+def _host(channel: int) -> None:
+    status = 1
+    try:
+        from embedcli.engines.sglang.host import host
+
+        host(socket.socket(fileno=channel))
+        status = 0
+    except BaseException:  # noqa: BLE001 - the log is all that is left of a host; the parent quotes its end
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)  # no atexit: SGLang's would wait
+
+
+# ---- of use on both sides
+
+
+def wait_for_group(group: int, timeout_s: float) -> bool:
+    """Until no process of the group is left but zombies: only then is the card's memory free again."""
+    deadline = time.monotonic() + timeout_s
+    while alive := group_members(group):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    return not alive
+
+
+def group_members(group: int) -> set[int]:
+    """Process ids of the group that still run."""
+    members = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # after the name in brackets: state, parent, group
+            state, _, its_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                members.add(int(folder.name))
+    return members
+
+
+def remove_traces(folder: Path, processes: Iterable[int]) -> None:
+    """The folder of the host, and what the SGLang named in it and these processes have left in shared memory."""
+    left = [f"sglang_loads_{named.name.removeprefix(INSTANCE)}_*.shm" for named in folder.glob(f"{INSTANCE}*")]
+    left += [f"sem.loky-{pid}-*" for pid in processes]  # a semaphore that no one killed can take away
+    for trace in (trace for pattern in left for trace in SHARED_MEMORY.glob(pattern)):
+        with contextlib.suppress(OSError):  # it is gone, or another user's: process ids come again
+            if trace.stat().st_uid == os.getuid():
+                trace.unlink()
+    shutil.rmtree(folder, ignore_errors=True)

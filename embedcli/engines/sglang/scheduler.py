@@ -1,0 +1,35 @@
+"""SGLang's scheduler process, relieved of two things that hold up the card while rows are short.
+
+In: what SGLang's own `run_scheduler_process` takes. Out: that very process, for as long as the Engine lives.
+Both were found by a clock on each part of its loop (0.6B, 128 tokens, one H200: 352k tokens/s before, 471k after):
+Python looks for garbage where there is none, and the next batch is made ready only when the card has done the one
+before. Not here: the Engine (host.py), its arguments (settings.py).
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+GC_THRESHOLD = (50_000, 20, 100)
+"""Python's own is (700, 10, 10). A batch of 255 rows went from 86 to 73 ms; the front-end does 2.8 times the rows."""
+
+
+def run_scheduler(server_args: Any, *rest: Any, **named: Any) -> None:
+    """In the place of SGLang's own, in a process of its own."""
+    from sglang.srt.managers.scheduler import Scheduler, run_scheduler_process
+
+    gc.set_threshold(*GC_THRESHOLD)
+    if server_args.prefill_only_disable_kv_cache:
+        prepare_ahead(Scheduler)
+    run_scheduler_process(server_args, *rest, **named)
+
+
+def prepare_ahead(scheduler: Any) -> None:
+    """No stream waits for the batch that runs before the next one is made ready.
+
+    That barrier keeps a batch from writing where an older one still reads: keys and values, and the table of their
+    places. Here no keys or values are kept, and a row of the table is given anew only after the batch that read it
+    was answered, for which the scheduler waits by an event.
+    """
+    scheduler._apply_war_barrier = lambda self: None

@@ -1,0 +1,275 @@
+"""A card and a model -> the arguments of SGLang's Engine, or why the model does not fit. Pure.
+
+In: Card, Shape (read from the model's config.json), what the user asked for. Out: a Plan.
+Every number is chosen here, none is left to SGLang: its defaults reserve memory for generating text, and on a
+card of 24 GB come out negative.
+Not here: asking the driver (engines/nvml.py), starting the engine (engine.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from embedcli.engines.nvml import CPU_HINT, Card
+from embedcli.errors import EngineError, EngineOutOfMemory
+
+GIB = 1 << 30
+
+LEAST_CAPABILITY = (8, 0)
+"""Older cards have no bfloat16."""
+
+SMALL_CARD_BYTES = 30 * GIB
+BATCH_TOKENS = (32_768, 16_384, 8_192, 4_096, 2_048)
+"""Tried in turn, the first that fits; a small card starts at the second: it gains nothing from the first."""
+
+SHARE_TAKEN = 5 / 6
+"""Of the card, where a smaller batch makes that possible: 20 of 24 GiB, others need a little too."""
+
+UNUSED_CARD_BYTES = GIB // 2
+"""What the driver keeps of a card that nobody uses."""
+
+BATCH_ROWS = 256
+DEPTH = 8
+CONTEXT_BYTES = 1 * GIB
+"""CUDA's context, the kernels and their workspaces."""
+
+BATCH_ACTIVATION_BYTES, ROW_ACTIVATION_BYTES = 16, 12
+"""Per token, times (hidden + intermediate), of a batch of mixed lengths and of one long row alone: what torch's
+allocator held at its peak on an H200 (0.6B 2.1 GiB and 4B 5.9 GiB at 32,768 tokens; 4B 4.4 GiB for a row of 32,768)."""
+
+ROW_TABLE_BYTES = 4
+LARGEST_PAGE_TOKENS = 64
+FRACTION_WITHOUT_POOL = 0.95
+"""No memory stands behind the pool then, it only counts what may run at once: a large one never holds a row back."""
+
+WATCHDOG_S = 300
+"""The first forward pass may compile kernels for over a minute. Hangs in work are the feeder's to notice."""
+
+SMALLER_MODEL = "Qwen/Qwen3-Embedding-0.6B"
+SMALLER_MODEL_HIDDEN = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class SGLangSettings:
+    """What the user may ask for. `gpu_memory` is GiB, or a share of the card where it is at most 1."""
+
+    gpus: tuple[int, ...] = (0,)
+    gpu_memory: float | None = None
+    batch_tokens: int | None = None
+    quantization: str | None = None
+    max_tokens: int | None = None
+    """The longest row that will be sent, where that is less than the model takes: it decides what must fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The sizes of a Qwen3 model."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    positions: int
+    tied: bool
+
+    @property
+    def layer_weights(self) -> int:
+        attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate)
+
+    @property
+    def embedding_weights(self) -> int:
+        """Twice where the model also has an output matrix, which SGLang makes though nothing is generated."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    def weights_bytes(self, quantization: str | None) -> int:
+        """fp8 leaves the embeddings as they are."""
+        return self.layer_weights * (1 if quantization == "fp8" else 2) + self.embedding_weights * 2
+
+    @property
+    def pool_token_bytes(self) -> int:
+        """Keys and values of one token in all layers, bfloat16."""
+        return 2 * 2 * self.layers * self.kv_heads * self.head_dim
+
+
+@dataclass(frozen=True, slots=True)
+class EngineArguments:
+    """How the engine is to be started, and what it will then take."""
+
+    arguments: dict[str, Any]
+    batch_tokens: int
+    max_tokens: int
+    need_bytes: int
+
+    @property
+    def warm_up(self) -> list[tuple[int, int]]:
+        """(rows, tokens a row): a full batch, then the longest row, so that memory peaks before work begins."""
+        length = min(512, self.max_tokens)
+        return [(max(1, min(64, self.batch_tokens // length)), length), (1, self.max_tokens)]
+
+
+def read_shape(config: Mapping[str, Any]) -> Shape:
+    """The sizes in a config.json. SGLang knows other families too, but their pooling was never compared with ours."""
+    if config.get("model_type") != "qwen3":
+        raise EngineError(
+            f"with SGLang we run Qwen3 embedding models only, not `{config.get('model_type')}`", "use `--engine torch`"
+        )
+    try:
+        heads = int(config["num_attention_heads"])
+        return Shape(
+            layers=int(config["num_hidden_layers"]),
+            hidden=int(config["hidden_size"]),
+            intermediate=int(config["intermediate_size"]),
+            heads=heads,
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or int(config["hidden_size"]) // heads),
+            vocabulary=int(config["vocab_size"]),
+            positions=int(config["max_position_embeddings"]),
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError(f"the model's config.json is not complete: `{error}`", "name another model") from error
+
+
+def plan(card: Card, shape: Shape, *, max_tokens: int, asked: SGLangSettings, flash: bool = True) -> EngineArguments:
+    """The arguments for this model on this card. EngineError says what it needs and what the card has.
+
+    `max_tokens` is the model's. `flash` off leaves the choice of attention to SGLang, for the card on which
+    FlashAttention 3 does not start after all.
+    """
+    if card.capability < LEAST_CAPABILITY:
+        has, needed = (".".join(map(str, version)) for version in (card.capability, LEAST_CAPABILITY))
+        raise EngineError(
+            f"SGLang runs in bfloat16, for which a card has capability {needed} or more, this one {has}: `{card.name}`",
+            "use `--engine torch`",
+        )
+    plans = _plans(card, shape, max_tokens=max_tokens, asked=asked, flash=flash)
+    fitting = [one for one in plans if one.need_bytes <= usable_bytes(card, asked)]
+    if not fitting:
+        raise _too_small(plans[-1], card, shape, max_tokens=max_tokens, asked=asked, flash=flash)
+    return next((one for one in fitting if one.need_bytes <= SHARE_TAKEN * card.total_bytes), fitting[0])
+
+
+def usable_bytes(card: Card, asked: SGLangSettings) -> int:
+    """What is free now, or less where the user says so."""
+    if asked.gpu_memory is None:
+        return card.free_bytes
+    limit = asked.gpu_memory * (card.total_bytes if asked.gpu_memory <= 1 else GIB)
+    return min(card.free_bytes, int(limit))
+
+
+def has_flash(card: Card) -> bool:
+    """Whether SGLang's FlashAttention 3 runs there: with it nothing is kept of a row, so there is no pool to pay."""
+    return card.capability[0] == 8 or card.capability == (9, 0)
+
+
+def _plans(card: Card, shape: Shape, *, max_tokens: int, asked: SGLangSettings, flash: bool) -> list[EngineArguments]:
+    sizes = BATCH_TOKENS[1:] if card.total_bytes < SMALL_CARD_BYTES else BATCH_TOKENS
+    longest = min(max_tokens, asked.max_tokens or max_tokens)
+    without_pool = flash and has_flash(card)
+    return [
+        _plan(card, shape, batch, context=max_tokens + 1, longest=longest, asked=asked, without_pool=without_pool)
+        for batch in ([asked.batch_tokens] if asked.batch_tokens else sizes)
+    ]
+
+
+def _plan(
+    card: Card,
+    shape: Shape,
+    batch_tokens: int,
+    *,
+    context: int,
+    longest: int,
+    asked: SGLangSettings,
+    without_pool: bool,
+) -> EngineArguments:
+    rows = 512 if card.total_bytes < SMALL_CARD_BYTES else 1024
+    weights = shape.weights_bytes(asked.quantization)
+    width = shape.hidden + shape.intermediate
+    activations = width * max(BATCH_ACTIVATION_BYTES * batch_tokens, ROW_ACTIVATION_BYTES * longest)
+    fixed = weights + CONTEXT_BYTES + rows * context * ROW_TABLE_BYTES
+    # the batch that runs, the one that is made ready meanwhile, and the longest row behind them
+    pool = (longest + LARGEST_PAGE_TOKENS + 2 * batch_tokens) * shape.pool_token_bytes
+    need = fixed + activations + (0 if without_pool else pool)
+    # quantized while loading: the weights are there in full before they are smaller
+    need = max(need, shape.weights_bytes(None) + CONTEXT_BYTES)
+    fraction = FRACTION_WITHOUT_POOL if without_pool else _fraction(fixed + pool, card.free_bytes)
+    counted = int((fixed + (longest + LARGEST_PAGE_TOKENS) * shape.pool_token_bytes) / FRACTION_WITHOUT_POOL)
+    if counted > card.free_bytes:
+        # no memory stands behind it, but SGLang must be able to count the longest row, or it waits for ever
+        need = max(need, counted)
+    arguments = _arguments(shape, asked, context=context, rows=rows, batch_tokens=batch_tokens) | {
+        "attention_backend": "fa3" if without_pool else None,
+        "prefill_only_disable_kv_cache": without_pool,
+        "mem_fraction_static": fraction,
+    }
+    return EngineArguments(arguments=arguments, batch_tokens=batch_tokens, max_tokens=longest, need_bytes=need)
+
+
+def _fraction(static_bytes: int, free_bytes: int) -> float:
+    """SGLang's share for weights and pool, of what is free when it starts; the rest is for activations."""
+    return min(0.95, math.ceil(1000 * static_bytes / free_bytes) / 1000)
+
+
+def _arguments(shape: Shape, asked: SGLangSettings, *, context: int, rows: int, batch_tokens: int) -> dict[str, Any]:
+    override: dict[str, Any] = {"is_matryoshka": True}
+    if context > shape.positions:
+        # SGLang takes one token less than its context; positions are computed, so one more costs nothing
+        override["max_position_embeddings"] = context
+    return {
+        "is_embedding": True,
+        "skip_tokenizer_init": True,
+        "dtype": "bfloat16",
+        "random_seed": 0,
+        "chunked_prefill_size": -1,
+        "disable_radix_cache": True,
+        "disable_prefill_cuda_graph": True,
+        "disable_decode_cuda_graph": True,
+        "context_length": context,
+        "max_prefill_tokens": batch_tokens,
+        "max_running_requests": rows,
+        "quantization": asked.quantization,
+        "watchdog_timeout": WATCHDOG_S,
+        "allow_auto_truncate": False,
+        "trust_remote_code": False,
+        "enable_metrics": False,
+        "log_level": "error",
+        "sleep_on_idle": True,
+        "json_model_override_args": json.dumps(override),
+    }
+
+
+def _too_small(
+    smallest: EngineArguments, card: Card, shape: Shape, *, max_tokens: int, asked: SGLangSettings, flash: bool
+) -> EngineError:
+    """What is needed, what there is, and what to type: first what others on the card or a flag of tonight are to
+    blame for, then what only another index can have."""
+
+    def fits(asked: SGLangSettings, card: Card = card) -> bool:
+        usable = usable_bytes(card, asked)
+        plans = _plans(card, shape, max_tokens=max_tokens, asked=asked, flash=flash)
+        return any(one.need_bytes <= usable for one in plans)
+
+    has = f"the card has {usable_bytes(card, asked) / GIB:.1f} of {card.total_bytes / GIB:.1f} GiB to give"
+    message = f"the model needs {smallest.need_bytes / GIB:.1f} GiB, {has}: `{card.name}`"
+    without = {"--batch-tokens": replace(asked, batch_tokens=None), "--gpu-memory": replace(asked, gpu_memory=None)}
+    to_blame = [f"leave `{flag}` out" for flag, other in without.items() if fits(other)]
+    if fits(asked, replace(card, free_bytes=card.total_bytes - UNUSED_CARD_BYTES)):
+        wait = "`nvidia-smi` tells who; run the same command again when they are gone"
+        return EngineOutOfMemory(f"{message}, others hold the rest", ", or ".join([wait, *to_blame]))
+    if to_blame:
+        return EngineError(message, to_blame[0])
+    others = {
+        "`--max-tokens 512`": fits(replace(asked, max_tokens=512)),
+        "`--quantization fp8`": fits(replace(asked, quantization="fp8")),
+        f"`--model {SMALLER_MODEL}`": shape.hidden > SMALLER_MODEL_HIDDEN,
+    }
+    named = " or ".join(name for name, helps in others.items() if helps)
+    return EngineError(message, f"for a new index: {named}" if named else CPU_HINT)

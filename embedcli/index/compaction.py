@@ -1,0 +1,226 @@
+"""Which shards go on as they are, which are written anew without their dead rows, which become one; and doing it.
+
+In: the documents of a generation (where its live rows lie) and the shards that hold them. Out: the shards of the
+generation and the documents with their new places. Merging is by size tier only: eight shards of a tier become one,
+so what changed lately stays together and an old shard is seldom touched.
+Not here: publishing (generations.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedcli import columns
+from embedcli.index import documents
+from embedcli.index.disk import Disk
+from embedcli.index.shards import Shard, keys_by_row, read_rows, write_shard
+
+SETTLED_BYTES = 64 << 20
+"""A shard of this size is not merged any more."""
+LARGEST_BYTES = 256 << 20
+FAN = 8
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The live rows of one shard: half-open ranges, ascending."""
+
+    shard: Shard
+    ranges: tuple[tuple[int, int], ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(stop - start for start, stop in self.ranges)
+
+    @property
+    def whole(self) -> bool:
+        return self.rows == self.shard.rows
+
+    @property
+    def live_bytes(self) -> int:
+        return self.shard.size_bytes * self.rows // max(1, self.shard.rows)
+
+
+Group = tuple[Piece, ...]
+"""Pieces that become one shard; a single whole piece is carried over as it is."""
+
+
+def written_bytes(groups: Sequence[Group], *, copying: bool) -> int:
+    """Estimate of what `write` will write; with `copying` what is carried costs its bytes too."""
+    return sum(piece.live_bytes for group in groups if copying or not _carried(group) for piece in group)
+
+
+def _carried(group: Group) -> bool:
+    return len(group) == 1 and group[0].whole
+
+
+def live_pieces(table: pa.Table, known: Mapping[str, Shard]) -> list[Piece]:
+    """The shards that `table` (documents) points into, with the ranges that are live."""
+    placed = table.select(["shard", "first_row", "rows"]).filter(pc.is_valid(table.column("shard")))
+    names = placed.column("shard").combine_chunks().dictionary_encode() if placed.num_rows else None
+    if names is None:
+        return []
+    first, rows = (np.asarray(placed.column(name), np.int64) for name in ("first_row", "rows"))
+    codes = np.asarray(names.indices)
+    order = np.lexsort((first, codes))
+    bounds = np.flatnonzero(np.diff(codes[order])) + 1
+    return [
+        Piece(known[names.dictionary[int(codes[part[0]])].as_py()], _coalesce(first[part], rows[part]))
+        for part in np.split(order, bounds)
+    ]
+
+
+def _coalesce(first: Ints, rows: Ints) -> tuple[tuple[int, int], ...]:
+    ends = first + rows
+    new = np.concatenate(([True], first[1:] != ends[:-1]))
+    starts = np.flatnonzero(new)
+    stops = np.concatenate((starts[1:], [first.size])) - 1
+    return tuple(zip(first[starts].tolist(), ends[stops].tolist(), strict=True))
+
+
+def plan_groups(pieces: Sequence[Piece], *, apart: Collection[str] = ()) -> list[Group]:
+    """Put pieces together by size tier, from the smallest tier up, so that a row is written once at most.
+
+    The shards named in `apart` are damaged: with sound ones they would damage these.
+    """
+    groups: list[Group] = []
+    tiers: dict[int, list[Group]] = {}
+    for piece in pieces:
+        if piece.live_bytes >= SETTLED_BYTES or piece.shard.name in apart:
+            groups.append((piece,))
+        else:
+            tiers.setdefault(_tier(piece.live_bytes), []).append((piece,))
+    while tiers:
+        tier = min(tiers)
+        bucket = tiers.pop(tier)
+        while len(bucket) >= FAN:
+            merged, bucket = _fill(bucket)
+            size = _live_bytes(merged)
+            if size >= SETTLED_BYTES or _tier(size) <= tier:
+                groups.append(merged)
+            else:
+                tiers.setdefault(_tier(size), []).append(merged)
+        groups += bucket
+    return groups
+
+
+def _fill(bucket: list[Group]) -> tuple[Group, list[Group]]:
+    taken: list[Group] = []
+    size = 0
+    while bucket and (len(taken) < FAN or size + _live_bytes(bucket[0]) <= LARGEST_BYTES):
+        taken.append(bucket[0])
+        size += _live_bytes(bucket[0])
+        bucket = bucket[1:]
+    return tuple(piece for group in taken for piece in group), bucket
+
+
+def _live_bytes(group: Group) -> int:
+    return sum(piece.live_bytes for piece in group)
+
+
+def _tier(size_bytes: int) -> int:
+    """-1 for the eighth below the settled size, -2 for the eighth below that, and so on; tiny ones share the last."""
+    return math.floor(math.log(max(size_bytes, 4096) / SETTLED_BYTES, FAN))
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """The shards of a generation, its documents with their places, and how many bytes were written for it."""
+
+    shards: list[Shard]
+    table: pa.Table
+    bytes_rewritten: int
+
+
+def write(
+    table: pa.Table, groups: Sequence[Group], *, dim: int, folder: Path, keys_folder: Path, disk: Disk
+) -> Compacted:
+    """Carry or write each group into `folder`; `table` is the documents. Raises StorageError."""
+    settled: list[Shard] = []
+    moves: dict[str, tuple[Piece, str, int]] = {}
+    written = 0
+    for group in groups:
+        if _carried(group):
+            settled.append(_carry(group[0].shard, folder, keys_folder, disk))
+            continue
+        rows = _Rows(group)
+        shard = write_shard(rows, rows.keys(), dim=dim, folder=folder, keys_folder=keys_folder, disk=disk)
+        disk.step("shard merged")
+        written += shard.size_bytes
+        settled.append(shard)
+        offset = 0
+        for piece in group:
+            moves[piece.shard.name] = (piece, shard.name, offset)
+            offset += piece.rows
+    if not settled:
+        settled.append(
+            write_shard([], np.zeros((2, 0), np.uint64), dim=dim, folder=folder, keys_folder=keys_folder, disk=disk)
+        )
+    return Compacted(settled, _moved(table, moves), written)
+
+
+def _carry(shard: Shard, folder: Path, keys_folder: Path, disk: Disk) -> Shard:
+    new = Shard(shard.name, shard.rows, shard.size_bytes, shard.sha256, shard.keys_sha256, folder, keys_folder)
+    disk.carry(shard.path, new.path)
+    if shard.keys_path.exists() and not new.keys_path.exists():
+        disk.carry(shard.keys_path, new.keys_path)
+    return new
+
+
+class _Rows:
+    """The live rows of a group, one table after another; iterated anew when a write is tried again."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        for piece in self._group:
+            yield from read_rows(piece.shard.path, piece.ranges)
+
+    def keys(self) -> columns.VectorKeys:
+        parts = []
+        for piece in self._group:
+            keys = keys_by_row(piece.shard)
+            parts += [keys[:, start:stop] for start, stop in piece.ranges]
+        return np.concatenate(parts, axis=1)
+
+
+def _moved(table: pa.Table, moves: Mapping[str, tuple[Piece, str, int]]) -> pa.Table:
+    """`table` with shard and first_row of what was written anew."""
+    if not moves:
+        return table
+    names = table.column("shard").combine_chunks().dictionary_encode()
+    codes = np.asarray(pc.fill_null(names.indices, -1))
+    shard_of = names.dictionary.to_pylist()
+    first = np.asarray(table.column("first_row"), np.int64).copy()
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(len(shard_of) + 1))
+    for code, old in enumerate(shard_of):
+        if old not in moves:
+            continue
+        piece, new, offset = moves[old]
+        rows = order[bounds[code] : bounds[code + 1]]
+        starts = np.array([start for start, _ in piece.ranges], np.int64)
+        before = np.concatenate(([0], np.cumsum([stop - start for start, stop in piece.ranges])))
+        inside = np.searchsorted(starts, first[rows], side="right") - 1
+        first[rows] = offset + before[inside] + first[rows] - starts[inside]
+        shard_of[code] = new
+    shard = pa.DictionaryArray.from_arrays(names.indices, pa.array(shard_of, pa.string())).cast(pa.string())
+    return _with(_with(table, "shard", shard), "first_row", first)
+
+
+def _with(table: pa.Table, name: str, values: Any) -> pa.Table:
+    field = documents.SCHEMA.field(name)
+    column = values if isinstance(values, pa.Array) else pa.array(values, field.type)
+    return table.set_column(documents.SCHEMA.get_field_index(name), field, column)

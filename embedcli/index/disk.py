@@ -1,0 +1,222 @@
+"""Durable file operations, and the seam at which tests make them fail.
+
+In: paths and bytes. Out: files that are whole or absent, every OSError turned into StorageError (exit 14).
+Invariant: temp name, write, fsync, rename, fsync folder, in this order; a failed write or fsync condemns the file.
+Not here: which files make an index (generations.py, staging.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from embedcli.errors import StorageError, storage_errors
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_SECOND_TRY = _FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What is known of a file that was written whole: its size and the sha256 of its bytes (hex)."""
+
+    size_bytes: int
+    sha256: str
+
+
+class _Hashing:
+    """A writable file that digests what passes; just what pyarrow and numpy ask of a sink."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._state = hashlib.sha256()
+        self.size_bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self._state.update(data)
+        self.size_bytes += len(data)
+        self._file.write(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.size_bytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        """Left to the owner of the file."""
+
+    def result(self) -> Written:
+        return Written(self.size_bytes, self._state.hexdigest())
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of a file's bytes (hex). Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_full(error: StorageError) -> bool:
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+
+
+class Disk:
+    """The real file operations. Tests hand in subclasses that fail or die at a named step."""
+
+    def step(self, name: str) -> None:
+        """A named step of the write order is reached; nothing happens here."""
+
+    def write(self, path: Path, fill: Callable[[BinaryIO], object]) -> Written:
+        """Write `path` whole and durably, or leave it absent; `fill` writes the content and may be called twice.
+
+        Raises StorageError.
+        """
+        with storage_errors(path):
+            try:
+                return self._write_once(path, fill)
+            except OSError as error:
+                if error.errno in _NO_SECOND_TRY:
+                    raise
+            return self._write_once(path, fill)  # pages that failed to reach the disk are gone: write them anew
+
+    def _write_once(self, path: Path, fill: Callable[[BinaryIO], object]) -> Written:
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                sink = _Hashing(file)
+                fill(cast(BinaryIO, sink))
+                file.flush()
+                self.fsync(file.fileno())
+            self.step(f"written {path.name}")
+            self.rename(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        self._fsync_folder(path.parent)
+        return sink.result()
+
+    def append(self, path: Path, data: bytes) -> None:
+        """Append to `path` and fsync, all or nothing; only a kill leaves a torn tail. Raises StorageError."""
+        with storage_errors(path), path.open("ab", buffering=0) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            try:
+                self.put(file, data)
+                self.fsync(file.fileno())
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(size_bytes)
+                raise
+
+    def put(self, file: BinaryIO, data: bytes) -> None:
+        """Write all of `data` to an unbuffered file."""
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]
+
+    def fsync(self, descriptor: int) -> None:
+        os.fsync(descriptor)
+
+    def fsync_folder(self, folder: Path) -> None:
+        with storage_errors(folder):
+            self._fsync_folder(folder)
+
+    def _fsync_folder(self, folder: Path) -> None:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, old: Path, new: Path) -> None:
+        os.rename(old, new)
+
+    def link(self, old: Path, new: Path) -> None:
+        os.link(old, new)
+
+    def symlink(self, target: str, link: Path) -> None:
+        os.symlink(target, link)
+
+    def carry(self, old: Path, new: Path) -> None:
+        """Make `new` the same file as `old`: a hard link, or a durable copy where the filesystem has none."""
+        with storage_errors(new):
+            try:
+                self.link(old, new)
+            except FileExistsError:
+                return
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                with old.open("rb") as source:
+                    self._write_once(new, lambda sink: shutil.copyfileobj(source, sink, 1 << 20))
+
+    def point(self, link: Path, target: str) -> None:
+        """Make the symlink `link` point to `target` by one rename. Raises StorageError where links are unknown."""
+        temporary = link.with_name(f".{link.name}.tmp")
+        with storage_errors(link):
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+            self.symlink(target, temporary)
+            self.rename(temporary, link)
+
+    def check_symlinks(self, folder: Path) -> None:
+        """Raise StorageError where the filesystem knows no symbolic links: nothing could be published there."""
+        link = folder / ".link.tmp"
+        with storage_errors(link):
+            try:
+                link.unlink(missing_ok=True)
+                self.symlink("nowhere", link)
+                link.unlink()
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                raise StorageError(
+                    f"`{folder}` lies on a filesystem without symbolic links, which an index needs",
+                    "put the index elsewhere with `--index`: ext4, xfs, btrfs, zfs and APFS have them, FAT has not",
+                ) from error
+
+    def has_hard_links(self, folder: Path) -> bool:
+        """Whether `carry` links in `folder`, and does not copy."""
+        file, link = folder / ".file.tmp", folder / ".link.tmp"
+        with storage_errors(file):
+            file.touch()
+            try:
+                self.link(file, link)
+                link.unlink()
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                return False
+            finally:
+                file.unlink()
+        return True
+
+    def free_bytes(self, folder: Path) -> int:
+        return shutil.disk_usage(folder).free
+
+    def make_folder(self, folder: Path) -> None:
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or a folder with all in it; a folder first leaves under a name that nothing adopts."""
+        with storage_errors(path):
+            if path.is_dir() and not path.is_symlink():
+                trash = path.with_name(f".trash-{path.name.removeprefix('.trash-')}")
+                if trash != path:
+                    shutil.rmtree(trash, ignore_errors=True)
+                    os.rename(path, trash)
+                shutil.rmtree(trash)
+            else:
+                path.unlink(missing_ok=True)

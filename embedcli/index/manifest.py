@@ -1,0 +1,116 @@
+"""A published generation as `manifest.json` tells it: what belongs to it, under which settings, and the digests.
+
+In: the parsed JSON, or what was just written. Out: a Generation, and back. The manifest, not the folder, says what
+belongs.
+Not here: files and links (generations.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embedcli.config import IndexSettings
+from embedcli.fingerprints import Fingerprints
+from embedcli.index.disk import Written
+from embedcli.index.shards import Shard
+from embedcli.records import Root
+
+FORMAT = 1
+FILES = ("documents.parquet", "probe.npy")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One published state. `mounts` are the mount points of each root id, below the root; `files` what lies beside
+    the shards.
+
+    `probe_max_tokens` is where the texts of the probe set were cut: a `--rebuild` under another `--max-tokens` that
+    finds all its vectors opens no engine, and keeps the probe set that there was. `probe_version` is what its rows are.
+    """
+
+    number: int
+    parent: int | None
+    complete: bool
+    created_at: str
+    settings: IndexSettings
+    fingerprints: Fingerprints
+    roots: tuple[Root, ...]
+    mounts: Mapping[str, tuple[str, ...]]
+    query: Mapping[str, Any]
+    probe_max_tokens: int
+    probe_version: int
+    counts: Mapping[str, Any]
+    shards: Mapping[str, Shard]
+    files: Mapping[str, Written] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "generation": self.number,
+            "parent": self.parent,
+            "complete": self.complete,
+            "created_at": self.created_at,
+            "settings": self.settings.to_json(),
+            "fingerprints": dataclasses.asdict(self.fingerprints),
+            "roots": [
+                {**dataclasses.asdict(root), "mounts": list(self.mounts.get(root.id, ()))} for root in self.roots
+            ],
+            "query": dict(self.query),
+            "probe_max_tokens": self.probe_max_tokens,
+            "probe_version": self.probe_version,
+            "counts": dict(self.counts),
+            "shards": [_shard_json(shard) for shard in self.shards.values()],
+            "files": {name: {"bytes": file.size_bytes, "sha256": file.sha256} for name, file in self.files.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Any, *, vectors: Path, keys: Path) -> Generation:
+        """Raises ValueError when `data` is another thing than a manifest."""
+        try:
+            return cls._from_json(data, vectors, keys)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("it is no manifest of this format") from error
+
+    @classmethod
+    def _from_json(cls, data: dict[str, Any], vectors: Path, keys: Path) -> Generation:
+        listed = [
+            Shard(
+                Path(entry["key"]).stem, entry["rows"], entry["bytes"], entry["sha256"], entry["keys_sha256"],
+                vectors, keys,
+            )
+            for entry in data["shards"]
+        ]  # fmt: skip
+        return cls(
+            number=data["generation"],
+            parent=data["parent"],
+            complete=data["complete"],
+            created_at=data["created_at"],
+            settings=IndexSettings.from_json(data["settings"]),
+            fingerprints=Fingerprints(**data["fingerprints"]),
+            roots=tuple(_root(entry) for entry in data["roots"]),
+            mounts={entry["id"]: tuple(entry["mounts"]) for entry in data["roots"]},
+            query=data["query"],
+            probe_max_tokens=data["probe_max_tokens"],
+            probe_version=data["probe_version"],
+            counts=data["counts"],
+            shards={shard.name: shard for shard in listed},
+            files={name: Written(data["files"][name]["bytes"], data["files"][name]["sha256"]) for name in FILES},
+        )
+
+
+def _shard_json(shard: Shard) -> dict[str, Any]:
+    return {
+        "key": f"vectors/{shard.name}.parquet",
+        "rows": shard.rows,
+        "bytes": shard.size_bytes,
+        "sha256": shard.sha256,
+        "keys_sha256": shard.keys_sha256,
+    }
+
+
+def _root(entry: Mapping[str, Any]) -> Root:
+    return Root(entry["id"], entry["path"], tuple(entry["include"]), tuple(entry["exclude"]), entry["gitignore"])

@@ -1,0 +1,73 @@
+"""What became of each source of a run, as tables: a million Python objects would be a gigabyte.
+
+In: Outcomes as they are finished, a source at most once. Out: the rows as one table, and the marks.
+Not here: storing them (staging.py), publishing them (next_table.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from embedcli.index import documents
+from embedcli.index.documents import DocumentRow, Mark
+from embedcli.records import SourceKey, Stat
+
+
+class Outcomes:
+    """`marks` are on rows that stay; `rows` replace those of their sources, or are the first."""
+
+    def __init__(self) -> None:
+        self._tables = [documents.empty()]
+        self.marks: list[Mark] = []
+
+    def add(self, outcomes: Iterable[Outcome]) -> None:
+        listed = list(outcomes)
+        rows = [outcome.row for outcome in listed if outcome.row is not None]
+        self._tables += [documents.from_rows(rows)] if rows else []
+        self.marks += [outcome.mark for outcome in listed if outcome.mark is not None]
+
+    @property
+    def rows(self) -> pa.Table:
+        """In the order in which they were finished."""
+        self._tables = [pa.concat_tables(self._tables).combine_chunks()]
+        return self._tables[0]
+
+    def __len__(self) -> int:
+        rows: int = sum(table.num_rows for table in self._tables)
+        return rows + len(self.marks)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One finished source: a new row, or a mark on the row it had. `stat` is of the reading it stands for."""
+
+    stat: Stat | None
+    row: DocumentRow | None = None
+    mark: Mark | None = None
+
+    @property
+    def key(self) -> SourceKey:
+        if self.row is not None:
+            return self.row.key
+        assert self.mark is not None
+        return self.mark.key
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stat": asdict(self.stat) if self.stat else None,
+            "row": self.row.to_json() if self.row else None,
+            "mark": {"key": self.mark.key, "columns": dict(self.mark.columns)} if self.mark else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Outcome:
+        stat, row, mark = data["stat"], data["row"], data["mark"]
+        return cls(
+            Stat(**stat) if stat else None,
+            DocumentRow.from_json(row) if row else None,
+            Mark((mark["key"][0], mark["key"][1]), mark["columns"]) if mark else None,
+        )

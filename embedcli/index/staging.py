@@ -1,0 +1,168 @@
+"""The run in progress: finished shards and the journal that names them; adopting what a killed run had finished.
+
+In: finished documents (their rows with vectors, or a refusal). Out: `staging/<run>/` with shards, their keys, vectors
+of documents not yet finished (`loose-*.npy`), and `journal.jsonl`, appended and fsynced after the shards it names.
+Not here: what is published (generations.py) and what tonight's plan says (run/plan.py).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from embedcli.columns import Floats, VectorKeys
+from embedcli.errors import StorageError
+from embedcli.index import shards
+from embedcli.index.disk import Disk, is_full
+from embedcli.index.outcomes import Outcome
+from embedcli.index.shards import Shard
+
+RESERVE_BYTES = 1 << 20
+"""Held from the start, so that on a full disk the journal can still name what was stored before."""
+
+
+@dataclass(frozen=True)
+class RunHeader:
+    """What a staging folder was begun for; a later run goes on with it only from the same parent."""
+
+    number: int
+    parent: int | None
+    settings: dict[str, Any]
+    fingerprints: dict[str, str]
+    rebuild: bool
+    roots: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loose:
+    """Vectors of documents that are not finished yet, with their keys in the same order."""
+
+    name: str
+    keys: VectorKeys
+    vectors: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A document ready to be stored: its outcome (shard and first_row still open), its rows and their keys."""
+
+    outcome: Outcome
+    rows: pa.Table | None
+    keys: VectorKeys | None
+
+
+class Staging:
+    """One folder `staging/<run>`. Methods that write raise StorageError; nothing is adopted half."""
+
+    def __init__(self, folder: Path, header: RunHeader, *, dim: int, disk: Disk) -> None:
+        self.folder = folder
+        self.header = header
+        self._dim = dim
+        self._disk = disk
+        self.shards: dict[str, Shard] = {}
+
+    @classmethod
+    def begin(cls, parent_folder: Path, header: RunHeader, *, dim: int, disk: Disk) -> Staging:
+        folder = parent_folder / f"{header.number:06d}-{time.time_ns():x}"
+        disk.make_folder(folder)
+        data = json.dumps(asdict(header)).encode()
+        disk.write(folder / "run.json", lambda sink: sink.write(data))
+        disk.write(folder / "reserve", lambda sink: sink.write(bytes(RESERVE_BYTES)))
+        disk.fsync_folder(parent_folder)
+        disk.step("staging begun")
+        return cls(folder, header, dim=dim, disk=disk)
+
+    def checkpoint(self, finished: Sequence[Finished], loose: Loose | None) -> list[Outcome]:
+        """Store rows, then name them in the journal; returns the outcomes with their places filled in."""
+        with_rows = [item for item in finished if item.rows is not None and item.rows.num_rows]
+        shard = self._store(with_rows) if with_rows else None
+        if loose is not None:
+            self._store_loose(loose)
+        outcomes = _placed(finished, shard)
+        self._disk.step("before journal")
+        self._journal([{"shard": _shard_json(shard)}] if shard else [], outcomes)
+        self._disk.step("after journal")
+        return outcomes
+
+    def _store(self, finished: Sequence[Finished]) -> Shard:
+        tables = [item.rows for item in finished]
+        keys = np.concatenate([item.keys for item in finished if item.keys is not None], axis=1)
+        shard = shards.write_shard(
+            tables, keys, dim=self._dim, folder=self.folder, keys_folder=self.folder, disk=self._disk
+        )
+        self.shards[shard.name] = shard
+        self._disk.step("shard stored")
+        return shard
+
+    def _store_loose(self, loose: Loose) -> None:
+        self._disk.write(
+            self.folder / f"{loose.name}.vectors.npy", lambda sink: np.save(sink, loose.vectors, allow_pickle=False)
+        )
+        shards.write_keys(loose.keys, self.folder / f"{loose.name}.npy", self._disk)  # last: what it names is there
+
+    def drop_loose(self, name: str) -> None:
+        """The documents of these vectors are stored: their rows have them now."""
+        for path in (self.folder / f"{name}.npy", self.folder / f"{name}.vectors.npy"):
+            self._disk.remove(path)
+
+    def adopt(self, outcomes: Sequence[Outcome], found: Mapping[str, Shard]) -> None:
+        """Take over outcomes of a killed run with the shards that hold their rows."""
+        names = sorted({o.row.shard for o in outcomes if o.row is not None and o.row.shard is not None})
+        for name in names:
+            old = found[name]
+            new = replace(old, folder=self.folder, keys_folder=self.folder)
+            self._disk.carry(old.path, new.path)
+            if old.keys_path.exists():
+                self._disk.carry(old.keys_path, new.keys_path)
+            self.shards[name] = new
+        self._disk.fsync_folder(self.folder)
+        self._journal([{"shard": _shard_json(self.shards[name])} for name in names], outcomes)
+
+    def _journal(self, named: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> None:
+        lines = [*named, *(outcome.to_json() for outcome in outcomes)]
+        if lines:
+            data = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode()
+            try:
+                self._disk.append(self.folder / "journal.jsonl", data)
+            except StorageError as error:
+                if not is_full(error):
+                    raise
+                self._disk.remove(self.folder / "reserve")  # what it names is stored, and shall not be lost for a line
+                self._disk.append(self.folder / "journal.jsonl", data)
+
+    def keep_probe(self, vectors: Floats) -> None:
+        """Remember how the first engine of this run embedded the probe set, for whoever goes on with it."""
+        self._disk.write(self.folder / "probe.npy", lambda sink: np.save(sink, vectors, allow_pickle=False))
+
+    def remove(self) -> None:
+        self._disk.remove(self.folder)
+
+
+def _placed(finished: Iterable[Finished], shard: Shard | None) -> list[Outcome]:
+    outcomes = []
+    first_row = 0
+    for item in finished:
+        outcome = item.outcome
+        if item.rows is not None and item.rows.num_rows and outcome.row is not None and shard is not None:
+            row = outcome.row.replace(shard=shard.name, first_row=first_row, rows=item.rows.num_rows)
+            outcome = Outcome(outcome.stat, row)
+            first_row += item.rows.num_rows
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _shard_json(shard: Shard) -> dict[str, Any]:
+    return {
+        "name": shard.name,
+        "rows": shard.rows,
+        "size_bytes": shard.size_bytes,
+        "sha256": shard.sha256,
+        "keys_sha256": shard.keys_sha256,
+    }

@@ -1,0 +1,83 @@
+"""What a run remembers beside the generations: losing it costs digests and history, never rows.
+
+In: outcomes that changed no row, a line a run, the progress of the run in hand, names of damaged shards. Out:
+`state/seen.parquet`, `state/runs.jsonl`, `state/progress.json`, `state/damaged/`. Not here: anything a reader of
+vectors needs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedcli.index.disk import Disk
+from embedcli.index.documents import Mark, fold
+
+SEEN_COLUMNS = ("size", "mtime_ns", "ctime_ns", "inode", "attempts", "tried")
+_SCHEMA = pa.schema(
+    [
+        ("root", pa.string()),
+        ("path", pa.string()),
+        ("size", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("ctime_ns", pa.int64()),
+        ("inode", pa.uint64()),
+        ("attempts", pa.int32()),
+        ("tried", pa.string()),
+    ]
+)
+
+
+def read_seen(folder: Path, generation: int | None) -> list[Mark]:
+    """Stats and attempts that changed since `generation` was published; none when they belong to another."""
+    try:
+        table = pq.read_table(folder / "seen.parquet")
+    except (OSError, pa.ArrowInvalid):
+        return []
+    if (table.schema.metadata or {}).get(b"generation") != str(generation).encode():
+        return []
+    return [
+        Mark((row["root"], row["path"]), {name: row[name] for name in SEEN_COLUMNS if row[name] is not None})
+        for row in table.to_pylist()
+    ]
+
+
+def write_seen(folder: Path, generation: int | None, marks: Sequence[Mark], disk: Disk) -> None:
+    rows = [{"root": m.key[0], "path": m.key[1], **m.columns} for m in fold(marks)]
+    columns = {name: [row.get(name) for row in rows] for name in _SCHEMA.names}
+    table = pa.table(columns, schema=_SCHEMA).replace_schema_metadata({"generation": str(generation)})
+    disk.write(
+        folder / "seen.parquet",
+        lambda sink: pq.write_table(table, pa.PythonFile(sink, mode="w"), compression="zstd"),
+    )
+
+
+def append_run(folder: Path, line: Mapping[str, Any], disk: Disk) -> None:
+    """Raises StorageError."""
+    disk.append(folder / "runs.jsonl", (json.dumps(line, ensure_ascii=False) + "\n").encode())
+
+
+def write_progress(folder: Path, progress: Mapping[str, Any]) -> None:
+    """Replace progress.json; not durable, a reader only ever sees a whole one. Nothing is lost when it fails."""
+    temporary = folder / ".progress.json.tmp"
+    with suppress(OSError):
+        temporary.write_text(json.dumps(progress))
+        temporary.replace(folder / "progress.json")
+
+
+def read_damaged(folder: Path) -> set[str]:
+    """Names of shards whose content `verify` or a run found to be another than the manifest says."""
+    return {path.name for path in (folder / "damaged").glob("part-*")}
+
+
+def note_damaged(folder: Path, names: Iterable[str], disk: Disk) -> None:
+    """The next run reads the documents of these shards again. A file each: nobody's note erases another's."""
+    disk.make_folder(folder / "damaged")
+    for name in names:
+        disk.write(folder / "damaged" / name, lambda sink: None)

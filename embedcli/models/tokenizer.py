@@ -1,0 +1,197 @@
+"""A model folder -> token ids with offsets; the one door of the `tokenizers` package.
+
+In: a folder with `tokenizer.json`, and the prompt the model wants in front of a text. Out: `Tokens`, which
+turns text into ids and code-point offsets, ids into the row an engine is fed, and knows where a text may be cut
+so that the ids of the parts are the parts of the ids. Not here: where to cut (reading/chunker.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from embedcli.errors import ModelUnavailable
+
+Ids = NDArray[np.uint32]
+Offsets = NDArray[np.int64]
+
+BLANK = "\\t\\x0b\\x0c \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
+"""White space but \\r and \\n, as a regex class; spelled out, as Python's own \\s has \\x1c-\\x1f besides."""
+
+_QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+LINE_OR_BLANK = re.compile(rf"(?<=\n)(?=[{BLANK}]*[^{BLANK}\r\n])|(?<=[^{BLANK}\r\n])(?=[{BLANK}])")
+"""The places before a line with text, and between a word and the blank after it."""
+
+_BERT_BLANK = "\\t\\n\\r \\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"  # \x0b \x0c \x85 are deleted
+_BERT_PUNCTUATION = (  # only what every version of Unicode calls punctuation
+    "!-/:-@\\[-`{-~\\xa1\\xa7\\xab\\xb6\\xb7\\xbb\\xbf\\u060c\\u061b\\u061f\\u06d4\\u0964\\u0965"
+    "\\u2010-\\u2027\\u2030-\\u2043\\u3001-\\u3003\\u3008-\\u3011\\uff01-\\uff03\\uff05-\\uff0a\\uff0c-\\uff0f"
+    "\\uff1a\\uff1b\\uff1f\\uff20"
+)
+_BERT_HAN = (
+    "\\u4e00-\\u9fff\\u3400-\\u4dbf\\uf900-\\ufaff\\U00020000-\\U0002a6df\\U0002a700-\\U0002b73f"
+    "\\U0002b740-\\U0002b81f\\U0002b920-\\U0002ceaf\\U0002f800-\\U0002fa1f"
+)
+
+_HINT = "name another `--model`, or the folder of a complete one"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The tokens of a text: ids, and the half-open code points each one came from."""
+
+    ids: Ids
+    starts: Offsets
+    ends: Offsets
+
+
+class Tokens:
+    """A tokenizer that neither truncates nor pads, and for which special-token strings in a text are text."""
+
+    def __init__(self, tokenizer: Tokenizer, description: dict[str, Any], *, prompt: str = "") -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True  # lost on saving and pickling, hence set on every load
+        self._tokenizer = tokenizer
+        self.safe = _safe_places(description)
+        self._id_bytes = _bytes_per_id(description) if self.safe is LINE_OR_BLANK else None
+        self.prompt = prompt
+        self.prefix_ids, self.suffix_ids = _special_ids(tokenizer)
+        self.special_tokens = len(self.prefix_ids) + len(self.suffix_ids)
+        self.overhead = self.special_tokens + (len(self._ids(prompt)) if prompt else 0)
+
+    def encode(self, text: str) -> Encoded:
+        """The tokens of `text` alone: no prompt, no special tokens."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        ids = np.array(encoding.ids, np.uint32)
+        offsets = self._offsets_by_length(text, ids)
+        if offsets is None:
+            flat = np.fromiter(chain.from_iterable(encoding.offsets), np.int64, 2 * len(ids))
+            offsets = flat[0::2], flat[1::2]
+        return Encoded(ids, *offsets)
+
+    def whole(self, text: str) -> Ids:
+        """The ids of prompt + text, tokenised as one text."""
+        return self._ids(self.prompt + text)
+
+    def row_of(self, text: str) -> Ids:
+        """What the engine is fed for a whole text that fits."""
+        return self.row(self.whole(text))
+
+    def row(self, ids: Ids) -> Ids:
+        """What the engine is fed: the ids between the model's special tokens."""
+        return np.concatenate((self.prefix_ids, ids, self.suffix_ids))
+
+    def is_safe(self, text: str, position: int) -> bool:
+        """Whether the tokens of `text` are those of its two parts, cut at `position`, one after the other."""
+        if position in (0, len(text)):
+            return True
+        return self.safe is not None and self.safe.match(text, position) is not None
+
+    def _ids(self, text: str) -> Ids:
+        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.uint32)
+
+    def _offsets_by_length(self, text: str, ids: Ids) -> tuple[Offsets, Offsets] | None:
+        """A byte-level token is so many bytes: adding them up costs a tenth of fetching a tuple for each."""
+        if self._id_bytes is None or not unicodedata.is_normalized("NFC", text):
+            return None
+        lengths = self._id_bytes[ids]
+        ends = np.cumsum(lengths)
+        if text.isascii():
+            return (ends - lengths, ends) if int(lengths.sum()) == len(text) else None
+        lead = (np.frombuffer(text.encode(), np.uint8) & 0xC0) != 0x80
+        if int(lengths.sum()) != len(lead):
+            return None
+        character = np.cumsum(lead) - 1
+        return character[ends - lengths], character[ends - 1] + 1
+
+
+def load_tokenizer(folder: Path, *, prompt: str = "") -> Tokens:
+    """The tokenizer of a model folder."""
+    file = folder / "tokenizer.json"
+    try:
+        content = file.read_text("utf-8")
+        description = json.loads(content)
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(f"cannot read the tokenizer `{file}`: {error}", _HINT) from error
+    try:
+        tokenizer = Tokenizer.from_str(content)
+    except Exception as error:  # the library raises nothing narrower
+        raise ModelUnavailable(f"cannot load the tokenizer `{file}`: {error}", _HINT) from error
+    return Tokens(tokenizer, description, prompt=prompt)
+
+
+def _special_ids(tokenizer: Tokenizer) -> tuple[Ids, Ids]:
+    """The special tokens before and after a text, as the tokenizer's own post-processor puts them."""
+    whole = tokenizer.encode("a", add_special_tokens=True)
+    own = [place for place, special in enumerate(whole.special_tokens_mask) if not special]
+    first, last = (own[0], own[-1] + 1) if own else (len(whole.ids), len(whole.ids))
+    return np.array(whole.ids[:first], np.uint32), np.array(whole.ids[last:], np.uint32)
+
+
+def _safe_places(description: dict[str, Any]) -> re.Pattern[str] | None:
+    """Where this kind of tokenizer never joins what is on either side; None for an unknown kind."""
+    added = [token for token in description.get("added_tokens", ()) if not token["special"]]
+    if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in added):
+        return None
+    if any(re.search(rf"[{BLANK}\r\n]", token["content"]) for token in added):
+        return None
+    if _is_qwen(description):
+        return LINE_OR_BLANK
+    return _bert_places(description) if not added else None
+
+
+def _is_qwen(description: dict[str, Any]) -> bool:
+    """A byte-level BPE behind Qwen's regex, whose branches never reach over a LINE_OR_BLANK place."""
+    model, normalizer = description["model"], description.get("normalizer")
+    steps = (description.get("pre_tokenizer") or {}).get("pretokenizers", [])
+    return bool(
+        model["type"] == "BPE"
+        and not model.get("dropout")
+        and (normalizer is None or normalizer["type"] == "NFC")
+        and [step["type"] for step in steps] == ["Split", "ByteLevel"]
+        and steps[0]["pattern"] == {"Regex": _QWEN_SPLIT}
+        and (steps[0]["behavior"], steps[0]["invert"]) == ("Isolated", False)
+        and not steps[1]["add_prefix_space"]
+        and not steps[1]["use_regex"]
+    )
+
+
+def _bert_places(description: dict[str, Any]) -> re.Pattern[str] | None:
+    """BERT's words end at white space, punctuation and (if asked for) Han; word pieces stay inside a word.
+
+    A deleted character (controls, stripped accents) joins its neighbours, so one side must be a separator.
+    """
+    model, normalizer = description["model"], description.get("normalizer") or {}
+    before = description.get("pre_tokenizer") or {}
+    if (model["type"], normalizer.get("type"), before.get("type")) != (
+        "WordPiece",
+        "BertNormalizer",
+        "BertPreTokenizer",
+    ):
+        return None
+    separators = _BERT_BLANK + _BERT_PUNCTUATION + (_BERT_HAN if normalizer["handle_chinese_chars"] else "")
+    return re.compile(rf"(?<=[{separators}])|(?=[{separators}])")
+
+
+def _bytes_per_id(description: dict[str, Any]) -> Offsets:
+    """How many bytes of text each id stands for: byte-level vocabularies write one character a byte."""
+    vocabulary = description["model"]["vocab"]
+    added = {token["id"]: len(token["content"].encode()) for token in description.get("added_tokens", ())}
+    lengths = np.zeros(1 + max(chain(vocabulary.values(), added)), np.int64)
+    lengths[list(vocabulary.values())] = [len(token) for token in vocabulary]
+    lengths[list(added)] = list(added.values())
+    return lengths

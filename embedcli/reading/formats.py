@@ -1,0 +1,166 @@
+"""An open file -> a Document: one function a format.
+
+In: an open binary file and its name. Out: its text, with pages or headings where the format has them, or
+UnreadableSource. Not here: opening files and their errors (sources/walk.py), limits of time and memory
+(pool.py), decoding and clean-up (clean.py), PDF (pdf.py).
+
+What a file is, its content says first: whatever begins with `%PDF-` is a PDF. After that its suffix: a
+`.pdf` that is none inside (a login page, half a download) is `damaged`, since whoever stored it expects a
+PDF's text; anything else is text if it decodes. A new format is one function and its suffixes in
+`_BY_SUFFIX`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import BinaryIO
+
+from embedcli.errors import UnreadableSource
+from embedcli.reading.clean import clean
+from embedcli.reading.decode import decode
+from embedcli.records import Document
+
+LONGEST_HEADING = 200
+LONGEST_FRONT_MATTER = 20_000
+
+Beat = Callable[[int], None]
+Heading = tuple[int, int, str]  # offset of its line, level from 1, words
+
+_PDF_MAGIC = b"%PDF-"
+
+_MARKDOWN = re.compile(
+    r"^[ \t]*(?P<fence>`{3,}|~{3,})(?P<info>.*)$"
+    r"|^ {0,3}(?P<hashes>#{1,6})(?:[ \t]+(?P<words>\S.*))?$"
+    r"|^ {0,3}(?P<under>=+|-+)[ \t]*$",
+    re.MULTILINE,
+)
+_CLOSING_HASHES = re.compile(r"(?:^|[ \t]+)#+[ \t]*$")
+_NO_PARAGRAPH = re.compile(r"\s*$|[ \t]*[>#|*+]|[ \t]*-[ \t]| {4}|\t|=+\s*$|-+\s*$")
+_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+
+_ADORNMENT = r"(?P<{}>(?P<{}>[!-/:-@\[-`{{-~])(?P={}){{2,}}+)[ \t]*"
+_RST = re.compile(
+    rf"^(?:{_ADORNMENT.format('over', 'over_mark', 'over_mark')}\n[ \t]*)?"
+    rf"(?P<words>[^\s].*)\n{_ADORNMENT.format('under', 'under_mark', 'under_mark')}$",
+    re.MULTILINE,
+)
+
+
+def read(file: BinaryIO, *, name: str, beat: Beat, with_forms: bool = True) -> Document:
+    """The document in an open file; `name` gives the suffix. For `beat` and `with_forms` see pdf.read_pdf."""
+    is_pdf = file.read(len(_PDF_MAGIC)) == _PDF_MAGIC
+    file.seek(0)
+    suffix = PurePosixPath(name).suffix.lower()
+    if is_pdf or suffix == ".pdf":
+        return _read_pdf(file, beat=beat, with_forms=with_forms)
+    beat(0)
+    text = clean(decode(file.read()), pdf=False)
+    if not text or text.isspace():
+        raise UnreadableSource("empty")
+    return _BY_SUFFIX.get(suffix, _plain)(text)
+
+
+def _read_pdf(file: BinaryIO, *, beat: Beat, with_forms: bool) -> Document:
+    from embedcli.reading.pdf import read_pdf  # loads pdfium; a folder of text never needs it
+
+    if not file.read(1):
+        raise UnreadableSource("empty")
+    file.seek(0)
+    return read_pdf(file, beat=beat, with_forms=with_forms)
+
+
+def _plain(text: str) -> Document:
+    return Document(text)
+
+
+def _markdown(text: str) -> Document:
+    return _with_headings(text, _markdown_headings(text))
+
+
+def _restructured(text: str) -> Document:
+    return _with_headings(text, _restructured_headings(text))
+
+
+_BY_SUFFIX: dict[str, Callable[[str], Document]] = {
+    ".md": _markdown,
+    ".markdown": _markdown,
+    ".rst": _restructured,
+    ".rest": _restructured,
+}
+
+
+def _with_headings(text: str, headings: Iterator[Heading]) -> Document:
+    """Sections are paths of headings; the title is the first heading of the first level."""
+    title: str | None = None
+    path: list[tuple[int, str]] = []
+    sections: list[tuple[int, str]] = []
+    for offset, level, words in headings:
+        if title is None and level == 1:
+            title = words
+        while path and path[-1][0] >= level:
+            path.pop()
+        path.append((level, words))
+        sections.append((offset, " > ".join(words for _, words in path)))
+    return Document(text, title=title, sections=tuple(sections))
+
+
+def _markdown_headings(text: str) -> Iterator[Heading]:
+    """`# ATX` and underlined headings outside fenced code and front matter."""
+    fence = ""
+    for line in _MARKDOWN.finditer(text, _front_matter_end(text)):
+        if line["fence"]:
+            fence = _fence_after(fence, line["fence"], line["info"])
+        elif fence:
+            continue
+        elif line["hashes"]:
+            words = _plain_words(_CLOSING_HASHES.sub("", (line["words"] or "")[:LONGEST_HEADING]))
+            if words:
+                yield line.start(), len(line["hashes"]), words
+        else:
+            yield from _underlined(text, line.start(), level=1 if line["under"][0] == "=" else 2)
+
+
+def _front_matter_end(text: str) -> int:
+    """Where the settings between `---` and `---` at the very top end; the second is no underline."""
+    if not text.startswith("---\n"):
+        return 0
+    end = text.find("\n---\n", 3, LONGEST_FRONT_MATTER)
+    return end + len("\n---\n") if end >= 0 else 0
+
+
+def _fence_after(fence: str, mark: str, info: str) -> str:
+    """The fence that is open after this line: a block is closed by its own mark, as long or longer, alone."""
+    if not fence:
+        return "" if mark[0] == "`" and "`" in info else mark
+    return "" if mark.startswith(fence) and not info.strip() else fence
+
+
+def _underlined(text: str, underline_start: int, *, level: int) -> Iterator[Heading]:
+    start = text.rfind("\n", 0, max(underline_start - 1, 0)) + 1
+    line = text[start : underline_start - 1] if underline_start else ""
+    if not _NO_PARAGRAPH.match(line):
+        yield start, level, _plain_words(line[:LONGEST_HEADING])
+
+
+def _plain_words(heading: str) -> str:
+    return " ".join(_LINK.sub(r"\1", heading).replace("`", "").replace("*", "").split())
+
+
+def _restructured_headings(text: str) -> Iterator[Heading]:
+    """Underlined, or over- and underlined, words; each new kind of line is one level deeper."""
+    levels: dict[tuple[str, bool], int] = {}
+    end_of_last = 0
+    for match in _RST.finditer(text):
+        over, under, words = match["over"], match["under"], match["words"].strip()
+        start = match.start()
+        line_before = text[text.rfind("\n", 0, max(start - 1, 0)) + 1 : start]
+        stands_apart = not line_before.strip() or start - 1 == end_of_last
+        long_enough = len(under) >= min(len(words), 4)
+        if not stands_apart or not long_enough or (over and over != under):
+            continue
+        end_of_last = match.end()
+        kind = (under[0], bool(over))
+        level = levels.setdefault(kind, len(levels) + 1)
+        yield start, level, " ".join(words[:LONGEST_HEADING].replace("`", "").replace("*", "").split())

@@ -1,0 +1,350 @@
+"""Tonight's walk against yesterday's table -> what is new, changed, unchanged, gone, excluded, stale.
+
+In: the roots of the run and the documents of the current generation, both in walk order, joined as they stream by.
+Out: a Plan: sources to read, marks on known ones, keys that leave. Nothing is written and no source is parsed here;
+a known file whose stat differs is digested, so that a `touch` costs no reading.
+Not here: what the run speaks of (sources/roots.py), walking (sources/walk.py), reading (reading/rows.py), what
+is stored (index/staging.py, index/generations.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedcli import report
+from embedcli.config import Rules
+from embedcli.errors import InputError
+from embedcli.index import documents
+from embedcli.index.documents import Mark
+from embedcli.index.outcomes import Outcome
+from embedcli.records import (
+    MOMENT_REASONS,
+    RETRY_REASONS,
+    SKIP_REASONS,
+    Root,
+    Source,
+    SourceKey,
+    from_printable,
+    if_trusted,
+    stat_of,
+)
+from embedcli.run.outcome import refused
+from embedcli.run.tasks import LastSeen, Task, TaskList, last_seen, last_seen_rows
+from embedcli.sources.filters import Filter
+from embedcli.sources.roots import Scope, Scopes, inside
+from embedcli.sources.walk import WalkProblems, walk
+
+MAX_ATTEMPTS = 4
+"""A reason of RETRY_REASONS is tried once and on the next three nights."""
+SMALL = 10
+TELL_EVERY = 1_000
+DIGESTED_AT_ONCE = 256
+
+
+@dataclass
+class Plan:
+    """What tonight is to do; `outcomes` need no reading, `dropped` leave, `seen` changed only in their stat."""
+
+    scopes: Scopes
+    tasks: TaskList
+    outcomes: list[Outcome] = field(default_factory=list)
+    seen: list[Mark] = field(default_factory=list)
+    gone: set[SourceKey] = field(default_factory=set)
+    excluded: set[SourceKey] = field(default_factory=set)
+    absorbed: set[SourceKey] = field(default_factory=set)
+    unlisted: dict[str, str] = field(default_factory=dict)
+    """Folders of which nothing is known tonight, as absolute paths, and why."""
+    news: set[SourceKey] = field(default_factory=set)
+    new_of: Counter[str] = field(default_factory=Counter)
+    changed: int = 0
+    unchanged: int = 0
+    mounts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    walked: report.Largest = field(default_factory=report.Largest)
+
+    @property
+    def new(self) -> int:
+        return self.new_of.total()
+
+    @property
+    def whole(self) -> bool:
+        """Whether this run speaks of every root of the index."""
+        return {scope.root.id for scope in self.scopes.scopes if not scope.below} >= {r.id for r in self.scopes.roots}
+
+    @property
+    def dropped(self) -> set[SourceKey]:
+        return self.gone | self.excluded | self.absorbed
+
+
+def make(
+    base: pa.Table,
+    scopes: Scopes,
+    mounts: Mapping[str, Sequence[str]],
+    rules: Rules,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+) -> Plan:
+    """Join tonight's walk with the table `base` (documents of the current generation, in walk order). `say` hears now
+    and then how far it is.
+
+    Raises InputError (exit 15) when too much is gone; then nothing is to be done.
+    """
+    seen = last_seen(base)
+    plan = Plan(scopes, TaskList(seen), mounts={root.id: tuple(mounts.get(root.id, ())) for root in scopes.roots})
+    suspects = TaskList(seen)
+    for scope in scopes.scopes:
+        priors = _priors(seen, base, scope)
+        _Join(plan, scope, priors, mounts.get(scope.root.id, ()), rules, suspects).run(say)
+    _check_absorbed(plan)
+    for root_id in scopes.absorbed:
+        plan.absorbed |= {(root_id, prior.path) for prior in _priors(seen, base, Scope(Root(root_id, "")))}
+    _check_gone(plan, base, rules)
+    _digest_suspects(plan, suspects, rules, say)
+    return plan
+
+
+class _Join:
+    """One scope: the walk and yesterday's rows go side by side, the smaller path first."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        scope: Scope,
+        priors: Iterator[LastSeen],
+        mounts: Sequence[str],
+        rules: Rules,
+        suspects: TaskList,
+    ) -> None:
+        self._plan = plan
+        self._scope = scope
+        self._rules = rules
+        self._suspects = suspects
+        self._old_mounts = mounts
+        self._priors = priors
+        self._missing: list[LastSeen] = []
+
+    def run(self, say: Callable[[str], None]) -> None:
+        problems = WalkProblems()
+        found = walk(
+            self._scope.root,
+            below=self._scope.below,
+            skip_folder=self._rules.index,
+            max_text_bytes=self._rules.max_file_bytes,
+            problems=problems,
+        )
+        prior = next(self._priors, None)
+        for source in found:
+            self._plan.walked.add(source)
+            if self._plan.walked.files % TELL_EVERY == 0:
+                say(f"looking for changes: {self._plan.walked.files:,} files")
+            parts = source.path.split("/")
+            while prior is not None and prior.path.split("/") < parts:
+                self._missing.append(prior)
+                prior = next(self._priors, None)
+            if prior is not None and prior.path == source.path:
+                self._known(source, prior)
+                prior = next(self._priors, None)
+            else:
+                self._new(source)
+        self._missing += [] if prior is None else [prior, *self._priors]
+        self._settle_missing(problems)
+
+    def _new(self, source: Source) -> None:
+        self._plan.new_of[source.root_id] += 1
+        if source.problem:
+            self._problem(source, None)
+        else:
+            self._plan.tasks.add(source, None)
+
+    def _known(self, source: Source, prior: LastSeen) -> None:
+        rules = self._rules
+        if source.problem:
+            self._problem(source, prior)
+        elif rules.read_all:
+            self._plan.tasks.add(source, prior)
+        elif rules.rehash or not prior.is_of(source.stat):
+            digested = prior.sha256 is not None and prior.status != "stale"
+            (self._suspects if digested else self._plan.tasks).add(source, prior)
+        elif _due_again(prior, rules):
+            self._plan.tasks.add(source, prior)
+        else:
+            self._plan.unchanged += 1
+
+    def _problem(self, source: Source, prior: LastSeen | None) -> None:
+        """The walk itself saw that there is nothing to read."""
+        reason = source.problem or ""
+        same = prior is not None and prior.reason == reason and prior.status in ("failed", "skipped", "stale")
+        if same and not self._rules.rebuilding:
+            self._plan.unchanged += 1
+            return
+        self._plan.outcomes.append(refused(source, prior, reason, self._rules))
+        self._plan.changed += prior is not None
+        if reason not in SKIP_REASONS and not same:
+            self._plan.news.add((source.root_id, source.path))
+
+    def _settle_missing(self, problems: WalkProblems) -> None:
+        visited = [mount for mount in self._old_mounts if self._scope.holds(mount)]
+        lost = {mount: "io" for mount in visited if mount not in problems.mounts}
+        unseen = lost | problems.unlisted
+        filters = Filter(self._scope.root)
+        waited_for: set[str] = set()
+        for prior in self._missing:
+            key = (self._scope.root.id, prior.path)
+            folder = next((folder for folder in unseen if not folder or prior.path.startswith(f"{folder}/")), None)
+            if filters.leaves_out(prior.path):
+                self._plan.excluded.add(key)
+            elif folder is not None:
+                waited_for.add(folder)
+                self._stale(prior, unseen[folder])
+            else:
+                self._plan.gone.add(key)
+        self._tell_unseen(lost, problems.unlisted, waited_for)
+        # a lost mount point is remembered as long as something below it waits for it
+        mounts = {mount for mount in self._old_mounts if mount not in visited or mount in waited_for}
+        self._plan.mounts[self._scope.root.id] = tuple(sorted(mounts | set(problems.mounts)))
+
+    def _tell_unseen(self, lost: Mapping[str, str], unlisted: Mapping[str, str], waited_for: Collection[str]) -> None:
+        told = {folder: "was a mount point and is none now" for folder in lost if folder in waited_for}
+        told |= {folder: f"cannot be listed ({reason})" for folder, reason in unlisted.items() if reason != "vanished"}
+        told |= {folder: "vanished" for folder in unlisted if folder not in told and folder in waited_for}
+        root = self._scope.root.path
+        self._plan.unlisted |= {f"{root}/{folder}".rstrip("/"): why for folder, why in told.items()}
+        if self._rules.rebuilding and waited_for:
+            raise InputError(
+                f"`{min(self._plan.unlisted)}` cannot be listed, and a rebuild needs every source",
+                "mount it or mend its permissions, then run the same command again",
+            )
+        if "" in unlisted and not waited_for:
+            raise InputError(f"`{root}` {told.get('', 'vanished')}", f"look at it with `ls -la '{root}'`")
+
+    def _stale(self, prior: LastSeen, reason: str) -> None:
+        key = (self._scope.root.id, prior.path)
+        if prior.rows and (prior.status, prior.reason) != ("stale", reason):
+            self._plan.outcomes.append(Outcome(None, mark=Mark(key, {"status": "stale", "reason": reason})))
+            self._plan.changed += 1
+            self._plan.news.add(key)
+        else:
+            self._plan.unchanged += 1
+
+
+def _due_again(prior: LastSeen, rules: Rules) -> bool:
+    """Whether a file that has not changed is tried again tonight, for what it failed of."""
+    if prior.status not in ("failed", "partial", "skipped", "stale"):
+        return False
+    if rules.retry_failed:
+        return True
+    if prior.reason in MOMENT_REASONS:
+        return True
+    if prior.reason in RETRY_REASONS and prior.attempts < MAX_ATTEMPTS:
+        return True
+    return prior.read_fingerprint != rules.read_fingerprint or prior.reason == "too_large"
+
+
+def _priors(seen: pa.Table, base: pa.Table, scope: Scope) -> Iterator[LastSeen]:
+    """What the index knows of a scope, in walk order."""
+    for prior in last_seen_rows(seen.filter(pc.equal(base.column("root"), scope.root.id))):
+        if scope.holds(prior.path):
+            yield prior
+
+
+def _check_absorbed(plan: Plan) -> None:
+    """A root that a wider one takes in is read anew below it: not tonight, when it cannot be seen."""
+    for path in plan.scopes.absorbed_paths:
+        hidden = [folder for folder in plan.unlisted if inside(path, folder) or inside(folder, path)]
+        if hidden:
+            raise InputError(
+                f"`{hidden[0]}` cannot be listed, and its documents were to move to a wider root",
+                "mount it or mend its permissions, then run the same command again",
+            )
+
+
+def _check_gone(plan: Plan, base: pa.Table, rules: Rules) -> None:
+    """An unmounted share is not an empty corpus."""
+    if not plan.gone:
+        return
+    known, gone = Counter[SourceKey](), Counter[SourceKey]()
+    for batch in base.select(["root", "path"]).to_batches(max_chunksize=65536):
+        _tally(known, zip(*(column.to_pylist() for column in batch.columns), strict=True))
+    _tally(gone, plan.gone)
+    paths = {root.id: root.path for root in plan.scopes.roots}
+    for (root_id, top), lost in gone.items():
+        total = known[root_id, top]
+        if total < SMALL and (top or lost < total or plan.new_of[root_id]):
+            continue
+        if lost * 100 > rules.max_gone_percent * total and not (rules.max_gone_percent >= 100):
+            where = "/".join(filter(None, (paths[root_id], top)))
+            raise InputError(
+                f"{lost} of the {total} known sources of `{where}` are gone; nothing was changed",
+                "mount what is missing, or if they were deleted, run again with `--max-gone 100`",
+            )
+
+
+def _tally(counts: Counter[SourceKey], keys: Iterable[SourceKey]) -> None:
+    for root_id, path in keys:
+        top, slash, _ = path.partition("/")
+        counts[root_id, ""] += 1
+        if slash:
+            counts[root_id, top] += 1
+
+
+def _digest_suspects(plan: Plan, suspects: TaskList, rules: Rules, say: Callable[[str], None]) -> None:
+    """Known files whose stat differs: the same bytes are the same document, whatever the clock says."""
+    done = 0
+    with ThreadPoolExecutor(8) as pool:
+        waiting = iter(suspects)
+        while batch := list(islice(waiting, DIGESTED_AT_ONCE)):
+            say(f"looking into files that may have changed: {done:,} of {suspects.count:,}")
+            done += len(batch)
+            for task, sha256 in zip(batch, pool.map(_sha256, [t.source.file for t in batch]), strict=True):
+                _judge_suspect(plan, task, sha256, rules)
+
+
+def _judge_suspect(plan: Plan, task: Task, sha256: str | None, rules: Rules) -> None:
+    prior, stat = task.prior, task.source.stat
+    assert prior is not None and stat is not None
+    if sha256 is not None and sha256 == prior.sha256 and not _due_again(prior, rules):
+        plan.unchanged += 1
+        plan.seen.append(Mark(task.key, asdict(if_trusted(stat, time.time_ns()))))
+    else:
+        plan.tasks.add(task.source, prior)
+
+
+def _sha256(file: str) -> str | None:
+    try:
+        with open(file, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def read_elsewhere(plan: Plan, base: pa.Table, damaged: Collection[str]) -> int:
+    """Add the sources of damaged shards that the run does not speak of; returns how many. None of them is ever gone."""
+    count = 0
+    inside_damaged = documents.are_in_shards(base, damaged)
+    rows = base.filter(inside_damaged).select(["root", "path", "uri"]).to_pylist()
+    for row, prior in zip(rows, last_seen_rows(last_seen(base).filter(inside_damaged)), strict=True):
+        spoken_of = any(s.root.id == row["root"] and s.holds(row["path"]) for s in plan.scopes.scopes)
+        source = None if spoken_of or row["root"] in plan.scopes.absorbed else _source(row)
+        if source is not None:
+            plan.tasks.add(source, prior)
+            count += 1
+    return count
+
+
+def _source(row: Mapping[str, str]) -> Source | None:
+    file = os.fsdecode(from_printable(row["uri"]))
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return Source(row["root"], row["path"], file, stat_of(found)) if stat.S_ISREG(found.st_mode) else None

@@ -1,0 +1,139 @@
+"""Sources to read tonight, with what yesterday's table says of them: a million of them at a time.
+
+In: what the plan adds, in walk order. Out: Tasks in the same order, once or again.
+Not here: which sources those are (plan.py), reading them (reading/pool.py, reading/rows.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedcli.records import Source, SourceKey, Stat, digest
+
+
+class LastSeen(NamedTuple):
+    """What the table of yesterday says of a source: `path`, then columns of documents.parquet and `lacking`."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    sha256: str | None
+    read_fingerprint: str
+    status: str
+    reason: str | None
+    attempts: int
+    tried: str | None
+    """Of a stale one: see `tried`."""
+    rows: int
+    lacking: int
+    """Pages and chunks that its last good reading left out."""
+    row: int
+    """Where it stands in the table of documents."""
+
+    @property
+    def stat(self) -> Stat:
+        return Stat(self.size, self.mtime_ns, self.ctime_ns, self.inode)
+
+    def is_of(self, stat: Stat | None) -> bool:
+        """Whether it was said of the file of this stat. The stat of a stale one is that of its last good reading."""
+        return self.tried == tried(stat) if self.status == "stale" else self.stat == stat
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A source to read, and what the index knew of it (None: it is new)."""
+
+    source: Source
+    prior: LastSeen | None
+
+    @property
+    def key(self) -> SourceKey:
+        return self.source.key
+
+
+def tried(stat: Stat | None) -> str | None:
+    """The digest of the stat of a file that could not be read: as long as it is the same, so is the file."""
+    return None if stat is None else digest(stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode)
+
+
+class TaskList:
+    """Tasks in walk order, kept as Arrow batches: a million of them is about 150 MB.
+
+    What was known of a source is not copied: a task holds the row of its LastSeen in `seen`.
+    """
+
+    _BATCH = 8192
+    _SCHEMA = pa.schema(
+        [
+            ("root", pa.string()),
+            ("path", pa.string()),
+            ("file", pa.binary()),
+            ("stat", pa.list_(pa.int64(), 4)),
+            ("row", pa.int64()),
+        ]
+    )
+
+    def __init__(self, seen: pa.Table) -> None:
+        """`seen`: the table that LastSeen.row counts in (see `last_seen`)."""
+        self._seen = seen
+        self._batches: list[pa.RecordBatch] = []
+        self._open: list[tuple[str, str, bytes, list[int], int | None]] = []
+        self.size_bytes = 0
+        self.text_bytes = 0
+        self.count = 0
+
+    def add(self, source: Source, prior: LastSeen | None) -> None:
+        stat = source.stat
+        assert stat is not None
+        numbers = [stat.size, stat.mtime_ns, stat.ctime_ns, _signed(stat.inode)]
+        row = None if prior is None else prior.row
+        self._open.append((source.root_id, source.path, os.fsencode(source.file), numbers, row))
+        self.count += 1
+        self.size_bytes += stat.size
+        self.text_bytes += stat.size // (20 if source.path.lower().endswith(".pdf") else 1)  # mostly fonts and pictures
+        if len(self._open) == self._BATCH:
+            self._close_batch()
+
+    def _close_batch(self) -> None:
+        columns = zip(zip(*self._open, strict=True), self._SCHEMA.types, strict=True)
+        self._batches.append(pa.record_batch([pa.array(values, kind) for values, kind in columns], schema=self._SCHEMA))
+        self._open = []
+
+    def __iter__(self) -> Iterator[Task]:
+        if self._open:
+            self._close_batch()
+        for batch in self._batches:
+            known = self._seen.take(batch.column("row").drop_null())
+            priors = last_seen_rows(known)
+            rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            for root_id, path, file, (size, mtime, ctime, inode), row in rows:
+                stat = Stat(size, mtime, ctime, inode % (1 << 64))
+                source = Source(root_id, path, os.fsdecode(file), stat)
+                yield Task(source, None if row is None else next(priors))
+
+
+def last_seen(base: pa.Table) -> pa.Table:
+    """The columns of LastSeen, a row for each document of `base`, in its order."""
+    lacking = pc.add(base.column("pages_skipped"), pc.list_value_length(base.column("missing")))
+    rows = pa.array(np.arange(base.num_rows, dtype=np.int64))
+    return base.append_column("lacking", lacking).append_column("row", rows).select(LastSeen._fields)
+
+
+def last_seen_rows(table: pa.Table) -> Iterator[LastSeen]:
+    """The rows of a table with the columns of LastSeen."""
+    for batch in table.to_batches(max_chunksize=8192):
+        for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            yield LastSeen(*values)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value

@@ -1,0 +1,169 @@
+"""What the filters of a root leave out: --include, --exclude and ignore files, in gitignore syntax.
+
+In: a Root, and paths below it (`printable`, as in Source). Out: whether a path is left out, here while the
+walk goes down and for a known path that the walk did not yield. Not here: the walk (walk.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable
+
+from embedcli.errors import UsageError
+from embedcli.records import Root
+
+EMBEDCLIIGNORE = ".embedcliignore"
+GITIGNORE = ".gitignore"
+
+Patterns = list[tuple[re.Pattern[str], bool]]
+"""Expressions for an entry's path (a folder's ends in `/`), selecting or taking back; the last line first."""
+
+
+class Filter:
+    """What the filters of a root say of a path below it; one folder's ignore files after the other are held.
+
+    Asked in walk order it reads each ignore file once. A path may be asked for that is no longer on disk:
+    what the ignore files of its folders say today is the answer. An ignore file that cannot be read says
+    nothing here; the walk has put its folder among the unlisted ones.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._include = compile_patterns(root.include, flag="--include")
+        self._exclude = compile_patterns(root.exclude, flag="--exclude")
+        self._ignore_files = (GITIGNORE, EMBEDCLIIGNORE) if root.gitignore else (EMBEDCLIIGNORE,)
+        self._levels: list[tuple[str, Patterns]] = []
+        self._root_path = root.path
+        self._asked: list[str] | None = None
+
+    def leaves_out(self, path: str) -> bool:
+        """Whether a file of this path would be left out by a filter, its own or that of a folder above it."""
+        *folders, name = path.split("/")
+        return not self._come_to(folders) or hidden(name) or self.leaves_file_out(path)
+
+    def comes_to(self, folder: str) -> bool:
+        """Whether the walk would enter a folder of this path, for all that the filters say."""
+        return self._come_to(folder.split("/"))
+
+    def leaves_file_out(self, path: str) -> bool:
+        """Of a file of the folder last entered."""
+        if self._include and not _selected(self._include, path):
+            return True
+        return self._ignored(path)
+
+    def leaves_folder_out(self, folder: str) -> bool:
+        """Of a folder in the folder last entered: what is left out is not entered, whatever its files."""
+        return self._ignored(folder + "/")
+
+    def enter(self, folder: str, directory: str) -> None:
+        """Take up the ignore files of a folder; `directory` is what the operating system calls it."""
+        lines: list[str] = []
+        for name in self._ignore_files:
+            lines += _ignore_lines(f"{directory}/{name}")
+        if lines:
+            self._levels.append((folder, compile_patterns(lines)))
+
+    def leave(self, folder: str) -> None:
+        """Put the ignore files of a folder aside."""
+        if self._levels and self._levels[-1][0] == folder:
+            self._levels.pop()
+
+    def _ignored(self, path: str) -> bool:
+        if self._exclude and verdict(self._exclude, path):
+            return True
+        for folder, patterns in reversed(self._levels):
+            ignored = verdict(patterns, path[len(folder) + 1 :] if folder else path)
+            if ignored is not None:
+                return ignored
+        return False
+
+    def _come_to(self, folders: list[str]) -> bool:
+        """Enter these folders, one after the other; False at the first that is left out."""
+        entered = self._return_to(folders)
+        for part in folders[len(entered) :]:
+            folder = "/".join([*entered, part])
+            if hidden(part) or self.leaves_folder_out(folder):
+                return False
+            entered.append(part)
+            self._try_enter(folder)
+        return True
+
+    def _return_to(self, folders: list[str]) -> list[str]:
+        """Leave the folders that were asked about and are not among these; those that stay entered."""
+        if self._asked is None:
+            self._asked = []
+            self._try_enter("")
+        while self._asked != folders[: len(self._asked)]:
+            self.leave("/".join(self._asked))
+            self._asked.pop()
+        return self._asked
+
+    def _try_enter(self, folder: str) -> None:
+        try:
+            self.enter(folder, os.path.join(self._root_path, folder))
+        except OSError:
+            return
+
+
+def compile_patterns(lines: Iterable[str], *, flag: str = "") -> Patterns:
+    """Lines in gitignore syntax. One that means nothing is passed over, as git does; in a flag, refused."""
+    lines = list(lines)
+    if not lines:
+        return []
+    from pathspec.patterns.gitignore import GitIgnorePatternError
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
+    patterns: Patterns = []
+    for line in lines:
+        # pathspec takes `a/**/` for `a/`
+        line = f"{line.rstrip()}*/" if line.rstrip().endswith("/**/") else line
+        try:
+            pattern = GitIgnoreSpecPattern(line)
+        except (GitIgnorePatternError, re.error) as error:
+            if flag:
+                raise UsageError(f"`{flag}` is no pattern: `{line}`", f"try `{flag} '*.pdf'`") from error
+            continue
+        if pattern.include is not None and pattern.regex is not None:
+            patterns.append((pattern.regex, pattern.include))
+    return patterns[::-1]
+
+
+def verdict(patterns: Patterns, path: str) -> bool | None:
+    """What the last pattern that matches this very entry says; None where none does."""
+    for regex, selects in patterns:
+        if any(_of_this_entry(match, path) for match in regex.finditer(path)):
+            return selects
+    return None
+
+
+def _of_this_entry(match: re.Match[str], path: str) -> bool:
+    """Whether a match is one of the entry itself: folders are asked about one by one on the way down.
+
+    pathspec's expressions match with a group at a folder's `/`, and then also what lies below it; without the
+    group what lies below a `/` at their end (`a/**`), and then also that folder itself.
+    """
+    at_end = match.end() == len(path)
+    return at_end if match.lastgroup else not (at_end and path.endswith("/"))
+
+
+def _selected(include: Patterns, path: str) -> bool:
+    """An include list selects a file by its own path or by that of a folder above it."""
+    ends = [i for i, letter in enumerate(path) if letter == "/"]
+    selected = verdict(include, path)
+    return selected if selected is not None else any(verdict(include, path[: end + 1]) for end in reversed(ends))
+
+
+def _ignore_lines(file: str) -> list[str]:
+    try:
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            return []
+        with open(file, encoding="utf-8-sig", errors="replace") as stream:
+            return stream.read().splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def hidden(name: str) -> bool:
+    """Whether a name is left out for its leading dot."""
+    return name.startswith(".")

@@ -1,0 +1,214 @@
+"""A root -> its sources, in one fixed order, a folder at a time.
+
+In: a Root and its filters. Out: Sources sorted by path component, with the Stat that tells without reading
+whether a file changed; beside them what the walk could not see. A folder that cannot be listed stands among the
+Sources itself, with its problem: so it is told, and tried again, like a file. Only ignore files are ever opened here.
+Not here: what is new, gone or stale (run/plan.py); which root a source belongs to (roots.py); reading (reading/).
+
+What is left out without a word: hidden names, what the filters leave out, links to folders (so that nothing
+is doubled and no walk runs in circles) and the index itself.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from embedcli.errors import InputError
+from embedcli.records import Root, Source, digest, printable, reason_of, stat_of
+from embedcli.sources.filters import Filter
+
+__all__ = ["Filter", "WalkProblems", "root_of", "walk"]
+
+
+@dataclass(slots=True)
+class WalkProblems:
+    """What a walk could not see, as folders below the root; `""` is the root itself.
+
+    `unlisted`: could not be listed, or its ignore file cannot be read, so nothing is known of what lies below; with
+    the reason (`permission`, `io`, `vanished`). `mounts`: another device than its parent's, so an empty one may be
+    an unmounted one.
+    """
+
+    unlisted: dict[str, str] = field(default_factory=dict)
+    mounts: list[str] = field(default_factory=list)
+
+
+def root_of(path: str) -> Root:
+    """The root that a SOURCE argument names; links stay as they are in its path, and so in its id."""
+    absolute = os.path.abspath(path)
+    shown = printable(os.fsencode(absolute))
+    try:
+        os.stat(absolute if path else path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(
+            f"source does not exist: `{shown if path else path}`",
+            "check the path, or mount the folder it lies in",
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"source cannot be read: `{shown}` ({error.strerror})", f"look at it with `ls -ld '{shown}'`"
+        ) from error
+    return Root(id=digest(absolute), path=absolute)
+
+
+def walk(
+    root: Root, *, below: str = "", skip_folder: Path | None, max_text_bytes: int, problems: WalkProblems
+) -> Iterator[Source]:
+    """The sources of a root, or of one folder or file `below` it, ascending by `path.split("/")`."""
+    yield from _Walk(
+        root,
+        below=tuple(below.split("/")) if below else (),
+        skipped=_identity(skip_folder) if skip_folder else None,
+        max_text_bytes=max_text_bytes,
+        problems=problems,
+    ).sources()
+
+
+def reaches(root: Root, path: str) -> bool:
+    """Whether the walk of a root comes to this absolute path in it: past no hidden name, link to a folder or filter."""
+    below = path[len(root.path.rstrip("/")) :].strip("/")
+    if not below:
+        return True
+    folder = root.path
+    for part in below.split("/"):
+        folder = os.path.join(folder, part)
+        if os.path.islink(folder) and os.path.isdir(folder):
+            return False
+    shown, filters = printable(os.fsencode(below)), Filter(root)
+    return filters.comes_to(shown) if os.path.isdir(path) else not filters.leaves_out(shown)
+
+
+def _identity(path: Path | str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+@dataclass(slots=True)
+class _Folder:
+    """One folder's entries still to come, the next one last: only names, so that a million are small."""
+
+    path: str
+    directory: str
+    device: int
+    names: list[str]
+    folders: set[str]
+    odd: dict[str, str]
+
+
+class _Walk:
+    """One walk: a stack of the folders between the root and where it stands."""
+
+    def __init__(
+        self,
+        root: Root,
+        *,
+        below: tuple[str, ...],
+        skipped: tuple[int, int] | None,
+        max_text_bytes: int,
+        problems: WalkProblems,
+    ) -> None:
+        self._root = root
+        self._below = below
+        self._skipped = skipped
+        self._max_text_bytes = max_text_bytes
+        self._problems = problems
+        self._filter = Filter(root)
+
+    def sources(self) -> Iterator[Source]:
+        if not os.path.isdir(self._root.path) and os.path.lexists(self._root.path):
+            yield from self._single_file()
+            return
+        stack: list[_Folder] = []
+        self._enter(stack, "", self._root.path, _parent_device(self._root.path))
+        while stack:
+            folder = stack[-1]
+            if not folder.names:
+                self._filter.leave(folder.path)
+                stack.pop()
+                continue
+            name = folder.names.pop()
+            path = f"{folder.path}/{name}" if folder.path else name
+            file = f"{folder.directory}/{folder.odd.get(name, name) if folder.odd else name}"
+            if name in folder.folders:
+                if not self._filter.leaves_folder_out(path):
+                    self._enter(stack, path, file, folder.device)
+                    if self._problems.unlisted.get(path, "vanished") != "vanished":
+                        yield Source(self._root.id, path, file, None, self._problems.unlisted[path])
+            elif not self._filter.leaves_file_out(path):
+                source = self._source(path, file)
+                if source is not None:
+                    yield source
+
+    def _single_file(self) -> Iterator[Source]:
+        name = printable(os.fsencode(os.path.basename(self._root.path)))
+        if self._below not in ((), (name,)) or self._filter.leaves_file_out(name):
+            return
+        source = self._source(name, self._root.path)
+        if source is not None:
+            yield source
+
+    def _enter(self, stack: list[_Folder], path: str, directory: str, parent_device: int | None) -> None:
+        """Put a folder on the stack, unless it is the index or shows nothing of itself."""
+        try:
+            found = os.stat(directory)
+            if (found.st_dev, found.st_ino) == self._skipped:
+                return
+            if parent_device is not None and found.st_dev != parent_device:
+                self._problems.mounts.append(path)
+            folder = self._list(path, directory, found.st_dev, depth=len(stack))
+            self._filter.enter(path, directory)
+        except OSError as error:
+            self._problems.unlisted[path] = reason_of(error)
+            return
+        stack.append(folder)
+
+    def _list(self, path: str, directory: str, device: int, *, depth: int) -> _Folder:
+        folder = _Folder(path, directory, device, [], set(), {})
+        only = self._below[depth] if depth < len(self._below) else None
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                name = entry.name
+                if name[0] == ".":
+                    continue
+                if not name.isascii() or "%" in name:
+                    shown = printable(os.fsencode(name))
+                    if shown != name:
+                        folder.odd[shown] = name
+                        name = shown
+                if only is not None and name != only:
+                    continue
+                folder.names.append(name)
+                if entry.is_dir(follow_symlinks=False):
+                    folder.folders.add(name)
+        folder.names.sort(reverse=True)
+        return folder
+
+    def _source(self, path: str, file: str) -> Source | None:
+        """The source at a path; None for a link to a folder, and for what vanished since it was listed."""
+        root_id = self._root.id
+        try:
+            found = os.stat(file)
+        except OSError as error:
+            reason = reason_of(error)
+            if reason != "permission" and os.path.islink(file):
+                reason = "broken_link"
+            return None if reason == "vanished" else Source(root_id, path, file, None, reason)
+        if stat.S_ISDIR(found.st_mode):
+            return None
+        known = stat_of(found)
+        if not stat.S_ISREG(found.st_mode):
+            return Source(root_id, path, file, known, "not_a_file")
+        too_large = found.st_size > self._max_text_bytes and not path.lower().endswith(".pdf")
+        return Source(root_id, path, file, known, "too_large" if too_large else None)
+
+
+def _parent_device(path: str) -> int | None:
+    identity = _identity(os.path.dirname(path))
+    return identity[0] if identity else None

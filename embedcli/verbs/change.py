@@ -1,0 +1,172 @@
+"""TODO verbs.change."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedcli.errors import DamagedShard, InputError, StorageError
+from embedcli.index import changes, compaction, lock, shards, state
+from embedcli.index.documents import amend
+from embedcli.index.generations import Draft, Index, current_of
+from embedcli.index.manifest import Generation
+from embedcli.index.shards import Shard
+from embedcli.records import Root, printable, shown_path
+from embedcli.report import Say
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a verb did: the generation that is current now, the one that was, and how much was concerned.
+
+    `before` is None where no link told it.
+    """
+
+    verb: str
+    index: str
+    generation: int
+    before: int | None
+    sources: int
+    chunks: int
+    elapsed_s: float
+
+
+# ---- one change, under the lock
+
+
+class Change:
+    """The index while its lock is held: the current generation, and how the next one is made of it."""
+
+    def __init__(self, index: Index, verb: str, held: lock.Lock, warn: Say) -> None:
+        self.index = index
+        self.verb = verb
+        self.held = held
+        self._warn = warn
+        self.current = self.generation = current_of(index)
+        self.number = index.next_number()
+        self._started = time.monotonic()
+
+    def documents(self) -> pa.Table:
+        """Those of the current generation, with the stats that were seen since."""
+        seen = state.read_seen(self.index.state, self.current.number)
+        return amend(self.index.documents(self.current.number), seen)
+
+    @contextmanager
+    def room_for_shards(self) -> Iterator[Path]:
+        """A folder that no run adopts and the next one clears, for shards until they are published by name."""
+        folder = self.index.generations / f"{self.number:06d}.{self.verb}.tmp"
+        self.index.disk.make_folder(folder)
+        try:
+            yield folder
+        finally:
+            self.index.disk.remove(folder)
+
+    def publish(
+        self, *, roots: Sequence[Root], table: pa.Table, changed: pa.Table, new_shards: Sequence[Shard] = ()
+    ) -> None:
+        """The current generation with other roots and documents; all that concerns vectors stays."""
+        current = self.current
+        draft = Draft(
+            number=self.number,
+            complete=current.complete,
+            settings=current.settings,
+            fingerprints=current.fingerprints,
+            roots=tuple(roots),
+            mounts={root.id: _mounts(current, root) for root in roots},
+            query=current.query,
+            probe=self.index.probe(current.number),
+            probe_max_tokens=current.probe_max_tokens,
+            probe_version=current.probe_version,
+            table=table,
+            changes=changed,
+            shards={**current.shards, **{shard.name: shard for shard in new_shards}},
+        )
+        self.generation, _ = self.index.publish(draft, parent=current.number, lock_held=self.held.held)
+
+    def done(self, concerned: pa.Table) -> Done:
+        """Remember the verb among the runs, and tell what it did."""
+        numbers = (self.generation.number, self.current.number)
+        return done(self.index, self.verb, numbers, concerned, self._started, self._warn)
+
+
+def done(
+    index: Index, verb: str, numbers: tuple[int, int | None], concerned: pa.Table, started: float, warn: Say
+) -> Done:
+    """The verb is done, whatever becomes of its line in the history."""
+    generation, before = numbers
+    chunks = int(pc.sum(concerned.column("rows")).as_py() or 0)
+    elapsed_s = round(time.monotonic() - started, 3)
+    done = Done(verb, str(index.folder), generation, before, concerned.num_rows, chunks, elapsed_s)
+    line = {"ended_at": datetime.now(UTC).isoformat(timespec="seconds"), **dataclasses.asdict(done)}
+    try:
+        state.append_run(index.state, line, index.disk)
+    except StorageError as error:
+        warn(f"done, and not noted in the history: {error}")
+    return done
+
+
+@contextmanager
+def changing(index: Index, verb: str, warn: Say) -> Iterator[Change]:
+    """The lock, and a StorageError where a file of the current generation cannot be read."""
+    current_of(index)  # before a lock file is made in a folder that is no index
+    with locked(index, warn) as held:
+        try:
+            yield Change(index, verb, held, warn)
+        except (OSError, pa.ArrowException, DamagedShard) as error:
+            raise StorageError(
+                f"cannot {verb}, the current generation stays: {error}",
+                f"`embedcli verify {index.folder}` names what is damaged",
+            ) from error
+
+
+@contextmanager
+def locked(index: Index, warn: Say) -> Iterator[lock.Lock]:
+    with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=warn) as held:
+        index.create()  # whoever lost a folder gets it back
+        yield held
+
+
+# ---- roots
+
+
+def known_root(current: Generation, path: str) -> Root:
+    absolute = os.path.abspath(path)
+    for root in current.roots:
+        if root.path == absolute:
+            return root
+    names = ", ".join(f"`{shown_path(root)}`" for root in current.roots) or "none"
+    raise InputError(f"`{printable(os.fsencode(absolute))}` is not a root of this index", f"its roots are {names}")
+
+
+def _mounts(current: Generation, root: Root) -> tuple[str, ...]:
+    """The mount points of a root; of one that moved, whether its top is one is asked of its new place."""
+    known = current.mounts.get(root.id, ())
+    if root in current.roots or not os.path.isdir(root.path):
+        return tuple(known)
+    device, parents = (os.stat(path).st_dev for path in (root.path, os.path.dirname(root.path)))
+    return (*([""] if device != parents else []), *(mount for mount in known if mount))
+
+
+def put(table: pa.Table, name: str, values: object) -> pa.Table:
+    field = table.schema.field(name)
+    return table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+
+
+def ops(table: pa.Table, current: Generation, op: str) -> pa.Table:
+    """The changes table that says `op` of every chunk of the documents in `table`."""
+    ids = [
+        part.column("chunk_id").cast(pa.string())
+        for piece in compaction.live_pieces(table, current.shards)
+        for part in shards.read_rows(piece.shard.path, piece.ranges, ["chunk_id"])
+    ]
+    tables = [pa.table([column, pa.repeat(op, len(column))], schema=changes.SCHEMA) for column in ids]
+    return pa.concat_tables([changes.SCHEMA.empty_table(), *tables]).combine_chunks()

@@ -1,0 +1,279 @@
+"""What a run needs from this machine -> a line each: well, or the command that mends it.
+
+In: the folder of the index, which may not exist yet, and the model asked for. Out: Lines. Nothing is changed for good:
+what is tried on the filesystem is removed again, no model is fetched, and the engine is not started here.
+Not here: starting it (cli/machine.py), printing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedcli.config import DEFAULT_MAX_TOKENS
+from embedcli.engines import choose, nvml
+from embedcli.engines.nvml import Card, check_driver, installed_torch_cuda, read_cards
+from embedcli.engines.sglang.engine import host_path, kernel_caches
+from embedcli.engines.sglang.settings import SGLangSettings, plan, read_shape
+from embedcli.errors import EmbedcliError, EngineError, ModelUnavailable, StorageError
+from embedcli.index import lock
+from embedcli.index.disk import Disk
+from embedcli.index.generations import Index
+from embedcli.models import resolve
+from embedcli.models.files import read_json
+
+if TYPE_CHECKING:
+    from embedcli.config import IndexSettings
+    from embedcli.models.folder import Model
+    from embedcli.run.tools import Tools
+
+GIB = 1 << 30
+LEAST_FREE_BYTES = 2 * GIB
+ENGINE, STORAGE = EngineError.exit_code, StorageError.exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing looked at. Not `well`: `mend` is what to type, `code` the exit code of the run that it would end;
+    code 0 where a run goes on without it."""
+
+    what: str
+    found: str
+    well: bool = True
+    mend: str = ""
+    code: int = 0
+
+
+def examine(
+    index: Path, *, model: str | None, settings: IndexSettings | None, environment: Mapping[str, str] = os.environ
+) -> Iterator[Line]:
+    """Everything, the machine first. `settings` are those of the index, where there is one; `model` wins over its."""
+    yield _python()
+    device = settings.device_kind if settings else None
+    on_card = device == "cuda" or (device is None and nvml.has_nvidia_card(environment))
+    card, line = _card(environment, needed=on_card)
+    yield line
+    if on_card:
+        yield _sglang()
+        yield from _compilers({**environment, "PATH": host_path(environment)})
+        yield from _caches(environment)
+    found, line = _model(model, settings, has_gpu=on_card)
+    yield line
+    if card is not None and found is not None and on_card:
+        yield _room(card, found, settings)
+    yield from _storage(index)
+
+
+def _python() -> Line:
+    return Line("python", f"{sys.version.split()[0]}, embedcli in {Path(__file__).parent}")
+
+
+# ---- the card and what runs on it
+
+
+def _card(environment: Mapping[str, str], *, needed: bool) -> tuple[Card | None, Line]:
+    """The first card, where there is one that a run would take."""
+    try:
+        cards = read_cards(environment=environment)
+        check_driver(cards[0], installed_torch_cuda())
+    except EngineError as error:
+        if needed:
+            return None, Line("card", str(error), False, error.hint, ENGINE)
+        return None, Line("card", f"none to use ({error}): runs are on the CPU")
+    told = [f"{card.name}, {card.free_bytes / GIB:.1f} of {card.total_bytes / GIB:.1f} GiB free" for card in cards]
+    cuda = ".".join(map(str, cards[0].cuda))
+    return cards[0], Line("card", f"{'; '.join(told)}; driver {cards[0].driver}, CUDA {cuda}")
+
+
+def _sglang() -> Line:
+    mend = "`pip install 'embedcli[gpu]'`, or use `--engine torch`"
+    try:
+        return Line("sglang", version("sglang"))
+    except PackageNotFoundError:
+        return Line("sglang", "not installed", False, mend, ENGINE)
+
+
+def _compilers(environment: Mapping[str, str]) -> Iterator[Line]:
+    """Triton builds a small C module at its first start on a machine, SGLang some kernels of its own."""
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    toolkit = "install the CUDA toolkit, or `export CUDA_HOME=` with its folder"
+    yield _program("compiler", [environment.get("CC", "cc"), "gcc", "clang"], environment, mend="`apt install gcc`")
+    yield _program("c++", [environment.get("CXX", "c++")], environment, mend="`apt install g++`")
+    yield _program("ninja", ["ninja"], environment, mend="`pip install ninja`")
+    yield _program("nvcc", _places_of_nvcc(environment), environment, mend=toolkit)
+    if not headers.exists():
+        mend = f"`apt install python3.{sys.version_info.minor}-dev`"
+        yield Line("headers", f"Python's are not here: `{headers}`", False, mend, ENGINE)
+
+
+def _places_of_nvcc(environment: Mapping[str, str]) -> list[str]:
+    """As SGLang looks for it."""
+    home = environment.get("CUDA_HOME") or environment.get("CUDA_PATH")
+    return [f"{home}/bin/nvcc"] if home else ["nvcc", "/usr/local/cuda/bin/nvcc"]
+
+
+def _program(what: str, names: Sequence[str], environment: Mapping[str, str], *, mend: str) -> Line:
+    for name in names:
+        if found := shutil.which(name, path=environment["PATH"]):
+            return Line(what, found)
+    return Line(what, f"none on the PATH: `{names[0]}`", False, mend, ENGINE)
+
+
+def _caches(environment: Mapping[str, str]) -> Iterator[Line]:
+    folders = [Path(path) for path in kernel_caches(environment).values()]
+    if not folders:
+        yield Line("kernel cache", "no HOME", False, "`export EMBEDCLI_CACHE=/var/cache/embedcli`", ENGINE)
+    bad = [line for line in map(_writable, folders) if not line.well]
+    told = ", ".join(dict.fromkeys(str(folder.parent) for folder in folders))
+    yield from bad or ([Line("kernel cache", f"{told} can be written")] if folders else [])
+
+
+def _writable(folder: Path) -> Line:
+    """Whether kernels can be kept there; what does not exist yet can be made where its next parent can be written."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    with suppress(OSError), tempfile.NamedTemporaryFile(dir=existing):
+        return Line("kernel cache", f"{folder} can be written")
+    mend = "`export EMBEDCLI_CACHE=` with a folder that can be written"
+    return Line("kernel cache", f"`{folder}` cannot be written", False, mend, ENGINE)
+
+
+# ---- the model
+
+
+def _model(name: str | None, settings: IndexSettings | None, *, has_gpu: bool) -> tuple[Model | None, Line]:
+    commit = settings.commit if settings and not name else None
+    chosen = name or (settings.model if settings else choose.choose_default(has_gpu=has_gpu)[0])
+    try:
+        found = resolve.resolve(chosen, report=lambda _: None, commit=commit, download=False)
+    except ModelUnavailable as error:
+        return None, Line("model", str(error), False, error.hint, ENGINE)
+    return found, Line("model", f"{chosen} in {found.folder}")
+
+
+def _room(card: Card, model: Model, settings: IndexSettings | None) -> Line:
+    """Whether the card has room for the model now, by the plan that a run would follow."""
+    asked = SGLangSettings(
+        max_tokens=settings.max_tokens if settings else DEFAULT_MAX_TOKENS,
+        quantization=settings.quantization if settings else None,
+    )
+    try:
+        chosen = plan(
+            card, read_shape(read_json(model.folder / "config.json")), max_tokens=model.max_tokens, asked=asked
+        )
+    except EngineError as error:
+        return Line("room", str(error), False, error.hint, ENGINE)
+    return Line("room", f"{chosen.need_bytes / GIB:.1f} GiB of the card, batches of {chosen.batch_tokens:,} tokens")
+
+
+# ---- the index's filesystem
+
+
+def _storage(index: Path) -> Iterator[Line]:
+    parent = next(folder for folder in (index, *index.parents) if folder.exists())
+    if not parent.is_dir():
+        yield Line("index", f"`{parent}` is a file", False, "name another folder with `--index`", STORAGE)
+        return
+    if not os.access(parent, os.W_OK):
+        yield Line("index", f"`{parent}` cannot be written", False, f"`chown {os.getuid()} {parent}`", STORAGE)
+        return
+    try:
+        Index(index, disk=Disk()).check()
+    except EmbedcliError as error:
+        yield Line("index", str(error), False, error.hint, error.exit_code)
+        return
+    free = shutil.disk_usage(parent).free
+    enough = free >= LEAST_FREE_BYTES
+    mend = "" if enough else "free some space, or put the index on another disk with `--index`"
+    yield Line("index", f"{index}, {free / GIB:.1f} GiB free", enough, mend, 0 if enough else STORAGE)
+    if lock.on_network(parent):
+        yield Line("filesystem", "a network filesystem: a run that died elsewhere holds the index for 10 minutes")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".embedcli-doctor-", dir=parent) as folder:
+            for what, attempt in _ATTEMPTS.items():
+                yield _tried(what, Path(folder), attempt)
+    except OSError as error:
+        mend = "free some space (`df -i` counts files too), or put the index elsewhere with `--index`"
+        yield Line("folders", f"cannot be made in `{parent}`: {error.strerror}", False, mend, STORAGE)
+
+
+def _tried(what: str, folder: Path, attempt: Callable[[Path], None]) -> Line:
+    """Hard links alone can be done without: shards are then copied."""
+    mend = "put the index on a local disk (ext4, xfs) with `--index`"
+    try:
+        attempt(folder)
+    except (OSError, EmbedcliError) as error:
+        if what == "hard links":
+            return Line(what, "none: shards are copied from generation to generation")
+        return Line(what, f"does not work here: {error}", False, mend, STORAGE)
+    return Line(what, "work")
+
+
+def _flock(folder: Path) -> None:
+    with (folder / "lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _hard_link(folder: Path) -> None:
+    (folder / "file").write_bytes(b"")
+    os.link(folder / "file", folder / "again")
+
+
+def _symlink_swap(folder: Path) -> None:
+    disk = Disk()
+    for name in ("first", "second"):
+        disk.point(folder / "current", name)
+    if os.readlink(folder / "current") != "second":
+        raise OSError("the link was not replaced")
+
+
+def _fsync(folder: Path) -> None:
+    disk = Disk()
+    disk.write(folder / "durable", lambda sink: sink.write(b"x"))
+    disk.fsync_folder(folder)
+
+
+_ATTEMPTS: dict[str, Callable[[Path], None]] = {
+    "locks": _flock,
+    "hard links": _hard_link,
+    "link swaps": _symlink_swap,
+    "durable writes": _fsync,
+}
+
+
+def start_engine(index: Path, model: str | None, tools: Tools) -> str:
+    """Start the engine of a run on this index, embed the probe set; with an index, in agreement with it."""
+    from embedcli import config
+    from embedcli.engines import probe
+    from embedcli.index.disk import Disk
+    from embedcli.index.generations import Index
+    from embedcli.models.tokenizer import load_tokenizer
+    from embedcli.run.known import Before, known_reference
+    from embedcli.run.settings import settle
+
+    asked = config.Options(index=index, model=model)
+    opened = Index(index, disk=Disk())
+    current = opened.current() if opened.current_number() is not None else None
+    chosen = tools.resolve(asked, current.settings if current else None)
+    known = Before(
+        current, (), current.settings if current else None, current.fingerprints.model if current else "", (), False
+    )
+    settings, prints = settle(asked, known, chosen, tools.device_kind(asked))
+    reference = known_reference(opened, current, (), model_fingerprint=prints.model, dim=settings.dim)
+    engine = tools.open_engine(chosen, settings, settings.device_kind)
+    try:
+        encode = load_tokenizer(chosen.folder, prompt=chosen.prompt).row_of
+        probe.judge(engine, reference, encode=encode, max_tokens=settings.max_tokens, model=settings.model)
+    finally:
+        engine.close()
+    agrees = "as the index has it" if reference is not None else "each text alone as in a batch"
+    return f"{settings.model} on {settings.device_kind} embeds the probe set, {agrees}"

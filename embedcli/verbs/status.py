@@ -1,0 +1,141 @@
+"""How an index stands: its generation, sources by state, the last runs, the run in progress.
+
+In: an index. Out: what a published generation, `state/` and the lock file say. Nothing is written and no lock is
+taken, so it works while a run is under way.
+Not here: looking for damage (verify.py), the flags (cli/upkeep.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedcli import fingerprints
+from embedcli.index import documents
+from embedcli.index.generations import Index, current_of
+from embedcli.index.leftovers import leftovers
+from embedcli.index.lock import read_holder
+from embedcli.index.manifest import Generation
+from embedcli.records import shown_path
+
+RUNS_SHOWN = 5
+_TAIL_BYTES = 64 << 10
+_TROUBLED = ("failed", "partial", "stale")
+
+
+@dataclass(frozen=True)
+class IndexStatus:
+    """What `status` tells. `older`: documents read or cut by an earlier version; `running`: lock and progress;
+    `waiting`: documents that runs which did not end had finished, None while one is running."""
+
+    index: str
+    generation: int | None
+    parent: int | None
+    complete: bool
+    created_at: str | None
+    settings: dict[str, Any]
+    roots: list[dict[str, Any]]
+    sources: dict[str, int]
+    reasons: dict[str, int]
+    chunks: int
+    tokens: int
+    bytes: int
+    older: dict[str, int]
+    runs: list[dict[str, Any]]
+    running: dict[str, Any] | None
+    waiting: int | None
+
+
+def status(index: Index, *, clock: Callable[[], float] = time.time) -> IndexStatus:
+    """How the index stands. Raises NoIndex where there is neither a generation nor a run."""
+    index.check()
+    running = _running(index, clock)
+    waiting = None if running else sum(item.count_documents() for item in leftovers(index.staging))
+    current = index.current() if running or waiting else current_of(index)
+    beside: dict[str, Any] = {"runs": _last_runs(index), "running": running, "waiting": waiting}
+    if current is None:
+        return IndexStatus(str(index.folder), None, None, False, None, {}, [], {}, {}, 0, 0, 0, {}, **beside)
+    table = index.documents(
+        current.number, ["root", "status", "reason", "rows", "chunk_fingerprint", "read_fingerprint"]
+    )
+    by_root = documents.count_by(table, "root")
+    return IndexStatus(
+        str(index.folder), current.number, current.parent, current.complete, current.created_at,
+        current.settings.to_json(),
+        [
+            {"path": shown_path(root), "include": root.include, "exclude": root.exclude, "gitignore": root.gitignore,
+             "sources": by_root.get(root.id, 0)}
+            for root in current.roots
+        ],
+        {"total": table.num_rows, **documents.count_by(table, "status")},
+        documents.count_by(table, "reason"),
+        current.counts["chunks"], current.counts["tokens"], current.counts["bytes"],
+        _older(table, current), **beside,
+    )  # fmt: skip
+
+
+def _older(table: pa.Table, current: Generation) -> dict[str, int]:
+    """How many documents a run of this version would read or cut otherwise, if it were asked to `--reread`."""
+    now = {
+        "read": fingerprints.read_fingerprint(fingerprints.READ_VERSION),
+        "chunk": fingerprints.chunk_fingerprint(
+            current.settings.tokenizer_digest, max_tokens=current.settings.max_tokens,
+            overlap=current.settings.overlap, boundary_version=fingerprints.BOUNDARY_VERSION,
+        ),
+    }  # fmt: skip
+    with_rows = table.filter(pc.greater(table.column("rows"), 0))
+    return {
+        name: with_rows.num_rows - documents.count_by(with_rows, f"{name}_fingerprint").get(fingerprint, 0)
+        for name, fingerprint in now.items()
+    }
+
+
+def _last_runs(index: Index) -> list[dict[str, Any]]:
+    """The last lines of runs.jsonl, the newest first; what is torn is passed over."""
+    try:
+        with (index.state / "runs.jsonl").open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    runs = []
+    for line in reversed(lines):
+        try:
+            runs.append(json.loads(line))
+        except ValueError:
+            continue
+    return runs[:RUNS_SHOWN]
+
+
+def _running(index: Index, clock: Callable[[], float]) -> dict[str, Any] | None:
+    """The run that holds the lock, with the progress it wrote last and an ETA as of now."""
+    holder = read_holder(index.folder)
+    if holder is None or holder.alive is False:
+        return None
+    try:
+        file = index.state / "progress.json"
+        progress, age_s = json.loads(file.read_bytes()), clock() - file.stat().st_mtime
+    except (OSError, ValueError):
+        progress, age_s = {}, 0.0
+    if progress.get("pid") != holder.pid:
+        progress = {}  # of a run before
+    elif progress["eta_s"] is not None:
+        progress["eta_s"] = round(max(0.0, progress["eta_s"] - age_s), 1)
+    return {**dataclasses.asdict(holder), **progress}
+
+
+def troubled(index: Index, *, reason: str | None = None) -> pa.Table:
+    """status, reason, uri of the sources that failed, are partial or stale; or of all that have `reason`."""
+    current = current_of(index)
+    table = index.documents(current.number, ["status", "reason", "uri"])
+    if reason is not None:
+        return table.filter(pc.equal(table.column("reason"), reason))
+    return table.filter(pc.is_in(table.column("status"), value_set=pa.array(_TROUBLED)))

@@ -1,0 +1,48 @@
+"""TODO verbs.unlock."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from embedcli.errors import Locked, storage_errors
+from embedcli.index import lock
+from embedcli.index.generations import Index, current_of
+from embedcli.index.lock import Holder, read_holder
+from embedcli.report import Say
+
+
+def unlock(index: Index, *, warn: Say, sleep: Callable[[float], None] = time.sleep) -> Holder | None:
+    """Clear a lock that a dead host left; returns who held it, None where nobody did.
+
+    Raises Locked while a process holds it, or another host moves it.
+    """
+    path = index.folder / "lock"
+    if not path.exists() or not path.read_bytes().strip():
+        current_of(index)
+        return None
+    holder = read_holder(index.folder) or Holder("unknown", 0, "unknown", None)  # a file that nobody can have meant
+    with storage_errors(path), path.open("r+b") as file:
+        if _lives(path, file.fileno(), holder, warn, sleep):
+            raise Locked(
+                f"index `{index.folder}` is held by a run that lives: pid {holder.pid} on `{holder.host}`"
+                f" since {holder.since}",
+                f"stop it there with `kill {holder.pid}`: what it finished is kept",
+            )
+        file.truncate(0)
+        os.fsync(file.fileno())
+    return holder
+
+
+def _lives(path: Path, file: int, holder: Holder, warn: Say, sleep: Callable[[float], None]) -> bool:
+    try:
+        ours = lock.take_flock(file, path) and holder.host == socket.gethostname()
+    except BlockingIOError:
+        return True
+    if ours:
+        return False
+    warn(f"watching for {1.5 * lock.BEAT_S:.0f} s whether the run on `{holder.host}` still moves its lock")
+    return lock.moves(path, sleep)

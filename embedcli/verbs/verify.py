@@ -1,0 +1,307 @@
+"""Is the index what its manifest says? Every file, every row, named where it is not.
+
+In: an index with a published generation. Out: a Verdict: what was looked at, and the damage, file by file. Memory
+stays flat: a row group at a time, and 16 bytes a chunk for the search after doubles. Takes no lock: a published
+generation does not change, and lives for an hour after it stopped being current.
+Not here: mending. A run embeds again what it cannot read; `rollback` goes to an older generation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from embedcli import columns
+from embedcli.columns import Floats
+from embedcli.engines.probe import PROBE_AGREEMENT, compare_probe
+from embedcli.fingerprints import PROBE_VERSION
+from embedcli.index import documents
+from embedcli.index.documents import Ints, by_shard
+from embedcli.index.generations import Index, current_of
+from embedcli.index.manifest import FILES, Generation
+from embedcli.index.shards import Shard, keys_of, load_keys, vectors_of
+from embedcli.records import digest
+
+NORM_TOLERANCE = 1e-4
+_COLUMNS = ["chunk_id", "doc_id", "chunk_index", "vector"]
+_TABLE_COLUMNS = ["root", "path", "status", "tokens", "shard", "first_row", "rows"]
+_BESIDE = {"manifest.json", "vectors", *FILES}
+Probe = Callable[[Generation], Floats]
+"""Embeds the probe set with the model of a generation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file, below the index, and what is wrong with it."""
+
+    file: str
+    problem: str
+
+
+@dataclass
+class Verdict:
+    """What was looked at, and what is wrong. `names` are those of the shards; `probe_cosine` is None where no probe set
+    was compared."""
+
+    index: str
+    generation: int
+    shards: int
+    rows: int
+    sources: int
+    size_bytes: int
+    names: frozenset[str]
+    damage: list[Damage] = field(default_factory=list)
+    probe_cosine: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        data = dataclasses.asdict(self)
+        del data["names"]
+        return data
+
+    @property
+    def exit_code(self) -> int:
+        return 3 if self.damage else 0
+
+    @property
+    def damaged_shards(self) -> set[str]:
+        """Names of the shards whose rows or keys cannot be trusted."""
+        files = (PurePosixPath(item.file) for item in self.damage)
+        return {file.stem for file in files if file.parent.name in ("vectors", "keys") and file.stem in self.names}
+
+
+def verify(index: Index, *, run_is_under_way: bool = False) -> Verdict:
+    """Look at everything of the current generation, and at the way back to others. Raises NoIndex."""
+    generation = current_of(index)
+    counts = generation.counts
+    verdict = Verdict(
+        str(index.folder),
+        generation.number,
+        len(generation.shards),
+        counts["chunks"],
+        counts["sources"],
+        counts["bytes"],
+        frozenset(generation.shards),
+    )
+    looking = _Looking(index, generation, verdict)
+    table = looking.at_the_listed_files()
+    looking.at_the_shards(table)
+    looking.at_what_is_beside()
+    looking.at_the_keys_of_nothing() if not run_is_under_way else None
+    return verdict
+
+
+def compare_engine(index: Index, verdict: Verdict, probe: Probe) -> None:
+    """Add to the verdict how the engine of tonight embeds the probe set. Raises EngineError."""
+    generation = index.read(verdict.generation)
+    file = f"generations/{index.path(generation.number).name}/probe.npy"
+    if any(item.file == file for item in verdict.damage):
+        return
+    stored = index.probe(generation.number)
+    if not len(stored) or generation.probe_version != PROBE_VERSION:
+        return
+    verdict.probe_cosine = compare_probe(probe(generation), stored)
+    if verdict.probe_cosine < PROBE_AGREEMENT:
+        problem = f"the engine gives other vectors now: cosine {verdict.probe_cosine:.4f}"
+        verdict.damage.append(Damage(file, problem))
+
+
+class _Looking:
+    """One verification: every method adds to the verdict what it finds."""
+
+    def __init__(self, index: Index, generation: Generation, verdict: Verdict) -> None:
+        self._index = index
+        self._generation = generation
+        self._verdict = verdict
+        self._folder = index.path(generation.number)
+        self._ids = _Ids()
+
+    def _add(self, file: Path, problem: str) -> None:
+        self._verdict.damage.append(Damage(str(file.relative_to(self._index.folder)), problem))
+
+    def at_the_listed_files(self) -> pa.Table | None:
+        """documents.parquet and probe.npy; returns the documents where they can be trusted."""
+        sound = {
+            name: self._checksum(self._folder / name, known.size_bytes, known.sha256)
+            for name, known in self._generation.files.items()
+        }
+        if not sound["documents.parquet"]:
+            return None
+        table = self._index.documents(self._generation.number, _TABLE_COLUMNS)
+        for problem in [*self._wrong_counts(table), *self._wrong_sources(table)]:
+            self._add(self._folder / "documents.parquet", problem)
+        return table
+
+    def _wrong_counts(self, table: pa.Table) -> Iterator[str]:
+        told = self._generation.counts
+        found = {
+            "sources": table.num_rows,
+            "chunks": int(pc.sum(table.column("rows")).as_py() or 0),
+            "tokens": int(pc.sum(table.column("tokens")).as_py() or 0),
+            "bytes": sum(shard.size_bytes for shard in self._generation.shards.values()),
+        }
+        yield from (f"has {n} {name}, the manifest says {told[name]}" for name, n in found.items() if n != told[name])
+        if (by_status := documents.count_by(table, "status")) != told["status"]:
+            yield f"has {by_status}, the manifest says {told['status']}"
+
+    def _wrong_sources(self, table: pa.Table) -> Iterator[str]:
+        roots = pa.array([root.id for root in self._generation.roots], pa.string())
+        if strangers := pc.sum(pc.invert(pc.is_in(table.column("root"), value_set=roots))).as_py():
+            yield f"has {strangers} sources of roots that are not in the manifest"
+        if doubles := table.num_rows - pc.count_distinct(documents.join_keys(table)).as_py():
+            yield f"has {doubles} sources twice"
+
+    def at_the_shards(self, table: pa.Table | None) -> None:
+        owners = {} if table is None else dict(by_shard(table))
+        for name in owners.keys() - self._generation.shards.keys():
+            self._add(self._folder / "documents.parquet", f"names the shard {name}, which the manifest does not")
+        for shard in self._generation.shards.values():
+            expected = None if table is None else self._expected(table, owners.get(shard.name), shard)
+            if self._checksum(shard.path, shard.size_bytes, shard.sha256):
+                for problem in _row_problems(shard, expected, self._generation.settings.dim, self._ids):
+                    self._add(shard.path, problem)
+            if self._checksum(shard.keys_path, None, shard.keys_sha256) and not _sound_keys(shard):
+                self._add(shard.keys_path, f"does not hold {shard.rows} sorted keys")
+        for name, count in self._ids.doubles().items():
+            self._add(
+                self._generation.shards[name].path, f"holds {count} chunk_ids that occur before it or twice in it"
+            )
+
+    def _expected(self, table: pa.Table, numbers: Ints | None, shard: Shard) -> pa.Array | None:
+        """The doc_id of each row of a shard, by the documents; None where their ranges do not cover it."""
+        part = table.take(pa.array(np.zeros(0, np.int64) if numbers is None else numbers))
+        first, rows = (np.asarray(part.column(name), np.int64) for name in ("first_row", "rows"))
+        starts = np.concatenate(([0], np.cumsum(rows)))
+        if starts[-1] != shard.rows or not np.array_equal(starts[:-1], first):
+            self._add(
+                self._folder / "documents.parquet", f"its ranges do not cover the rows of {shard.name}, each once"
+            )
+            return None
+        keys = zip(part.column("root").to_pylist(), part.column("path").to_pylist(), strict=True)
+        ids = pa.array([digest(*key) for key in keys], pa.string())
+        return ids.take(pa.array(np.repeat(np.arange(rows.size), rows)))
+
+    def _checksum(self, path: Path, size_bytes: int | None, sha256: str) -> bool:
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+                size = file.tell()
+        except FileNotFoundError:
+            self._add(path, "is missing")
+            return False
+        except OSError as error:
+            self._add(path, f"cannot be read: {error.strerror}")
+            return False
+        if found != sha256:
+            told = f", and it has {size:,} bytes, not {size_bytes:,}" if size_bytes not in (None, size) else ""
+            self._add(path, f"its sha256 is not the one in the manifest{told}")
+        return found == sha256
+
+    def at_what_is_beside(self) -> None:
+        """What belongs to nothing, or is no way back; what a run leaves when it is killed is cleared by the next."""
+        for path in sorted((self._folder / "vectors").glob("*")):
+            if path.suffix != ".parquet" or path.stem not in self._generation.shards:
+                self._add(path, "is not in the manifest")
+        for path in sorted(self._folder.iterdir()):
+            if path.name not in _BESIDE:
+                self._add(path, "is not in the manifest")
+        for path in sorted(self._index.generations.iterdir()):
+            if path.name.isdigit() and not self._index.readable(int(path.name)):
+                self._add(path / "manifest.json", "cannot be read, so it is no way back")
+            elif not path.name.isdigit() and path.suffix != ".tmp" and not path.name.startswith(".trash-"):
+                self._add(path, "is no generation")
+
+    def at_the_keys_of_nothing(self) -> None:
+        """Not while a run is about to name some."""
+        needed = {path.stem for path in self._index.generations.glob("*/vectors/*.parquet")}
+        for path in sorted(self._index.keys.glob("part-*.npy")):
+            if path.stem not in needed:
+                self._add(path, "belongs to no shard")
+
+
+def _row_problems(shard: Shard, expected: pa.Array | None, dim: int, ids: _Ids) -> Iterator[str]:
+    """What is wrong with the rows of a shard whose bytes are those that were written."""
+    counts: Counter[str] = Counter()
+    try:
+        with pq.ParquetFile(shard.path, page_checksum_verification=True) as file:
+            if not file.schema_arrow.equals(columns.row_schema(dim)):
+                yield "its schema is not that of the index"
+                return
+            if file.metadata.num_rows != shard.rows:
+                yield f"has {file.metadata.num_rows} rows, the manifest says {shard.rows}"
+                return
+            start = 0
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group, columns=_COLUMNS)
+                counts["row groups hold chunk_ids that are not 32 hex digits"] += not ids.add(shard.name, rows)
+                _count_problems(rows, None if expected is None else expected.slice(start, rows.num_rows), counts)
+                start += rows.num_rows
+    except (OSError, pa.ArrowException) as error:
+        yield f"cannot be read: {error}"
+    yield from (f"{count} {problem}" for problem, count in counts.items() if count)
+
+
+def _count_problems(rows: pa.Table, expected: pa.Array | None, counts: Counter[str]) -> None:
+    vectors = vectors_of(rows.column("vector")).astype(np.float64)
+    finite = np.isfinite(vectors).all(axis=1)
+    norms = np.linalg.norm(vectors[finite], axis=1)
+    doc_ids, index = rows.column("doc_id"), np.asarray(rows.column("chunk_index"))
+    same_document = np.asarray(pc.equal(doc_ids.slice(1), doc_ids.slice(0, max(0, rows.num_rows - 1))), np.bool_)
+    found: dict[str, Any] = {
+        "vectors are not finite": ~finite,
+        "vectors are not of unit length": np.abs(norms - 1.0) > NORM_TOLERANCE,
+        "rows are not in the order of their document": same_document & (np.diff(index) <= 0),
+    }
+    if expected is not None:
+        found["rows are not of the document that documents.parquet says"] = ~np.asarray(pc.equal(doc_ids, expected))
+    counts.update({problem: int(np.sum(where)) for problem, where in found.items()})
+
+
+def _sound_keys(shard: Shard) -> bool:
+    stored = load_keys(shard.keys_path)
+    if stored is None or stored.shape[1] != shard.rows:
+        return False
+    high, low, row = stored
+    ascending = (high[:-1] < high[1:]) | ((high[:-1] == high[1:]) & (low[:-1] <= low[1:]))
+    if not ascending.all():
+        return False
+    return bool(np.array_equal(np.sort(row), np.arange(shard.rows, dtype=np.uint64)))
+
+
+class _Ids:
+    """Every chunk_id of the generation in 16 bytes, to find those that occur twice."""
+
+    def __init__(self) -> None:
+        self._parts: list[npt.NDArray[np.uint64]] = []
+        self._names: list[str] = []
+
+    def add(self, shard: str, rows: pa.Table) -> bool:
+        """False when they are no ids of ours; they are then left out."""
+        texts = rows.column("chunk_id").to_pylist()
+        try:
+            self._parts.append(keys_of([bytes.fromhex(text) for text in texts if len(text) == 32]))
+        except ValueError:
+            return False
+        self._names.append(shard)
+        return bool(self._parts[-1].shape[1] == len(texts))
+
+    def doubles(self) -> Counter[str]:
+        """How many ids of each shard occur in a shard before it, or earlier in it."""
+        if not self._parts:
+            return Counter()
+        high, low = np.concatenate(self._parts, axis=1)
+        order = np.lexsort((low, high))  # stable: of equal ids the earliest stays first
+        again = (np.diff(high[order]) == 0) & (np.diff(low[order]) == 0)
+        ends = np.cumsum([part.shape[1] for part in self._parts])
+        at = np.searchsorted(ends, order[1:][again], side="right")
+        return Counter(self._names[part] for part in at.tolist())

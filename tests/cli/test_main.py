@@ -1,0 +1,358 @@
+"""The program as the shell sees it: message, exit code, stdout; each piece of bad input is told what to type next."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pty
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.workshop import Workshop, words
+
+HERE = Path(__file__).resolve().parents[2]
+QUIET = {**os.environ, "PYTHONPATH": str(HERE), "HF_HUB_OFFLINE": "1"}
+PROGRAM = [sys.executable, "-m", "embedcli"]
+QUICK = [sys.executable, str(HERE / "tests/quick_embedcli.py")]
+"""The program with an engine of its own, for what has nothing to do with vectors."""
+
+
+def run(*arguments: object, cwd: Path | str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return _run(PROGRAM, arguments, cwd, env)
+
+
+def quick(*arguments: object, cwd: Path | str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return _run(QUICK, arguments, cwd, env)
+
+
+def _run(
+    program: list[str], arguments: tuple[object, ...], cwd: Path | str, env: dict[str, str] | None
+) -> subprocess.CompletedProcess[str]:
+    command = [*program, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env={**QUIET, **(env or {})}, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `docs/` and an `index/` of it, made by the program."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "docs").mkdir()
+    for number in range(3):
+        (folder / f"docs/{number}.txt").write_text(words(60, number))
+    made = quick("ingest", "docs", "--index", "index", "--model", "minilm", "--dim", 64, "--json", cwd=folder)
+    assert made.returncode == 0, made.stderr
+    data = json.loads(made.stdout)
+    assert list(data) == [
+        "exit_code", "index", "generation", "complete", "model", "dim", "fingerprint", "sources", "failures_new",
+        "failures", "chunks", "tokens", "truncated", "bytes_rewritten", "elapsed_s", "tokens_per_s",
+    ]  # fmt: skip
+    assert list(data["sources"]) == [
+        "new", "changed", "moved", "unchanged", "gone", "failed", "stale", "partial", "skipped", "excluded",
+    ]  # fmt: skip
+    return folder
+
+
+BAD = [
+    (["ingest", "--index", "none"], 10, "is not an index", "embedcli ingest docs/"),
+    (["ingest", "nothing-here", "--index", "none"], 15, "does not exist", "check the path"),
+    (["ingest", "empty", "--index", "none"], 15, "no files found", "--include"),
+    (
+        ["ingest", "unreadable", "--index", "none", "--model", "minilm"],
+        15,
+        "1 damaged",
+        "name sources that can be read",
+    ),
+    (["ingest", "docs", "--index", "docs/0.txt"], 10, "is a file", "--index"),
+    (["ingest", "docs", "--index", "docs"], 10, "is not an index", "--index"),
+    (["ingest", "index", "--index", "index"], 2, "is the index itself", "name the folder of the documents"),
+    (["ingest", "docs", "--index", ""], 2, "is empty", "name the folder"),
+    (["ingest", "--index", "index", "--no-text"], 12, "no_text off, this run asks for on", "--rebuild"),
+    (["ingest", "docs", "--index", "none", "--dim", "0"], 2, "--dim", "leave `--dim` out"),
+    (["ingest", "docs", "--index", "none", "--dim", "5000", "--model", "minilm"], 2, "width of 384", "--dim 384"),
+    (["ingest", "docs", "--index", "none", "--dim", "many"], 2, "--dim", ""),
+    (["ingest", "docs", "--index", "none", "--max-tokens", "9999", "--model", "minilm"], 2, "256", "--max-tokens 256"),
+    (["ingest", "docs", "--index", "none", "--overlap", "200", "--model", "minilm"], 2, "quarter", "--overlap 64"),
+    (["ingest", "docs", "--index", "none", "--model", "nobody/nothing"], 13, "nobody/nothing", "--model"),
+    (["ingest", "docs", "--index", "none", "--model", "./half"], 13, "half", ""),
+    (["ingest", "--index", "index", "--dim", "32"], 12, "built with dim 64, this run asks for 32", "--rebuild"),
+    (["ingest", "--index", "index", "--max-tokens", "128"], 12, "max_tokens 256, this run asks for 128", "--rebuild"),
+    (["ingest", "docs", "--index", "none", "--device", "tpu"], 2, "tpu", ""),
+    (["ingest", "docs", "--index", "none", "--engine", "sglang"], 13, "SGLang needs an NVIDIA card", "--engine torch"),
+    (["ingest", "docs", "--index", "none", "--quantization", "int3"], 2, "int3", ""),
+    (["ingest", "docs", "--index", "none", "--gpus", "0;1"], 2, "0;1", ""),
+    (["ingest", "docs", "--index", "none", "--gpu-memory", "0"], 2, "no amount over 0", ""),
+    (["ingest", "docs", "--index", "none", "--batch-tokens", "7"], 2, "under 512", ""),
+    (["ingest", "docs", "--index", "none", "--gpu-memory", "8"], 2, "only SGLang knows", "leave `--gpu-memory` out"),
+    (["ingest", "--index", "index", "--quantization", "fp8"], 12, "quantization none", "--rebuild"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message", "hint"), BAD, ids=[" ".join(case[0][1:]) for case in BAD])
+def test_bad_input_is_told_what_to_type_next_and_loses_nothing(
+    indexed: Path, arguments: list[str], code: int, message: str, hint: str
+) -> None:
+    (indexed / "empty").mkdir(exist_ok=True)
+    (indexed / "unreadable").mkdir(exist_ok=True)
+    (indexed / "unreadable/a.pdf").write_bytes(b"%PDF-1.7 nothing")
+    (indexed / "half").mkdir(exist_ok=True)
+    (indexed / "half/config.json").write_text("{}")
+    before = os.readlink(indexed / "index/current")
+    ran = run(*arguments, cwd=indexed)
+    assert ran.returncode == code, ran.stderr
+    assert message in ran.stderr and hint in ran.stderr
+    assert "Traceback" not in ran.stderr and ran.stdout == ""
+    assert os.readlink(indexed / "index/current") == before
+    assert not (indexed / "none").exists(), "nothing is left of an index that never came to be"
+
+
+def test_a_model_gone_from_its_folder_changes_nothing(indexed: Path, tmp_path: Path) -> None:
+    from tests.tiny_models import make_bert
+
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text("hello world " * 20)
+    make_bert(tmp_path / "model")
+    assert quick("ingest", "docs", "--index", "index", "--model", "model", cwd=tmp_path).returncode == 0
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    (tmp_path / "docs/b.txt").write_text("more words " * 20)
+    ran = quick("ingest", "--index", "index", cwd=tmp_path)
+    assert ran.returncode == 13 and "hint:" in ran.stderr
+    assert os.readlink(tmp_path / "index/current") == "generations/000001"
+    again = quick("ingest", "--index", "index", "--model", "elsewhere", cwd=tmp_path)
+    assert again.returncode == 0, "identity is the digest, not the name"
+
+
+def test_a_model_folder_is_remembered_by_its_absolute_path_and_anew_when_it_is_named(tmp_path: Path) -> None:
+    from tests.tiny_models import make_bert
+
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text("hello world " * 20)
+    make_bert(tmp_path / "models/mini")
+    assert quick("ingest", "docs", "--index", "index", "--model", "models/mini", cwd=tmp_path).returncode == 0
+    (tmp_path / "docs/b.txt").write_text("more words " * 20)
+    assert quick("ingest", "--index", tmp_path / "index", cwd="/").returncode == 0, "as cron starts it"
+    (tmp_path / "models").rename(tmp_path / "moved")
+    unchanged = quick("ingest", "--index", "index", "--model", "moved/mini", cwd=tmp_path)
+    assert unchanged.returncode == 0, unchanged.stderr
+    (tmp_path / "docs/c.txt").write_text("yet more words " * 20)
+    assert quick("ingest", "--index", tmp_path / "index", cwd="/").returncode == 0, (
+        "it was named on a night without news"
+    )
+
+
+def test_pull_prints_folder_commit_and_digest_and_fetches_the_commit_an_index_asks_for(tmp_path: Path) -> None:
+    from tests.hub import COMMIT, Hub, serving
+    from tests.tiny_models import make_bert
+
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text("hello world " * 20)
+    home, weights = {"HF_HOME": str(tmp_path / "home")}, make_bert(tmp_path / "model") / "model.safetensors"
+    with serving(Hub(tmp_path / "model", "owner/mini")) as server:
+        online = {**home, "HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0"}
+        pulled = quick("pull", "owner/mini", cwd=tmp_path, env=online)
+    assert pulled.returncode == 0, pulled.stderr
+    folder, commit, digest = (line.split(" ", 1)[1] for line in pulled.stdout.splitlines())
+    assert (commit, digest) == (COMMIT, hashlib.sha256(weights.read_bytes()).hexdigest())
+    assert Path(folder, "model.safetensors").read_bytes() == weights.read_bytes()
+
+    assert quick("ingest", "docs", "--index", "index", "--model", "owner/mini", cwd=tmp_path, env=home).returncode == 0
+    shutil.rmtree(tmp_path / "home")
+    (tmp_path / "docs/b.txt").write_text("more words " * 20)
+    gone = quick("ingest", "--index", "index", cwd=tmp_path, env=home)
+    assert gone.returncode == 13 and f"`embedcli pull owner/mini@{COMMIT}`" in gone.stderr
+    assert "minilm" not in gone.stderr, "another model would be exit 12"
+    with serving(Hub(tmp_path / "model", "owner/mini")) as server:
+        online = {**home, "HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0"}
+        assert quick("pull", f"owner/mini@{COMMIT}", cwd=tmp_path, env=online).returncode == 0
+    assert quick("ingest", "--index", "index", cwd=tmp_path, env=home).returncode == 0
+
+
+def test_a_held_lock_is_exit_11_with_the_holder_named(indexed: Path) -> None:
+    import fcntl
+
+    with (indexed / "index/lock").open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps({"host": "elsewhere", "pid": 4711, "since": "2026-01-01"}))
+        file.flush()
+        ran = run("ingest", "--index", "index", cwd=indexed)
+        file.truncate(0)
+    assert ran.returncode == 11 and "pid 4711 on `elsewhere`" in ran.stderr
+
+
+def test_json_says_one_object_for_an_error_too(indexed: Path) -> None:
+    ran = run("ingest", "--index", "index", "--dim", "32", "--json", cwd=indexed)
+    assert json.loads(ran.stdout)["exit_code"] == 12 == ran.returncode
+
+
+def test_quiet_says_nothing_when_all_is_well_as_cron_would_run_it(indexed: Path) -> None:
+    command = [sys.executable, "-m", "embedcli", "ingest", "--index", str(indexed / "index"), "--quiet"]
+    bare = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HERE)}
+    ran = subprocess.run(command, cwd="/", env=bare, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_the_environment_names_the_index(indexed: Path) -> None:
+    ran = run("ingest", cwd=indexed, env={"EMBEDCLI_INDEX": str(indexed / "index")})
+    assert ran.returncode == 0 and f"index {indexed / 'index'}" in ran.stderr
+
+
+def _tokens(progress: Path) -> int:
+    try:
+        return int(json.loads(progress.read_text())["tokens"])
+    except (OSError, ValueError):
+        return 0
+
+
+def signalled_at_work(folder: Path, *numbers: signal.Signals) -> tuple[int, str]:
+    """(exit status, stderr) of a first run that gets these signals once it has embedded something."""
+    shop = Workshop(folder)
+    for name in range(12):
+        shop.write(f"{name}.txt", words(800, name))
+    command = [*QUICK, "ingest", "docs", "--index", "index", "--model", "minilm"]
+    with subprocess.Popen(command, cwd=folder, env=QUIET, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while not _tokens(folder / "index/state/progress.json"):
+            time.sleep(0.2)
+        for number in numbers:
+            process.send_signal(number)
+        said = process.stderr.read()
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_what_was_finished_and_the_next_run_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    status, said = signalled_at_work(tmp_path, number)
+    assert status == 128 + number, said
+    assert "run the same command again" in said
+    again = quick("ingest", "docs", "--index", "index", "--model", "minilm", "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    summary = json.loads(again.stdout)
+    assert 0 < summary["chunks"]["embedded"] < summary["chunks"]["total"], "no vector is computed twice"
+
+
+def test_the_summary_counts_failures_by_reason_and_not_what_is_no_text(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "good.txt").write_text(words(30))
+    (docs / "bad.pdf").write_bytes(b"%PDF-1.7 nothing")
+    (docs / "empty.txt").touch()
+    (docs / "picture.txt").write_bytes(bytes(range(256)) * 20)
+    first = quick("ingest", "docs", "--index", "index", "--model", "minilm", "--json", cwd=tmp_path)
+    for ran, code in ((first, 3), (quick("ingest", "--index", "index", "--json", cwd=tmp_path), 0)):
+        assert ran.returncode == code
+        summary = json.loads(ran.stdout)
+        assert (summary["failures"], summary["sources"]["skipped"]) == ({"damaged": 1}, 2)
+        assert "1 failed: 1 damaged" in ran.stderr and "2 skipped: binary, empty, too large or no file" in ran.stderr
+
+
+def test_text_is_read_where_nothing_but_the_program_is_installed(tmp_path: Path) -> None:
+    """pandas, which the tests bring along, changes how much memory Arrow reserves."""
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare/pandas.py").write_text("raise ImportError")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text("Hello, plain text.")
+    bare = {"PYTHONPATH": f"{tmp_path / 'bare'}:{HERE}"}
+    ran = quick("ingest", "docs", "--index", "index", "--model", "minilm", cwd=tmp_path, env=bare)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_run_goes_on_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text(words(30))
+    command = [*QUICK, "ingest", "docs", "--index", "index", "--model", "minilm"]
+    with subprocess.Popen(command, cwd=tmp_path, env=QUIET, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.stderr.close()  # as `head -1` does
+    assert process.returncode == 0
+    assert os.readlink(tmp_path / "index/current") == "generations/000001"
+
+
+def test_what_cannot_be_printed_is_exit_14_without_a_traceback(indexed: Path) -> None:
+    for arguments in (["ingest", "--index", "index", "--json"], ["status", "index"]):
+        with open("/dev/full", "w") as full:
+            ran = subprocess.run(
+                [*PROGRAM, *arguments], cwd=indexed, env=QUIET, stdout=full, stderr=subprocess.PIPE, text=True
+            )
+        assert ran.returncode == 14, ran.stderr
+        assert "No space left" in ran.stderr and "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_closed_streams_are_nobodys_loss(indexed: Path, closed: str) -> None:
+    program = shlex.join([*PROGRAM, "ingest", "--index", "index", "--json"])
+    ran = subprocess.run(f"exec {program} {closed}", shell=True, cwd=indexed, env=QUIET, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert closed != "2>&-" or json.loads(ran.stdout)["exit_code"] == 0
+
+
+def test_filters_that_leave_nothing_change_nothing(indexed: Path) -> None:
+    before = os.readlink(indexed / "index/current")
+    ran = run("ingest", "docs", "--index", "index", "--include", "nosuch*", cwd=indexed)
+    assert ran.returncode == 15 and "leave none of 3 known sources" in ran.stderr
+    assert os.readlink(indexed / "index/current") == before
+    assert run("ingest", "--index", "index", "--quiet", cwd=indexed).returncode == 0, "nor are they remembered"
+
+
+def test_json_is_whole_where_the_locale_cannot_write_a_name(tmp_path: Path) -> None:
+    (tmp_path / "文書").mkdir()
+    (tmp_path / "文書/あ.txt").write_text(words(30))
+    for _ in range(2):
+        ran = quick(
+            "ingest", "文書", "--index", "索引", "--model", "minilm", "--json",
+            cwd=tmp_path, env={"PYTHONIOENCODING": "latin-1"},
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)["index"] == str(tmp_path / "索引")
+
+
+def test_a_verbs_json_is_whole_where_the_locale_cannot_write_a_name(tmp_path: Path) -> None:
+    (tmp_path / "𠮷").mkdir()
+    (tmp_path / "𠮷/broken.pdf").write_bytes(b"%PDF-1.7 and nothing else")
+    (tmp_path / "𠮷/one.txt").write_text(words(30))
+    quick("ingest", "𠮷", "--index", "index", "--model", "minilm", cwd=tmp_path)
+    for arguments in ("status", "index"), ("status", "index", "--failed"):
+        ran = quick(*arguments, "--json", cwd=tmp_path, env={"PYTHONIOENCODING": "latin-1"})
+        assert "𠮷" in str(json.loads(ran.stdout)), ran.stderr
+
+
+def test_a_second_signal_leaves_at_once_and_without_a_word(tmp_path: Path) -> None:
+    status, said = signalled_at_work(tmp_path, signal.SIGTERM, signal.SIGINT)
+    assert status in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+    assert "error:" not in said and "Traceback" not in said
+    assert quick("verify", "index", cwd=tmp_path).returncode == 10, "nothing was published"
+    again = quick("ingest", "docs", "--index", "index", "--model", "minilm", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_terminal_gets_a_live_display_and_the_log_gets_every_line(tmp_path: Path) -> None:
+    """Also in black and white: NO_COLOR takes the colours away, not the display."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text(words(2000))
+    command = [*QUICK, "ingest", "docs", "--index", "index", "--model", "minilm"]
+    ours, theirs = pty.openpty()
+    env = {**QUIET, "TERM": "xterm-256color", "NO_COLOR": "1", "COLUMNS": "80"}
+    with subprocess.Popen([*command, "--log-file", "log"], cwd=tmp_path, env=env, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while data := os.read(ours, 4096):
+                shown += data
+    os.close(ours)
+    assert process.returncode == 0
+    text = shown.decode()
+    assert "\x1b[?25l" in text and "\x1b[?25h" in text, "the cursor is hidden, and there again at the end"
+    assert "loading the model: " in text and "/1 documents" in text
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", text), "no colours"
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+    assert "new index" in lines[0] and "generation 1: 1 new" in lines[-1]

@@ -1,0 +1,135 @@
+"""What we use of SGLang is there, under these names: read from its installed source, nothing is imported.
+
+In: the source of the version that the extra `gpu` pins. Out: a failure that names what moved, before a card is rented.
+Not here: how SGLang behaves (test_front_end.py, test_deaths.py).
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from embedcli.engines.nvml import Card
+from embedcli.engines.sglang.engine import host_environment
+from embedcli.engines.sglang.settings import GIB, SGLangSettings, Shape, plan
+
+SPEC = find_spec("sglang")
+FOLDER = Path(SPEC.origin).parent if SPEC and SPEC.origin else Path()
+
+pytestmark = pytest.mark.skipif(SPEC is None, reason="SGLang is not installed")
+
+H100 = Card(0, "GPU-1", "NVIDIA H100", (9, 0), 80 * GIB, 79 * GIB, "580.65", (13, 0))
+SMALL = Shape(28, 1_024, 3_072, 16, 8, 128, 151_669, 40_960, True)
+
+
+@cache
+def text(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+@cache
+def members(file: str, name: str) -> dict[str, ast.AST]:
+    """What a class of that file states in its body: fields and methods, by name."""
+    (found,) = (node for node in ast.parse(text(file)).body if isinstance(node, ast.ClassDef) and node.name == name)
+    stated: dict[str, ast.AST] = {}
+    for node in found.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            stated[node.name] = node
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            stated[node.target.id] = node
+    return stated
+
+
+def parameters(function: ast.AST) -> list[str]:
+    assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+    return [one.arg for one in function.args.args]
+
+
+def test_the_version_is_the_one_that_the_extra_pins() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    assert f"sglang=={version('sglang')}" in project["project"]["optional-dependencies"]["gpu"]
+
+
+def test_the_engine_is_made_and_ended_as_we_do_it() -> None:
+    engine = members("srt/entrypoints/engine.py", "Engine")
+    assert {"shutdown", "run_scheduler_process_func", "_launch_detokenizer_subprocesses"} <= engine.keys()
+    source = text("srt/entrypoints/engine.py")
+    for used in ("self._scheduler_init_result =", "scheduler_infos", "self.tokenizer_manager", "self.loop ="):
+        assert used in source, used
+
+
+def test_the_schedulers_process_is_one_that_we_can_relieve() -> None:
+    """engines/sglang/scheduler.py stands in its place, with one of its methods changed."""
+    scheduler = text("srt/managers/scheduler.py")
+    assert {"_apply_war_barrier", "record_batch_in_overlap"} <= members("srt/managers/scheduler.py", "Scheduler").keys()
+    (process,) = (
+        node
+        for node in ast.parse(scheduler).body
+        if isinstance(node, ast.FunctionDef) and node.name == "run_scheduler_process"
+    )
+    assert parameters(process)[0] == "server_args"
+    file = "srt/managers/scheduler_components/batch_result_processor.py"
+    processor = members(file, "SchedulerBatchResultProcessor")
+    prefill = ast.unparse(processor["process_batch_result_prefill"])
+    assert "result.copy_done.synchronize()" in prefill, "a batch must be over before its places are given away"
+
+
+def test_the_detokenizer_that_we_leave_out_is_two_lists_to_the_engine() -> None:
+    source = text("srt/entrypoints/engine.py")
+    call = re.search(r"detoken_procs, detoken_names = cls\._launch_detokenizer_subprocesses\((.*?)\)", source, re.S)
+    assert call and "port_args=port_args" in call[1]
+
+
+def test_a_request_is_generated_from_ids_and_dimensions() -> None:
+    manager = members("srt/managers/tokenizer_manager.py", "TokenizerManager")
+    assert parameters(manager["generate_request"]) == ["self", "obj", "request"]
+    assert {"input_ids", "dimensions"} <= members("srt/managers/io_struct.py", "EmbeddingReqInput").keys()
+
+
+def test_its_signal_handlers_can_be_replaced_by_ours() -> None:
+    handlers = members("srt/managers/tokenizer_manager.py", "SignalHandler")
+    for name in ("sigterm_handler", "running_phase_sigquit_handler"):
+        assert name in handlers
+    source = text("srt/managers/tokenizer_manager.py")
+    assert "self.signal_handler_class = SignalHandler" in source
+    assert "self.signal_handler_class(self)" in source, "ours must be asked for at the first request, not before"
+
+
+def test_the_scheduler_tells_its_pool() -> None:
+    assert "max_total_num_tokens" in text("srt/managers/scheduler.py")
+    assert "page_size" in members("srt/server_args.py", "ServerArgs")
+
+
+@pytest.mark.parametrize("flash", [True, False])
+def test_every_argument_that_we_give_is_one_of_its_own(flash: bool) -> None:
+    chosen = plan(H100, SMALL, max_tokens=32_768, asked=SGLangSettings(), flash=flash).arguments
+    fields = members("srt/server_args.py", "ServerArgs")
+    assert not chosen.keys() - fields.keys()
+    assert {"model_path", "load_format"} <= fields.keys()
+
+
+def test_nothing_is_kept_of_a_row_on_the_same_conditions() -> None:
+    """prefill_only_disable_kv_cache is refused at the start unless the attention skips the cache."""
+    assert "fa_skip_kv_cache" in text("srt/layers/attention/flashattention_backend.py")
+
+
+def test_the_environment_that_we_set_is_read() -> None:
+    ours = host_environment({"EMBEDCLI_CACHE": "/c", "HOME": "/h"}, H100)
+    names = {name for name in ours if name.startswith("SGLANG_")}
+    assert len(names) == 2
+    read = text("srt/environ.py")
+    for name in names:
+        assert name in read, name
+
+
+def test_what_it_leaves_in_shared_memory_has_the_name_that_we_remove() -> None:
+    assert "instance_id" in members("srt/server_args.py", "PortArgs")
+    source = text("srt/managers/load_snapshot.py")
+    assert "/dev/shm/sglang_loads_{safe_name}_" in source and "shm_path_for(port_args.instance_id)" in source

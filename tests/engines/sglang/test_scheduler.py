@@ -1,0 +1,49 @@
+"""What is changed of SGLang's scheduler: no batch waits for the one before where nothing is kept of it.
+
+In: doubles of the names that are used (test_contract.py: they are there). Out: what ran, in order.
+Not here: speed and equality on a card.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import types
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from embedcli.engines.sglang.scheduler import GC_THRESHOLD, run_scheduler
+
+
+@pytest.fixture
+def threshold() -> Iterator[None]:
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("threshold")
+@pytest.mark.parametrize("nothing_kept", [True, False])
+def test_a_batch_waits_for_the_one_before_only_where_keys_and_values_are_kept(
+    monkeypatch: pytest.MonkeyPatch, nothing_kept: bool
+) -> None:
+    log: list[str] = []
+
+    class Scheduler:
+        def _apply_war_barrier(self) -> None:
+            log.append("barrier")
+
+    def run_scheduler_process(server_args: object, *rest: object, **named: object) -> None:
+        assert (rest, named) == (("port",), {"rank": 0}) and gc.get_threshold() == GC_THRESHOLD
+        Scheduler()._apply_war_barrier()
+        log.append("ran")
+
+    module = types.ModuleType("scheduler")
+    vars(module).update(Scheduler=Scheduler, run_scheduler_process=run_scheduler_process)
+    monkeypatch.setitem(sys.modules, "sglang.srt.managers.scheduler", module)
+    for package in ("sglang", "sglang.srt", "sglang.srt.managers"):
+        monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
+    run_scheduler(SimpleNamespace(prefill_only_disable_kv_cache=nothing_kept), "port", rank=0)
+    assert log == (["ran"] if nothing_kept else ["barrier", "ran"])

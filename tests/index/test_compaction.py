@@ -1,0 +1,188 @@
+"""Which shards become one, what a shard looks like inside, and what happens where there is no room for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from embedcli.columns import READ_SCHEMA
+from embedcli.errors import StorageError
+from embedcli.index import shards
+from embedcli.index.compaction import FAN, LARGEST_BYTES, SETTLED_BYTES, Piece, plan_groups
+from embedcli.index.disk import Disk
+from embedcli.index.shards import ROW_GROUP_ROWS, Shard
+from tests.faults import NoHardLinks
+from tests.workshop import Workshop, words
+
+MIB = 1 << 20
+
+
+def piece(size_bytes: int, *, live: float = 1.0, name: str = "") -> Piece:
+    rows = 1000
+    shard = Shard(name or f"part-{size_bytes}", rows, size_bytes, "", "", Path(), Path())
+    return Piece(shard, ((0, int(rows * live)),))
+
+
+def sizes(pieces: list[Piece], **options: list[str]) -> list[list[int]]:
+    """The bytes of each group's pieces, in MiB; those of one piece first."""
+    groups = plan_groups(pieces, **options)
+    assert sorted(id(one) for group in groups for one in group) == sorted(map(id, pieces)), "each is in one group"
+    return sorted(
+        [sorted(one.live_bytes // MIB for one in group) for group in groups], key=lambda group: (len(group), group)
+    )
+
+
+# ---- which become one
+
+
+def test_seven_of_a_tier_stay_and_eight_become_one() -> None:
+    assert sizes([piece(2 * MIB) for _ in range(FAN - 1)]) == [[2]] * 7
+    assert sizes([piece(2 * MIB) for _ in range(FAN)]) == [[2] * 8]
+
+
+def test_what_is_settled_is_never_touched() -> None:
+    assert sizes([piece(SETTLED_BYTES) for _ in range(20)]) == [[64]] * 20
+
+
+def test_tiers_are_apart() -> None:
+    """Seven nights of 1 MiB do not have a shard of 20 MiB written anew."""
+    assert sizes([*(piece(MIB) for _ in range(7)), piece(20 * MIB)]) == [[1]] * 7 + [[20]]
+
+
+def test_a_merger_that_fills_the_next_tier_is_one_write() -> None:
+    """Eight of the small tier are one of the next, which is its eighth: a row is written once, not twice."""
+    assert sizes([*(piece(2 * MIB) for _ in range(8)), *(piece(10 * MIB) for _ in range(7))]) == [[2] * 8 + [10] * 7]
+
+
+def test_no_shard_grows_beyond_the_largest() -> None:
+    groups = sizes([piece(40 * MIB) for _ in range(8)])
+    assert all(sum(group) * MIB <= max(LARGEST_BYTES, FAN * 40 * MIB) for group in groups)
+    assert sum(map(len, groups)) == 8
+    many = sizes([piece(12 * MIB) for _ in range(40)])
+    assert all(SETTLED_BYTES <= sum(group) * MIB <= LARGEST_BYTES for group in many if len(group) > 1)
+
+
+def test_the_living_part_counts_and_not_the_dead() -> None:
+    assert sizes([*(piece(2 * MIB) for _ in range(7)), piece(20 * MIB, live=0.1)]) == [[2] * 8]
+
+
+def test_a_damaged_shard_is_merged_with_none() -> None:
+    pieces = [*(piece(2 * MIB, name=f"part-{number}") for number in range(8)), piece(2 * MIB, name="part-damaged")]
+    assert sizes(pieces, apart=["part-damaged"]) == [[2], [2] * 8]
+
+
+def test_years_of_nights_leave_few_shards_and_write_each_row_a_few_times() -> None:
+    """A night of 1 MiB, 600 times: 64 MiB to a shard, and every row written once a tier."""
+    held, written = list[Piece](), 0
+    for night in range(600):
+        groups = plan_groups([*held, piece(MIB, name=f"part-night-{night}")])
+        held = []
+        for number, group in enumerate(groups):
+            size = sum(one.live_bytes for one in group)
+            written += size if len(group) > 1 else 0
+            held.append(piece(size, name=f"part-{night}-{number}"))
+    assert len(held) <= 600 // 64 + 2 * FAN
+    assert written <= 3 * 600 * MIB
+
+
+# ---- what a shard looks like
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty thousand rows in three tables that end anywhere."""
+    folder = tmp_path_factory.mktemp("shard")
+    rows = pa.table({
+        field.name: pa.array([0] * 20_000, pa.int64()).cast(field.type)
+        if not pa.types.is_string(field.type) else pa.repeat("x", 20_000)
+        for field in READ_SCHEMA
+    }, schema=READ_SCHEMA)  # fmt: skip
+    vectors = np.random.default_rng(0).standard_normal((20_000, 16)).astype(np.float32)
+    whole = shards.complete_rows(rows, vectors, changed_in=1, keep=None)
+    tables = [whole.slice(0, 5_000), whole.slice(5_000, 12_000), whole.slice(17_000)]
+    keys = np.arange(40_000, dtype=np.uint64).reshape(2, -1)
+    return shards.write_shard(tables, keys, dim=16, folder=folder, keys_folder=folder, disk=Disk()).path
+
+
+def test_row_groups_have_at_most_8192_rows(large: Path) -> None:
+    metadata = pq.read_metadata(large)
+    assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [8192, 8192, 3616]
+    assert ROW_GROUP_ROWS == 8192
+
+
+def test_vectors_are_split_by_byte_and_everything_is_zstd(large: Path) -> None:
+    group = pq.read_metadata(large).row_group(0)
+    columns = {group.column(number).path_in_schema: group.column(number) for number in range(group.num_columns)}
+    assert "BYTE_STREAM_SPLIT" in columns["vector.list.element"].encodings
+    assert {column.compression for column in columns.values()} == {"ZSTD"}
+
+
+# ---- where there is no room
+
+
+class HasRoomFor(Disk):
+    """As far as it is asked, so many bytes are free: as a run begins, and when it publishes."""
+
+    def __init__(self, at_first: int, later: int) -> None:
+        self.free = [at_first, later]
+
+    def free_bytes(self, folder: Path) -> int:
+        return self.free.pop(0)
+
+
+class HasRoomForNoCopy(HasRoomFor, NoHardLinks):
+    """And no hard links."""
+
+
+PLENTY = 1 << 40
+
+
+def nights(shop: Workshop, count: int) -> None:
+    """Each with a shard of its own, of the smallest tier, but two documents in the first."""
+    shop.write("first.txt", words(60, 100))
+    for number in range(count):
+        shop.write(f"{number}.txt", words(60, number))
+        shop.ingest(keep_generations=1)
+
+
+def names(shop: Workshop) -> set[str]:
+    return {path.stem for path in (shop.index / "current/vectors").iterdir()}
+
+
+def test_eight_nights_become_one_shard_if_there_is_room_and_what_was_written_is_told(shop: Workshop) -> None:
+    nights(shop, 7)
+    before = names(shop)
+    assert len(before) == 7
+    shop.write("7.txt", words(60, 7))
+    summary = shop.ingest(disk=HasRoomFor(PLENTY, 20_000))
+    assert before < names(shop) and summary.bytes_rewritten == 0
+    shop.write("8.txt", words(60, 8))
+    summary = shop.ingest()
+    (merged,) = (shop.index / "current/vectors").iterdir()
+    assert summary.bytes_rewritten == merged.stat().st_size
+
+
+@pytest.mark.parametrize(("disk", "free"), [(HasRoomFor, 100), (HasRoomForNoCopy, 20_000)])
+def test_what_a_publish_needs_and_what_is_free_are_named_before_it_is_written(
+    shop: Workshop, disk: type[HasRoomFor], free: int
+) -> None:
+    nights(shop, 2)
+    before = names(shop)
+    shop.write("first.txt" if disk is HasRoomFor else "new.txt", words(60, 90))
+    with pytest.raises(StorageError, match=r"publishing into .* needs \d+\.\d\d GB, 0\.00 GB are free"):
+        shop.ingest(disk=disk(PLENTY, free))
+    assert names(shop) == before
+    embedded = shop.embedded
+    shop.ingest()
+    assert shop.embedded == embedded, "what was finished is kept"
+
+
+def test_a_run_that_cannot_fit_is_refused_before_its_model_is_loaded(shop: Workshop) -> None:
+    shop.write("a.txt", words(5_000))
+    with pytest.raises(StorageError, match=r"needs about 0\.00 GB in .*, 0\.00 GB are free"):
+        shop.ingest(disk=HasRoomFor(10_000, 0))
+    assert shop.embedded == 0

@@ -1,0 +1,124 @@
+"""A published index for the tests of commands: how it is filled, opened, damaged and held.
+
+In: a Workshop. Out: an Index, its rows and changes. Not here: any expectation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedcli import columns
+from embedcli.index.disk import Disk
+from embedcli.index.generations import Index
+from embedcli.verbs import verify
+from embedcli.verbs.verify import Damage
+from tests.workshop import Workshop, words
+
+TESTS = Path(__file__).parent
+
+
+def silent(_: str) -> None:
+    """No warning is expected."""
+
+
+def index_of(shop: Workshop, **seams: Any) -> Index:
+    return Index(shop.index, disk=Disk(), **seams)
+
+
+def filled(shop: Workshop, count: int = 6) -> Workshop:
+    for number in range(count):
+        shop.write(f"part-{number % 2}/file-{number}.txt", words(150, number))
+    shop.ingest()
+    return shop
+
+
+def two_roots(shop: Workshop) -> tuple[Path, Path]:
+    """`docs` and `more`, published together, so that one shard holds rows of both."""
+    other = shop.docs.parent / "more"
+    shop.write("../more/x.txt", words(150, 100))
+    shop.write("../more/deep/y.txt", words(150, 101))
+    shop.write("a.txt", words(150, 1))
+    shop.write("b.txt", words(150, 2))
+    shop.ingest(shop.docs, other)
+    return shop.docs, other
+
+
+def vectors(shop: Workshop) -> dict[str, tuple[float, ...]]:
+    return {row["chunk_id"]: tuple(row["vector"]) for row in shop.rows()}
+
+
+def changes(shop: Workshop, number: int) -> dict[str, set[str]]:
+    rows = pq.read_table(shop.index / "changes" / f"{number:06d}.parquet").to_pylist()
+    return {op: {row["chunk_id"] for row in rows if row["op"] == op} for op in {row["op"] for row in rows}}
+
+
+def damage(shop: Workshop) -> list[Damage]:
+    return verify.verify(index_of(shop)).damage
+
+
+def hold(shop: Workshop, **fields: Any) -> Path:
+    """A lock file as a run leaves it."""
+    file = shop.index / "lock"
+    held = {"host": socket.gethostname(), "pid": os.getpid(), "since": "2026-01-02T03:04:05+00:00", "nonce": "a:1"}
+    file.write_text(json.dumps({**held, **fields}))
+    return file
+
+
+def spoil(path: Path, *, at: int) -> None:
+    """Turn one bit."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.unlink()  # it may be a hard link
+    path.write_bytes(data)
+
+
+Rows = Callable[[pa.Table], pa.Table]
+
+
+def rewritten(shop: Workshop, edit: Rows) -> list[str]:
+    """What verify says of a shard that some other hand wrote, with a manifest that believes it."""
+    manifest = shop.index / "current" / "manifest.json"
+    data = json.loads(manifest.read_bytes())
+    (file,) = shop.index.glob("current/vectors/*.parquet")
+    pq.write_table(edit(pq.read_table(file, schema=columns.row_schema(16))), file)
+    data["shards"][0] |= {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    data["counts"]["bytes"] = file.stat().st_size
+    manifest.write_text(json.dumps(data))
+    return [item.problem for item in damage(shop)]
+
+
+def sha256_of(file: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def put(table: pa.Table, name: str, change: Callable[[list[Any]], list[Any]]) -> pa.Table:
+    field = table.schema.field(name)
+    values = pa.array(change(table.column(name).to_pylist()), field.type)
+    return table.set_column(table.schema.get_field_index(name), field, values)
+
+
+def rewrite_documents(shop: Workshop, edit: Rows) -> None:
+    """documents.parquet by some other hand, with a manifest that believes it."""
+    file, manifest = shop.index / "current" / "documents.parquet", shop.index / "current" / "manifest.json"
+    pq.write_table(edit(pq.read_table(file)), file)
+    data = json.loads(manifest.read_bytes())
+    data["files"]["documents.parquet"] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    manifest.write_text(json.dumps(data))
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid

@@ -1,0 +1,184 @@
+"""Tonight's walk against yesterday's table: the borders of `--max-gone`, and who is read again.
+
+Not here: the same through a whole run (test_ingest.py, test_nights.py), roots (sources/test_roots.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from embedcli.config import Options, Rules
+from embedcli.errors import InputError
+from embedcli.index import documents
+from embedcli.index.documents import DocumentRow
+from embedcli.records import stat_of
+from embedcli.run import plan
+from embedcli.run.plan import Plan
+from embedcli.sources.roots import Scopes, settle_scopes
+
+LONG_AGO_NS = 1_700_000_000_000_000_000
+
+
+def rules(folder: Path, **flags: Any) -> Rules:
+    defaults = {
+        "index": folder / "index", "read_all": False, "rebuilding": False, "rehash": False, "retry_failed": False,
+        "read_fingerprint": "reader 1", "max_file_bytes": 1 << 20, "max_gone_percent": 50.0,
+    }  # fmt: skip
+    return Rules(**{**defaults, **flags})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    return folder
+
+
+def scopes_of(docs: Path) -> Scopes:
+    return settle_scopes(Options(index=docs.parent / "index", sources=(str(docs),)), (), everything=False)
+
+
+def known(docs: Path, *names: str, **columns: Any) -> pa.Table:
+    """Files of these names as they were indexed last night; those that are not there are gone tonight."""
+    scopes = scopes_of(docs)
+    rows = []
+    for name in names:
+        path = docs / name
+        there = path.exists()
+        stat = stat_of(path.stat()) if there else stat_of(docs.stat())
+        values = {
+            "root": scopes.roots[0].id, "path": name, "uri": str(path), "size": stat.size, "mtime_ns": stat.mtime_ns,
+            "ctime_ns": stat.ctime_ns, "inode": stat.inode,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest() if there else "0" * 64, "model_fingerprint": "",
+            "chunk_fingerprint": "", "read_fingerprint": "reader 1", "status": "indexed", "reason": None,
+            "attempts": 1, "tried": None, "pages": None, "pages_skipped": 0, "chunks": 1, "missing": (), "tokens": 9,
+            "shard": "part-0", "first_row": 0, "rows": 1,
+        }  # fmt: skip
+        rows.append(DocumentRow(**{**values, **columns}))
+    return documents.in_walk_order(documents.from_rows(rows), [scopes.roots[0].id])
+
+
+def make(docs: Path, base: pa.Table, **flags: Any) -> Plan:
+    return plan.make(base, scopes_of(docs), {}, rules(docs.parent, **flags))
+
+
+def write(docs: Path, *names: str) -> tuple[str, ...]:
+    for name in names:
+        (docs / name).parent.mkdir(parents=True, exist_ok=True)
+        (docs / name).write_text(name)
+    return names
+
+
+def numbered(prefix: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{prefix}{number:02d}" for number in range(count))
+
+
+@pytest.mark.parametrize(
+    ("there", "gone", "percent", "stops"),
+    [
+        (10, 10, 50.0, False),  # as many as allowed
+        (10, 11, 50.0, True),
+        (9, 1, 10.0, False),
+        (8, 2, 10.0, True),
+        (0, 10, 99.0, True),
+        (0, 10, 100.0, False),
+        (12, 1, 0.0, True),
+        (1, 8, 50.0, False),  # a root of fewer than ten trips only when nothing is left
+        (0, 9, 50.0, True),
+        (0, 1, 50.0, True),
+    ],
+)
+def test_more_gone_than_max_gone_stops_the_run(docs: Path, there: int, gone: int, percent: float, stops: bool) -> None:
+    names = (*write(docs, *numbered("here", there)), *numbered("lost", gone))
+    if stops:
+        with pytest.raises(InputError, match=f"{gone} of the {there + gone} known sources") as caught:
+            make(docs, known(docs, *names), max_gone_percent=percent)
+        assert "--max-gone 100" in caught.value.hint
+    else:
+        assert len(make(docs, known(docs, *names), max_gone_percent=percent).gone) == gone
+
+
+def test_a_small_root_of_which_all_is_gone_but_something_new_came_goes_on(docs: Path) -> None:
+    write(docs, "new")
+    assert len(make(docs, known(docs, "a", "b")).gone) == 2
+
+
+@pytest.mark.parametrize(("gone", "stops"), [(9, False), (10, True)])
+def test_a_folder_of_ten_directly_below_the_root_trips_and_a_smaller_or_deeper_one_does_not(
+    docs: Path, gone: int, stops: bool
+) -> None:
+    rest = write(docs, *numbered("rest/here", 40))
+    write(docs, "share/new", "deep/er/new")
+    base = known(docs, *rest, *numbered("share/lost", gone))
+    if stops:
+        with pytest.raises(InputError, match="share"):
+            make(docs, base)
+    else:
+        assert len(make(docs, base).gone) == gone
+    assert (
+        len(make(docs, known(docs, *rest, *write(docs, *numbered("deep/x", 11)), *numbered("deep/er/l", 10))).gone)
+        == 10
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "attempts", "read_again"),
+    [
+        ("failed", "permission", 9, True),
+        ("failed", "io", 9, True),
+        ("failed", "vanished", 9, True),
+        ("failed", "changed_while_reading", 9, True),
+        ("failed", "timeout", 3, True),
+        ("failed", "timeout", 4, False),
+        ("failed", "out_of_memory", 3, True),
+        ("failed", "out_of_memory", 4, False),
+        ("failed", "reader_crashed", 3, True),
+        ("failed", "reader_crashed", 4, False),
+        ("partial", "engine_killed", 3, True),
+        ("partial", "engine_killed", 4, False),
+        ("failed", "no_text", 1, False),
+        ("failed", "password", 1, False),
+        ("failed", "garbled", 1, False),
+        ("partial", "garbled", 1, False),
+        ("skipped", "not_text", 1, False),
+        ("skipped", "too_large", 1, True),
+        ("indexed", None, 1, False),
+    ],
+)
+def test_who_is_read_again_though_the_file_is_the_same(
+    docs: Path, status: str, reason: str | None, attempts: int, read_again: bool
+) -> None:
+    base = known(docs, *write(docs, "a"), status=status, reason=reason, attempts=attempts)
+    assert make(docs, base).tasks.count == read_again
+
+
+@pytest.mark.parametrize("status", ["failed", "partial", "skipped", "indexed"])
+def test_a_newer_reader_tries_what_the_older_could_not_read_and_leaves_what_it_could(docs: Path, status: str) -> None:
+    reason = None if status == "indexed" else "garbled"
+    base = known(docs, *write(docs, "a"), status=status, reason=reason)
+    assert make(docs, base, read_fingerprint="reader 2").tasks.count == (status != "indexed")
+
+
+def test_retry_failed_tries_all_that_is_amiss_and_nothing_that_is_well(docs: Path) -> None:
+    base = known(docs, *write(docs, "a"), status="failed", reason="no_text")
+    assert make(docs, base, retry_failed=True).tasks.count == 1
+    assert make(docs, known(docs, "a"), retry_failed=True).tasks.count == 0
+
+
+def test_another_stat_with_the_same_bytes_costs_a_digest_and_is_remembered(docs: Path) -> None:
+    base = known(docs, *write(docs, "a", "b"), mtime_ns=LONG_AGO_NS)
+    tonight = make(docs, base)
+    assert (tonight.tasks.count, tonight.unchanged, len(tonight.seen)) == (0, 2, 2)
+
+
+def test_rehash_digests_what_has_the_same_stat(docs: Path) -> None:
+    base = known(docs, *write(docs, "a", "b"))
+    documents_lied = known(docs, "a", "b", sha256="1" * 64)  # the bytes changed, the stat did not
+    assert make(docs, documents_lied).tasks.count == 0
+    assert make(docs, documents_lied, rehash=True).tasks.count == 2
+    assert (tonight := make(docs, base, rehash=True)).tasks.count == 0 and tonight.unchanged == 2

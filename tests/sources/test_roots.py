@@ -1,0 +1,236 @@
+"""The rules of roots: which one holds a source, what is remembered, what a wider one takes over."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedcli.errors import InputError, Stopped, UsageError
+from embedcli.index.disk import Disk
+from embedcli.index.generations import Index
+from embedcli.verbs import forget, moved
+from tests.workshop import Workshop, words
+
+
+def stopped_half_way(shop: Workshop, *sources: Path) -> None:
+    """A first run that is told to stop once a document is finished."""
+
+    def signal_number() -> int | None:
+        return 15 if any(shop.index.glob("staging/*/part-*.parquet")) else None
+
+    with pytest.raises(Stopped):
+        shop.ingest(*sources, checkpoint_every_s=0.0, stop_signal=signal_number)
+
+
+def roots(shop: Workshop) -> list[str]:
+    manifest = json.loads((shop.index / "current" / "manifest.json").read_text())
+    return [root["path"] for root in manifest["roots"]]
+
+
+def doubled(shop: Workshop) -> list[Any]:
+    places = Counter((row["uri"], row["chunk_index"]) for row in shop.rows())
+    return [place for place, count in places.items() if count > 1]
+
+
+@pytest.fixture
+def two(shop: Workshop, tmp_path: Path) -> Path:
+    """`docs/sub` and another folder, six files each; returns the other one."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for number in range(6):
+        shop.write(f"sub/{number}.txt", words(300, number))
+        (other / f"{number}.txt").write_text(words(300, number + 50))
+    return other
+
+
+def test_a_stopped_first_run_on_a_wrong_folder_is_not_remembered_by_one_on_the_right(shop: Workshop, two: Path) -> None:
+    stopped_half_way(shop, two)
+    first = shop.ingest(shop.docs)
+    assert (roots(shop), first.complete) == ([str(shop.docs)], True)
+    shop.ingest()
+    assert {row["uri"].rsplit("/", 1)[0] for row in shop.rows()} == {str(shop.docs / "sub")}
+
+
+def test_what_a_stopped_first_run_had_embedded_is_not_paid_twice(shop: Workshop, two: Path) -> None:
+    stopped_half_way(shop, two)
+    shop.ingest(shop.docs)
+    before = shop.embedded
+    summary = shop.ingest(two)
+    assert summary.chunks["reused"] > 0
+    assert shop.embedded - before < summary.chunks["embedded"] + summary.chunks["reused"]
+
+
+def test_a_wider_root_doubles_no_document_while_the_index_is_incomplete(shop: Workshop, two: Path) -> None:
+    stopped_half_way(shop, shop.docs / "sub", two)
+    shop.ingest(shop.docs / "sub")
+    (shop.docs / "sub" / "3.txt").unlink()
+    assert shop.ingest(shop.docs / "sub").sources["gone"] == 1
+    assert "3.txt" not in shop.documents()
+    shop.ingest(shop.docs)
+    assert not doubled(shop)
+    shop.ingest()
+    assert not doubled(shop)
+    assert not any(path.endswith("3.txt") for path in shop.documents() if path.startswith("sub"))
+
+
+@pytest.mark.parametrize("kind", ["hidden", "link"])
+def test_a_root_that_the_wider_one_does_not_reach_stays_its_own(shop: Workshop, tmp_path: Path, kind: str) -> None:
+    shop.write("seen.txt", words(100, 1))
+    away = tmp_path / "away"
+    away.mkdir()
+    (away / "unseen.txt").write_text(words(100, 2))
+    inner = shop.docs / (".notes" if kind == "hidden" else "notes")
+    if kind == "hidden":
+        away.rename(inner)
+    else:
+        inner.symlink_to(away)
+    shop.ingest(inner)
+    summary = shop.ingest(shop.docs)
+    assert (summary.sources["new"], summary.sources["gone"]) == (1, 0)
+    assert set(shop.documents()) == {"seen.txt", "unseen.txt"}
+    assert set(roots(shop)) == {str(shop.docs), str(inner)}
+    (inner / "later.txt").write_text(words(100, 3))
+    assert shop.ingest(inner).sources["new"] == 1, "named again, it is seen again"
+
+
+@pytest.fixture
+def link(shop: Workshop, tmp_path: Path) -> Path:
+    """Another path of the corpus, which has a file and a folder."""
+    shop.write("1.txt", words(60, 1))
+    shop.write("sub/2.txt", words(60, 2))
+    link = tmp_path / "link"
+    link.symlink_to(shop.docs)
+    return link
+
+
+@pytest.mark.parametrize("below", ["", "sub", "sub/2.txt"])
+def test_a_root_under_another_name_is_the_one_that_is_known(shop: Workshop, link: Path, below: str) -> None:
+    for first, then in ((shop.docs, link), (link, shop.docs)):
+        shop.ingest(first)
+        assert shop.ingest(then / below).sources["new"] == 0
+        assert (roots(shop), doubled(shop), len(shop.documents())) == ([str(first)], [], 2)
+        shutil.rmtree(shop.index)
+
+
+@pytest.mark.parametrize("narrow_first", [False, True])
+def test_a_root_named_twice_in_one_run_is_one(shop: Workshop, link: Path, tmp_path: Path, narrow_first: bool) -> None:
+    file = tmp_path / "file.txt"
+    file.symlink_to(shop.docs / "sub" / "2.txt")
+    shop.ingest(*sorted([link, shop.docs / "sub", file], key=str, reverse=narrow_first))
+    assert (roots(shop), len(shop.documents())) == ([str(link)], 2)
+
+
+def test_a_link_is_found_among_the_roots_whatever_their_order(shop: Workshop, link: Path) -> None:
+    shop.ingest(shop.docs / "sub")
+    shop.ingest(shop.docs, exclude=("sub/",))
+    assert shop.ingest(link).sources["new"] == 0
+    assert sorted(roots(shop)) == [str(shop.docs), str(shop.docs / "sub")]
+
+
+def test_a_root_that_another_has_by_a_link_is_refused_with_the_way_out(shop: Workshop, link: Path) -> None:
+    for first, then in ((link, shop.docs.parent), (shop.docs / "sub", link), (shop.docs / "sub" / "2.txt", link)):
+        shop.ingest(first)
+        before = os.readlink(shop.index / "current")
+        with pytest.raises(UsageError, match=f"the root `{first}` is also `.*`, by a link") as refused:
+            shop.ingest(then)
+        assert os.readlink(shop.index / "current") == before
+        assert f"`embedcli forget {first} --index {shop.index}`" in str(refused.value.hint)
+        forget.forget(Index(shop.index, disk=Disk()), str(first), warn=print)
+        summary = shop.ingest(then)
+        assert (roots(shop), doubled(shop), len(shop.documents())) == ([str(then)], [], 2)
+        assert summary.chunks["reused"] > 0
+        shutil.rmtree(shop.index)
+
+
+def test_what_the_filters_leave_out_may_be_a_root_by_a_link_until_they_are_lifted(
+    shop: Workshop, tmp_path: Path
+) -> None:
+    shop.write("1.txt", words(60, 1))
+    shop.write("sub/2.txt", words(60, 2))
+    shop.ingest(exclude=("sub/",))
+    sub = tmp_path / "subs"
+    sub.symlink_to(shop.docs / "sub")
+    assert shop.ingest(sub).sources["new"] == 1
+    with pytest.raises(UsageError, match=f"the root `{sub}` is also `{shop.docs / 'sub'}`"):
+        shop.ingest(shop.docs, exclude=("",))
+
+
+def test_a_link_that_leads_into_another_root_now_is_told(shop: Workshop, link: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "3.txt").write_text(words(60, 3))
+    link.unlink()
+    link.symlink_to(other)
+    shop.ingest(shop.docs, link)
+    link.unlink()
+    link.symlink_to(shop.docs / "sub")
+    with pytest.raises(UsageError, match=f"the root `{link}` is also `{shop.docs / 'sub'}`, by a link"):
+        shop.ingest()
+    assert len(shop.documents()) == 3
+
+
+def test_a_root_does_not_move_into_another_by_a_link(shop: Workshop, link: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "3.txt").write_text(words(60, 3))
+    shop.ingest(shop.docs, other)
+    with pytest.raises(InputError, match="lie in one another"):
+        moved.moved(Index(shop.index, disk=Disk()), str(other), str(link / "sub"), warn=print)
+
+
+def test_what_is_now_where_a_moved_root_was_is_another_root(shop: Workshop, tmp_path: Path) -> None:
+    shop.write("1.txt", words(60, 1))
+    shop.ingest()
+    ids = shop.ids()
+    elsewhere = tmp_path / "elsewhere"
+    shop.docs.rename(elsewhere)
+    moved.moved(Index(shop.index, disk=Disk()), str(shop.docs), str(elsewhere), warn=print)
+    for number in (1, 3):
+        shop.write(f"{number}.txt", words(60, number))
+    summary = shop.ingest(shop.docs)
+    assert (summary.sources["new"], summary.sources["gone"]) == (2, 0)
+    assert ids < shop.ids() and len(shop.rows()) == len(shop.ids())
+    assert shop.ingest().sources["unchanged"] == 3
+    forget.forget(Index(shop.index, disk=Disk()), str(elsewhere), warn=print)
+    assert shop.ingest().sources["unchanged"] == 2
+
+
+def test_what_the_filters_of_a_root_leave_out_is_a_root_of_its_own_when_it_is_named(shop: Workshop) -> None:
+    shop.write("seen.txt", words(100, 1))
+    shop.write("drafts/unseen.txt", words(100, 2))
+    shop.ingest(exclude=("drafts/",))
+    assert set(shop.documents()) == {"seen.txt"}
+    assert shop.ingest(shop.docs / "drafts").sources["new"] == 1
+    assert set(shop.documents()) == {"seen.txt", "unseen.txt"}
+    assert shop.ingest().sources["unchanged"] == 2
+
+
+def test_filters_of_a_rebuild_are_those_of_the_root_named(shop: Workshop, two: Path) -> None:
+    shop.ingest(shop.docs)
+    shop.ingest(two)
+    shop.ingest(shop.docs, rebuild=True, exclude=("3.txt",))
+    left = Counter(row["uri"] for row in shop.documents().values() if row["path"].endswith("3.txt"))
+    uris = {row["uri"] for row in shop.rows()}
+    assert str(two / "3.txt") in uris
+    assert str(shop.docs / "sub" / "3.txt") not in uris, left
+
+
+def test_filters_on_a_part_of_a_root_are_refused(shop: Workshop, two: Path) -> None:
+    shop.ingest(shop.docs)
+    with pytest.raises(Exception, match="filters are remembered for a whole root"):
+        shop.ingest(shop.docs / "sub", exclude=("*.txt",))
+
+
+def test_a_remembered_root_that_is_gone_names_the_verbs_that_help(shop: Workshop, two: Path) -> None:
+    shop.ingest(shop.docs)
+    shop.ingest(two)
+    os.rename(two, two.with_name("moved"))
+    with pytest.raises(InputError, match="a root of this index is not there") as caught:
+        shop.ingest()
+    assert f"embedcli moved {two} " in caught.value.hint and f"embedcli forget {two}" in caught.value.hint

@@ -1,0 +1,260 @@
+"""`embedcli doctor` as the one at 3 a.m. meets it: every line well, or what to type; nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from embedcli.config import IndexSettings
+from embedcli.errors import NoIndex
+from embedcli.index import lock
+from embedcli.verbs.doctor import ENGINE, STORAGE, Line, examine
+from tests.fake_cards import embedcli, needs_compiler
+from tests.tiny_models import make_qwen
+
+HERE = Path(__file__).resolve().parents[2]
+BARE = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HERE), "CUDA_VISIBLE_DEVICES": ""}
+
+
+def doctor(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "embedcli", "doctor", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env={**BARE, **(env or {})}, capture_output=True, text=True)
+
+
+SETTINGS = IndexSettings(
+    model="minilm", commit=None, weights_digest="", tokenizer_digest="", dim=8, max_tokens=64, overlap=0, no_text=False,
+    device_kind="cpu", max_file_bytes=1, quantization=None,
+)  # fmt: skip
+
+
+def lines_of(
+    index: Path, *, device: str = "cpu", model: str = "minilm", environment: dict[str, str] | None = None
+) -> list[Line]:
+    settings = replace(SETTINGS, device_kind=device)
+    return list(examine(index, model=model, settings=settings, environment=environment or BARE))
+
+
+def line_of(what: str, lines: list[Line]) -> Line:
+    (line,) = (line for line in lines if line.what == what)
+    return line
+
+
+def test_all_is_well_where_an_index_can_be_made_without_home_or_terminal(tmp_path: Path) -> None:
+    ran = doctor("new-index", "--model", "minilm", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    told = ran.stdout.splitlines()
+    assert all(line.startswith("ok ") for line in told)
+    assert [line.split()[1] for line in told] == [
+        "python",
+        "card",
+        "model",
+        "index",
+        "locks",
+        "hard",
+        "link",
+        "durable",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_one_object_with_the_same_lines(tmp_path: Path) -> None:
+    ran = doctor("--model", "minilm", "--index", "new", "--json", cwd=tmp_path)
+    told = json.loads(ran.stdout)
+    assert told["exit_code"] == ran.returncode == 0
+    assert [line["what"] for line in told["lines"]][:3] == ["python", "card", "model"]
+
+
+def test_start_embeds_the_probe_set_as_the_index_has_it(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("The hub has a light.\n")
+    made = subprocess.run(
+        [sys.executable, "-m", "embedcli", "ingest", "a.txt", "--index", "index", "--model", "minilm"],
+        cwd=tmp_path, env=BARE, capture_output=True, text=True,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    ran = doctor("index", "--start", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "embeds the probe set, as the index has it" in ran.stdout
+
+
+def test_a_card_that_an_index_needs_and_is_not_there_ends_with_the_engines_code(tmp_path: Path) -> None:
+    line = line_of("card", lines_of(tmp_path, device="cuda"))
+    assert (line.well, line.code) == (False, ENGINE)
+    assert "--device cpu" in line.mend
+
+
+def test_a_model_that_is_not_here_is_told_with_the_command_that_fetches_it(tmp_path: Path) -> None:
+    ran = doctor("--model", "nobody/nothing", cwd=tmp_path, env={"HF_HOME": str(tmp_path / "hf")})
+    assert ran.returncode == ENGINE
+    assert "amiss model" in ran.stdout and "embedcli pull nobody/nothing" in ran.stdout
+
+
+def test_a_folder_that_is_no_index_is_told_as_a_run_would(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A document.")
+    line = line_of("index", lines_of(tmp_path))
+    assert (line.well, line.code) == (False, NoIndex.exit_code) and "holds `a.txt`" in line.found
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    line = line_of("index", lines_of(tmp_path / "index"))
+    assert (line.well, line.code) == (False, STORAGE)
+
+
+def test_the_cache_variable_moves_the_kernel_caches_together(tmp_path: Path) -> None:
+    lines = lines_of(tmp_path, device="cuda", environment={**BARE, "EMBEDCLI_CACHE": str(tmp_path / "cache")})
+    assert line_of("kernel cache", lines).found == f"{tmp_path / 'cache'} can be written"
+
+
+def test_a_cache_that_cannot_be_made_is_told_by_its_own_folder(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/triton").touch()
+    lines = lines_of(tmp_path, device="cuda", environment={**BARE, "EMBEDCLI_CACHE": str(tmp_path / "cache")})
+    line = line_of("kernel cache", lines)
+    assert (line.well, line.code) == (False, ENGINE) and "export EMBEDCLI_CACHE=" in line.mend
+    assert line.found == f"`{tmp_path / 'cache/triton'}` cannot be written"
+    no_home = lines_of(tmp_path, device="cuda", environment={**BARE, "EMBEDCLI_CACHE": "/proc/none"})
+    bad = [line for line in no_home if line.what == "kernel cache"]
+    assert len(bad) == 6 and not any(line.well for line in bad)
+
+
+# The disk.
+
+
+def test_a_path_below_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    line = line_of("index", lines_of(tmp_path / "file" / "index"))
+    assert (line.well, line.code, line.found) == (False, STORAGE, f"`{tmp_path / 'file'}` is a file")
+
+
+def test_a_disk_without_room_for_a_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+    line = line_of("folders", lines_of(tmp_path / "index"))
+    assert (line.well, line.code) == (False, STORAGE) and "No space left on device" in line.found
+    assert "df -i" in line.mend
+
+
+def test_too_little_room_a_network_and_a_lock_that_does_not_work_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 30))
+    monkeypatch.setattr(lock, "on_network", lambda _: True)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(os, "link", no_locks)
+    lines = lines_of(tmp_path / "index")
+    assert (line_of("index", lines).code, line_of("locks", lines).code) == (STORAGE, STORAGE)
+    assert line_of("filesystem", lines).well and "10 minutes" in line_of("filesystem", lines).found
+    assert line_of("hard links", lines).well, "shards are copied then"
+
+
+def test_a_damaged_manifest_is_one_line_among_the_others(tmp_path: Path) -> None:
+    folder = tmp_path / "index/generations/000001"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{")
+    (tmp_path / "index/current").symlink_to("generations/000001")
+    ran = doctor("index", "--model", "minilm", cwd=tmp_path)
+    assert ran.returncode == 10
+    assert "amiss index           cannot read" in ran.stdout and "ok    model" in ran.stdout
+
+
+# A machine with a card.
+
+
+def on_card(machine: dict[str, str], *arguments: object, cwd: Path, **settings: str) -> tuple[int, dict[str, str]]:
+    """(exit code, each line by what it is of), run as cron would."""
+    kept = ("LD_LIBRARY_PATH", "PYTHONPATH")
+    env = {"PATH": "/usr/bin:/bin", **{name: machine[name] for name in kept}, **settings}
+    ran = embedcli("doctor", *arguments, cwd=cwd, env=env)
+    assert "Traceback" not in ran.stderr
+    found, last = {}, ""
+    for line in ran.stdout.splitlines():
+        last = line[6:21].strip() or last
+        found[last] = f"{found.get(last, '')} {line}".strip()
+    return ran.returncode, found
+
+
+@needs_compiler
+def test_all_that_a_card_needs_has_its_line(machine: dict[str, str], tmp_path: Path) -> None:
+    make_qwen(tmp_path / "model")
+    (tmp_path / "cuda/bin").mkdir(parents=True)
+    (tmp_path / "cuda/bin/nvcc").symlink_to("/bin/true")
+    settings = {"EMBEDCLI_CACHE": str(tmp_path / "cache"), "CUDA_HOME": str(tmp_path / "cuda")}
+    _, lines = on_card(machine, "--model", "./model", cwd=tmp_path, **settings)
+    assert [what for what in lines if what != "headers"][:11] == [
+        "python", "card", "sglang", "compiler", "c++", "ninja", "nvcc", "kernel cache", "model", "room", "index",
+    ]  # fmt: skip
+    assert "RTX 4090, 23.5 of 24.0 GiB free; driver 580.65, CUDA 13.0" in lines["card"]
+    assert lines["sglang"].startswith("ok") and "0.5.17" in lines["sglang"]
+    assert lines["nvcc"].startswith("ok") and str(tmp_path / "cuda") in lines["nvcc"]
+    assert lines["room"].startswith("ok") and "batches of 16,384 tokens" in lines["room"]
+    code, lines = on_card(machine, "--model", "./model", cwd=tmp_path, **{**settings, "CUDA_HOME": "/none"})
+    assert code == ENGINE and lines["nvcc"].startswith("amiss") and "export CUDA_HOME=" in lines["nvcc"]
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("settings", "what", "found"),
+    [
+        ({"FAKE_CUDA": "12020"}, "card", "runs CUDA 12.2, torch needs `13.0`"),
+        ({"CUDA_VISIBLE_DEVICES": "7"}, "card", "hides every NVIDIA card"),
+        ({"FAKE_FREE": "0.5"}, "room", "others hold the rest"),
+        ({"HOME": "/proc/none"}, "kernel cache", "cannot be written"),
+    ],
+)
+def test_what_would_end_a_run_on_a_card_is_amiss_with_its_code(
+    machine: dict[str, str], tmp_path: Path, settings: dict[str, str], what: str, found: str
+) -> None:
+    make_qwen(tmp_path / "model")
+    code, lines = on_card(machine, "--model", "./model", cwd=tmp_path, **settings)
+    assert code == ENGINE and lines[what].startswith("amiss") and found in lines[what]
+
+
+def test_sglang_that_is_not_installed_is_amiss(tmp_path: Path) -> None:
+    line = line_of("sglang", lines_of(tmp_path, device="cuda"))
+    assert not line.well and "pip install 'embedcli[gpu]'" in line.mend
+
+
+@needs_compiler
+def test_start_on_a_card_and_a_stop_of_it(machine: dict[str, str], tmp_path: Path) -> None:
+    make_qwen(tmp_path / "model")
+    (tmp_path / "cuda/bin").mkdir(parents=True)
+    (tmp_path / "cuda/bin/nvcc").symlink_to("/bin/true")
+    env = {**machine, "EMBEDCLI_CACHE": str(tmp_path / "cache"), "CUDA_HOME": str(tmp_path / "cuda")}
+    ran = embedcli("doctor", "--model", "./model", "--start", cwd=tmp_path, env=env)
+    lacking = [line for line in ran.stdout.splitlines() if line.startswith("amiss")]
+    if lacking:
+        pytest.skip(f"not started on a machine without what SGLang compiles with: {lacking[0]}")
+    assert ran.returncode == 0, ran.stdout
+    assert "on cuda embeds the probe set, each text alone as in a batch" in ran.stdout
+    command = [sys.executable, "-m", "embedcli", "doctor", "--model", "./model", "--start"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**env, "FAKE_START": "60"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    ) as starting:
+        assert starting.stderr is not None
+        while "starting SGLang" not in (line := starting.stderr.readline()):
+            assert line, "it ended before"
+        starting.terminate()
+        said = starting.stderr.read()
+    assert starting.returncode == 143, said

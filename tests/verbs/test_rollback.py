@@ -1,0 +1,72 @@
+"""The promises of `rollback`, with the real `ingest` over a fake engine."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from embedcli.errors import UsageError
+from embedcli.index.generations import CHANGES_KEPT_S
+from embedcli.verbs import rollback
+from tests.published import damage, filled, index_of, silent, vectors
+from tests.workshop import Workshop, words
+
+
+def test_rollback_shows_the_generation_before_to_the_last_byte(shop: Workshop) -> None:
+    filled(shop)
+    before = shop.rows()
+    shop.write("part-0/file-0.txt", words(150, 99))
+    shop.ingest()
+    assert shop.rows() != before
+    done = rollback.rollback(index_of(shop), warn=silent)
+    assert (done.generation, done.before) == (1, 2)
+    assert shop.rows() == before
+    assert damage(shop) == []
+
+
+def test_after_rollback_the_next_ingest_takes_a_new_number_and_every_vector(shop: Workshop) -> None:
+    filled(shop)
+    shop.write("part-0/file-0.txt", words(150, 99))
+    shop.ingest()
+    newest, had = vectors(shop), shop.embedded
+    rollback.rollback(index_of(shop), warn=silent)
+    summary = shop.ingest()
+    assert summary.generation == 4, "3 are the changes of the rollback"
+    assert index_of(shop).read(4).parent == 1
+    assert vectors(shop) == newest
+    assert shop.embedded == had
+
+
+def test_a_rolled_back_generation_is_kept_for_an_hour_and_can_be_had_again(shop: Workshop) -> None:
+    filled(shop)
+    shop.write("new.txt", words(20, 50))
+    shop.ingest()
+    os.utime(shop.index / "generations" / "000002", (0, 0))
+    rollback.rollback(index_of(shop), warn=silent)
+    index_of(shop).clear(keep=1)
+    assert index_of(shop).numbers() == [1, 2]
+    assert rollback.rollback(index_of(shop), to=2, warn=silent).generation == 2
+    rollback.rollback(index_of(shop), warn=silent)
+    index_of(shop, clock=lambda: time.time() + 3601).clear(keep=1)
+    assert index_of(shop).numbers() == [1]
+
+
+def test_a_number_is_never_used_again_however_long_nothing_is_published(shop: Workshop) -> None:
+    filled(shop)
+    shop.write("new.txt", words(20, 50))
+    shop.ingest()
+    rollback.rollback(index_of(shop), warn=silent)
+    later = index_of(shop, clock=lambda: time.time() + CHANGES_KEPT_S + 3601)
+    later.clear(keep=2)
+    assert later.numbers() == [1]
+    assert later.next_number() == 4
+
+
+@pytest.mark.parametrize(
+    ("to", "said"), [(None, "1 is current and its parent is not"), (1, "1 is current already"), (7, "7 is not kept")]
+)
+def test_rollback_refuses_what_is_not_kept(kept: Workshop, to: int | None, said: str) -> None:
+    with pytest.raises(UsageError, match=f"generation {said}"):
+        rollback.rollback(index_of(kept), to=to, warn=silent)
