@@ -1,4 +1,4 @@
-"""tokens.py: ids and offsets equal the library's own, and a safe place is one for every text tried."""
+"""tokenizer.py: ids and offsets equal the library's own, and a safe place is one for every text tried."""
 
 from __future__ import annotations
 
