@@ -20,6 +20,7 @@ Say = Callable[[str], None]
 """Takes one line for people."""
 
 LINE_EVERY_S = 60.0
+KEEP_EVERY_S = 5.0
 BAR_WIDTH = 10
 
 
@@ -39,7 +40,6 @@ class Summary:
     failures: dict[str, int] = field(default_factory=dict)
     chunks: dict[str, int] = field(default_factory=lambda: {"total": 0, "embedded": 0, "reused": 0})
     tokens: dict[str, int] = field(default_factory=lambda: {"embedded": 0, "total": 0})
-    truncated: int = 0
     bytes_rewritten: int = 0
     elapsed_s: float = 0.0
     tokens_per_s: float = 0.0
@@ -146,7 +146,13 @@ class Report:
         self._stream = stream or sys.stderr
         self._log = log
         self._live: Any = None
-        self._last_line = time.monotonic()
+        self._last_line_s = time.monotonic()
+        self._keep: Callable[[dict[str, Any]], None] | None = None
+        self._last_kept_s = -KEEP_EVERY_S
+
+    def keep_progress(self, keep: Callable[[dict[str, Any]], None]) -> None:
+        """Give `keep` the progress as JSON too, every few seconds, for those who look from outside."""
+        self._keep = keep
 
     def line(self, text: str) -> None:
         """A line for people; left out by `--quiet`."""
@@ -166,8 +172,12 @@ class Report:
         else:
             say(text, self._stream)
 
-    def progress(self, progress: Progress) -> None:
-        """Called often; shows the display on a terminal, a line a minute elsewhere."""
+    def progress(self, progress: Progress, *, at_once: bool = False) -> None:
+        """Called often; shows the display on a terminal, a line a minute elsewhere; `at_once`: keeps it in any case."""
+        now_s = time.monotonic()
+        if self._keep is not None and (at_once or now_s - self._last_kept_s >= KEEP_EVERY_S):
+            self._last_kept_s = now_s
+            self._keep({"pid": os.getpid(), **progress.to_json()})
         self._show(progress.line(), share=progress.bytes_read / max(1, progress.bytes_total))
 
     def looking(self, text: str) -> None:
@@ -178,8 +188,8 @@ class Report:
         if self._quiet:
             return
         if not self._stream.isatty():
-            if time.monotonic() - self._last_line >= LINE_EVERY_S:
-                self._last_line = time.monotonic()
+            if time.monotonic() - self._last_line_s >= LINE_EVERY_S:
+                self._last_line_s = time.monotonic()
                 self.line(text)
             return
         if self._live is None:

@@ -26,10 +26,12 @@ from embedcli.columns import READ_SCHEMA, VectorKeys
 from embedcli.config import IndexSettings
 from embedcli.fingerprints import Fingerprints
 from embedcli.index import documents, next_table, shards
+from embedcli.index.clearing import clear
 from embedcli.index.disk import Disk
 from embedcli.index.documents import DocumentRow
-from embedcli.index.generations import Draft, Index
+from embedcli.index.generations import Index
 from embedcli.index.outcomes import Outcome, Outcomes
+from embedcli.index.publish import Draft, publish
 from embedcli.index.shards import Shard
 from embedcli.records import Root, digest
 from embedcli.run import plan
@@ -114,11 +116,11 @@ class Night:
             mounts={}, query={}, probe=np.zeros((0, DIM), np.float32), probe_max_tokens=512,
             table=edition.table, changes=edition.changes, shards=known,
         )  # fmt: skip
-        _, written = self.index.publish(draft, parent=current.number if current else None, lock_held=lambda: True)
+        _, written = publish(self.index, draft, parent=current.number if current else None, lock_held=lambda: True)
         elapsed = time.perf_counter() - started
         for path in self.index.staging.iterdir():
             path.unlink()
-        self.index.clear(keep=2)
+        clear(self.index, keep=2)
         return elapsed, written
 
 
@@ -160,7 +162,7 @@ def planning(count: int) -> None:
     base = pq.read_table(folder / "documents.parquet", schema=documents.SCHEMA)
     rules = config.Rules(folder / "index", False, False, False, False, "r", 1 << 28, 50.0)
     root = Root(ROOT.id, str(folder / "docs"))
-    tonight = plan.make(base, Scopes((root,), (Scope(root),), frozenset(), ()), {}, rules)
+    tonight = plan.compare(base, Scopes((root,), (Scope(root),), frozenset(), ()), {}, rules)
     planned = time.perf_counter()
     stored = [shards.load_keys(path) for path in sorted(folder.glob("*.npy"))]
     found = 0

@@ -23,6 +23,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from embedcli.index import documents, state
+from embedcli.index.clearing import clear
 from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.verbs.verify import verify
@@ -304,6 +305,6 @@ def test_a_verb_killed_at_any_operation_is_done_or_not_begun(runs: Runs, tmp_pat
         if not done:
             assert runs.run(corpus, verb=[verb, *arguments]) == 0
         opened = Index(runs.index, disk=Disk())
-        opened.clear(keep=2)  # as the next run begins
+        clear(opened, keep=2)  # as the next run begins
         assert rows_of(runs.index) == after and follow(runs.index) == after.keys()
         assert verify(opened).damage == []

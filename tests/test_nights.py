@@ -15,6 +15,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from embedcli.errors import EngineDied, StorageError
+from embedcli.index.clearing import clear
 from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.index.state import read_seen
@@ -312,7 +313,7 @@ def test_vectors_of_a_killed_run_are_used_under_another_number_too(shop: Worksho
         shop.ingest(disk=DiskFull("N.tmp/documents.parquet"), checkpoint_every_s=0.0)
     embedded = shop.embedded
     opened = Index(shop.index, disk=Disk())
-    opened.clear(keep=2)
+    clear(opened, keep=2)
     forget.forget(opened, str(shop.docs.parent / "more"), warn=pytest.fail)
     rollback.rollback(opened, warn=pytest.fail)
     summary = shop.ingest()

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from embedcli.index.clearing import CHANGES_KEPT_S
 from embedcli.index.disk import Disk
-from embedcli.index.generations import CHANGES_KEPT_S, Index
+from embedcli.index.generations import Index
 from embedcli.verbs.verify import verify
 from tests.workshop import Workshop, follow, words
 

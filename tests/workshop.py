@@ -7,6 +7,7 @@ would read them: by the glob through `current`. Not here: any expectation.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,19 @@ class ReadsHere:
             return None if task is None else (task, self.work(task.source, lambda _: None, with_forms=True))
         except UnreadableSource as error:
             return task, error
+
+
+class ReadsOnlyTheFirst(ReadsHere):
+    """Reads one source, and never comes to the next: a run over it ends only when it is stopped."""
+
+    given = False
+
+    def get(self, timeout: float) -> tuple[Task, Reading | UnreadableSource] | None:
+        if self.given:
+            time.sleep(0.001)
+            return None
+        self.given = True
+        return super().get(timeout)
 
 
 class Workshop:

@@ -24,6 +24,10 @@ _NO_SECOND_TRY = _FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 
 
+SPARE = 1.05
+"""Estimates of bytes are taken this much larger."""
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """What is known of a file that was written whole: its size and the sha256 of its bytes (hex)."""
@@ -204,6 +208,19 @@ class Disk:
 
     def free_bytes(self, folder: Path) -> int:
         return shutil.disk_usage(folder).free
+
+    def has_room(self, folder: Path, needed_bytes: float) -> bool:
+        """Whether `folder` has room for so many bytes, with 5 % to spare."""
+        return needed_bytes * SPARE <= self.free_bytes(folder)
+
+    def check_room(self, folder: Path, needed_bytes: float, *, purpose: str, hint: str) -> None:
+        """Raise StorageError with both figures where there is no room. `purpose` is the subject of the sentence."""
+        if not self.has_room(folder, needed_bytes):
+            raise StorageError(
+                f"{purpose} needs about {needed_bytes * SPARE / 1e9:.2f} GB in `{folder}`,"
+                f" {self.free_bytes(folder) / 1e9:.2f} GB are free",
+                hint,
+            )
 
     def make_folder(self, folder: Path) -> None:
         with storage_errors(folder):

@@ -7,58 +7,29 @@ Not here: which rows are to be published (ingest.py), how shards are put togethe
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedcli.columns import Floats
-from embedcli.config import IndexSettings
-from embedcli.errors import Locked, NoIndex, StorageError, storage_errors
-from embedcli.fingerprints import PROBE_VERSION, Fingerprints
-from embedcli.index import compaction, state
-from embedcli.index.disk import Disk, Written, digest_of
-from embedcli.index.documents import SCHEMA, count_by
-from embedcli.index.leftovers import leftovers, run_folders
+from embedcli.errors import NoIndex, StorageError
+from embedcli.index import state
+from embedcli.index.disk import Disk, digest_of
+from embedcli.index.documents import SCHEMA
+from embedcli.index.leftovers import leftovers
 from embedcli.index.manifest import FORMAT, Generation
 from embedcli.index.shards import Shard
-from embedcli.records import Root
 
-RETIRED_KEPT_S = 3600.0
-CHANGES_KEPT_S = 90 * 86400.0
 _NUMBER = re.compile(r"\d{6,}")
 _OURS = {"current", "generations", "staging", "keys", "changes", "state"}
-
-
-@dataclass(frozen=True)
-class Draft:
-    """What is to become the next generation; `shards` says where each shard that `table` names lies now."""
-
-    number: int
-    complete: bool
-    settings: IndexSettings
-    fingerprints: Fingerprints
-    roots: tuple[Root, ...]
-    mounts: Mapping[str, tuple[str, ...]]
-    query: Mapping[str, Any]
-    probe: Floats
-    probe_max_tokens: int
-    table: pa.Table
-    changes: pa.Table
-    shards: Mapping[str, Shard]
-    probe_version: int = PROBE_VERSION
 
 
 class Index:
@@ -74,8 +45,8 @@ class Index:
     ) -> None:
         self.folder = folder
         self.disk = disk
-        self._clock = clock
-        self._warn = warn
+        self.clock = clock
+        self.warn = warn
         self.generations = folder / "generations"
         self.staging = folder / "staging"
         self.keys = folder / "keys"
@@ -174,7 +145,7 @@ class Index:
             try:
                 path = self._sound_file(other.number, "probe.npy")
             except StorageError as error:
-                self._warn(f"{error}; an older one is taken, or it is made anew")
+                self.warn(f"{error}; an older one is taken, or it is made anew")
                 continue
             vectors: Floats = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
             return vectors
@@ -242,7 +213,7 @@ class Index:
         names = (path.parent.name for path in self.generations.glob("[0-9]*/manifest.json"))
         found = sorted(int(name) for name in names if name.isdigit())
         current = self.linked_number()
-        return [number for number in found if number == current or not self._announced(number, number).exists()]
+        return [number for number in found if number == current or not self.pending_changes(number, number).exists()]
 
     def next_number(self) -> int:
         """One more than any number ever published; such numbers are never used again."""
@@ -256,160 +227,14 @@ class Index:
         for number in self.numbers():
             generation = self.readable(number)
             if generation is None:
-                self._warn(f"the vectors of generation {number} are not used again: its manifest cannot be read")
+                self.warn(f"the vectors of generation {number} are not used again: its manifest cannot be read")
             else:
                 found |= generation.shards
         return found.values()
 
-    # ---- publishing
-
-    def publish(self, draft: Draft, *, parent: int | None, lock_held: Callable[[], bool]) -> tuple[Generation, int]:
-        """Make `draft` the current generation; returns it and the bytes written anew for it.
-
-        Raises StorageError, or Locked when another run published or took the lock meanwhile: then nothing changed.
-        """
-        temporary = self.generations / f"{draft.number:06d}.tmp"
-        try:
-            with storage_errors(temporary):
-                temporary.mkdir()
-        except StorageError as error:
-            raise self._published_elsewhere() if isinstance(error.__cause__, FileExistsError) else error from None
-        self.disk.make_folder(temporary / "vectors")
-        settled = self._settle(draft, temporary / "vectors")
-        generation = self._write_files(temporary, draft, _describe(draft, parent, settled), settled.table)
-        self.disk.step("generation written")
-        self._check_unchanged(parent, lock_held)
-        self._announce(draft.number, draft.number, draft.changes)
-        with storage_errors(temporary):
-            self.disk.rename(temporary, self.path(draft.number))
-        self.disk.fsync_folder(self.generations)
-        self._swap(draft.number, parent)
-        moved = {
-            name: dataclasses.replace(shard, folder=self.path(draft.number) / "vectors")
-            for name, shard in generation.shards.items()
-        }
-        return dataclasses.replace(generation, shards=moved), settled.bytes_rewritten
-
-    def point_back(
-        self, number: int, *, expected: int | None, changes: pa.Table, lock_held: Callable[[], bool]
-    ) -> None:
-        """Make a generation that is on disk the current one; `expected`, the one until now, is then retired.
-
-        `changes` are told under a number of their own, which is never used again.
-        Raises StorageError, or Locked when another run published or took the lock meanwhile: then nothing changed.
-        """
-        self._check_unchanged(expected, lock_held)
-        self._announce(self.next_number(), number, changes)
-        self._swap(number, expected)
-
-    def _check_unchanged(self, expected: int | None, lock_held: Callable[[], bool]) -> None:
-        if not lock_held() or self.linked_number() != expected:
-            raise self._published_elsewhere()
-
-    def _published_elsewhere(self) -> Locked:
-        return Locked(
-            f"index `{self.folder}` was published by another run meanwhile; nothing was changed",
-            "run the same command again",
-        )
-
-    def _swap(self, number: int, retired: int | None) -> None:
-        if retired is not None:
-            with suppress(OSError):
-                os.utime(self.path(retired))  # from now on it is retired: `clear` counts its hour from here
-        self.disk.step("before swap")
-        self.disk.point(self.folder / "current", f"generations/{number:06d}")
-        self.disk.step("after swap")
-        self.disk.fsync_folder(self.folder)
-        self.tell_changes()
-
-    def _announced(self, number: int, target: int) -> Path:
+    def pending_changes(self, number: int, target: int) -> Path:
+        """Where the change list of that number waits until generation `target` is current."""
         return self.changes / f"{number:06d}.when-{target:06d}"
-
-    def _announce(self, number: int, target: int, changes: pa.Table) -> None:
-        """Write down what is to be told as soon as `target` is current: loaders apply every `.parquet` they find."""
-        self.tell_changes()
-        self.disk.write(self._announced(number, target), _parquet(changes))
-
-    def tell_changes(self) -> None:
-        """What was announced and came to be is told; what did not, by a kill before its swap, goes without a trace."""
-        current = self.linked_number()
-        for path in sorted(self.changes.glob("[0-9]*.when-*")):
-            number, target = map(int, path.name.split(".when-"))
-            if target == current:
-                with storage_errors(path):
-                    self.disk.rename(path, self.changes / f"{number:06d}.parquet")
-                self.disk.fsync_folder(self.changes)
-                continue
-            if number == target and self.path(number).exists():
-                self.disk.remove(self.path(number))  # no reader has seen it, and all of it is in `staging/` too
-            self.disk.remove(path)
-
-    def _settle(self, draft: Draft, vectors: Path) -> compaction.Compacted:
-        current = self.linked_number()
-        apart = self.damaged(self.read(current)) if current is not None else set()
-        pieces = compaction.live_pieces(draft.table, draft.shards)
-        groups = compaction.plan_groups(pieces, apart=apart)
-        free = self.disk.free_bytes(self.folder)
-        copying = not self.disk.has_hard_links(vectors)
-        if copying:
-            self._warn(f"`{self.folder}` lies on a filesystem without hard links: each generation is a whole copy")
-        if compaction.written_bytes(groups, copying=copying) * 1.05 > free:
-            groups = [(piece,) for piece in pieces]
-        needed = compaction.written_bytes(groups, copying=copying) * 1.05
-        if needed > free:
-            raise StorageError(
-                f"publishing into `{self.folder}` needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free",
-                "free some space, then run the same command again: what was finished is kept",
-            )
-        dim = draft.settings.dim
-        return compaction.write(draft.table, groups, dim=dim, folder=vectors, keys_folder=self.keys, disk=self.disk)
-
-    def _write_files(self, folder: Path, draft: Draft, generation: Generation, table: pa.Table) -> Generation:
-        def probe(sink: Any) -> None:
-            np.save(sink, draft.probe, allow_pickle=False)
-
-        files: dict[str, Written] = {
-            "documents.parquet": self.disk.write(folder / "documents.parquet", _parquet(table)),
-            "probe.npy": self.disk.write(folder / "probe.npy", probe),
-        }
-        whole = dataclasses.replace(generation, files=files)
-        data = json.dumps(whole.to_json(), indent=1).encode()
-        self.disk.write(folder / "manifest.json", lambda sink: sink.write(data))
-        self.disk.fsync_folder(folder / "vectors")
-        self.disk.fsync_folder(self.keys)
-        return whole
-
-    # ---- clearing
-
-    def clear(self, *, keep: int) -> None:
-        """Remove what no reader and no resumed run needs: trash, half generations, old ones, orphaned keys."""
-        halves = (
-            (self.generations, ".trash-*"), (self.generations, "*.tmp"), (self.staging, ".trash-*"),
-            (self.keys, ".*.tmp"), (self.state, ".*.tmp"), (self.changes, ".*.tmp"),
-        )  # fmt: skip
-        for folder, pattern in halves:
-            for path in folder.glob(pattern):
-                self.disk.remove(path)
-        for path in run_folders(self.staging):
-            if not (path / "run.json").exists():
-                self.disk.remove(path)
-        self.tell_changes()
-        self._clear_retired(keep)
-        needed = {path.stem for path in self.generations.glob("*/vectors/*.parquet")}
-        for path in [*self.keys.glob("part-*.npy"), *(self.state / "damaged").glob("part-*")]:
-            if path.stem not in needed:
-                self.disk.remove(path)
-        for path in sorted(self.changes.glob("*.parquet"))[:-1]:  # the last one remembers the highest number used
-            if self._clock() - path.stat().st_mtime > CHANGES_KEPT_S:
-                self.disk.remove(path)
-
-    def _clear_retired(self, keep: int) -> None:
-        """As long as nothing is current, nothing is retired."""
-        chain = [generation.number for generation in self.ancestors()]
-        for path in self.generations.iterdir() if chain else ():
-            young = self._clock() - path.stat().st_mtime < RETIRED_KEPT_S
-            if path.name.isdigit() and int(path.name) not in chain[:keep] and not young:
-                self.disk.remove(path)
 
 
 def _size_bytes(path: Path) -> int:
@@ -427,26 +252,6 @@ def _probe_settings(generation: Generation) -> tuple[str, int, int, int]:
         generation.probe_max_tokens,
         generation.probe_version,
     )
-
-
-def _parquet(content: pa.Table) -> Callable[[Any], None]:
-    return lambda sink: pq.write_table(content, pa.PythonFile(sink, mode="w"), compression="zstd")
-
-
-def _describe(draft: Draft, parent: int | None, settled: compaction.Compacted) -> Generation:
-    table = settled.table
-    counts = {
-        "sources": table.num_rows,
-        "status": count_by(table, "status"),
-        "chunks": sum(shard.rows for shard in settled.shards),
-        "tokens": int(pa.compute.sum(table.column("tokens")).as_py() or 0),
-        "bytes": sum(shard.size_bytes for shard in settled.shards),
-    }
-    return Generation(
-        draft.number, parent, draft.complete, datetime.now(UTC).isoformat(timespec="seconds"), draft.settings,
-        draft.fingerprints, draft.roots, draft.mounts, draft.query, draft.probe_max_tokens,
-        draft.probe_version, counts, {shard.name: shard for shard in settled.shards},
-    )  # fmt: skip
 
 
 def current_of(index: Index) -> Generation:

@@ -1,25 +1,66 @@
-"""TODO run.begin."""
+"""How a run begins and ends: what is refused at once, the lock, the line of history, the second attempt past damage.
+
+In: an index and what was asked. Out: contexts around the run.
+Not here: what is done in between (ingest.py), the first steps of the work itself (begin_work.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from embedcli.errors import EmbedcliError
-from embedcli.index import lock
-from embedcli.index.generations import Index
-from embedcli.report import Report
+from embedcli.errors import DamagedShard, EmbedcliError, StorageError
+from embedcli.index import lock, state
+from embedcli.run.known import no_index
+from embedcli.sources import walk
+
+if TYPE_CHECKING:
+    from embedcli.config import Options
+    from embedcli.index.generations import Index
+    from embedcli.report import Report, Summary
+
+
+@contextmanager
+def history_line(index: Index, summary: Summary) -> Iterator[None]:
+    """Write one line of the history for this run, be it refused, failed or a bug; not where it made no index."""
+    started = time.monotonic()
+    error = ""
+    try:
+        yield
+    except EmbedcliError as raised:
+        summary.exit_code, error = raised.exit_code, str(raised)
+        raise
+    finally:
+        summary.elapsed_s = round(time.monotonic() - started, 3)
+        line = {"ended_at": datetime.now(UTC).isoformat(timespec="seconds"), **summary.to_json(), "error": error}
+        with suppress(StorageError):
+            if index.state.is_dir():
+                state.append_run(index.state, line, index.disk)
+
+
+def check_asked(index: Index, asked: Options) -> None:
+    """Refuse what can be seen to be wrong before a folder is made. Raises NoIndex (exit 10), InputError (exit 15)."""
+    if not asked.sources and not index.folder.exists():
+        raise no_index(index)
+    for source in asked.sources:
+        walk.root_of(source)
 
 
 @contextmanager
 def opened(index: Index, report: Report) -> Iterator[lock.Lock]:
-    """The index's folder, made where it is new, and its lock. A new index in which nothing came to be goes again."""
+    """Hold the lock of the index, whose folder is made where it is new. A new index without a row is removed again
+    when the run fails."""
     made_folder = not index.folder.exists()
     index.disk.make_folder(index.folder)
     with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=report.warn) as held:
         new = not index.generations.exists()
+        report.line(f"{'new index' if new else 'index'} {index.folder}")
         try:
             index.create()
+            report.keep_progress(lambda progress: state.write_progress(index.state, progress))
             yield held
         except EmbedcliError:
             if new:
@@ -37,3 +78,17 @@ def _remove_if_empty(index: Index, *, folder_too: bool) -> None:
         (index.folder / "lock").unlink()
         for folder in (*kept, index.folder) if folder_too else kept:
             folder.rmdir()
+
+
+def again_past_damage(attempt: Callable[[], None], index: Index, report: Report) -> None:
+    """Make the attempt; a shard found damaged on the way is noted, and the next attempt reads its documents again."""
+    met: set[str] = set()
+    while True:
+        try:
+            return attempt()
+        except DamagedShard as error:
+            if error.name in met:
+                raise
+            met.add(error.name)
+            report.warn(f"{error}; its documents are read again")
+            state.note_damaged(index.state, {error.name}, index.disk)

@@ -7,17 +7,19 @@ Not here: what the files hold (index/staging.py), which documents are whole (pen
 
 from __future__ import annotations
 
+import itertools
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from embedcli.errors import EngineError, Stopped
 from embedcli.index import shards
 from embedcli.index.known_vectors import KnownVectors
 from embedcli.index.outcomes import Outcome, Outcomes
 from embedcli.index.staging import Finished, Loose, Staging
-from embedcli.run.pending import Assembly, Pending
+from embedcli.run.pending import Pending, PendingDocuments
 
 SMALL_BYTES = 256
 """What a document without rows counts."""
@@ -42,19 +44,46 @@ class _Writing:
     done: list[_Loose]
 
 
-class Checkpoints:
-    """A context: its thread ends with it. `outcomes` are of the generation in work; a publish goes on with others."""
+class _Rhythm:
+    """When a checkpoint is due: by the bytes that are finished, or by the time since the last one."""
 
-    def __init__(self, staging: Staging, outcomes: Outcomes, assembly: Assembly, library: KnownVectors) -> None:
-        self._assembly = assembly
-        self._library = library
+    def __init__(self, *, every_bytes: int, every_s: float) -> None:
+        self._every_bytes = every_bytes
+        self._every_s = every_s
+        self.begin()
+
+    def begin(self) -> None:
+        self._begun_s = time.monotonic()
+
+    def is_due(self, finished_bytes: int) -> bool:
+        return finished_bytes >= self._every_bytes or time.monotonic() - self._begun_s >= self._every_s
+
+
+class Checkpoints:
+    """A context: it ends with a last checkpoint where the run ended well, was stopped, or lost its engine.
+
+    `outcomes` are those of the generation in work; after a publish on the way the run goes on with others.
+    """
+
+    def __init__(
+        self,
+        staging: Staging,
+        outcomes: Outcomes,
+        pending: PendingDocuments,
+        vectors: KnownVectors,
+        *,
+        every_bytes: int,
+        every_s: float,
+    ) -> None:
+        self._pending = pending
+        self._vectors = vectors
+        self._rhythm = _Rhythm(every_bytes=every_bytes, every_s=every_s)
         self._writer = ThreadPoolExecutor(1, "writer")
         self._finished: list[Finished] = []
         self._finished_bytes = 0
-        self._last = time.monotonic()
         self._writing: _Writing | None = None
         self._loose: list[_Loose] = []
-        self._loose_number = 0
+        self._loose_names = itertools.count(1)
         self.go_on(staging, outcomes)
 
     def __enter__(self) -> Self:
@@ -63,56 +92,64 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._writer.shutdown()
+        try:
+            if kind is None or issubclass(kind, Stopped | EngineError):
+                self.save()
+        finally:
+            self._writer.shutdown()
+
+    @property
+    def number(self) -> int:
+        """The number of the generation in work."""
+        return self.staging.header.number
 
     def go_on(self, staging: Staging, outcomes: Outcomes) -> None:
-        """From now on in this folder. Nothing may be under way."""
-        self._staging = staging
-        self._outcomes = outcomes
+        """Write into this folder from now on. No checkpoint may be on its way."""
+        self.staging = staging
+        self.outcomes = outcomes
         self._searched = set(staging.shards)
 
     def add(self, item: Finished) -> None:
         self._finished.append(item)
         self._finished_bytes += item.rows.nbytes if item.rows is not None else SMALL_BYTES
 
-    def due(self, *, every_bytes: int, every_s: float) -> bool:
-        """Whether a checkpoint is due, by what is finished or by the time since the last one."""
-        return self._finished_bytes >= every_bytes or time.monotonic() - self._last >= every_s
+    def write_if_due(self) -> None:
+        if self._rhythm.is_due(self._finished_bytes):
+            self._write()
 
     def save(self) -> None:
-        """A checkpoint, and only when it is on the disk back again."""
-        self.checkpoint()
+        """Write a checkpoint and return when it is durable. Raises StorageError."""
+        self._write()
         self._wait()
 
-    def checkpoint(self) -> None:
+    def _write(self) -> None:
         """Hand what is finished to the writer thread; one checkpoint at a time."""
         self._wait()
-        self._last = time.monotonic()
+        self._rhythm.begin()
         finished, self._finished, self._finished_bytes = self._finished, [], 0
-        done = [item for item in self._loose if not any(id(one) in self._assembly.pending for one in item.documents)]
-        keys, vectors, documents_open = self._assembly.hand_over()
+        done = [item for item in self._loose if not any(self._pending.waits(one) for one in item.documents)]
+        keys, vectors, documents_open = self._pending.hand_over()
         loose = None
         if documents_open:
-            self._loose_number += 1
-            loose = _Loose(self._staging, Loose(f"loose-{self._loose_number:x}", keys, vectors), documents_open)
+            loose = _Loose(self.staging, Loose(f"loose-{next(self._loose_names):x}", keys, vectors), documents_open)
         if finished or loose:
-            stored = self._writer.submit(self._staging.checkpoint, finished, loose.stored if loose else None)
+            stored = self._writer.submit(self.staging.checkpoint, finished, loose.stored if loose else None)
             self._writing = _Writing(stored, loose, done)
 
     def _wait(self) -> None:
         if self._writing is None:
             return
         writing, self._writing = self._writing, None
-        self._outcomes.add(writing.stored.result())
-        for name in self._staging.shards.keys() - self._searched:
-            self._library.add(self._staging.shards[name], one_of_many=True)
+        self.outcomes.add(writing.stored.result())
+        for name in self.staging.shards.keys() - self._searched:
+            self._vectors.add(self.staging.shards[name], one_of_many=True)
             self._searched.add(name)
         if writing.loose is not None:
             stored = writing.loose.stored
-            writing.loose.place = self._library.add_loose(shards.sorted_keys(stored.keys), stored.vectors)
+            writing.loose.place = self._vectors.add_loose(shards.sorted_keys(stored.keys), stored.vectors)
             self._loose.append(writing.loose)
         for item in writing.done:
-            self._library.forget(item.place)
+            self._vectors.forget(item.place)
             item.staging.drop_loose(item.stored.name)
             self._loose.remove(item)
-        self._assembly.stored()
+        self._pending.stored()

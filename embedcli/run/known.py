@@ -1,20 +1,24 @@
-"""TODO run.known."""
+"""What the index says before a run: its current generation, what killed runs have left, and what is damaged.
+
+In: an index folder, and what was asked. Out: one frozen record, read once a run.
+Not here: what is there to do (plan.py), with which settings (settings.py).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from embedcli import config
 from embedcli.config import IndexSettings, Options
-from embedcli.engines.probe import Reference
 from embedcli.errors import InputError, Mismatch, NoIndex
-from embedcli.fingerprints import PROBE_VERSION
-from embedcli.index import damage, documents, shards, state
+from embedcli.index import damage, documents, state
+from embedcli.index.documents import Mark
 from embedcli.index.leftovers import leftovers
 from embedcli.records import Root
-from embedcli.report import Report
 
 if TYPE_CHECKING:
     from embedcli.index.generations import Index
@@ -23,52 +27,79 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Before:
-    """What the index says before the run: its current generation, and what runs that did not end have left.
+class Memory:
+    """The settings that a run goes on with: those of the current generation, or of a killed run that was the first
+    one or a rebuild. None and the empty fingerprint where there is neither."""
 
-    `settings` and `model_fingerprint` are those to go on with: of the current generation, or of a killed run that
-    was the first, or was a rebuild.
+    settings: IndexSettings | None = None
+    model_fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the index says before the run.
+
+    `table`: the documents of the current generation, with what was `seen` of them since it was published; documents of
+    `damaged` shards look as if they had never been read.
     """
 
     current: Generation | None
     leftovers: tuple[Leftover, ...]
-    settings: IndexSettings | None
-    model_fingerprint: str
+    memory: Memory
     roots: tuple[Root, ...]
     rebuilding: bool
+    damaged: frozenset[str]
+    table: pa.Table
+    seen: tuple[Mark, ...]
+
+    @property
+    def parent(self) -> int | None:
+        """The number of the current generation."""
+        return self.current.number if self.current else None
 
 
-def look(index: Index, asked: Options, report: Report, *, quiet: bool = False) -> Before:
-    """Read the index's memory. Raises NoIndex (exit 10) and Mismatch (exit 12)."""
-    index.check()
+def look(index: Index, asked: Options) -> Known:
+    """Read the index's memory. Raises NoIndex (exit 10), Mismatch (exit 12), InputError (exit 15)."""
     current = index.current()
-    found = leftovers(index.staging)
+    found = tuple(leftovers(index.staging))
     parent = current.number if current else None
     newest = next((item for item in reversed(found) if item.header.parent == parent), None)
     roots = current.roots if current else () if asked.sources else _roots_of(newest)
-    if current is not None and not asked.sources and not roots:
+    _check_roots(index, asked, current, roots)
+    memory, rebuilding = _memory(asked, newest, current)
+    damaged = frozenset(index.damaged(current)) if current else frozenset()
+    table, seen = _documents(index, current, damaged)
+    return Known(current, found, memory, roots, rebuilding, damaged, table, tuple(seen))
+
+
+def _check_roots(index: Index, asked: Options, current: Generation | None, roots: Sequence[Root]) -> None:
+    if asked.sources or roots:
+        return
+    if current is not None:
         raise InputError(
             f"index `{index.folder}` has no roots any more, and no SOURCE was given",
             f"name what to index: `embedcli ingest docs/ --index {index.folder}`",
         )
-    if not asked.sources and not roots:
-        raise NoIndex(
-            f"`{index.folder}` is not an index, and no SOURCE was given",
-            "name what to index: `embedcli ingest docs/ --index INDEX`",
-        )
+    raise no_index(index)
+
+
+def no_index(index: Index) -> NoIndex:
+    return NoIndex(
+        f"`{index.folder}` is not an index, and no SOURCE was given",
+        "name what to index: `embedcli ingest docs/ --index INDEX`",
+    )
+
+
+def _memory(asked: Options, newest: Leftover | None, current: Generation | None) -> tuple[Memory, bool]:
+    """The settings to go on with, and whether every document is made anew under them. Raises Mismatch."""
     if newest is not None and _goes_on(asked, newest, current):
         settings = IndexSettings.from_json(newest.header.settings)
-        known = Before(
-            current, tuple(found), settings, newest.header.fingerprints["model"], roots, newest.header.rebuild
-        )
-    else:
-        if current is not None and not asked.rebuild:
-            config.check_against_memory(asked, current.settings)
-        fingerprint = current.fingerprints.model if current else ""
-        known = Before(current, tuple(found), current.settings if current else None, fingerprint, roots, asked.rebuild)
-    if not quiet:
-        report.line(f"{'index' if current else 'new index'} {index.folder}")
-    return known
+        return Memory(settings, newest.header.fingerprints["model"]), newest.header.rebuild
+    if current is None:
+        return Memory(), asked.rebuild
+    if not asked.rebuild:
+        config.check_against_memory(asked, current.settings)
+    return Memory(current.settings, current.fingerprints.model), asked.rebuild
 
 
 def _goes_on(asked: Options, item: Leftover, current: Generation | None) -> bool:
@@ -91,27 +122,9 @@ def _roots_of(item: Leftover | None) -> tuple[Root, ...]:
     )
 
 
-def base_table(index: Index, known: Before, damaged: set[str]) -> tuple[Any, list[documents.Mark]]:
-    """The documents of the current generation with what was seen of them since, and those marks."""
-    if known.current is None:
-        return documents.empty(), []
-    remembered = state.read_seen(index.state, known.current.number)
-    table = documents.amend(index.documents(known.current.number), remembered)
-    return damage.as_unread(table, damaged), remembered
-
-
-def known_reference(
-    index: Index, current: Generation | None, leftovers: Sequence[Leftover], *, model_fingerprint: str, dim: int
-) -> Reference | None:
-    """What an earlier run of this model left, in the published generation or in one that was killed."""
-    found = []
-    same_rows = current is not None and current.probe_version == PROBE_VERSION
-    if current is not None and same_rows and current.fingerprints.model == model_fingerprint:
-        found.append(Reference(index.probe(current.number), current.probe_max_tokens))
-    for item in leftovers:
-        vectors = item.probe()
-        if vectors is not None and item.header.fingerprints["model"] == model_fingerprint:
-            found.append(Reference(vectors, int(item.header.settings["max_tokens"])))
-    wide = (one for one in found if len(one.vectors) and one.vectors.shape[1] >= dim)
-    first = next(wide, None)
-    return None if first is None else Reference(shards.cut(first.vectors, dim), first.max_tokens)
+def _documents(index: Index, current: Generation | None, damaged: frozenset[str]) -> tuple[pa.Table, Sequence[Mark]]:
+    if current is None:
+        return documents.empty(), ()
+    seen = state.read_seen(index.state, current.number)
+    table = documents.amend(index.documents(current.number), seen)
+    return damage.as_unread(table, damaged), seen

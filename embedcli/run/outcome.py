@@ -6,11 +6,62 @@ Not here: storing it (index/staging.py), publishing it (publish.py).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from embedcli.config import Rules
+from embedcli.index import shards
 from embedcli.index.documents import DocumentRow, Mark
 from embedcli.index.outcomes import Outcome
-from embedcli.records import SKIP_REASONS, TROUBLED, Source, Stat
-from embedcli.run.tasks import LastSeen, tried
+from embedcli.index.staging import Finished
+from embedcli.records import RETRY_REASONS, SKIP_REASONS, TROUBLED, Source, Stat
+from embedcli.run.tasks import LastSeen, Refused, tried
+
+if TYPE_CHECKING:
+    from embedcli.fingerprints import Fingerprints
+    from embedcli.run.pending import Ended, Pending
+
+
+def outcome_of(ended: Ended, rules: Rules, fingerprints: Fingerprints, *, changed_in: int) -> Finished:
+    """What is stored of a document whose every chunk has a vector or a reason why not, or of a refused source.
+
+    `changed_in`: the generation in work. A document with chunks that failed keeps the rows of its last version if that
+    one was whole.
+    """
+    if isinstance(ended, Refused):
+        return Finished(refused(ended.task.source, ended.task.prior, ended.reason, rules), None, None)
+    task, bad = ended.task, ended.bad
+    prior = task.prior
+    whole_before = prior is not None and prior.rows and not prior.lacking
+    if len(bad) == len(ended.vectors) or (bad and whole_before and not rules.rebuilding):
+        reason = next(iter(bad.values()))
+        outcome = refused(task.source, prior, reason, rules, sha256=ended.reading.sha256)
+        return Finished(outcome, None, None)
+    keep = ended.have if bad else None
+    rows = shards.complete_rows(ended.table, ended.vectors, changed_in=changed_in, keep=keep)
+    keys = ended.keys[:, keep] if keep is not None else ended.keys
+    return Finished(Outcome(ended.reading.stat, _row(ended, fingerprints)), rows, keys)
+
+
+def _row(ended: Pending, fingerprints: Fingerprints) -> DocumentRow:
+    reading, prior = ended.reading, ended.task.prior
+    reason = next(iter(ended.bad.values()), reading.reason)
+    same = prior is not None and (prior.reason, prior.sha256) == (reason, reading.sha256)
+    return DocumentRow.of(
+        ended.task.source,
+        reading.stat,
+        sha256=reading.sha256,
+        model_fingerprint=fingerprints.model,
+        chunk_fingerprint=fingerprints.chunk,
+        read_fingerprint=fingerprints.read,
+        status="partial" if reading.pages_skipped or ended.bad else "indexed",
+        reason=reason,
+        attempts=prior.attempts + 1 if prior is not None and same and reason in RETRY_REASONS else 1,
+        pages=reading.pages,
+        pages_skipped=reading.pages_skipped,
+        chunks=reading.chunks,
+        missing=tuple(sorted(ended.bad)),
+        tokens=reading.tokens,
+    )
 
 
 def refused(source: Source, prior: LastSeen | None, reason: str, rules: Rules, *, sha256: str | None = None) -> Outcome:

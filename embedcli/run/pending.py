@@ -21,13 +21,13 @@ from embedcli.columns import Floats, VectorKeys
 from embedcli.index import shards
 from embedcli.index.known_vectors import KnownVectors
 from embedcli.reading.rows import Reading
-from embedcli.run.tasks import Task
+from embedcli.run.tasks import Refused, Task
 
 IN_MEMORY_BYTES = 256 << 20
 
 
 class Embedder(Protocol):
-    """What the assembly asks of the feeder."""
+    """What pending documents ask of the feeder."""
 
     def add(self, key: bytes, ids: npt.NDArray[np.uint32]) -> None: ...
 
@@ -36,7 +36,10 @@ class Embedder(Protocol):
 
 @dataclass
 class Pending:
-    """A document some of whose vectors are still to come."""
+    """A document some of whose vectors are still to come; whole when it `lacks` none.
+
+    `vectors`: float32 [chunks, dim], of which the rows of `have` are filled in; `bad`: why a chunk has no vector.
+    """
 
     task: Task
     reading: Reading
@@ -44,14 +47,18 @@ class Pending:
     keys: VectorKeys
     vectors: Floats
     have: npt.NDArray[np.bool_]
-    waiting: int = 0
+    lacks: int = 0
     reused: int = 0
     embedded: int = 0
     bad: dict[int, str] = field(default_factory=dict)
     fresh: list[int] = field(default_factory=list)
 
 
-class Assembly:
+Ended = Pending | Refused
+"""A source whose way ends here: a whole document, or a refusal."""
+
+
+class PendingDocuments:
     """`open_embedder` is called when the first vector has to be computed, and not before."""
 
     def __init__(
@@ -66,7 +73,15 @@ class Assembly:
         self._recent: dict[bytes, Floats] = {}
         self._storing: dict[bytes, Floats] = {}
         self._whole: list[Pending] = []
-        self.pending: dict[int, Pending] = {}
+        self._unfinished: dict[int, Pending] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Documents that wait for a vector."""
+        return len(self._unfinished)
+
+    def waits(self, document: Pending) -> bool:
+        return id(document) in self._unfinished
 
     def take(self, task: Task, reading: Reading) -> None:
         """Begin a document: fill in what is known, send the rest."""
@@ -76,14 +91,14 @@ class Assembly:
         vectors = self._room(len(key_bytes))
         have = self._library.take(keys, vectors)
         document = Pending(task, reading, table, keys, vectors, have, reused=int(have.sum()))
-        self.pending[id(document)] = document
+        self._unfinished[id(document)] = document
         open_rows = np.flatnonzero(~have)
         ids = table.column("ids").combine_chunks()
         flat, offsets = ids.values.to_numpy(), ids.offsets.to_numpy()
         for row in open_rows.tolist():
             self._ask(document, row, key_bytes[row], flat[offsets[row] : offsets[row + 1]])
         document.table = table.drop_columns(["ids", "key"])
-        if not document.waiting:
+        if not document.lacks:
             self._end(document)
 
     def _ask(self, document: Pending, row: int, key: bytes, ids: npt.NDArray[np.uint32]) -> None:
@@ -93,7 +108,7 @@ class Assembly:
             document.have[row] = True
             document.reused += 1
             return
-        document.waiting += 1
+        document.lacks += 1
         others = self._waiting.get(key)
         if others is not None:
             others.append((document, row))
@@ -131,19 +146,19 @@ class Assembly:
                 document.vectors[row] = result
                 document.have[row] = True
                 document.fresh.append(row)
-            document.waiting -= 1
-            if not document.waiting:
+            document.lacks -= 1
+            if not document.lacks:
                 self._end(document)
 
     def _end(self, document: Pending) -> None:
-        del self.pending[id(document)]
+        del self._unfinished[id(document)]
         self._whole.append(document)
 
     def hand_over(self) -> tuple[VectorKeys, Floats, list[Pending]]:
         """A checkpoint begins: keys and vectors computed since the last one for documents that are not whole yet, and
         these documents."""
         self._storing, self._recent = self._recent, {}
-        open_ones = [document for document in self.pending.values() if document.fresh]
+        open_ones = [document for document in self._unfinished.values() if document.fresh]
         keys, vectors = [np.zeros((2, 0), np.uint64)], [np.zeros((0, self._dim), np.float32)]
         for document in open_ones:
             keys.append(document.keys[:, document.fresh])

@@ -18,12 +18,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli import report
-from embedcli.config import Rules
+from embedcli.config import Options, Rules
 from embedcli.errors import InputError
 from embedcli.index import documents
 from embedcli.index.documents import Mark
@@ -39,16 +39,22 @@ from embedcli.records import (
     if_trusted,
     stat_of,
 )
+from embedcli.report import Largest, Report
 from embedcli.run.outcome import refused
+from embedcli.run.settings import rules_of
 from embedcli.run.tasks import LastSeen, Task, TaskList, last_seen, last_seen_rows
 from embedcli.sources.filters import Filter
 from embedcli.sources.roots import Scope, Scopes, inside
 from embedcli.sources.walk import WalkProblems, walk
 
+if TYPE_CHECKING:
+    from embedcli.run.known import Known
+
 MAX_ATTEMPTS = 4
 """A reason of RETRY_REASONS is tried once and on the next three nights."""
 SMALL = 10
 TELL_EVERY = 1_000
+FOLDERS_SHOWN = 5
 DIGESTED_AT_ONCE = 256
 
 
@@ -70,7 +76,7 @@ class Plan:
     changed: int = 0
     unchanged: int = 0
     mounts: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    walked: report.Largest = field(default_factory=report.Largest)
+    walked: Largest = field(default_factory=Largest)
 
     @property
     def new(self) -> int:
@@ -86,7 +92,37 @@ class Plan:
         return self.gone | self.excluded | self.absorbed
 
 
-def make(
+def make_plan(known: Known, scopes: Scopes, asked: Options, report: Report) -> Plan:
+    """Compare what the walk finds with what the index knows, and report what is to be done.
+
+    Raises InputError (exit 15) when too much is gone, or when nothing is left to index; then nothing is to be done.
+    """
+    rules = rules_of(asked, known.memory, rebuilding=known.rebuilding)
+    mounts = known.current.mounts if known.current else {}
+    plan = compare(known.table, scopes, mounts, rules, say=report.looking)
+    if elsewhere := _read_elsewhere(plan, known.table, known.damaged):
+        report.line(f"{elsewhere:,} documents of damaged shards are read again, wherever they lie")
+    report.line(plan.walked.line())
+    for folder, why in sorted(plan.unlisted.items())[:FOLDERS_SHOWN]:
+        report.warn(f"`{folder}` {why}: what the index has of it stays as it is")
+    _check_not_empty(plan, known.table)
+    return plan
+
+
+def _check_not_empty(plan: Plan, table: pa.Table) -> None:
+    if plan.tasks.count + len(plan.outcomes) + table.num_rows == 0:
+        raise InputError(
+            f"no files found in {', '.join(f'`{scope.root.path}`' for scope in plan.scopes.scopes)}",
+            "check the path; hidden files and what `--include`, `--exclude`, `.embedcliignore` leave out do not count",
+        )
+    if plan.excluded and not (plan.unchanged or plan.tasks.count or plan.outcomes):
+        raise InputError(
+            f"the filters leave none of {len(plan.excluded):,} known sources; nothing was changed",
+            "mend `--include` and `--exclude`; an empty pattern, `''`, forgets those that are remembered",
+        )
+
+
+def compare(
     base: pa.Table,
     scopes: Scopes,
     mounts: Mapping[str, Sequence[str]],
@@ -94,10 +130,8 @@ def make(
     *,
     say: Callable[[str], None] = lambda _: None,
 ) -> Plan:
-    """Join tonight's walk with the table `base` (documents of the current generation, in walk order). `say` hears now
-    and then how far it is.
-
-    Raises InputError (exit 15) when too much is gone; then nothing is to be done.
+    """Join the walk of `scopes` with the table `base` (documents of the current generation, in walk order). `say` hears
+    now and then how far it is. Raises InputError (exit 15) when too much is gone.
     """
     seen = last_seen(base)
     plan = Plan(scopes, TaskList(seen), mounts={root.id: tuple(mounts.get(root.id, ())) for root in scopes.roots})
@@ -327,7 +361,7 @@ def _sha256(file: str) -> str | None:
         return None
 
 
-def read_elsewhere(plan: Plan, base: pa.Table, damaged: Collection[str]) -> int:
+def _read_elsewhere(plan: Plan, base: pa.Table, damaged: Collection[str]) -> int:
     """Add the sources of damaged shards that the run does not speak of; returns how many. None of them is ever gone."""
     count = 0
     inside_damaged = documents.are_in_shards(base, damaged)

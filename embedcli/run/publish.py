@@ -1,5 +1,211 @@
-"""TODO run.publish."""
+"""What was finished becomes the next generation, at the end of a run and, until the first complete one, on the way.
+
+In: the record of the run, the owners of its work. Out: the generation that is current now, and its table of documents.
+Not here: which rows those are (index/next_table.py), writing them (index/publish.py).
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedcli.engines.probe import Reference
+from embedcli.errors import InputError
+from embedcli.index import damage, documents, next_table, state
+from embedcli.index.clearing import clear
+from embedcli.index.damage import Left
+from embedcli.index.leftovers import run_folders
+from embedcli.index.outcomes import Outcomes
+from embedcli.index.publish import Draft
+from embedcli.index.publish import publish as next_generation
+from embedcli.models import resolve
+from embedcli.records import MOMENT_REASONS
+from embedcli.run.begin_work import begin_staging
+
+if TYPE_CHECKING:
+    from embedcli.index.leftovers import Leftover
+    from embedcli.index.manifest import Generation
+    from embedcli.index.next_table import NextTable
+    from embedcli.index.shards import Shard
+    from embedcli.records import SourceKey
+    from embedcli.run.begin_work import Work
+    from embedcli.run.record import Run
+
 FIRST_PUBLISH_EVERY_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Published:
+    """The generation that is current after the run, and the documents in it, those that keep their rows included.
+
+    `finished`: the rows of documents that this run, or its part since the last publish, has finished.
+    """
+
+    generation: Generation
+    table: pa.Table
+    finished: pa.Table
+
+
+def publish_timer(run: Run) -> Callable[[], bool]:
+    """What tells whether the run has to publish what it has finished so far: True once, then after the same time again.
+
+    Only until the first complete generation, and never while two kinds of settings would be mixed, or the documents of
+    a root with those of the wider one that takes it over.
+    """
+    complete = run.known.current is not None and run.known.current.complete
+    asked = run.asked.publish_every_s
+    every_s = FIRST_PUBLISH_EVERY_S if asked is None else asked
+    if run.known.rebuilding or complete or run.scopes.absorbed or not every_s:
+        return lambda: False
+    last_s = time.monotonic()
+
+    def is_due() -> bool:
+        nonlocal last_s
+        due = time.monotonic() - last_s >= every_s
+        last_s = time.monotonic() if due else last_s
+        return due
+
+    return is_due
+
+
+def publish_so_far(run: Run, work: Work) -> Run:
+    """Publish the whole documents finished so far; returns the record under which the run goes on."""
+    checkpoints = work.checkpoints
+    checkpoints.save()
+    if not any(documents.count_by(checkpoints.outcomes.rows, "shard")):
+        return run
+    run.report.line(f"publishing {len(checkpoints.outcomes):,} documents; the rest follows")
+    phase = work.tally.progress.phase
+    current = publish(run, work, complete=False, dropped=()).generation
+    work.tally.progress.phase = phase
+    known = dataclasses.replace(run.known, current=current, table=run.index.documents(current.number))
+    run = dataclasses.replace(run, known=known)
+    checkpoints.go_on(begin_staging(run), Outcomes())
+    return run
+
+
+def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceKey]) -> Published:
+    """Make what was finished the next generation, less what is `dropped`; the current one stays where no row and no
+    document's status changed. Raises StorageError, Locked, and InputError where nothing can be read."""
+    current, outcomes, staging = run.known.current, work.checkpoints.outcomes, work.checkpoints.staging
+    shards_known = {**(current.shards if current else {}), **staging.shards}
+    left = _left_over(run, work, shards_known, dropped)
+    table = _next_table(run, work, left, shards_known, dropped)
+    if table.untold or left.lost:
+        run.report.warn("`changes/` does not name all that a damaged shard held: loaders have to load anew")
+    material = table.material or bool(left.lost)
+    if current is not None and not material and _same_header(run, current, complete):
+        state.write_seen(run.index.state, current.number, table.seen, run.tools.disk)
+        return Published(current, table.table, outcomes.rows)
+    if current is None and complete and not any(documents.count_by(table.table, "shard")):
+        staging.remove()
+        raise _none_readable(table.table)
+    _refuse_losing_rebuild(run, outcomes)
+    work.tally.progress.phase = "publishing"
+    run.report.progress(work.tally.progress, at_once=True)
+    draft = _draft(run, work, table, shards_known, complete=complete)
+    generation, written = next_generation(run.index, draft, parent=run.known.parent, lock_held=run.lock.held)
+    work.tally.bytes_rewritten += written
+    return Published(generation, table.table, outcomes.rows)
+
+
+def _next_table(
+    run: Run, work: Work, left: Left, known: Mapping[str, Shard], dropped: Collection[SourceKey]
+) -> NextTable:
+    outcomes = work.checkpoints.outcomes
+    return next_table.edit(
+        damage.without_rows(run.known.table, left.lost),
+        documents.without(outcomes.rows, left.held),
+        [mark for mark in outcomes.marks if mark.key not in left.lost],
+        dropped=set(dropped) - left.held,
+        seen=[*run.known.seen, *run.plan.seen],
+        shards=known,
+        damaged=run.known.damaged | work.keyless,
+        roots=[root.id for root in run.scopes.roots],
+        rebuilding=run.known.rebuilding,
+    )
+
+
+def _draft(run: Run, work: Work, table: NextTable, known: Mapping[str, Shard], *, complete: bool) -> Draft:
+    no_engine_yet = Reference(np.zeros((0, run.settings.dim), np.float32), run.settings.max_tokens)
+    reference = work.embedder.reference or no_engine_yet
+    return Draft(
+        number=work.checkpoints.number,
+        complete=complete,
+        settings=run.settings,
+        fingerprints=run.fingerprints,
+        roots=run.scopes.roots,
+        mounts=run.plan.mounts,
+        query=resolve.query_recipe(run.model, run.settings.dim, quantization=run.settings.quantization),
+        probe=reference.vectors,
+        probe_max_tokens=reference.max_tokens,
+        table=table.table,
+        changes=table.changes,
+        shards=known,
+    )
+
+
+def _left_over(run: Run, work: Work, known: Mapping[str, Shard], dropped: Collection[SourceKey]) -> Left:
+    """What damaged shards held and could not be read anew: it is news in every run, as long as it is so."""
+    if run.known.rebuilding or not run.known.damaged:
+        return Left()
+    anew = documents.keys(work.checkpoints.outcomes.rows)
+    left = damage.left_over(run.known.table, {*anew, *dropped}, run.known.damaged, known)
+    work.tally.news |= left.waiting | left.lost
+    if left.waiting:
+        run.report.warn(f"{len(left.waiting):,} documents of damaged shards cannot be read tonight: they stay so")
+    if left.lost:
+        run.report.warn(f"the rows of {len(left.lost):,} documents are lost with their shards")
+    return left
+
+
+def _refuse_losing_rebuild(run: Run, outcomes: Outcomes) -> None:
+    """A rebuild waits for what cannot be read now and could be read before: its old rows would be lost."""
+    if not run.known.rebuilding:
+        return
+    had_rows = run.known.table.filter(pc.greater(run.known.table.column("rows"), 0))
+    reasons = outcomes.rows.column("reason")
+    momentary = outcomes.rows.filter(pc.is_in(reasons, value_set=pa.array(sorted(MOMENT_REASONS))))
+    lost = documents.parted(momentary, had_rows)[0].column("uri").to_pylist()
+    if lost:
+        raise InputError(
+            f"{len(lost)} sources that had rows cannot be read now, `{lost[0]}` the first; nothing was changed",
+            "mend their permissions or mount what is missing, then run the same command again",
+        )
+
+
+def _same_header(run: Run, current: Generation, complete: bool) -> bool:
+    same = current.roots == run.scopes.roots and current.mounts == run.plan.mounts
+    names = ("model", "commit", "max_file_bytes")  # the rest would make other vectors
+    same_settings = all(getattr(current.settings, name) == getattr(run.settings, name) for name in names)
+    return same and same_settings and current.complete == complete
+
+
+def _none_readable(table: pa.Table) -> InputError:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in documents.count_by(table, "reason").items())
+    return InputError(
+        f"none of the {table.num_rows} sources can be read: {reasons}",
+        "what is only pictures needs OCR first" if "no_text" in reasons else "name sources that can be read",
+    )
+
+
+def clear_staging(run: Run) -> None:
+    """Remove what only this run and those before it needed; only now, when the new generation is current."""
+    others = {item.folder for item in run.known.leftovers if not _covers(run, item)}
+    for path in run_folders(run.index.staging):
+        if path not in others:  # the vectors of work on other roots are taken by a later run
+            run.tools.disk.remove(path)
+    clear(run.index, keep=run.asked.keep_generations)
+
+
+def _covers(run: Run, item: Leftover) -> bool:
+    """Whether this run covered every root that a killed one covered."""
+    roots = {root["id"] for root in item.header.roots}
+    return run.plan.whole and (run.known.current is not None or roots <= {root.id for root in run.scopes.roots})

@@ -1,6 +1,6 @@
-"""What a run came to: its news, and the Summary of what was published.
+"""What came of a run: counted as it goes, and summarised at its end.
 
-In: tonight's plan, the outcomes, the table published. Out: counts and an exit code.
+In: the plan, each source as it is finished, what was published. Out: counts and an exit code.
 Not here: how they are printed (cli/, report.py).
 """
 
@@ -13,44 +13,75 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli.index import documents
+from embedcli.index import documents, state
 from embedcli.records import TROUBLED, SourceKey
-from embedcli.report import Summary
+from embedcli.report import Report, Summary
 from embedcli.run.plan import Plan
+from embedcli.run.tally import Tally
 
 if TYPE_CHECKING:
+    from embedcli.config import Options
+    from embedcli.index.generations import Index
     from embedcli.index.manifest import Generation
+    from embedcli.run.known import Known
+    from embedcli.run.publish import Published
+    from embedcli.run.record import Run
+
 _TROUBLED = pa.array(TROUBLED)
 
 
-def summarise(
-    summary: Summary,
-    *,
-    generation: Generation,
-    plan: Plan,
-    table: pa.Table,
-    moved: int,
-    news: int,
-    strict: bool,
+def summarise(summary: Summary, run: Run, tally: Tally, published: Published) -> None:
+    """Fill in the summary of a run that had work."""
+    moved = _count_moved(run.known.table, run.plan.gone, published.finished)
+    _describe(summary, published.generation, run.plan, tally, published.table, moved=moved, strict=run.asked.strict)
+    summary.model, summary.dim, summary.fingerprint = run.settings.model, run.settings.dim, run.fingerprints.model
+    summary.chunks |= {"embedded": tally.embedded, "reused": tally.reused}
+    summary.tokens["embedded"] = tally.progress.tokens
+    summary.bytes_rewritten = tally.bytes_rewritten
+    summary.tokens_per_s = round(tally.progress.tokens_per_s, 1)
+    if summary.idle:
+        _say_unchanged(summary, run.report)
+
+
+def finish_unchanged(index: Index, known: Known, plan: Plan, asked: Options, report: Report, summary: Summary) -> None:
+    """Remember what was seen, and fill in the summary of a run without work."""
+    current = known.current
+    assert current is not None
+    if plan.seen:
+        state.write_seen(index.state, current.number, [*known.seen, *plan.seen], index.disk)
+    for item in known.leftovers if plan.whole else ():
+        index.disk.remove(item.folder)
+    _describe(summary, current, plan, Tally.of(plan), known.table, moved=0, strict=asked.strict)
+    settings = current.settings
+    summary.model, summary.dim, summary.fingerprint = settings.model, settings.dim, current.fingerprints.model
+    _say_unchanged(summary, report)
+
+
+def _say_unchanged(summary: Summary, report: Report) -> None:
+    report.line(f"{summary.sources['unchanged']:,} unchanged, nothing to do")
+
+
+def _describe(
+    summary: Summary, generation: Generation, plan: Plan, tally: Tally, table: pa.Table, *, moved: int, strict: bool
 ) -> None:
-    """Fill in what does not depend on the engine, and the exit code. `table` is that of the sources."""
+    """What does not depend on the engine, and the exit code. `table`: every document of the generation."""
     by_status = documents.count_by(table, "status")
     summary.generation, summary.complete = generation.number, generation.complete
-    summary.sources = source_counts(plan, by_status, moved=moved)
+    summary.sources = _source_counts(plan, tally, by_status, moved=moved)
     summary.chunks["total"] = generation.counts["chunks"]
     summary.tokens["total"] = generation.counts["tokens"]
-    summary.failures_new = news
+    summary.failures_new = len(tally.news)
     summary.failures = documents.count_by(table.filter(pc.is_in(table.column("status"), _TROUBLED)), "reason")
     troubled = sum(by_status.get(name, 0) for name in TROUBLED)
-    summary.exit_code = 3 if news or (strict and troubled) else 0
+    summary.exit_code = 3 if tally.news or (strict and troubled) else 0
 
 
-def source_counts(plan: Plan, by_status: Mapping[str, int], *, moved: int) -> dict[str, int]:
+def _source_counts(plan: Plan, tally: Tally, by_status: Mapping[str, int], *, moved: int) -> dict[str, int]:
     return {
         "new": plan.new - moved,
-        "changed": plan.changed,
+        "changed": tally.changed,
         "moved": moved,
-        "unchanged": plan.unchanged,
+        "unchanged": tally.unchanged,
         "gone": len(plan.gone) - moved,
         "failed": by_status.get("failed", 0),
         "stale": by_status.get("stale", 0),
@@ -60,7 +91,7 @@ def source_counts(plan: Plan, by_status: Mapping[str, int], *, moved: int) -> di
     }
 
 
-def count_moved(base: pa.Table, gone: Iterable[SourceKey], rows: pa.Table) -> int:
+def _count_moved(base: pa.Table, gone: Iterable[SourceKey], rows: pa.Table) -> int:
     """Sources that are gone under one name and new under another, byte for byte."""
     gone_keys = set(gone)
     if not gone_keys:

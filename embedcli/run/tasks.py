@@ -60,6 +60,16 @@ class Task:
         return self.source.key
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A source that could not become a document; `reason` is one of records.REASONS."""
+
+    task: Task
+    reason: str
+    reused: int = 0
+    embedded: int = 0
+
+
 def tried(stat: Stat | None) -> str | None:
     """The digest of the stat of a file that could not be read: as long as it is the same, so is the file."""
     return None if stat is None else digest(stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode)

@@ -40,7 +40,7 @@ class Scopes:
     absorbed_paths: tuple[str, ...]
 
 
-def settle_scopes(asked: Options, known: Sequence[Root], *, everything: bool) -> Scopes:
+def settle_roots(asked: Options, known: Sequence[Root], *, everything: bool) -> Scopes:
     """The roots named, or the remembered ones, and both where `everything` is made anew.
 
     A SOURCE belongs to the outermost known root that holds it, also where its name leads there by a link.

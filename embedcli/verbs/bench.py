@@ -208,7 +208,7 @@ class _Clock(Report):
     def __init__(self) -> None:
         super().__init__(quiet=True)
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: Progress, *, at_once: bool = False) -> None:
         self.since_s = progress.embedding_since or self.since_s
 
 

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from embedcli.errors import DamagedShard, InputError, StorageError
 from embedcli.index import changes, compaction, lock, shards, state
 from embedcli.index.documents import amend
-from embedcli.index.generations import Draft, Index, current_of
+from embedcli.index.generations import Index, current_of
 from embedcli.index.manifest import Generation
+from embedcli.index.publish import Draft, publish
 from embedcli.index.shards import Shard
 from embedcli.records import Root, printable, shown_path
 from embedcli.report import Say
@@ -90,7 +91,7 @@ class Change:
             changes=changed,
             shards={**current.shards, **{shard.name: shard for shard in new_shards}},
         )
-        self.generation, _ = self.index.publish(draft, parent=current.number, lock_held=self.held.held)
+        self.generation, _ = publish(self.index, draft, parent=current.number, lock_held=self.held.held)
 
     def done(self, concerned: pa.Table) -> Done:
         """Remember the verb among the runs, and tell what it did."""

@@ -257,17 +257,16 @@ def start_engine(index: Path, model: str | None, tools: Tools) -> str:
     from embedcli.index.disk import Disk
     from embedcli.index.generations import Index
     from embedcli.models.tokenizer import load_tokenizer
-    from embedcli.run.known import Before, known_reference
-    from embedcli.run.settings import settle
+    from embedcli.run.embedder import known_reference
+    from embedcli.run.known import Memory
+    from embedcli.run.settings import settle_settings
 
     asked = config.Options(index=index, model=model)
     opened = Index(index, disk=Disk())
     current = opened.current() if opened.current_number() is not None else None
-    chosen = tools.resolve(asked, current.settings if current else None)
-    known = Before(
-        current, (), current.settings if current else None, current.fingerprints.model if current else "", (), False
-    )
-    settings, prints = settle(asked, known, chosen, tools.device_kind(asked))
+    memory = Memory(current.settings, current.fingerprints.model) if current else Memory()
+    chosen = tools.resolve(asked, memory.settings)
+    settings, prints = settle_settings(asked, memory, chosen, tools.device_kind(asked))
     reference = known_reference(opened, current, (), model_fingerprint=prints.model, dim=settings.dim)
     engine = tools.open_engine(chosen, settings, settings.device_kind)
     try:

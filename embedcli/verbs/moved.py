@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli.errors import InputError, StorageError
+from embedcli.errors import InputError
 from embedcli.index import shards
 from embedcli.index.documents import by_shard
 from embedcli.index.generations import Index
@@ -101,12 +101,11 @@ def _rewrite(change: Change, table: pa.Table, mine: Bools, folder: Path) -> dict
     """Write every shard with rows of `mine` anew, with the uris that `table` says; the new shards by the old names."""
     known, disk = change.current.shards, change.index.disk
     parts = [(known[name], rows) for name, rows in by_shard(table) if mine[rows].any()]
-    needed = sum(shard.size_bytes for shard, _ in parts) * 1.05
-    if needed > (free := disk.free_bytes(folder)):
-        raise StorageError(
-            f"the new shards need {needed / 1e9:.2f} GB in `{change.index.folder}`, {free / 1e9:.2f} GB are free",
-            "free some space, then run the same command again",
-        )
+    needed_bytes = sum(shard.size_bytes for shard, _ in parts)
+    disk.check_room(
+        change.index.folder, needed_bytes, purpose="writing the new shards",
+        hint="free some space, then run the same command again",
+    )  # fmt: skip
     written = {}
     for shard, numbers in parts:
         rows = _Renamed(shard, table.take(pa.array(numbers)), mine[numbers], change.number)

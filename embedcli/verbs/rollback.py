@@ -9,6 +9,7 @@ import pyarrow as pa
 from embedcli.errors import DamagedShard, StorageError, UsageError
 from embedcli.index import changes
 from embedcli.index.generations import Index, current_of
+from embedcli.index.publish import finish_changes, point_back
 from embedcli.report import Say
 from embedcli.verbs.change import Done, done, locked
 
@@ -23,12 +24,12 @@ def rollback(index: Index, *, to: int | None = None, warn: Say) -> Done:
     if not index.numbers():
         current_of(index)
     with locked(index, warn) as held:
-        index.tell_changes()
+        finish_changes(index)
         current = index.linked_number()
         target = _way_back(index, to)
         table = index.documents(target, ["rows"])
         told = _changes_back(index, current, target, warn)
-        index.point_back(target, expected=current, changes=told, lock_held=held.held)
+        point_back(index, target, expected=current, changes=told, lock_held=held.held)
         return done(index, "rollback", (target, current), table, started, warn)
 
 

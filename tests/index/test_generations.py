@@ -16,8 +16,9 @@ import pytest
 
 from embedcli.config import Options
 from embedcli.errors import NoIndex, StorageError, UsageError
+from embedcli.index.clearing import RETIRED_KEPT_S, clear
 from embedcli.index.disk import Disk
-from embedcli.index.generations import RETIRED_KEPT_S, Index
+from embedcli.index.generations import Index
 from embedcli.ingest import ingest
 from embedcli.run.tools import Tools
 from embedcli.verbs import forget, rollback, status, verify
@@ -115,7 +116,7 @@ def test_as_long_as_nothing_is_current_no_generation_goes(two: Workshop) -> None
     of_long_ago(two)
     (two.index / "current").unlink()
     with pytest.raises(NoIndex):
-        index_of(two).clear(keep=1)
+        clear(index_of(two), keep=1)
     assert names(two.index / "generations") == ["000001", "000002"]
 
 
@@ -329,5 +330,5 @@ def test_a_clock_that_jumps_back_clears_nothing_and_one_that_jumps_on_clears_wha
     clock = ClockJumps(now=(two.index / "generations/000002").stat().st_mtime)
     for jump, left in ((-7200.0, ["000001", "000002"]), (7200.0 + RETIRED_KEPT_S + 1, ["000001"])):
         clock.now += jump
-        Index(two.index, disk=Disk(), clock=clock).clear(keep=1)
+        clear(Index(two.index, disk=Disk(), clock=clock), keep=1)
         assert names(two.index / "generations") == left

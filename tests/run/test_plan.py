@@ -19,7 +19,7 @@ from embedcli.index.documents import DocumentRow
 from embedcli.records import stat_of
 from embedcli.run import plan
 from embedcli.run.plan import Plan
-from embedcli.sources.roots import Scopes, settle_scopes
+from embedcli.sources.roots import Scopes, settle_roots
 
 LONG_AGO_NS = 1_700_000_000_000_000_000
 
@@ -40,7 +40,7 @@ def docs(tmp_path: Path) -> Path:
 
 
 def scopes_of(docs: Path) -> Scopes:
-    return settle_scopes(Options(index=docs.parent / "index", sources=(str(docs),)), (), everything=False)
+    return settle_roots(Options(index=docs.parent / "index", sources=(str(docs),)), (), everything=False)
 
 
 def known(docs: Path, *names: str, **columns: Any) -> pa.Table:
@@ -64,7 +64,7 @@ def known(docs: Path, *names: str, **columns: Any) -> pa.Table:
 
 
 def make(docs: Path, base: pa.Table, **flags: Any) -> Plan:
-    return plan.make(base, scopes_of(docs), {}, rules(docs.parent, **flags))
+    return plan.compare(base, scopes_of(docs), {}, rules(docs.parent, **flags))
 
 
 def write(docs: Path, *names: str) -> tuple[str, ...]:

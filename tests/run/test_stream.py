@@ -42,7 +42,7 @@ def test_a_chunk_with_an_id_that_the_model_has_not_is_left_out_and_its_source_na
 class Watching(Lines):
     """Remembers each line of progress too."""
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: Progress, *, at_once: bool = False) -> None:
         self.said.append(progress.line())
 
 

@@ -15,17 +15,19 @@ from embedcli.errors import InputError, Stopped, UsageError
 from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.verbs import forget, moved
-from tests.workshop import Workshop, words
+from tests.workshop import ReadsOnlyTheFirst, Workshop, words
 
 
 def stopped_half_way(shop: Workshop, *sources: Path) -> None:
-    """A first run that is told to stop once a document is finished."""
+    """A first run that is stopped once its first document is stored, whose readers do not come to the second."""
 
     def signal_number() -> int | None:
         return 15 if any(shop.index.glob("staging/*/part-*.parquet")) else None
 
+    make_pool, shop.make_pool = shop.make_pool, ReadsOnlyTheFirst
     with pytest.raises(Stopped):
         shop.ingest(*sources, checkpoint_every_s=0.0, stop_signal=signal_number)
+    shop.make_pool = make_pool
 
 
 def roots(shop: Workshop) -> list[str]:

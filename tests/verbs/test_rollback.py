@@ -8,7 +8,7 @@ import time
 import pytest
 
 from embedcli.errors import UsageError
-from embedcli.index.generations import CHANGES_KEPT_S
+from embedcli.index.clearing import CHANGES_KEPT_S, clear
 from embedcli.verbs import rollback
 from tests.published import damage, filled, index_of, silent, vectors
 from tests.workshop import Workshop, words
@@ -45,11 +45,11 @@ def test_a_rolled_back_generation_is_kept_for_an_hour_and_can_be_had_again(shop:
     shop.ingest()
     os.utime(shop.index / "generations" / "000002", (0, 0))
     rollback.rollback(index_of(shop), warn=silent)
-    index_of(shop).clear(keep=1)
+    clear(index_of(shop), keep=1)
     assert index_of(shop).numbers() == [1, 2]
     assert rollback.rollback(index_of(shop), to=2, warn=silent).generation == 2
     rollback.rollback(index_of(shop), warn=silent)
-    index_of(shop, clock=lambda: time.time() + 3601).clear(keep=1)
+    clear(index_of(shop, clock=lambda: time.time() + 3601), keep=1)
     assert index_of(shop).numbers() == [1]
 
 
@@ -59,7 +59,7 @@ def test_a_number_is_never_used_again_however_long_nothing_is_published(shop: Wo
     shop.ingest()
     rollback.rollback(index_of(shop), warn=silent)
     later = index_of(shop, clock=lambda: time.time() + CHANGES_KEPT_S + 3601)
-    later.clear(keep=2)
+    clear(later, keep=2)
     assert later.numbers() == [1]
     assert later.next_number() == 4
 

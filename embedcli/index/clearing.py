@@ -1,0 +1,46 @@
+"""Removing what no reader and no resumed run needs.
+
+In: an index, how many generations to keep. Out: a smaller folder; what goes is renamed to `.trash-N` first.
+Not here: publishing (publish.py).
+"""
+
+from __future__ import annotations
+
+from embedcli.index.generations import Index
+from embedcli.index.leftovers import run_folders
+from embedcli.index.publish import finish_changes
+
+RETIRED_KEPT_S = 3600.0
+CHANGES_KEPT_S = 90 * 86400.0
+
+
+def clear(index: Index, *, keep: int) -> None:
+    """Remove what no reader and no resumed run needs: trash, half generations, old ones, orphaned keys."""
+    halves = (
+        (index.generations, ".trash-*"), (index.generations, "*.tmp"), (index.staging, ".trash-*"),
+        (index.keys, ".*.tmp"), (index.state, ".*.tmp"), (index.changes, ".*.tmp"),
+    )  # fmt: skip
+    for folder, pattern in halves:
+        for path in folder.glob(pattern):
+            index.disk.remove(path)
+    for path in run_folders(index.staging):
+        if not (path / "run.json").exists():
+            index.disk.remove(path)
+    finish_changes(index)
+    _clear_retired(index, keep)
+    needed = {path.stem for path in index.generations.glob("*/vectors/*.parquet")}
+    for path in [*index.keys.glob("part-*.npy"), *(index.state / "damaged").glob("part-*")]:
+        if path.stem not in needed:
+            index.disk.remove(path)
+    for path in sorted(index.changes.glob("*.parquet"))[:-1]:  # the last one remembers the highest number used
+        if index.clock() - path.stat().st_mtime > CHANGES_KEPT_S:
+            index.disk.remove(path)
+
+
+def _clear_retired(index: Index, keep: int) -> None:
+    """As long as nothing is current, nothing is retired."""
+    chain = [generation.number for generation in index.ancestors()]
+    for path in index.generations.iterdir() if chain else ():
+        young = index.clock() - path.stat().st_mtime < RETIRED_KEPT_S
+        if path.name.isdigit() and int(path.name) not in chain[:keep] and not young:
+            index.disk.remove(path)

@@ -1,0 +1,192 @@
+"""The next generation, complete on disk before `current` points to it by one rename; and going back to an older one.
+
+In: an index and a draft of documents and shards. Out: `generations/N`; INDEX is fsynced after the swap.
+Not here: which rows are published (run/publish.py), how shards are put together (compaction.py), removing what is old
+(clearing.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedcli.columns import Floats
+from embedcli.config import IndexSettings
+from embedcli.errors import Locked, StorageError, storage_errors
+from embedcli.fingerprints import PROBE_VERSION, Fingerprints
+from embedcli.index import compaction
+from embedcli.index.disk import Written
+from embedcli.index.documents import count_by
+from embedcli.index.generations import Index
+from embedcli.index.manifest import Generation
+from embedcli.index.shards import Shard
+from embedcli.records import Root
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What is to become the next generation; `shards` says where each shard that `table` names lies now."""
+
+    number: int
+    complete: bool
+    settings: IndexSettings
+    fingerprints: Fingerprints
+    roots: tuple[Root, ...]
+    mounts: Mapping[str, tuple[str, ...]]
+    query: Mapping[str, Any]
+    probe: Floats
+    probe_max_tokens: int
+    table: pa.Table
+    changes: pa.Table
+    shards: Mapping[str, Shard]
+    probe_version: int = PROBE_VERSION
+
+
+def publish(index: Index, draft: Draft, *, parent: int | None, lock_held: Callable[[], bool]) -> tuple[Generation, int]:
+    """Make `draft` the current generation; returns it and the bytes written anew for it.
+
+    Raises StorageError, or Locked when another run published or took the lock meanwhile: then nothing changed.
+    """
+    temporary = index.generations / f"{draft.number:06d}.tmp"
+    try:
+        with storage_errors(temporary):
+            temporary.mkdir()
+    except StorageError as error:
+        raise _published_elsewhere(index) if isinstance(error.__cause__, FileExistsError) else error from None
+    index.disk.make_folder(temporary / "vectors")
+    settled = _compact(index, draft, temporary / "vectors")
+    generation = _write_files(index, temporary, draft, _describe(draft, parent, settled), settled.table)
+    index.disk.step("generation written")
+    _check_unchanged(index, parent, lock_held)
+    _announce(index, draft.number, draft.number, draft.changes)
+    with storage_errors(temporary):
+        index.disk.rename(temporary, index.path(draft.number))
+    index.disk.fsync_folder(index.generations)
+    _swap(index, draft.number, parent)
+    moved = {
+        name: dataclasses.replace(shard, folder=index.path(draft.number) / "vectors")
+        for name, shard in generation.shards.items()
+    }
+    return dataclasses.replace(generation, shards=moved), settled.bytes_rewritten
+
+
+def point_back(
+    index: Index, number: int, *, expected: int | None, changes: pa.Table, lock_held: Callable[[], bool]
+) -> None:
+    """Make a generation that is on disk the current one; `expected`, the one until now, is then retired.
+
+    `changes` are told under a number of their own, which is never used again.
+    Raises StorageError, or Locked when another run published or took the lock meanwhile: then nothing changed.
+    """
+    _check_unchanged(index, expected, lock_held)
+    _announce(index, index.next_number(), number, changes)
+    _swap(index, number, expected)
+
+
+def _check_unchanged(index: Index, expected: int | None, lock_held: Callable[[], bool]) -> None:
+    if not lock_held() or index.linked_number() != expected:
+        raise _published_elsewhere(index)
+
+
+def _published_elsewhere(index: Index) -> Locked:
+    return Locked(
+        f"index `{index.folder}` was published by another run meanwhile; nothing was changed",
+        "run the same command again",
+    )
+
+
+def _swap(index: Index, number: int, retired: int | None) -> None:
+    if retired is not None:
+        with suppress(OSError):
+            os.utime(index.path(retired))  # from now on it is retired: `clear` counts its hour from here
+    index.disk.step("before swap")
+    index.disk.point(index.folder / "current", f"generations/{number:06d}")
+    index.disk.step("after swap")
+    index.disk.fsync_folder(index.folder)
+    finish_changes(index)
+
+
+def _announce(index: Index, number: int, target: int, changes: pa.Table) -> None:
+    """Write down what is to be told as soon as `target` is current: loaders apply every `.parquet` they find."""
+    finish_changes(index)
+    index.disk.write(index.pending_changes(number, target), _parquet(changes))
+
+
+def finish_changes(index: Index) -> None:
+    """What was announced and came to be is told; what did not, by a kill before its swap, goes without a trace."""
+    current = index.linked_number()
+    for path in sorted(index.changes.glob("[0-9]*.when-*")):
+        number, target = map(int, path.name.split(".when-"))
+        if target == current:
+            with storage_errors(path):
+                index.disk.rename(path, index.changes / f"{number:06d}.parquet")
+            index.disk.fsync_folder(index.changes)
+            continue
+        if number == target and index.path(number).exists():
+            index.disk.remove(index.path(number))  # no reader has seen it, and all of it is in `staging/` too
+        index.disk.remove(path)
+
+
+def _compact(index: Index, draft: Draft, vectors: Path) -> compaction.Compacted:
+    current = index.linked_number()
+    apart = index.damaged(index.read(current)) if current is not None else set()
+    pieces = compaction.live_pieces(draft.table, draft.shards)
+    groups = compaction.plan_groups(pieces, apart=apart)
+    copying = not index.disk.has_hard_links(vectors)
+    if copying:
+        index.warn(f"`{index.folder}` lies on a filesystem without hard links: each generation is a whole copy")
+    if not index.disk.has_room(index.folder, compaction.written_bytes(groups, copying=copying)):
+        groups = [(piece,) for piece in pieces]  # a merge that does not fit is left for another night
+    index.disk.check_room(
+        index.folder, compaction.written_bytes(groups, copying=copying), purpose="publishing",
+        hint="free some space, then run the same command again: what was finished is kept",
+    )  # fmt: skip
+    dim = draft.settings.dim
+    return compaction.write(draft.table, groups, dim=dim, folder=vectors, keys_folder=index.keys, disk=index.disk)
+
+
+def _write_files(index: Index, folder: Path, draft: Draft, generation: Generation, table: pa.Table) -> Generation:
+    def probe(sink: Any) -> None:
+        np.save(sink, draft.probe, allow_pickle=False)
+
+    files: dict[str, Written] = {
+        "documents.parquet": index.disk.write(folder / "documents.parquet", _parquet(table)),
+        "probe.npy": index.disk.write(folder / "probe.npy", probe),
+    }
+    whole = dataclasses.replace(generation, files=files)
+    data = json.dumps(whole.to_json(), indent=1).encode()
+    index.disk.write(folder / "manifest.json", lambda sink: sink.write(data))
+    index.disk.fsync_folder(folder / "vectors")
+    index.disk.fsync_folder(index.keys)
+    return whole
+
+
+def _parquet(content: pa.Table) -> Callable[[Any], None]:
+    return lambda sink: pq.write_table(content, pa.PythonFile(sink, mode="w"), compression="zstd")
+
+
+def _describe(draft: Draft, parent: int | None, settled: compaction.Compacted) -> Generation:
+    table = settled.table
+    counts = {
+        "sources": table.num_rows,
+        "status": count_by(table, "status"),
+        "chunks": sum(shard.rows for shard in settled.shards),
+        "tokens": int(pa.compute.sum(table.column("tokens")).as_py() or 0),
+        "bytes": sum(shard.size_bytes for shard in settled.shards),
+    }
+    return Generation(
+        draft.number, parent, draft.complete, datetime.now(UTC).isoformat(timespec="seconds"), draft.settings,
+        draft.fingerprints, draft.roots, draft.mounts, draft.query, draft.probe_max_tokens,
+        draft.probe_version, counts, {shard.name: shard for shard in settled.shards},
+    )  # fmt: skip

@@ -1,0 +1,120 @@
+"""The first steps of a run that has work: free space, the staging folder, what killed runs had finished.
+
+In: the record of the run. Out: the owners of what changes while it works (Work).
+Not here: the lock and the history (begin.py), the work (stream.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from embedcli.index import leftovers
+from embedcli.index.known_vectors import KnownVectors
+from embedcli.index.outcomes import Outcomes
+from embedcli.index.staging import RunHeader, Staging
+from embedcli.report import many
+from embedcli.run.checkpoints import Checkpoints
+from embedcli.run.embedder import Embedder, known_reference
+from embedcli.run.memory import map_large_buffers
+from embedcli.run.pending import PendingDocuments
+from embedcli.run.tally import Tally
+
+if TYPE_CHECKING:
+    from embedcli.index.outcomes import Outcome
+    from embedcli.records import SourceKey
+    from embedcli.run.record import Run
+    from embedcli.run.tasks import Task
+
+
+@dataclass(frozen=True)
+class Work:
+    """What changes while a run works, each with one owner.
+
+    `keyless`: shards of the index whose vectors cannot be found again, since their keys are lost.
+    `adopted`: sources that killed runs had finished; they are not read.
+    """
+
+    vectors: KnownVectors
+    pending: PendingDocuments
+    embedder: Embedder
+    checkpoints: Checkpoints
+    tally: Tally
+    keyless: frozenset[str]
+    adopted: frozenset[SourceKey]
+
+
+def begin(run: Run) -> Work:
+    """Begin the staging folder and gather every vector that is known. Raises StorageError."""
+    map_large_buffers()
+    _warn_of_cut(run)
+    staging = begin_staging(run)
+    vectors = KnownVectors(dim=run.settings.dim)
+    outcomes, tally = Outcomes(), Tally.of(run.plan)
+    outcomes.add(run.plan.outcomes)
+    adopted = _adopt(run, staging, vectors)
+    for task, outcome in adopted:
+        tally.adopt(task, outcome)
+    outcomes.add(outcome for _, outcome in adopted)
+    _check_space(run, adopted=len(adopted))
+    kept = [shard for shard in run.index.kept_shards() if shard.name not in run.known.damaged]
+    keyless = frozenset(shard.name for shard in kept if not vectors.add(shard))
+    reference = known_reference(
+        run.index, run.known.current, run.known.leftovers,
+        model_fingerprint=run.fingerprints.model, dim=run.settings.dim,
+    )  # fmt: skip
+    embedder = Embedder(run, reference, tally.progress, keep_probe=staging.keep_probe)
+    pending = PendingDocuments(vectors, embedder.open, dim=run.settings.dim, spool_folder=staging.folder)
+    checkpoints = Checkpoints(
+        staging, outcomes, pending, vectors,
+        every_bytes=run.asked.checkpoint_bytes, every_s=run.asked.checkpoint_every_s,
+    )  # fmt: skip
+    return Work(vectors, pending, embedder, checkpoints, tally, keyless, frozenset(task.key for task, _ in adopted))
+
+
+def _warn_of_cut(run: Run) -> None:
+    new = run.known.current is None or run.known.rebuilding
+    if new and run.settings.dim < run.model.width and not run.model.matryoshka:
+        run.report.warn(
+            f"`{run.settings.model}` was not trained to be cut: {run.settings.dim} of its {run.model.width}"
+            " dimensions lose more than those of a Matryoshka model"
+        )
+
+
+def begin_staging(run: Run) -> Staging:
+    """A new folder for what this run finishes until its next publish. Raises StorageError."""
+    header = RunHeader(
+        number=run.index.next_number(),
+        parent=run.known.parent,
+        settings=run.settings.to_json(),
+        fingerprints=dataclasses.asdict(run.fingerprints),
+        rebuild=run.known.rebuilding,
+        roots=[dataclasses.asdict(root) for root in run.scopes.roots],
+    )
+    return Staging.begin(run.index.staging, header, dim=run.settings.dim, disk=run.tools.disk)
+
+
+def _adopt(run: Run, staging: Staging, vectors: KnownVectors) -> list[tuple[Task, Outcome]]:
+    """Take over what killed runs finished; of two that finished one source the later run counts."""
+    if not run.known.leftovers:
+        return []
+    wanted = {task.key: task for task in run.plan.tasks}
+    stats = {key: task.source.stat for key, task in wanted.items()}
+    adopted = leftovers.adopt(run.known.leftovers, stats, into=staging, library=vectors)
+    if adopted:
+        run.report.line(f"going on with {many(len(adopted), 'document')} that an earlier run had finished")
+    return [(wanted[key], outcome) for key, outcome in adopted.items()]
+
+
+def _check_space(run: Run, *, adopted: int) -> None:
+    """A rough estimate, before the model loads: text and vectors of everything that is to be read."""
+    share = 1 - adopted / max(1, run.plan.tasks.count)
+    text_bytes = run.plan.tasks.text_bytes * share
+    rows = text_bytes / (run.settings.max_tokens * 3)
+    run.tools.disk.check_room(
+        run.index.folder,
+        rows * run.settings.dim * 4 + text_bytes * 0.7,
+        purpose="this run",
+        hint="free some space, or put the index on another disk with `--index`",
+    )

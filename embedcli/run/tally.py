@@ -1,0 +1,55 @@
+"""What came of a run so far, counted as each source is finished.
+
+In: the plan, then finished sources. Out: counts, the progress that is shown.
+Not here: the summary at the end (summary.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from embedcli.records import SourceKey
+from embedcli.report import Progress
+from embedcli.run.outcome import is_news, is_same
+
+if TYPE_CHECKING:
+    from embedcli.index.outcomes import Outcome
+    from embedcli.run.pending import Ended
+    from embedcli.run.plan import Plan
+    from embedcli.run.tasks import Task
+
+
+@dataclass
+class Tally:
+    """What came of a run so far, over all its generations; `news`: sources that had not failed the same way before."""
+
+    progress: Progress
+    news: set[SourceKey]
+    changed: int = 0
+    unchanged: int = 0
+    embedded: int = 0
+    reused: int = 0
+    bytes_rewritten: int = 0
+
+    @classmethod
+    def of(cls, plan: Plan) -> Tally:
+        """What the plan counts before anything is read."""
+        progress = Progress(documents_total=plan.tasks.count, bytes_total=plan.tasks.size_bytes)
+        return cls(progress, set(plan.news), changed=plan.changed, unchanged=plan.unchanged)
+
+    def add(self, ended: Ended, outcome: Outcome) -> None:
+        self.embedded += ended.embedded
+        self.reused += ended.reused
+        self.adopt(ended.task, outcome)
+
+    def adopt(self, task: Task, outcome: Outcome) -> None:
+        """Count a source that this run, or one that was killed, has finished."""
+        if task.prior is not None:
+            same = is_same(outcome, task.prior)
+            self.unchanged, self.changed = self.unchanged + same, self.changed + (not same)
+        if is_news(outcome, task.prior):
+            self.news.add(outcome.key)
+        self.progress.documents += 1
+        self.progress.bytes_read += task.source.stat.size if task.source.stat else 0
+        self.progress.chunks += outcome.row.chunks if outcome.row else 0
