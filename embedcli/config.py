@@ -19,6 +19,7 @@ from embedcli.errors import Mismatch, UsageError
 MIN_MAX_TOKENS = 16
 DEFAULT_MAX_TOKENS = 512
 DEFAULT_DIM = 1024
+DEFAULT_MAX_GONE_PERCENT = 50.0
 MINILM = "minilm"
 MIB = 1 << 20
 
@@ -45,7 +46,9 @@ class Options:
     rehash: bool = False
     retry_failed: bool = False
     strict: bool = False
-    max_gone_percent: float = 50.0
+    max_gone_percent: float = DEFAULT_MAX_GONE_PERCENT
+    max_gone_of: tuple[tuple[str, float], ...] = ()
+    """What may be gone of single folders: (absolute path, percent)."""
     keep_generations: int = 2
     publish_every_s: float | None = None
     checkpoint_every_s: float = 60.0
@@ -67,8 +70,9 @@ class Options:
             raise UsageError("`--max-file-size` must be at least 1 MiB", "leave it out for the default of 256")
         if self.checkpoint_every_s < 0 or (self.publish_every_s or 0) < 0:
             raise UsageError("`--checkpoint-every` and `--publish-every` are seconds, 0 or more")
-        if not 0 <= self.max_gone_percent <= 100:
-            raise UsageError(f"`--max-gone` is a percentage from 0 to 100, not `{self.max_gone_percent:g}`")
+        for percent in (self.max_gone_percent, *(percent for _, percent in self.max_gone_of)):
+            if not 0 <= percent <= 100:
+                raise UsageError(f"`--max-gone` is a percentage from 0 to 100, not `{percent:g}`")
 
 
 @dataclass(frozen=True)
@@ -205,3 +209,13 @@ class Rules:
     read_fingerprint: str
     max_file_bytes: int
     max_gone_percent: float
+    max_gone_of: tuple[tuple[str, float], ...] = ()
+
+    def own_percent(self, folder: str) -> float | None:
+        """What `--max-gone FOLDER=PERCENT` allows to be gone of exactly this folder, by its absolute path."""
+        return next((percent for path, percent in self.max_gone_of if path == folder), None)
+
+    def percent_of(self, folder: str) -> float:
+        """The percentage of the innermost named folder that holds this one, else the general one."""
+        named = [pair for pair in self.max_gone_of if f"{folder}/".startswith(f"{pair[0].rstrip('/')}/")]
+        return max(named, key=lambda pair: len(pair[0]))[1] if named else self.max_gone_percent

@@ -125,8 +125,13 @@ class Stopped(EmbedcliError):
 class UnreadableSource(Exception):
     """One source cannot become a document. `reason` is one of records.REASONS; `detail` is for the log."""
 
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
+    def __init__(self, reason: str, detail: str = "", sha256: str | None = None) -> None:
+        """`sha256`: the digest of the file, where it could be read that far."""
+        super().__init__(reason, detail, sha256)
+
+    @property
+    def sha256(self) -> str | None:
+        return None if self.args[2] is None else str(self.args[2])
 
     @property
     def reason(self) -> str:

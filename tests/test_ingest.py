@@ -136,21 +136,48 @@ def test_an_unmounted_share_is_not_an_empty_corpus(shop: Workshop) -> None:
     before = shop.content()
     shutil.rmtree(shop.docs)
     shop.docs.mkdir()
-    with pytest.raises(InputError, match="12 of the 12 known sources"):
+    with pytest.raises(InputError, match="all 12 known sources"):
         shop.ingest()
     assert shop.content() == before
 
 
-def test_one_sub_folder_of_ten_that_is_gone_stops_the_run(shop: Workshop) -> None:
+def test_a_folder_that_is_gone_is_frozen_alone_until_it_is_let_go_or_comes_back(shop: Workshop) -> None:
     for number in range(10):
         shop.write(f"share/{number}.txt", words(20, number))
     for number in range(30):
         shop.write(f"rest/{number}.txt", words(20, 100 + number))
     shop.ingest()
+    (shop.docs / "share").rename(shop.docs.parent / "share")
+    shop.write("rest/new.txt", words(20, 300))
+    first = shop.ingest()
+    assert (first.exit_code, first.sources["stale"], first.sources["gone"], first.sources["new"]) == (3, 10, 0, 1)
+    assert any("/share`: 10 of 10 of its known sources are gone" in line for line in shop.report.said)
+    second = shop.ingest()
+    assert (second.exit_code, second.sources["stale"], second.idle) == (0, 10, True)
+    (shop.docs.parent / "share").rename(shop.docs / "share")
+    embedded = shop.embedded
+    assert (shop.ingest().sources["stale"], shop.embedded) == (0, embedded)
     shutil.rmtree(shop.docs / "share")
-    with pytest.raises(InputError, match="share"):
-        shop.ingest()
-    assert shop.ingest(max_gone_percent=100.0).sources["gone"] == 10
+    assert shop.ingest(max_gone_of=((f"{shop.docs}/share", 100.0),)).sources["gone"] == 10
+    assert {path.split("/")[0] for path in shop.documents()} == {"rest"}
+
+
+def test_a_renamed_folder_is_moved_costs_no_embedding_and_its_known_failures_are_no_news(shop: Workshop) -> None:
+    for number in range(12):
+        shop.write(f"old/{number}.txt", words(20, number))
+    shop.write("old/broken.pdf", b"%PDF-1.4 broken")
+    assert shop.ingest().exit_code == 3
+    before = shop.embedded
+    (shop.docs / "old").rename(shop.docs / "new")
+    summary = shop.ingest()
+    assert (summary.exit_code, summary.sources["moved"], summary.sources["gone"], summary.sources["new"]) == (
+        0,
+        13,
+        0,
+        0,
+    )
+    assert shop.embedded == before
+    assert set(shop.documents()) == {f"new/{number}.txt" for number in range(12)} | {"new/broken.pdf"}
 
 
 def test_a_folder_that_cannot_be_listed_is_told_and_keeps_its_rows(shop: Workshop) -> None:

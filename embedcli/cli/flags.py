@@ -6,12 +6,13 @@ Not here: flags of one verb alone (ingest.py, upkeep.py, machine.py).
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from embedcli.config import LEAVE_OUT, index_folder
+from embedcli.config import DEFAULT_MAX_GONE_PERCENT, LEAVE_OUT, index_folder
 from embedcli.errors import UsageError
 
 IndexArgument = Annotated[str | None, typer.Argument(metavar="[INDEX]", help="The index; or say it with --index.")]
@@ -41,6 +42,27 @@ def card_numbers(text: str | None) -> tuple[int, ...] | None:
     if not all(number.strip().isdecimal() for number in numbers):
         raise UsageError(f"`--gpus {text}` is no list of cards such as `0,1`", LEAVE_OUT)
     return tuple(dict.fromkeys(int(number) for number in numbers))
+
+
+def max_gone(values: list[str] | None) -> float:
+    """The general percentage of `--max-gone`, the last one given."""
+    general = [value for value in values or () if "=" not in value]
+    return _percent(general[-1], general[-1]) if general else DEFAULT_MAX_GONE_PERCENT
+
+
+def max_gone_of(values: list[str] | None) -> tuple[tuple[str, float], ...]:
+    """The percentages of single folders: (absolute path, percent)."""
+    named = [value.rpartition("=") for value in values or () if "=" in value]
+    return tuple((os.path.abspath(folder), _percent(f"{folder}={text}", text)) for folder, _, text in named)
+
+
+def _percent(value: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(
+            f"`--max-gone {value}` is no percentage", "give a number from 0 to 100, or FOLDER=NUMBER for one folder"
+        ) from None
 
 
 def engine_name(text: str) -> str:

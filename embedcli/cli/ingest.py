@@ -50,9 +50,10 @@ RetryFailed = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit 3 for known failures too.")]
 MaxGone = Annotated[
-    float,
+    list[str] | None,
     typer.Option(
-        help="Refuse to remove more than this of a root or folder (of ten sources or more).", metavar="PERCENT"
+        help="Keep the sources of a folder of ten or more of which more than this is gone; FOLDER=PERCENT for one.",
+        metavar="[FOLDER=]PERCENT",
     ),
 ]
 KeepGenerations = Annotated[int, typer.Option(help="Generations to keep.", metavar="N")]
@@ -90,7 +91,7 @@ def ingest(
     rehash: Rehash = False,
     retry_failed: RetryFailed = False,
     strict: Strict = False,
-    max_gone: MaxGone = 50.0,
+    max_gone: MaxGone = None,
     keep_generations: KeepGenerations = 2,
     publish_every: PublishEvery = None,
     checkpoint_every: CheckpointEvery = 60.0,
@@ -109,7 +110,8 @@ def ingest(
         quantization=flags.quantization_name(quantization),
         include=tuple(include or ()), exclude=tuple(exclude or ()), gitignore=gitignore,
         max_file_bytes=None if max_file_size is None else max_file_size * MIB, rebuild=rebuild, reread=reread,
-        rehash=rehash, retry_failed=retry_failed, strict=strict, max_gone_percent=max_gone,
+        rehash=rehash, retry_failed=retry_failed, strict=strict, max_gone_percent=flags.max_gone(max_gone),
+        max_gone_of=flags.max_gone_of(max_gone),
         keep_generations=keep_generations, publish_every_s=publish_every, checkpoint_every_s=checkpoint_every,
     )  # fmt: skip
     engine = flags.engine_name(engine)

@@ -103,6 +103,8 @@ class ReadingWork:
                 reading = self._rows(source, document, before, sha256, beat)
             except OSError as error:
                 raise UnreadableSource("io", str(error)) from error
+            except UnreadableSource as error:
+                raise UnreadableSource(error.reason, error.detail, sha256) from error
             if _stat(file) != before:
                 return None
         return replace(reading, stat=if_trusted(before, now_ns))

@@ -18,6 +18,7 @@ from embedcli.run.tasks import LastSeen, Refused, tried
 
 if TYPE_CHECKING:
     from embedcli.fingerprints import Fingerprints
+    from embedcli.run.gone import Moved
     from embedcli.run.pending import Ended, Pending
 
 
@@ -28,7 +29,8 @@ def outcome_of(ended: Ended, rules: Rules, fingerprints: Fingerprints, *, change
     one was whole.
     """
     if isinstance(ended, Refused):
-        return Finished(refused(ended.task.source, ended.task.prior, ended.reason, rules), None, None)
+        refusal = refused(ended.task.source, ended.task.prior, ended.reason, rules, sha256=ended.sha256)
+        return Finished(refusal, None, None)
     task, bad = ended.task, ended.bad
     prior = task.prior
     whole_before = prior is not None and prior.rows and not prior.lacking
@@ -78,7 +80,7 @@ def refused(source: Source, prior: LastSeen | None, reason: str, rules: Rules, *
     return Outcome(source.stat, row=row)
 
 
-def is_news(outcome: Outcome, prior: LastSeen | None) -> bool:
+def is_news(outcome: Outcome, prior: LastSeen | Moved | None) -> bool:
     """Exit 3 is for what had not gone wrong the same way before."""
     if outcome.row is not None:
         status, reason = outcome.row.status, outcome.row.reason

@@ -9,12 +9,11 @@ is stored (index/staging.py, index/generations.py).
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -40,6 +39,7 @@ from embedcli.records import (
     stat_of,
 )
 from embedcli.report import Largest, Report
+from embedcli.run.gone import Moved, file_digest, find_moves, freeze
 from embedcli.run.outcome import refused
 from embedcli.run.settings import rules_of
 from embedcli.run.tasks import LastSeen, Task, TaskList, last_seen, last_seen_rows
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS = 4
 """A reason of RETRY_REASONS is tried once and on the next three nights."""
-SMALL = 10
 TELL_EVERY = 1_000
 FOLDERS_SHOWN = 5
 DIGESTED_AT_ONCE = 256
@@ -67,6 +66,10 @@ class Plan:
     outcomes: list[Outcome] = field(default_factory=list)
     seen: list[Mark] = field(default_factory=list)
     gone: set[SourceKey] = field(default_factory=set)
+    moved: dict[SourceKey, Moved] = field(default_factory=dict)
+    """New sources that are known ones under another name, byte for byte."""
+    frozen: dict[str, str] = field(default_factory=dict)
+    """Folders of which so much is gone that their rows stay, as absolute paths, and how much it is."""
     excluded: set[SourceKey] = field(default_factory=set)
     absorbed: set[SourceKey] = field(default_factory=set)
     unlisted: dict[str, str] = field(default_factory=dict)
@@ -87,6 +90,15 @@ class Plan:
         """Whether this run speaks of every root of the index."""
         return {scope.root.id for scope in self.scopes.scopes if not scope.below} >= {r.id for r in self.scopes.roots}
 
+    def keep(self, key: SourceKey, status: str, reason: str | None, rows: int, *, why: str) -> None:
+        """A known source that cannot be seen keeps its rows, and is stale for the reason `why`."""
+        if rows and (status, reason) != ("stale", why):
+            self.outcomes.append(Outcome(None, mark=Mark(key, {"status": "stale", "reason": why})))
+            self.changed += 1
+            self.news.add(key)
+        else:
+            self.unchanged += 1
+
     @property
     def dropped(self) -> set[SourceKey]:
         return self.gone | self.excluded | self.absorbed
@@ -105,6 +117,11 @@ def make_plan(known: Known, scopes: Scopes, asked: Options, report: Report) -> P
     report.line(plan.walked.line())
     for folder, why in sorted(plan.unlisted.items())[:FOLDERS_SHOWN]:
         report.warn(f"`{folder}` {why}: what the index has of it stays as it is")
+    for folder, lost in sorted(plan.frozen.items()):
+        report.warn(
+            f"`{folder}`: {lost} of its known sources are gone; they stay in the index, stale."
+            f" If they were deleted: `--max-gone '{folder}=100'`"
+        )
     _check_not_empty(plan, known.table)
     return plan
 
@@ -142,7 +159,7 @@ def compare(
     _check_absorbed(plan)
     for root_id in scopes.absorbed:
         plan.absorbed |= {(root_id, prior.path) for prior in _priors(seen, base, Scope(Root(root_id, "")))}
-    _check_gone(plan, base, rules)
+    _settle_gone(plan, base, rules)
     _digest_suspects(plan, suspects, rules, say)
     return plan
 
@@ -262,13 +279,7 @@ class _Join:
             raise InputError(f"`{root}` {told.get('', 'vanished')}", f"look at it with `ls -la '{root}'`")
 
     def _stale(self, prior: LastSeen, reason: str) -> None:
-        key = (self._scope.root.id, prior.path)
-        if prior.rows and (prior.status, prior.reason) != ("stale", reason):
-            self._plan.outcomes.append(Outcome(None, mark=Mark(key, {"status": "stale", "reason": reason})))
-            self._plan.changed += 1
-            self._plan.news.add(key)
-        else:
-            self._plan.unchanged += 1
+        self._plan.keep((self._scope.root.id, prior.path), prior.status, prior.reason, prior.rows, why=reason)
 
 
 def _due_again(prior: LastSeen, rules: Rules) -> bool:
@@ -302,33 +313,19 @@ def _check_absorbed(plan: Plan) -> None:
             )
 
 
-def _check_gone(plan: Plan, base: pa.Table, rules: Rules) -> None:
-    """An unmounted share is not an empty corpus."""
+def _settle_gone(plan: Plan, base: pa.Table, rules: Rules) -> None:
+    """Recognise the moves first; what is gone then leaves, but for the sources of folders that lost too much."""
     if not plan.gone:
         return
-    known, gone = Counter[SourceKey](), Counter[SourceKey]()
-    for batch in base.select(["root", "path"]).to_batches(max_chunksize=65536):
-        _tally(known, zip(*(column.to_pylist() for column in batch.columns), strict=True))
-    _tally(gone, plan.gone)
-    paths = {root.id: root.path for root in plan.scopes.roots}
-    for (root_id, top), lost in gone.items():
-        total = known[root_id, top]
-        if total < SMALL and (top or lost < total or plan.new_of[root_id]):
-            continue
-        if lost * 100 > rules.max_gone_percent * total and not (rules.max_gone_percent >= 100):
-            where = "/".join(filter(None, (paths[root_id], top)))
-            raise InputError(
-                f"{lost} of the {total} known sources of `{where}` are gone; nothing was changed",
-                "mount what is missing, or if they were deleted, run again with `--max-gone 100`",
-            )
-
-
-def _tally(counts: Counter[SourceKey], keys: Iterable[SourceKey]) -> None:
-    for root_id, path in keys:
-        top, slash, _ = path.partition("/")
-        counts[root_id, ""] += 1
-        if slash:
-            counts[root_id, top] += 1
+    gone = base.take(documents.positions(base, plan.gone))
+    plan.moved = find_moves(gone, plan.tasks)
+    lost = plan.gone - {moved.key for moved in plan.moved.values()}
+    frozen = freeze(base, lost, plan.scopes.roots, rules, new_of=plan.new_of)
+    plan.frozen = dict(frozen.folders)
+    plan.gone -= frozen.keys
+    for row in gone.select(["root", "path", "status", "reason", "rows"]).to_pylist():
+        if (row["root"], row["path"]) in frozen.keys:
+            plan.keep((row["root"], row["path"]), row["status"], row["reason"], row["rows"], why="vanished")
 
 
 def _digest_suspects(plan: Plan, suspects: TaskList, rules: Rules, say: Callable[[str], None]) -> None:
@@ -339,7 +336,7 @@ def _digest_suspects(plan: Plan, suspects: TaskList, rules: Rules, say: Callable
         while batch := list(islice(waiting, DIGESTED_AT_ONCE)):
             say(f"looking into files that may have changed: {done:,} of {suspects.count:,}")
             done += len(batch)
-            for task, sha256 in zip(batch, pool.map(_sha256, [t.source.file for t in batch]), strict=True):
+            for task, sha256 in zip(batch, pool.map(file_digest, [t.source.file for t in batch]), strict=True):
                 _judge_suspect(plan, task, sha256, rules)
 
 
@@ -351,14 +348,6 @@ def _judge_suspect(plan: Plan, task: Task, sha256: str | None, rules: Rules) -> 
         plan.seen.append(Mark(task.key, asdict(if_trusted(stat, time.time_ns()))))
     else:
         plan.tasks.add(task.source, prior)
-
-
-def _sha256(file: str) -> str | None:
-    try:
-        with open(file, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def _read_elsewhere(plan: Plan, base: pa.Table, damaged: Collection[str]) -> int:

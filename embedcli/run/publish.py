@@ -43,14 +43,10 @@ FIRST_PUBLISH_EVERY_S = 3600.0
 
 @dataclass(frozen=True)
 class Published:
-    """The generation that is current after the run, and the documents in it, those that keep their rows included.
-
-    `finished`: the rows of documents that this run, or its part since the last publish, has finished.
-    """
+    """The generation that is current after the run, and its documents."""
 
     generation: Generation
     table: pa.Table
-    finished: pa.Table
 
 
 def publish_timer(run: Run) -> Callable[[], bool]:
@@ -103,7 +99,7 @@ def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceK
     material = table.material or bool(left.lost)
     if current is not None and not material and _same_header(run, current, complete):
         state.write_seen(run.index.state, current.number, table.seen, run.tools.disk)
-        return Published(current, table.table, outcomes.rows)
+        return Published(current, table.table)
     if current is None and complete and not any(documents.count_by(table.table, "shard")):
         staging.remove()
         raise _none_readable(table.table)
@@ -113,7 +109,7 @@ def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceK
     draft = _draft(run, work, table, shards_known, complete=complete)
     generation, written = next_generation(run.index, draft, parent=run.known.parent, lock_held=run.lock.held)
     work.tally.bytes_rewritten += written
-    return Published(generation, table.table, outcomes.rows)
+    return Published(generation, table.table)
 
 
 def _next_table(

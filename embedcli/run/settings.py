@@ -31,6 +31,7 @@ def rules_of(asked: Options, memory: Memory, *, rebuilding: bool) -> Rules:
         read_fingerprint=fingerprints.read_fingerprint(READ_VERSION),
         max_file_bytes=_max_file_bytes(asked, memory),
         max_gone_percent=asked.max_gone_percent,
+        max_gone_of=asked.max_gone_of,
     )
 
 

@@ -86,7 +86,7 @@ class _Stream:
 
     def _take(self, task: Task, result: Reading | UnreadableSource) -> list[Refused]:
         if isinstance(result, UnreadableSource):
-            return [Refused(task, result.reason)]
+            return [Refused(task, result.reason, result.sha256)]
         self._warn_of_language(task, result)
         self._pending.take(task, result)
         return []

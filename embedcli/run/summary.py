@@ -6,15 +6,14 @@ Not here: how they are printed (cli/, report.py).
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli.index import documents, state
-from embedcli.records import TROUBLED, SourceKey
+from embedcli.records import TROUBLED
 from embedcli.report import Report, Summary
 from embedcli.run.plan import Plan
 from embedcli.run.tally import Tally
@@ -32,8 +31,7 @@ _TROUBLED = pa.array(TROUBLED)
 
 def summarise(summary: Summary, run: Run, tally: Tally, published: Published) -> None:
     """Fill in the summary of a run that had work."""
-    moved = _count_moved(run.known.table, run.plan.gone, published.finished)
-    _describe(summary, published.generation, run.plan, tally, published.table, moved=moved, strict=run.asked.strict)
+    _describe(summary, published.generation, run.plan, tally, published.table, strict=run.asked.strict)
     summary.model, summary.dim, summary.fingerprint = run.settings.model, run.settings.dim, run.fingerprints.model
     summary.chunks |= {"embedded": tally.embedded, "reused": tally.reused}
     summary.tokens["embedded"] = tally.progress.tokens
@@ -51,7 +49,7 @@ def finish_unchanged(index: Index, known: Known, plan: Plan, asked: Options, rep
         state.write_seen(index.state, current.number, [*known.seen, *plan.seen], index.disk)
     for item in known.leftovers if plan.whole else ():
         index.disk.remove(item.folder)
-    _describe(summary, current, plan, Tally.of(plan), known.table, moved=0, strict=asked.strict)
+    _describe(summary, current, plan, Tally.of(plan), known.table, strict=asked.strict)
     settings = current.settings
     summary.model, summary.dim, summary.fingerprint = settings.model, settings.dim, current.fingerprints.model
     _say_unchanged(summary, report)
@@ -62,12 +60,12 @@ def _say_unchanged(summary: Summary, report: Report) -> None:
 
 
 def _describe(
-    summary: Summary, generation: Generation, plan: Plan, tally: Tally, table: pa.Table, *, moved: int, strict: bool
+    summary: Summary, generation: Generation, plan: Plan, tally: Tally, table: pa.Table, *, strict: bool
 ) -> None:
     """What does not depend on the engine, and the exit code. `table`: every document of the generation."""
     by_status = documents.count_by(table, "status")
     summary.generation, summary.complete = generation.number, generation.complete
-    summary.sources = _source_counts(plan, tally, by_status, moved=moved)
+    summary.sources = _source_counts(plan, tally, by_status)
     summary.chunks["total"] = generation.counts["chunks"]
     summary.tokens["total"] = generation.counts["tokens"]
     summary.failures_new = len(tally.news)
@@ -76,7 +74,8 @@ def _describe(
     summary.exit_code = 3 if tally.news or (strict and troubled) else 0
 
 
-def _source_counts(plan: Plan, tally: Tally, by_status: Mapping[str, int], *, moved: int) -> dict[str, int]:
+def _source_counts(plan: Plan, tally: Tally, by_status: Mapping[str, int]) -> dict[str, int]:
+    moved = len(plan.moved)
     return {
         "new": plan.new - moved,
         "changed": tally.changed,
@@ -89,13 +88,3 @@ def _source_counts(plan: Plan, tally: Tally, by_status: Mapping[str, int], *, mo
         "skipped": by_status.get("skipped", 0),
         "excluded": len(plan.excluded),
     }
-
-
-def _count_moved(base: pa.Table, gone: Iterable[SourceKey], rows: pa.Table) -> int:
-    """Sources that are gone under one name and new under another, byte for byte."""
-    gone_keys = set(gone)
-    if not gone_keys:
-        return 0
-    left = Counter(base.take(documents.positions(base, gone_keys)).column("sha256").to_pylist())
-    came = Counter(documents.parted(rows, base)[1].column("sha256").to_pylist())
-    return (left & came).total()

@@ -6,6 +6,7 @@ Not here: the summary at the end (summary.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from embedcli.run.outcome import is_news, is_same
 
 if TYPE_CHECKING:
     from embedcli.index.outcomes import Outcome
+    from embedcli.run.gone import Moved
     from embedcli.run.pending import Ended
     from embedcli.run.plan import Plan
     from embedcli.run.tasks import Task
@@ -22,10 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Tally:
-    """What came of a run so far, over all its generations; `news`: sources that had not failed the same way before."""
+    """What came of a run so far, over all its generations.
+
+    `news`: sources that had not failed the same way before, be it under another name (`moved`).
+    """
 
     progress: Progress
     news: set[SourceKey]
+    moved: Mapping[SourceKey, Moved]
     changed: int = 0
     unchanged: int = 0
     embedded: int = 0
@@ -36,7 +42,7 @@ class Tally:
     def of(cls, plan: Plan) -> Tally:
         """What the plan counts before anything is read."""
         progress = Progress(documents_total=plan.tasks.count, bytes_total=plan.tasks.size_bytes)
-        return cls(progress, set(plan.news), changed=plan.changed, unchanged=plan.unchanged)
+        return cls(progress, set(plan.news), plan.moved, changed=plan.changed, unchanged=plan.unchanged)
 
     def add(self, ended: Ended, outcome: Outcome) -> None:
         self.embedded += ended.embedded
@@ -48,7 +54,7 @@ class Tally:
         if task.prior is not None:
             same = is_same(outcome, task.prior)
             self.unchanged, self.changed = self.unchanged + same, self.changed + (not same)
-        if is_news(outcome, task.prior):
+        if is_news(outcome, task.prior or self.moved.get(task.key)):
             self.news.add(outcome.key)
         self.progress.documents += 1
         self.progress.bytes_read += task.source.stat.size if task.source.stat else 0

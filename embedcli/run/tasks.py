@@ -66,6 +66,7 @@ class Refused:
 
     task: Task
     reason: str
+    sha256: str | None = None
     reused: int = 0
     embedded: int = 0
 

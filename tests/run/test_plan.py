@@ -79,28 +79,32 @@ def numbered(prefix: str, count: int) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("there", "gone", "percent", "stops"),
+    ("there", "gone", "percent", "frozen"),
     [
         (10, 10, 50.0, False),  # as many as allowed
         (10, 11, 50.0, True),
         (9, 1, 10.0, False),
         (8, 2, 10.0, True),
-        (0, 10, 99.0, True),
         (0, 10, 100.0, False),
         (12, 1, 0.0, True),
-        (1, 8, 50.0, False),  # a root of fewer than ten trips only when nothing is left
-        (0, 9, 50.0, True),
-        (0, 1, 50.0, True),
+        (1, 8, 50.0, False),  # a folder of fewer than ten may lose them all
     ],
 )
-def test_more_gone_than_max_gone_stops_the_run(docs: Path, there: int, gone: int, percent: float, stops: bool) -> None:
+def test_a_folder_that_lost_more_than_max_gone_keeps_its_sources(
+    docs: Path, there: int, gone: int, percent: float, frozen: bool
+) -> None:
     names = (*write(docs, *numbered("here", there)), *numbered("lost", gone))
-    if stops:
-        with pytest.raises(InputError, match=f"{gone} of the {there + gone} known sources") as caught:
-            make(docs, known(docs, *names), max_gone_percent=percent)
-        assert "--max-gone 100" in caught.value.hint
-    else:
-        assert len(make(docs, known(docs, *names), max_gone_percent=percent).gone) == gone
+    write(docs, "new")
+    made = make(docs, known(docs, *names), max_gone_percent=percent)
+    assert (len(made.gone), len(made.outcomes)) == ((0, gone) if frozen else (gone, 0))
+    assert made.frozen == ({str(docs): f"{gone} of {there + gone}"} if frozen else {})
+
+
+@pytest.mark.parametrize(("gone", "percent"), [(10, 99.0), (9, 50.0), (1, 50.0)])
+def test_a_root_of_which_nothing_is_left_stops_the_run(docs: Path, gone: int, percent: float) -> None:
+    with pytest.raises(InputError, match=f"all {gone} known sources") as caught:
+        make(docs, known(docs, *numbered("lost", gone)), max_gone_percent=percent)
+    assert "--max-gone 100" in caught.value.hint
 
 
 def test_a_small_root_of_which_all_is_gone_but_something_new_came_goes_on(docs: Path) -> None:
@@ -108,22 +112,47 @@ def test_a_small_root_of_which_all_is_gone_but_something_new_came_goes_on(docs: 
     assert len(make(docs, known(docs, "a", "b")).gone) == 2
 
 
-@pytest.mark.parametrize(("gone", "stops"), [(9, False), (10, True)])
-def test_a_folder_of_ten_directly_below_the_root_trips_and_a_smaller_or_deeper_one_does_not(
-    docs: Path, gone: int, stops: bool
+@pytest.mark.parametrize("folder", ["share", "deep/er", "a/b/c/d/e"])
+@pytest.mark.parametrize(("gone", "frozen"), [(9, False), (10, True)])
+def test_a_folder_of_ten_is_guarded_at_any_depth_and_is_frozen_alone(
+    docs: Path, folder: str, gone: int, frozen: bool
 ) -> None:
     rest = write(docs, *numbered("rest/here", 40))
-    write(docs, "share/new", "deep/er/new")
-    base = known(docs, *rest, *numbered("share/lost", gone))
-    if stops:
-        with pytest.raises(InputError, match="share"):
-            make(docs, base)
-    else:
-        assert len(make(docs, base).gone) == gone
-    assert (
-        len(make(docs, known(docs, *rest, *write(docs, *numbered("deep/x", 11)), *numbered("deep/er/l", 10))).gone)
-        == 10
-    )
+    made = make(docs, known(docs, *rest, "rest/lost", *numbered(f"{folder}/lost", gone)))
+    assert made.frozen == ({f"{docs}/{folder}": f"{gone} of {gone}"} if frozen else {})
+    assert len(made.gone) == (1 if frozen else gone + 1), "what is gone elsewhere goes"
+
+
+def test_one_folder_is_let_go_without_dropping_the_guard_for_the_others(docs: Path) -> None:
+    rest = write(docs, *numbered("rest/here", 15))
+    base = known(docs, *rest, *numbered("one/lost", 20), *numbered("two/lost", 12))
+    made = make(docs, base, max_gone_of=((f"{docs}/one", 100.0),))
+    assert ({path.split("/")[0] for _, path in made.gone}, list(made.frozen)) == ({"one"}, [f"{docs}/two"])
+
+
+def test_of_folders_in_each_other_the_one_that_lost_all_of_it_is_named(docs: Path) -> None:
+    rest = write(docs, *numbered("rest/here", 40))
+    made = make(docs, known(docs, *rest, *numbered("a/b/c/lost", 10)))
+    assert list(made.frozen) == [f"{docs}/a/b/c"]
+
+
+def test_a_folder_under_another_name_has_moved_and_trips_no_guard(docs: Path) -> None:
+    rest = write(docs, *numbered("rest/here", 10))
+    old = write(docs, *numbered("old/file", 20))
+    base = known(docs, *rest, *old)
+    (docs / "old").rename(docs / "new")
+    made = make(docs, base)
+    assert (len(made.moved), len(made.gone), made.frozen) == (20, 20, {})
+    assert {(new[1], moved.key[1]) for new, moved in made.moved.items()} == {
+        (name.replace("old/", "new/"), name) for name in old
+    }
+
+
+def test_a_file_of_the_same_size_with_other_bytes_has_not_moved(docs: Path) -> None:
+    base = known(docs, *write(docs, "a1"))
+    (docs / "a1").unlink()
+    write(docs, "b1")
+    assert make(docs, base).moved == {}
 
 
 @pytest.mark.parametrize(

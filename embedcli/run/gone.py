@@ -1,0 +1,190 @@
+"""What became of known sources that are not where they were: moved, gone, or frozen with their folder.
+
+In: documents of the current generation, those that are gone, the new sources. Out: the moves; the sources that stay as
+they are, because their folder lost more than `--max-gone` allows.
+Not here: what the walk could not see (plan.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from embedcli.errors import InputError
+from embedcli.records import SourceKey
+
+if TYPE_CHECKING:
+    from embedcli.config import Rules
+    from embedcli.records import Root
+    from embedcli.run.tasks import Task
+
+SMALLEST_GUARDED = 10
+"""A folder of fewer known sources than this may lose them all."""
+DIGEST_THREADS = 8
+
+Folder = tuple[str, str]
+"""The id of a root, and the path of a folder below it; the empty path is the root itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Where a moved source was, and how it stood there."""
+
+    key: SourceKey
+    status: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Sources whose rows stay although they are gone, and the folders that they lie in: by absolute path, how much of
+    what the index knows there is gone."""
+
+    keys: frozenset[SourceKey] = frozenset()
+    folders: Mapping[str, str] = field(default_factory=dict)
+
+
+# ---- moves
+
+
+def find_moves(gone: pa.Table, tasks: Iterable[Task]) -> dict[SourceKey, Moved]:
+    """New sources that are one of those that are `gone` (rows of documents), byte for byte.
+
+    Only new files of the size of a source that is gone are digested.
+    """
+    by_digest: dict[str, list[Moved]] = defaultdict(list)
+    for row in gone.to_pylist():
+        if row["sha256"] is not None:
+            by_digest[row["sha256"]].append(Moved((row["root"], row["path"]), row["status"], row["reason"]))
+    sizes = set(gone.filter(gone.column("sha256").is_valid()).column("size").to_pylist())
+    moved: dict[SourceKey, Moved] = {}
+    candidates = (task for task in tasks if task.prior is None and _size(task) in sizes)
+    for task, sha256 in _digested(candidates):
+        if found := by_digest.get(sha256 or ""):
+            moved[task.key] = found.pop(0)
+    return moved
+
+
+def _size(task: Task) -> int:
+    return task.source.stat.size if task.source.stat else -1
+
+
+def _digested(tasks: Iterable[Task]) -> Iterator[tuple[Task, str | None]]:
+    listed = list(tasks)
+    with ThreadPoolExecutor(DIGEST_THREADS) as pool:
+        yield from zip(listed, pool.map(file_digest, [task.source.file for task in listed]), strict=True)
+
+
+def file_digest(file: str) -> str | None:
+    """The sha256 of a file; None where it cannot be read."""
+    try:
+        with open(file, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+# ---- the guard: an unmounted share is not an empty corpus
+
+
+def freeze(
+    base: pa.Table, lost: Collection[SourceKey], roots: Iterable[Root], rules: Rules, *, new_of: Mapping[str, int]
+) -> Frozen:
+    """Which of the sources that are `lost`, gone and not moved, stay in the index.
+
+    `base`: the documents of the index; `new_of`: how many new sources each root has.
+    Raises InputError (exit 15) where nothing is left of a root, or a rebuild would lose rows.
+    """
+    if not lost:
+        return Frozen()
+    paths = {root.id: root.path for root in roots}
+    known, missing = _by_folder(_keys_of(base)), _by_folder(lost)
+    for (root_id, folder), count in missing.items():
+        if not folder and count == known[root_id, ""] and not new_of.get(root_id):
+            _refuse_lost_root(paths[root_id], count, rules)
+    own = {folder for folder in missing if rules.own_percent(_path(paths, folder)) is not None}
+    tripped = {
+        folder
+        for folder, count in _by_folder(lost, apart=own).items()
+        if known[folder] >= SMALLEST_GUARDED and count * 100 > rules.percent_of(_path(paths, folder)) * known[folder]
+    }
+    keys = frozenset(key for key in lost if any(above in tripped for above in _folders_of(key, apart=own)))
+    folders = {_path(paths, folder): f"{missing[folder]:,} of {known[folder]:,}" for folder in _named(tripped, missing)}
+    if rules.rebuilding and folders:
+        path, share = min(folders.items())
+        raise InputError(
+            f"{share} known sources of `{path}` are gone, and a rebuild needs every source",
+            f"mount what is missing, or if they were deleted, add `--max-gone '{path}=100'`",
+        )
+    return Frozen(keys, folders)
+
+
+def _refuse_lost_root(path: str, count: int, rules: Rules) -> None:
+    if rules.percent_of(path) < 100:
+        raise InputError(
+            f"all {count:,} known sources of `{path}` are gone; nothing was changed",
+            "mount what is missing, or if they were deleted, run again with `--max-gone 100`",
+        )
+
+
+def _path(paths: dict[str, str], folder: Folder) -> str:
+    return "/".join(filter(None, (paths[folder[0]], folder[1])))
+
+
+def _keys_of(base: pa.Table) -> Iterator[SourceKey]:
+    for batch in base.select(["root", "path"]).to_batches(max_chunksize=65536):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def _by_folder(keys: Iterable[SourceKey], *, apart: Collection[Folder] = ()) -> Counter[Folder]:
+    """How many of the sources lie in each folder, at any depth. Those below a folder of `apart` are counted there and
+    below, and not above it."""
+    direct = Counter((root_id, path.rpartition("/")[0]) for root_id, path in keys)
+    counts = Counter[Folder]()
+    for (root_id, folder), count in direct.items():
+        for above in _up_to(root_id, folder, apart):
+            counts[above] += count
+    return counts
+
+
+def _folders_of(key: SourceKey, *, apart: Collection[Folder]) -> Iterator[Folder]:
+    root_id, path = key
+    return _up_to(root_id, path.rpartition("/")[0], apart)
+
+
+def _up_to(root_id: str, folder: str, apart: Collection[Folder]) -> Iterator[Folder]:
+    """A folder and those that it lies in, up to the first that is in `apart`."""
+    for above in _ancestors(folder):
+        yield root_id, above
+        if (root_id, above) in apart:
+            return
+
+
+def _ancestors(folder: str) -> Iterator[str]:
+    """`a/b`, `a` and the empty path for `a/b`."""
+    while folder:
+        yield folder
+        folder = folder.rpartition("/")[0]
+    yield ""
+
+
+def _named(tripped: Collection[Folder], missing: Counter[Folder]) -> Iterator[Folder]:
+    """Of folders in each other that lost the same sources only the innermost; of others the outermost."""
+    for folder in tripped:
+        root_id, path = folder
+        inner = [one for one in tripped if one[0] == root_id and one != folder and _is_below(one[1], path)]
+        outer = [(root_id, above) for above in _ancestors(path) if above != path]
+        covers_more = any(one in tripped and missing[one] > missing[folder] for one in outer)
+        same_inside = any(missing[one] == missing[folder] for one in inner)
+        if not covers_more and not same_inside:
+            yield folder
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return not folder or path.startswith(f"{folder}/")
