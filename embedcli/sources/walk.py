@@ -21,6 +21,8 @@ from embedcli.errors import InputError
 from embedcli.records import Root, Source, digest, printable, reason_of, stat_of
 from embedcli.sources.filters import Filter
 
+_INDEX_FOLDERS = frozenset({"generations", "staging", "keys", "changes", "state"})
+
 __all__ = ["Filter", "WalkProblems", "root_of", "walk"]
 
 
@@ -155,7 +157,7 @@ class _Walk:
             yield source
 
     def _enter(self, stack: list[_Folder], path: str, directory: str, parent_device: int | None) -> None:
-        """Put a folder on the stack, unless it is the index or shows nothing of itself."""
+        """Put a folder on the stack, unless it is the index of this run or another one, or shows nothing of itself."""
         try:
             found = os.stat(directory)
             if (found.st_dev, found.st_ino) == self._skipped:
@@ -163,6 +165,8 @@ class _Walk:
             if parent_device is not None and found.st_dev != parent_device:
                 self._problems.mounts.append(path)
             folder = self._list(path, directory, found.st_dev, depth=len(stack))
+            if _is_an_index(folder):
+                return
             self._filter.enter(path, directory)
         except OSError as error:
             self._problems.unlisted[path] = reason_of(error)
@@ -207,6 +211,14 @@ class _Walk:
             return Source(root_id, path, file, known, "not_a_file")
         too_large = found.st_size > self._max_text_bytes and not path.lower().endswith(".pdf")
         return Source(root_id, path, file, known, "too_large" if too_large else None)
+
+
+def _is_an_index(folder: _Folder) -> bool:
+    """Whether a folder is an index of this program: its own folders are there, and a generation or a run in progress."""
+    if not folder.folders.issuperset(_INDEX_FOLDERS):
+        return False
+    marks = ("generations/[0-9]*/manifest.json", "staging/[0-9]*-*/run.json")
+    return any(any(Path(folder.directory).glob(mark)) for mark in marks)
 
 
 def _parent_device(path: str) -> int | None:

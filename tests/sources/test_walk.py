@@ -109,6 +109,18 @@ def test_the_index_is_never_a_source_by_whatever_path_it_is_reached(tmp_path: Pa
     assert paths(root, skip=tmp_path / "not yet there") == ["a", "idx/vectors", "z/b"]
 
 
+def test_another_index_below_a_root_is_never_a_source(tmp_path: Path) -> None:
+    root = tree(tmp_path, "a", "team/idx/generations/000001/manifest.json", "team/idx/current.txt", "z")
+    for name in ("staging", "keys", "changes", "state"):
+        (tmp_path / "team/idx" / name).mkdir()
+    assert paths(root) == ["a", "z"]
+
+
+def test_a_folder_with_the_names_of_an_index_but_none_of_its_files_is_walked(tmp_path: Path) -> None:
+    names = [f"plan/{name}/notes" for name in ("changes", "generations", "keys", "staging", "state")]
+    assert paths(tree(tmp_path, *names)) == names
+
+
 def test_links_to_files_are_read_links_to_folders_are_not_followed(tmp_path: Path) -> None:
     root = tree(tmp_path, "sub/a.txt")
     (tmp_path / "circle").symlink_to(tmp_path)
