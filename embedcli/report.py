@@ -37,6 +37,8 @@ class Summary:
     fingerprint: str = ""
     sources: dict[str, int] = field(default_factory=dict)
     failures_new: int = 0
+    news: list[dict[str, str]] = field(default_factory=list)
+    """The first sources that failed, went stale or partial as they had not before: uri, status, reason."""
     failures: dict[str, int] = field(default_factory=dict)
     chunks: dict[str, int] = field(default_factory=lambda: {"total": 0, "embedded": 0, "reused": 0})
     tokens: dict[str, int] = field(default_factory=lambda: {"embedded": 0, "total": 0})
@@ -141,8 +143,11 @@ def many(count: int, noun: str) -> str:
 class Report:
     """Messages and progress on `stream`; a live display only where it is a terminal."""
 
-    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None, log: TextIO | None = None) -> None:
+    def __init__(
+        self, *, quiet: bool = False, verbose: bool = False, stream: TextIO | None = None, log: TextIO | None = None
+    ) -> None:
         self._quiet = quiet
+        self.verbose = verbose
         self._stream = stream or sys.stderr
         self._log = log
         self._live: Any = None
@@ -159,8 +164,12 @@ class Report:
         self._write(text, show=not self._quiet)
 
     def warn(self, text: str) -> None:
-        """A warning; what happens twice is told twice."""
-        self._write(f"warning: {text}", show=True)
+        """A warning; left out by `--quiet`, and each time it happens it is said again."""
+        self._write(f"warning: {text}", show=not self._quiet)
+
+    def news(self, text: str) -> None:
+        """What somebody has to know in the morning, under `--quiet` too."""
+        self._write(text, show=True)
 
     def _write(self, text: str, *, show: bool) -> None:
         if self._log is not None:
@@ -227,18 +236,24 @@ LARGEST_SHOWN = 10
 
 
 class Largest:
-    """The one line after a walk: how many files and bytes, and which are the largest."""
+    """The one line after a walk: how many files and bytes, and which are the largest of those that are new.
 
-    def __init__(self) -> None:
+    With `every` the largest are named be they new or not.
+    """
+
+    def __init__(self, *, every: bool = False) -> None:
         self.files = 0
+        self._every = every
         self._bytes = 0
         self._heap: list[tuple[int, int, str]] = []
 
-    def add(self, source: Source) -> None:
+    def add(self, source: Source, *, new: bool = True) -> None:
         """Count a source; one without a stat has no bytes."""
         size = source.stat.size if source.stat else 0
         self.files += 1
         self._bytes += size
+        if not (new or self._every):
+            return
         # the count makes the earlier of two equal ones the larger
         item = (size, -self.files, source.path)
         if len(self._heap) < LARGEST_SHOWN:
@@ -249,7 +264,7 @@ class Largest:
     def line(self) -> str:
         """`12 files, 3.4 MB; largest: white-paper.md 1.2 MB, ...`"""
         total = f"{many(self.files, 'file')}, {_megabytes(self._bytes)}"
-        largest = ", ".join(f"{_one_line(path)} {_megabytes(size)}" for size, _, path in sorted(self._heap)[::-1])
+        largest = ", ".join(f"{one_line(path)} {_megabytes(size)}" for size, _, path in sorted(self._heap)[::-1])
         return f"{total}; largest: {largest}" if largest else total
 
 
@@ -260,10 +275,6 @@ def _megabytes(size_bytes: int) -> str:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-
-
-def _one_line(path: str) -> str:
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in path)
 
 
 def one_line(text: str) -> str:

@@ -1,7 +1,7 @@
 """The samples that are not typed by hand: four PDFs, each with one difficulty, and a text in GB18030.
 
-In: the texts below. Out: `two-columns.pdf`, `cjk.pdf`, `scan.pdf`, `protected.pdf` and `notes-gb18030.txt`,
-the same bytes on every run of one reportlab, Pillow and pypdf.
+In: the texts below. Out: `two-columns.pdf`, `cjk.pdf`, `notes-gb18030.txt`, `unreadable/scan.pdf` and
+`unreadable/protected.pdf`, the same bytes on every run of one reportlab, Pillow and pypdf.
 Not here: the other samples, which are their own source.
 
     python samples/make_samples.py [FOLDER]
@@ -222,8 +222,9 @@ def write_all(folder: Path) -> None:
     """Write the five files into `folder`."""
     (folder / "two-columns.pdf").write_bytes(two_columns())
     (folder / "cjk.pdf").write_bytes(cjk())
-    (folder / "scan.pdf").write_bytes(scan())
-    (folder / "protected.pdf").write_bytes(protected())
+    (folder / "unreadable").mkdir(exist_ok=True)
+    (folder / "unreadable/scan.pdf").write_bytes(scan())
+    (folder / "unreadable/protected.pdf").write_bytes(protected())
     (folder / "notes-gb18030.txt").write_bytes(NOTES.encode("gb18030"))
 
 

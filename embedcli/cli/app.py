@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedcli import __version__
+
 if TYPE_CHECKING:
     from embedcli.run.tools import Tools
 
@@ -30,13 +32,24 @@ class Output:
 output = Output()
 
 app = typer.Typer(
-    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
+    rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="A folder of PDFs and text in, a Parquet index of unit vectors out, and tomorrow only what changed.",
 )  # fmt: skip
 
 
+def _print_version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def _common() -> None:
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Options of all commands live on the commands."""
 
 

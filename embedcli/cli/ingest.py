@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from embedcli.report import Summary
 
 MIB = 1 << 20
+NAMES_SHOWN = 3
 
 Sources = Annotated[
     list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Files and folders; without one, those remembered.")
@@ -62,7 +63,10 @@ PublishEvery = Annotated[
     typer.Option(help="Until the first whole generation, publish this often; 0: never.", metavar="SECONDS"),
 ]
 CheckpointEvery = Annotated[float, typer.Option(help="Most work that a kill can cost.", metavar="SECONDS")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Only errors, and sources that failed as they had not before.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Name the ten largest files, be they new or not.")]
 LogFile = Annotated[Path | None, typer.Option(help="Write every line there too, with the time.")]
 
 
@@ -97,6 +101,7 @@ def ingest(
     checkpoint_every: CheckpointEvery = 60.0,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
     log_file: LogFile = None,
     debug: Debug = False,
 ) -> None:
@@ -116,12 +121,14 @@ def ingest(
     )  # fmt: skip
     engine = flags.engine_name(engine)
     card = config.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus))
-    report = Report(quiet=quiet, log=_open_log(log_file))
+    report = Report(quiet=quiet, verbose=verbose, log=_open_log(log_file))
     make_tools = tools_maker(context)
     tools = make_tools(engine, report.line, card=card, warn=report.warn, show_log=report.line if debug else None)
     summary = run(asked, tools=tools, report=report)
     for line in _closing_lines(summary):
         report.line(line)
+    if summary.news:
+        report.news(_news_line(summary))
     if as_json:
         print(json.dumps(summary.to_json()))
     raise typer.Exit(summary.exit_code)
@@ -151,6 +158,22 @@ def _closing_lines(summary: Summary) -> list[str]:
     skipped = [f"{sources['skipped']:,} skipped: binary, empty, too large or no file"] if sources["skipped"] else []
     lines = [] if summary.idle else [first]  # that there was nothing to do has been said
     return [*lines, *([f"{amiss}: {_counts(summary.failures)}{news}"] if amiss else []), *skipped]
+
+
+def _news_line(summary: Summary) -> str:
+    """`2 new failures: 1 no_text scan-7.pdf, 1 password offer.pdf`: by reason, with the first paths of each."""
+    from embedcli.report import many, one_line
+
+    by_reason: dict[str, list[str]] = {}
+    for source in summary.news:
+        by_reason.setdefault(source["reason"], []).append(one_line(source["uri"].rpartition("/")[2]))
+    cut = summary.failures_new > len(summary.news)
+    parts = []
+    for reason, names in by_reason.items():
+        count = f"{len(names)}{' or more' if cut else ''}"
+        rest = ", ..." if len(names) > NAMES_SHOWN else ""
+        parts.append(f"{count} {reason} {', '.join(names[:NAMES_SHOWN])}{rest}")
+    return f"{many(summary.failures_new, 'new failure')}: {', '.join(parts)}"
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -40,7 +40,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the locale cannot write is no bug
     try:
         try:
-            app()
+            app(prog_name="embedcli")
         finally:
             sys.stdout.flush()  # here, where it can be told that it does not work
     except EmbedcliError as error:

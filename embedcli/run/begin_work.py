@@ -76,8 +76,8 @@ def begin(run: Run) -> Work:
 def _warn_of_cut(run: Run) -> None:
     new = run.known.current is None or run.known.rebuilding
     if new and run.settings.dim < run.model.width and not run.model.matryoshka:
-        run.report.warn(
-            f"`{run.settings.model}` was not trained to be cut: {run.settings.dim} of its {run.model.width}"
+        run.report.line(
+            f"note: `{run.settings.model}` was not trained to be cut: {run.settings.dim} of its {run.model.width}"
             " dimensions lose more than those of a Matryoshka model"
         )
 

@@ -111,7 +111,8 @@ def make_plan(known: Known, scopes: Scopes, asked: Options, report: Report) -> P
     """
     rules = rules_of(asked, known.memory, rebuilding=known.rebuilding)
     mounts = known.current.mounts if known.current else {}
-    plan = compare(known.table, scopes, mounts, rules, say=report.looking)
+    walked = Largest(every=report.verbose)
+    plan = compare(known.table, scopes, mounts, rules, walked=walked, say=report.looking)
     if elsewhere := _read_elsewhere(plan, known.table, known.damaged):
         report.line(f"{elsewhere:,} documents of damaged shards are read again, wherever they lie")
     report.line(plan.walked.line())
@@ -145,13 +146,19 @@ def compare(
     mounts: Mapping[str, Sequence[str]],
     rules: Rules,
     *,
+    walked: Largest | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Plan:
     """Join the walk of `scopes` with the table `base` (documents of the current generation, in walk order). `say` hears
     now and then how far it is. Raises InputError (exit 15) when too much is gone.
     """
     seen = last_seen(base)
-    plan = Plan(scopes, TaskList(seen), mounts={root.id: tuple(mounts.get(root.id, ())) for root in scopes.roots})
+    plan = Plan(
+        scopes,
+        TaskList(seen),
+        walked=walked or Largest(),
+        mounts={root.id: tuple(mounts.get(root.id, ())) for root in scopes.roots},
+    )
     suspects = TaskList(seen)
     for scope in scopes.scopes:
         priors = _priors(seen, base, scope)
@@ -195,20 +202,24 @@ class _Join:
         )
         prior = next(self._priors, None)
         for source in found:
-            self._plan.walked.add(source)
-            if self._plan.walked.files % TELL_EVERY == 0:
-                say(f"looking for changes: {self._plan.walked.files:,} files")
             parts = source.path.split("/")
             while prior is not None and prior.path.split("/") < parts:
                 self._missing.append(prior)
                 prior = next(self._priors, None)
-            if prior is not None and prior.path == source.path:
+            known = prior is not None and prior.path == source.path
+            self._count(source, say, new=not known)
+            if prior is not None and known:
                 self._known(source, prior)
                 prior = next(self._priors, None)
             else:
                 self._new(source)
         self._missing += [] if prior is None else [prior, *self._priors]
         self._settle_missing(problems)
+
+    def _count(self, source: Source, say: Callable[[str], None], *, new: bool) -> None:
+        self._plan.walked.add(source, new=new)
+        if self._plan.walked.files % TELL_EVERY == 0:
+            say(f"looking for changes: {self._plan.walked.files:,} files")
 
     def _new(self, source: Source) -> None:
         self._plan.new_of[source.root_id] += 1

@@ -108,8 +108,8 @@ class _Stream:
         if self._warned_of_language or not self._run.model.english or reading.latin_share >= 0.9:
             return
         self._warned_of_language = True
-        self._run.report.warn(
-            f"`{self._run.settings.model}` is an English model, and over a tenth of the letters of"
+        self._run.report.line(
+            f"note: `{self._run.settings.model}` is an English model, and over a tenth of the letters of"
             f" `{task.source.uri}` (the first such source) are outside Latin;"
             " Qwen/Qwen3-Embedding-0.6B knows a hundred languages"
         )

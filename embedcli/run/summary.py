@@ -6,14 +6,14 @@ Not here: how they are printed (cli/, report.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli.index import documents, state
-from embedcli.records import TROUBLED
+from embedcli.records import TROUBLED, SourceKey
 from embedcli.report import Report, Summary
 from embedcli.run.plan import Plan
 from embedcli.run.tally import Tally
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from embedcli.run.record import Run
 
 _TROUBLED = pa.array(TROUBLED)
+NEWS_NAMED = 100
 
 
 def summarise(summary: Summary, run: Run, tally: Tally, published: Published) -> None:
@@ -69,9 +70,16 @@ def _describe(
     summary.chunks["total"] = generation.counts["chunks"]
     summary.tokens["total"] = generation.counts["tokens"]
     summary.failures_new = len(tally.news)
+    summary.news = _first_news(table, tally.news)
     summary.failures = documents.count_by(table.filter(pc.is_in(table.column("status"), _TROUBLED)), "reason")
     troubled = sum(by_status.get(name, 0) for name in TROUBLED)
     summary.exit_code = 3 if tally.news or (strict and troubled) else 0
+
+
+def _first_news(table: pa.Table, news: Collection[SourceKey]) -> list[dict[str, str]]:
+    """The first sources that are news, in walk order, as `--json` names them."""
+    rows = table.take(documents.positions(table, news)[:NEWS_NAMED]).select(["uri", "status", "reason"]).to_pylist()
+    return [{name: row[name] or "" for name in ("uri", "status", "reason")} for row in rows]
 
 
 def _source_counts(plan: Plan, tally: Tally, by_status: Mapping[str, int]) -> dict[str, int]:

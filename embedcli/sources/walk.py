@@ -214,7 +214,7 @@ class _Walk:
 
 
 def _is_an_index(folder: _Folder) -> bool:
-    """Whether a folder is an index of this program: its own folders are there, and a generation or a run in progress."""
+    """Whether a folder is an index of this program: it has its folders, and a generation or a run in progress."""
     if not folder.folders.issuperset(_INDEX_FOLDERS):
         return False
     marks = ("generations/[0-9]*/manifest.json", "staging/[0-9]*-*/run.json")

@@ -54,7 +54,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = json.loads(made.stdout)
     assert list(data) == [
         "exit_code", "index", "generation", "complete", "model", "dim", "fingerprint", "sources", "failures_new",
-        "failures", "chunks", "tokens", "bytes_rewritten", "elapsed_s", "tokens_per_s",
+        "news", "failures", "chunks", "tokens", "bytes_rewritten", "elapsed_s", "tokens_per_s",
     ]  # fmt: skip
     assert list(data["sources"]) == [
         "new", "changed", "moved", "unchanged", "gone", "failed", "stale", "partial", "skipped", "excluded",
@@ -191,6 +191,34 @@ def test_a_held_lock_is_exit_11_with_the_holder_named(indexed: Path) -> None:
 def test_json_says_one_object_for_an_error_too(indexed: Path) -> None:
     ran = run("ingest", "--index", "index", "--dim", "32", "--json", cwd=indexed)
     assert json.loads(ran.stdout)["exit_code"] == 12 == ran.returncode
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_is_had_by_either_flag_of_every_command(tmp_path: Path, flag: str) -> None:
+    for command in ((), ("ingest",), ("status",)):
+        ran = run(*command, flag, cwd=tmp_path)
+        assert ran.returncode == 0 and "Usage:" in ran.stdout
+
+
+def test_the_version_is_an_option_too(tmp_path: Path) -> None:
+    assert run("--version", cwd=tmp_path).stdout == run("version", cwd=tmp_path).stdout
+
+
+def test_the_shell_completes_the_commands(tmp_path: Path) -> None:
+    assert "_EMBEDCLI_COMPLETE" in run("--show-completion", "bash", cwd=tmp_path).stdout
+
+
+def test_quiet_names_new_failures_once_and_nothing_else(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for name in ("offer.pdf", "scan-7.pdf"):
+        (docs / name).write_bytes(b"%PDF-1.4 broken")
+    (docs / "good.txt").write_text("A good text.")
+    command = ["ingest", "docs", "--index", "idx", "--model", "minilm", "--dim", "32", "--quiet"]
+    first, second = (run(*command, cwd=tmp_path) for _ in range(2))
+    assert (first.returncode, first.stdout) == (3, "")
+    assert first.stderr == "2 new failures: 2 damaged offer.pdf, scan-7.pdf\n"
+    assert (second.returncode, second.stderr, second.stdout) == (0, "", "")
 
 
 def test_quiet_says_nothing_when_all_is_well_as_cron_would_run_it(indexed: Path) -> None:

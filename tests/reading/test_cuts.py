@@ -30,7 +30,7 @@ TOKENIZERS = {"minilm": minilm, "qwen3": true_qwen}
 
 def documents() -> dict[str, Document]:
     found = {}
-    for path in sorted(path for path in SAMPLES.glob("[!.]*") if path.suffix != ".py"):
+    for path in sorted(path for path in SAMPLES.glob("[!.]*") if path.is_file() and path.suffix != ".py"):
         with path.open("rb") as file:
             try:
                 found[path.name] = formats.read(file, name=path.name, beat=lambda page: None)

@@ -378,6 +378,14 @@ def sized(path: str, size: int) -> Source:
     return Source("root", path, path, Stat(size, 0, 0, 0))
 
 
+@pytest.mark.parametrize(("every", "named"), [(False, "new.txt 1.0 kB"), (True, "old.txt 2.0 kB, new.txt 1.0 kB")])
+def test_known_files_are_named_among_the_largest_only_if_asked(every: bool, named: str) -> None:
+    largest = Largest(every=every)
+    largest.add(sized("old.txt", 2000), new=False)
+    largest.add(sized("new.txt", 1000))
+    assert largest.line() == f"2 files, 3.0 kB; largest: {named}"
+
+
 def test_one_line_names_files_bytes_and_the_ten_largest() -> None:
     largest = Largest()
     for number in range(12):
