@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 if TYPE_CHECKING:
@@ -49,9 +50,11 @@ YOUNG_NS = 2_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A folder or a single file that a run was given.
+    """A folder or a single file that a run was given, or a folder of which files were named one by one.
 
     `id` is the digest of the path under which it was first ingested, so it survives `moved`; `path` is absolute.
+    `selection`: None for a whole folder. Else only files that were named are sources, those that the index knows and
+    those that a run adds, and everything below the folders listed here, by their paths below the root.
     """
 
     id: str
@@ -59,6 +62,16 @@ class Root:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     gitignore: bool = False
+    selection: tuple[str, ...] | None = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Root:
+        """The root of a manifest or of a run's header; one of an older version has no selection."""
+        selection = data.get("selection")
+        return cls(
+            data["id"], data["path"], tuple(data["include"]), tuple(data["exclude"]), data["gitignore"],
+            None if selection is None else tuple(selection),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

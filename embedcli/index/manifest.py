@@ -91,7 +91,7 @@ class Generation:
             created_at=data["created_at"],
             settings=IndexSettings.from_json(data["settings"]),
             fingerprints=Fingerprints(**data["fingerprints"]),
-            roots=tuple(_root(entry) for entry in data["roots"]),
+            roots=tuple(Root.from_json(entry) for entry in data["roots"]),
             mounts={entry["id"]: tuple(entry["mounts"]) for entry in data["roots"]},
             query=data["query"],
             probe_max_tokens=data["probe_max_tokens"],
@@ -110,7 +110,3 @@ def _shard_json(shard: Shard) -> dict[str, Any]:
         "sha256": shard.sha256,
         "keys_sha256": shard.keys_sha256,
     }
-
-
-def _root(entry: Mapping[str, Any]) -> Root:
-    return Root(entry["id"], entry["path"], tuple(entry["include"]), tuple(entry["exclude"]), entry["gitignore"])

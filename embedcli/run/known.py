@@ -116,10 +116,7 @@ def _goes_on(asked: Options, item: Leftover, current: Generation | None) -> bool
 
 def _roots_of(item: Leftover | None) -> tuple[Root, ...]:
     """The roots of a first run that was killed before it published."""
-    return tuple(
-        Root(**{**root, "include": tuple(root["include"]), "exclude": tuple(root["exclude"])})
-        for root in (item.header.roots if item else ())
-    )
+    return tuple(Root.from_json(root) for root in (item.header.roots if item else ()))
 
 
 def _documents(index: Index, current: Generation | None, damaged: frozenset[str]) -> tuple[pa.Table, Sequence[Mark]]:

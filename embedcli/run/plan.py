@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ from embedcli.run.settings import rules_of
 from embedcli.run.tasks import LastSeen, Task, TaskList, last_seen, last_seen_rows
 from embedcli.sources.filters import Filter
 from embedcli.sources.roots import Scope, Scopes, inside
-from embedcli.sources.walk import WalkProblems, walk
+from embedcli.sources.walk import WalkProblems, walk, walk_selection
 
 if TYPE_CHECKING:
     from embedcli.run.known import Known
@@ -161,7 +162,7 @@ def compare(
     )
     suspects = TaskList(seen)
     for scope in scopes.scopes:
-        priors = _priors(seen, base, scope)
+        priors = partial(_priors, seen, base, scope)
         _Join(plan, scope, priors, mounts.get(scope.root.id, ()), rules, suspects).run(say)
     _check_absorbed(plan)
     for root_id in scopes.absorbed:
@@ -178,7 +179,7 @@ class _Join:
         self,
         plan: Plan,
         scope: Scope,
-        priors: Iterator[LastSeen],
+        priors: Callable[[], Iterator[LastSeen]],
         mounts: Sequence[str],
         rules: Rules,
         suspects: TaskList,
@@ -188,18 +189,13 @@ class _Join:
         self._rules = rules
         self._suspects = suspects
         self._old_mounts = mounts
-        self._priors = priors
+        self._priors_again = priors
+        self._priors = priors()
         self._missing: list[LastSeen] = []
 
     def run(self, say: Callable[[str], None]) -> None:
         problems = WalkProblems()
-        found = walk(
-            self._scope.root,
-            below=self._scope.below,
-            skip_folder=self._rules.index,
-            max_text_bytes=self._rules.max_file_bytes,
-            problems=problems,
-        )
+        found = self._walk(problems)
         prior = next(self._priors, None)
         for source in found:
             parts = source.path.split("/")
@@ -215,6 +211,22 @@ class _Join:
                 self._new(source)
         self._missing += [] if prior is None else [prior, *self._priors]
         self._settle_missing(problems)
+
+    def _walk(self, problems: WalkProblems) -> Iterator[Source]:
+        root, rules = self._scope.root, self._rules
+        if root.selection is None:
+            return walk(
+                root,
+                below=self._scope.below,
+                skip_folder=rules.index,
+                max_text_bytes=rules.max_file_bytes,
+                problems=problems,
+            )
+        files = {prior.path for prior in self._priors} | self._scope.named
+        self._priors = self._priors_again()
+        return walk_selection(
+            root, files, skip_folder=rules.index, max_text_bytes=rules.max_file_bytes, problems=problems
+        )
 
     def _count(self, source: Source, say: Callable[[str], None], *, new: bool) -> None:
         self._plan.walked.add(source, new=new)
@@ -263,7 +275,7 @@ class _Join:
         for prior in self._missing:
             key = (self._scope.root.id, prior.path)
             folder = next((folder for folder in unseen if not folder or prior.path.startswith(f"{folder}/")), None)
-            if filters.leaves_out(prior.path):
+            if self._scope.root.selection is None and filters.leaves_out(prior.path):
                 self._plan.excluded.add(key)
             elif folder is not None:
                 waited_for.add(folder)

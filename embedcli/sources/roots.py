@@ -25,6 +25,8 @@ class Scope:
 
     root: Root
     below: str = ""
+    named: frozenset[str] = frozenset()
+    """Of a selection: files that this run names, by their paths below the root."""
 
     def holds(self, path: str) -> bool:
         return not self.below or inside(path, self.below)
@@ -51,21 +53,99 @@ def settle_roots(asked: Options, known: Sequence[Root], *, everything: bool) -> 
     named = [walk.root_of(path) for path in asked.sources]
     for new in named:
         _refuse_index(new, asked)
-    named = _by_known_names(named, known)
-    remembered = [_still_there(root, asked) for root in known] if everything or not named else []
-    meant = {root.path for root in named or remembered}  # what the filters are for
+    named, files = _apart(_by_known_names(named, known), known)
+    remembered = [_still_there(root, asked) for root in known] if everything or not (named or files) else []
+    meant = {root.path for root in named or (() if files else remembered)}  # what the filters are for
     roots = {root.path: root for root in known}
     ids = {root.id for root in known}
+    selected = _select(files, roots, ids, asked)
     scopes: dict[Scope, None] = {}
     for new in sorted([*named, *remembered], key=lambda root: len(root.path)):
-        root = _holder(roots, new.path) or _with_own_id(new, ids)
-        below = printable(os.fsencode(new.path[len(root.path) :].strip("/")))
+        root = _holder(roots, new.path)
+        home = None if root is not None else _home(roots, new.path)
+        if home is not None:  # a folder in a selection becomes a whole part of it
+            roots[home.path] = replace(home, selection=(*(home.selection or ()), _below(home, new.path)))
+            selected.setdefault(home.path, set())
+            continue
+        root = root or _with_own_id(new, ids)
+        if root.path == new.path and new in named:  # the folder itself: all of it from now on
+            root = replace(root, selection=None)
+        below = _below(root, new.path)
         roots[root.path] = _filtered(root, asked, below) if new.path in meant else root
         scopes[Scope(roots[root.path], below)] = None
     absorbed = {path: root.id for path, root in roots.items() if _holder(roots, path) is not root}
     kept = tuple(root for path, root in roots.items() if path not in absorbed)
     _refuse_doubled(kept, asked)
-    return Scopes(kept, tuple(_uncovered(scopes)), frozenset(absorbed.values()), tuple(absorbed))
+    parts = [Scope(roots[path], named=frozenset(names)) for path, names in selected.items() if path not in absorbed]
+    whole = [scope for scope in _uncovered(scopes) if scope.root.path not in selected]
+    return Scopes(kept, (*whole, *parts), frozenset(absorbed.values()), tuple(absorbed))
+
+
+# ---- files that are named one by one
+
+
+def _apart(named: Sequence[Root], known: Sequence[Root]) -> tuple[list[Root], list[str]]:
+    """The roots among what was named, and the single files that no root holds."""
+    roots = {root.path: root for root in [*known, *(root for root in named if os.path.isdir(root.path))]}
+    files = [root.path for root in named if not os.path.isdir(root.path) and _holder(roots, root.path) is None]
+    return [root for root in named if root.path not in set(files)], files
+
+
+def _select(files: Sequence[str], roots: dict[str, Root], ids: set[str], asked: Options) -> dict[str, set[str]]:
+    """Give each file to a selection: a known one whose folder it lies in, else a new one of the folder that the rest
+    has in common. Returns what was named of each, by the path of its root; new ones are added to `roots`.
+
+    A file in the very folder of a whole root is one that its filters leave out: it becomes a root of its own.
+    """
+    if files and any((asked.include, asked.exclude, asked.gitignore is not None)):
+        raise UsageError(
+            f"filters are for folders, and `{printable(os.fsencode(files[0]))}` is a file named by itself",
+            "leave out `--include`, `--exclude` and `--gitignore`, or name the folder",
+        )
+    selected: dict[str, set[str]] = {}
+    rest: list[str] = []
+    for file in files:
+        home = _home(roots, file)
+        if home is None:
+            rest.append(file)
+        else:
+            selected.setdefault(home.path, set()).add(_below(home, _seen_from(home, file)))
+    folder = os.path.commonpath([os.path.dirname(file) for file in rest]) if rest else ""
+    if folder in roots:
+        for file in rest:
+            roots[file] = _with_own_id(walk.root_of(file), ids)
+            selected.setdefault(file, set()).add(_below(replace(roots[file], path=folder), file))
+    elif rest:
+        root = replace(_with_own_id(walk.root_of(folder), ids), selection=())
+        roots[folder] = root
+        selected.setdefault(folder, set()).update(_below(root, file) for file in rest)
+    return selected
+
+
+def _home(roots: Mapping[str, Root], path: str) -> Root | None:
+    """The innermost selection in whose folder `path` lies, be it by way of symlinks; not one of that very folder."""
+    real = os.path.realpath(path)
+    homes = (
+        root
+        for root in roots.values()
+        if root.selection is not None and root.path != path and inside(real, os.path.realpath(root.path))
+    )
+    return max(homes, key=lambda root: len(os.path.realpath(root.path)), default=None)
+
+
+def _seen_from(home: Root, file: str) -> str:
+    """The path by which a root reaches a file that was named by way of a symlink."""
+    if inside(file, home.path):
+        return file
+    folder = os.path.relpath(os.path.realpath(os.path.dirname(file)), os.path.realpath(home.path))
+    return os.path.normpath(os.path.join(home.path, folder, os.path.basename(file)))
+
+
+def _below(root: Root, path: str) -> str:
+    return printable(os.fsencode(path[len(root.path) :].strip("/")))
+
+
+# ---- which root holds what
 
 
 def _holder(roots: Mapping[str, Root], path: str) -> Root | None:
@@ -160,7 +240,12 @@ def _still_there(root: Root, asked: Options) -> Root:
 
 def _holds(root: Root, path: str) -> bool:
     """Whether what lies at `path` is a source of the root, or a folder of such: a root holds what its walk reaches."""
-    return path == root.path or (inside(path, root.path) and walk.reaches(root, path))
+    if path == root.path:
+        return True
+    if root.selection is None:
+        return inside(path, root.path) and walk.reaches(root, path)
+    shown = _below(root, path) if inside(path, root.path) else ""
+    return any(inside(shown, folder) for folder in root.selection) and walk.reaches(root, path)
 
 
 def inside(path: str, folder: str) -> bool:

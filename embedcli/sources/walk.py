@@ -11,19 +11,20 @@ is doubled and no walk runs in circles) and the index itself.
 
 from __future__ import annotations
 
+import heapq
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedcli.errors import InputError
-from embedcli.records import Root, Source, digest, printable, reason_of, stat_of
+from embedcli.records import Root, Source, digest, from_printable, printable, reason_of, stat_of
 from embedcli.sources.filters import Filter
 
 _INDEX_FOLDERS = frozenset({"generations", "staging", "keys", "changes", "state"})
 
-__all__ = ["Filter", "WalkProblems", "root_of", "walk"]
+__all__ = ["Filter", "WalkProblems", "root_of", "walk", "walk_selection"]
 
 
 @dataclass(slots=True)
@@ -68,6 +69,26 @@ def walk(
         max_text_bytes=max_text_bytes,
         problems=problems,
     ).sources()
+
+
+def walk_selection(
+    root: Root, files: Iterable[str], *, skip_folder: Path | None, max_text_bytes: int, problems: WalkProblems
+) -> Iterator[Source]:
+    """The sources of a selection, ascending by `path.split("/")`: those of `files` (paths below the root) that are
+    there, and everything below the folders of `root.selection`."""
+    folders = [folder for folder in root.selection or () if os.path.isdir(_file_of(root, folder))]
+    walks = [
+        walk(root, below=folder, skip_folder=skip_folder, max_text_bytes=max_text_bytes, problems=problems)
+        for folder in folders
+    ]
+    loose = (path for path in files if not any(path.startswith(f"{folder}/") for folder in folders))
+    single = _Walk(root, below=(), skipped=None, max_text_bytes=max_text_bytes, problems=problems)
+    named = (single.source(path, _file_of(root, path)) for path in sorted(set(loose), key=lambda path: path.split("/")))
+    yield from heapq.merge(filter(None, named), *walks, key=lambda source: source.path.split("/"))
+
+
+def _file_of(root: Root, path: str) -> str:
+    return os.path.join(root.path, os.fsdecode(from_printable(path)))
 
 
 def reaches(root: Root, path: str) -> bool:
@@ -144,7 +165,7 @@ class _Walk:
                     if self._problems.unlisted.get(path, "vanished") != "vanished":
                         yield Source(self._root.id, path, file, None, self._problems.unlisted[path])
             elif not self._filter.leaves_file_out(path):
-                source = self._source(path, file)
+                source = self.source(path, file)
                 if source is not None:
                     yield source
 
@@ -152,7 +173,7 @@ class _Walk:
         name = printable(os.fsencode(os.path.basename(self._root.path)))
         if self._below not in ((), (name,)) or self._filter.leaves_file_out(name):
             return
-        source = self._source(name, self._root.path)
+        source = self.source(name, self._root.path)
         if source is not None:
             yield source
 
@@ -194,7 +215,7 @@ class _Walk:
         folder.names.sort(reverse=True)
         return folder
 
-    def _source(self, path: str, file: str) -> Source | None:
+    def source(self, path: str, file: str) -> Source | None:
         """The source at a path; None for a link to a folder, and for what vanished since it was listed."""
         root_id = self._root.id
         try:

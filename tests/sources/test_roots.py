@@ -136,8 +136,9 @@ def test_a_link_is_found_among_the_roots_whatever_their_order(shop: Workshop, li
 
 
 def test_a_root_that_another_has_by_a_link_is_refused_with_the_way_out(shop: Workshop, link: Path) -> None:
-    for first, then in ((link, shop.docs.parent), (shop.docs / "sub", link), (shop.docs / "sub" / "2.txt", link)):
-        shop.ingest(first)
+    sub = shop.docs / "sub"
+    for named, first, then in ((link, link, shop.docs.parent), (sub, sub, link), (sub / "2.txt", sub, link)):
+        shop.ingest(named)
         before = os.readlink(shop.index / "current")
         with pytest.raises(UsageError, match=f"the root `{first}` is also `.*`, by a link") as refused:
             shop.ingest(then)
@@ -236,3 +237,100 @@ def test_a_remembered_root_that_is_gone_names_the_verbs_that_help(shop: Workshop
     with pytest.raises(InputError, match="a root of this index is not there") as caught:
         shop.ingest()
     assert f"embedcli moved {two} " in caught.value.hint and f"embedcli forget {two}" in caught.value.hint
+
+
+# ---- files named one by one
+
+
+def paths(shop: Workshop) -> set[str]:
+    return {row["uri"].removeprefix(f"{shop.docs}/") for row in shop.documents().values()}
+
+
+@pytest.fixture
+def some(shop: Workshop) -> Workshop:
+    """`docs` has four files, of which the shell's glob named two."""
+    for number, name in enumerate(("a.txt", "b.txt", "notes.md", "sub/c.txt")):
+        shop.write(name, words(60, number))
+    shop.ingest(shop.docs / "a.txt", shop.docs / "b.txt")
+    return shop
+
+
+def test_files_named_one_by_one_belong_to_their_folder_and_nothing_else_there_is_a_source(some: Workshop) -> None:
+    assert (roots(some), paths(some)) == ([str(some.docs)], {"a.txt", "b.txt"})
+    assert some.ingest().sources["unchanged"] == 2
+
+
+def test_a_named_file_that_vanished_is_gone_like_any_source(some: Workshop) -> None:
+    (some.docs / "b.txt").unlink()
+    assert some.ingest(some.docs / "a.txt").sources["gone"] == 1
+    assert paths(some) == {"a.txt"}
+
+
+def test_a_selection_grows_when_a_later_run_names_more(some: Workshop) -> None:
+    summary = some.ingest(some.docs / "sub" / "c.txt")
+    assert (summary.sources["new"], summary.sources["unchanged"], roots(some)) == (1, 2, [str(some.docs)])
+    assert paths(some) == {"a.txt", "b.txt", "sub/c.txt"}
+
+
+def test_a_folder_named_later_takes_the_selection_over_without_a_row_changing_its_id(some: Workshop) -> None:
+    before, embedded = some.ids(), some.embedded
+    summary = some.ingest(some.docs)
+    assert (summary.sources["new"], summary.sources["unchanged"]) == (2, 2)
+    assert before < some.ids() and paths(some) == {"a.txt", "b.txt", "notes.md", "sub/c.txt"}
+    assert some.embedded > embedded
+    (some.docs / "late.txt").write_text(words(20, 9))
+    assert some.ingest().sources["new"] == 1, "the folder is whole from now on"
+
+
+def test_a_folder_below_a_selection_becomes_a_whole_part_of_it(some: Workshop) -> None:
+    some.ingest(some.docs / "sub" / "c.txt")
+    before = some.ids()
+    some.write("sub/d.txt", words(60, 7))
+    summary = some.ingest(some.docs / "sub")
+    assert (summary.sources["new"], summary.sources["unchanged"], roots(some)) == (1, 3, [str(some.docs)])
+    assert before < some.ids() and not doubled(some)
+    some.write("sub/e.txt", words(60, 8))
+    assert some.ingest().sources["new"] == 1
+    assert paths(some) == {"a.txt", "b.txt", "sub/c.txt", "sub/d.txt", "sub/e.txt"}
+
+
+def test_a_wider_folder_takes_a_selection_over_without_embedding(some: Workshop) -> None:
+    embedded = some.embedded
+    some.ingest(some.docs.parent / "docs" / "..", exclude=("index/", "notes.md", "sub/"))
+    assert not doubled(some) and some.embedded == embedded
+    assert roots(some) == [str(some.docs.parent)]
+
+
+def test_a_selection_is_known_by_way_of_a_link(some: Workshop, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").symlink_to(some.docs)
+    summary = some.ingest(tmp_path / "elsewhere" / "a.txt", tmp_path / "elsewhere" / "notes.md")
+    assert (summary.sources["new"], roots(some)) == (1, [str(some.docs)])
+    assert not doubled(some)
+
+
+def test_a_file_that_a_whole_root_holds_is_a_part_of_that_root(shop: Workshop) -> None:
+    shop.write("a.txt", words(60, 1))
+    shop.write("b.txt", words(60, 2))
+    shop.ingest()
+    shop.write("b.txt", words(60, 3))
+    summary = shop.ingest(shop.docs / "a.txt")
+    assert (summary.sources["unchanged"], summary.sources["changed"], roots(shop)) == (1, 0, [str(shop.docs)])
+
+
+def test_files_of_several_folders_belong_to_the_folder_they_have_in_common(shop: Workshop) -> None:
+    files = [shop.write(name, words(60, number)) for number, name in enumerate(("x/a.txt", "y/z/b.txt"))]
+    shop.write("x/other.txt", words(60, 5))
+    shop.ingest(*files)
+    assert (roots(shop), paths(shop)) == ([str(shop.docs)], {"x/a.txt", "y/z/b.txt"})
+
+
+def test_filters_are_refused_for_files_named_one_by_one(some: Workshop) -> None:
+    with pytest.raises(UsageError, match="filters are for folders"):
+        some.ingest(some.docs / "notes.md", exclude=("*.md",))
+
+
+def test_a_selection_whose_every_file_is_gone_stops_the_run(some: Workshop) -> None:
+    for name in ("a.txt", "b.txt"):
+        (some.docs / name).unlink()
+    with pytest.raises(InputError, match="all 2 known sources"):
+        some.ingest()
