@@ -1,6 +1,6 @@
 """The columns of a row of the index, and the array types that travel with rows.
 
-In: nothing. Out: Arrow schemas, once: as a reader makes a row, as the engine is fed, as a shard holds it.
+In: nothing. Out: the Arrow schemas of a row as a reader makes it, as the engine gets it, and as a shard stores it.
 Not here: the columns of documents.parquet (index/documents.py).
 """
 
@@ -38,7 +38,7 @@ READ_SCHEMA = pa.schema(_BEFORE_VECTOR)
 """A row as the reader processes make it: all but `changed_in` and `vector`."""
 
 SCHEMA = pa.schema([*READ_SCHEMA, ("ids", pa.list_(pa.uint32())), ("key", pa.binary(16))])
-"""Rows as a reader makes them, and what the engine needs: the ids fed, and the vector key."""
+"""A row as a reader makes it, with what the engine needs: the token ids and the vector key."""
 
 
 def row_schema(dim: int) -> pa.Schema:

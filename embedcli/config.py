@@ -1,7 +1,8 @@
-"""Flags, environment and the index's memory -> the frozen settings of a run, and the three fingerprints.
+"""Flags, environment and the settings that an index remembers -> the frozen settings of a run.
 
-In: what the user asked for (None where nothing was said) and what the index remembers. Out: one settled value each,
-or Mismatch naming both. Not here: parsing of flags (cli/), resolving the model (models/resolve.py).
+In: what the user asked for (None for flags that were not given) and the settings stored in the index. Out: one value
+for each setting, or a Mismatch that names both.
+Not here: parsing of flags (cli/), resolving the model (models/resolve.py), fingerprints (fingerprints.py).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for; None means nothing was said and the index's memory or the default holds."""
+    """What the user asked for. None: the flag was not given, so the setting of the index or the default counts."""
 
     index: Path
     sources: tuple[str, ...] = ()
@@ -69,15 +70,15 @@ class Options:
         if self.max_file_bytes is not None and self.max_file_bytes < 1:
             raise UsageError("`--max-file-size` must be at least 1 MiB", "leave it out for the default of 256")
         if self.checkpoint_every_s < 0 or (self.publish_every_s or 0) < 0:
-            raise UsageError("`--checkpoint-every` and `--publish-every` are seconds, 0 or more")
+            raise UsageError("`--checkpoint-every` and `--publish-every` must be 0 seconds or more")
         for percent in (self.max_gone_percent, *(percent for _, percent in self.max_gone_of)):
             if not 0 <= percent <= 100:
-                raise UsageError(f"`--max-gone` is a percentage from 0 to 100, not `{percent:g}`")
+                raise UsageError(f"`--max-gone` must be a percentage from 0 to 100, not `{percent:g}`")
 
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """What an index remembers of how its vectors were made; stored in every manifest."""
+    """The settings with which the vectors of an index were made; stored in every manifest."""
 
     model: str
     commit: str | None
@@ -102,17 +103,18 @@ class IndexSettings:
 def index_folder(flag: str | None, environment: Mapping[str, str] = os.environ) -> Path:
     """`--index` > `EMBEDCLI_INDEX` > `./embedcli-index`, absolute. Raises UsageError for a flag without a path."""
     if flag == "":
-        raise UsageError("`--index` is empty: a variable that is not set?", "name the folder of the index")
+        raise UsageError("`--index` is empty: is a shell variable not set?", "name the folder of the index")
     folder = os.path.abspath(flag or environment.get("EMBEDCLI_INDEX") or "embedcli-index")
     try:
         folder.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"the path of an index must be UTF-8: `{folder!a}`", "name another with `--index`") from None
+        hint = "name another folder with `--index`"
+        raise UsageError(f"the path of an index must be UTF-8: `{folder!a}`", hint) from None
     return Path(folder)
 
 
 def model_name(flag: str | None) -> str | None:
-    """`--model` as it is remembered: a folder by its absolute path, since tomorrow's run starts elsewhere."""
+    """`--model` as the index stores it: a folder by its absolute path, since the next run may start elsewhere."""
     if flag is None or flag == MINILM:
         return flag
     folder = os.path.abspath(os.path.expanduser(flag))
@@ -123,7 +125,7 @@ _SWITCH: dict[bool | None, str] = {True: "on", False: "off"}
 
 
 def check_against_memory(asked: Options, memory: IndexSettings) -> None:
-    """Raise Mismatch (exit 12) when a flag contradicts what the index was built with, both values named."""
+    """Raise Mismatch (exit 12), which names both values, when a flag contradicts a setting of the index."""
     pairs = {
         "--dim": (asked.dim, memory.dim),
         "--max-tokens": (asked.max_tokens, memory.max_tokens),
@@ -140,7 +142,7 @@ def mismatch(index: Path, flag: str, known: object, wanted: object) -> Mismatch:
     name = flag.removeprefix("--").replace("-", "_")
     return Mismatch(
         f"index `{index}` was built with {name} {known}, this run asks for {wanted}",
-        f"leave `{flag}` out, add `--rebuild` to make the index anew, or start another with `--index`",
+        f"leave `{flag}` out, add `--rebuild` to rebuild the index with it, or start another index with `--index`",
     )
 
 
@@ -151,33 +153,33 @@ def settle_chunking(asked: Options, memory: IndexSettings | None, *, model_max_t
     overlap = asked.overlap if asked.overlap is not None else remembered[1]
     if max_tokens > model_max_tokens:
         raise UsageError(
-            f"`--max-tokens {max_tokens}` is over the model's context of {model_max_tokens} tokens",
+            f"`--max-tokens {max_tokens}` is more than the model's context of {model_max_tokens} tokens",
             f"use `--max-tokens {model_max_tokens}` or less",
         )
     if overlap * 4 > max_tokens:
         raise UsageError(
-            f"`--overlap {overlap}` is over a quarter of max_tokens {max_tokens}",
+            f"`--overlap {overlap}` is more than a quarter of max_tokens {max_tokens}",
             f"use `--overlap {max_tokens // 4}` or less",
         )
     return max_tokens, overlap
 
 
 def settle_dim(asked: Options, memory: IndexSettings | None, *, width: int, matryoshka: bool) -> int:
-    """The dimension of the run's vectors. Raises UsageError when it is over the model's width."""
+    """The number of dimensions of the run's vectors. Raises UsageError when the model's vectors have fewer."""
     default = min(DEFAULT_DIM, width) if matryoshka else width
     dim = asked.dim if asked.dim is not None else (memory.dim if memory else default)
     if dim > width:
-        raise UsageError(f"`--dim {dim}` is over the model's width of {width}", f"use `--dim {width}` or less")
+        raise UsageError(f"`--dim {dim}` is more than the model's width of {width}", f"use `--dim {width}` or less")
     return dim
 
 
 LEAST_BATCH_TOKENS = 512
-LEAVE_OUT = "leave the flag out for what is chosen without it"
+LEAVE_OUT = "leave the flag out for the default"
 
 
 @dataclass(frozen=True)
 class CardFlags:
-    """How a run is to use the cards; nothing of it changes a vector."""
+    """How a run uses the GPUs; none of these flags changes a vector."""
 
     gpu_memory: float | None = None
     batch_tokens: int | None = None
@@ -185,12 +187,13 @@ class CardFlags:
 
     def __post_init__(self) -> None:
         if self.gpu_memory is not None and not 0 < self.gpu_memory < inf:
-            raise UsageError(f"`--gpu-memory {self.gpu_memory:g}` is no amount over 0", LEAVE_OUT)
+            raise UsageError(f"`--gpu-memory` must be more than 0, not `{self.gpu_memory:g}`", LEAVE_OUT)
         if self.batch_tokens is not None and self.batch_tokens < LEAST_BATCH_TOKENS:
-            raise UsageError(f"`--batch-tokens {self.batch_tokens}` is under {LEAST_BATCH_TOKENS}", LEAVE_OUT)
+            least = f"`--batch-tokens` must be at least {LEAST_BATCH_TOKENS}"
+            raise UsageError(f"{least}, not `{self.batch_tokens}`", LEAVE_OUT)
 
     def given(self) -> list[str]:
-        """The flags that were used, as they are typed."""
+        """The flags that were given, as they are typed."""
         return [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value is not None]
 
 
@@ -199,7 +202,7 @@ NO_CARD_FLAGS = CardFlags()
 
 @dataclass(frozen=True)
 class Rules:
-    """How the plan judges: what is read again, and with which reader's version."""
+    """The settings by which the plan of a run decides which sources are read again."""
 
     index: Path
     read_all: bool

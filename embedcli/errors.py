@@ -1,6 +1,6 @@
-"""Everything that can go wrong for a user, as one tree; each branch is one exit code.
+"""All errors that a user can meet, as one tree of exceptions; each branch has one exit code.
 
-In: a message (what, then the thing in backticks) and a hint (a command or flag that works). Out: exceptions that
+In: a message (what is wrong, with names in backticks) and a hint (a command or flag that works). Out: exceptions that
 survive pickling, since they cross processes: the fields are `args`, the text is made in `__str__`.
 Not here: printing and the mapping to the process's exit status (cli/).
 """
@@ -15,7 +15,7 @@ from typing import ClassVar
 
 
 class EmbedcliError(Exception):
-    """An error with an exit code and a hint; the base of the tree, itself never raised."""
+    """An error with an exit code and a hint: the base class, never raised itself."""
 
     exit_code: ClassVar[int] = 1
 
@@ -24,7 +24,7 @@ class EmbedcliError(Exception):
 
     @property
     def hint(self) -> str:
-        """A command or flag to type next; empty where there is none."""
+        """What to type or do next; empty where nothing helps."""
         return str(self.args[1])
 
     def __str__(self) -> str:
@@ -32,19 +32,19 @@ class EmbedcliError(Exception):
 
 
 class UsageError(EmbedcliError):
-    """Flags or settings that cannot be meant."""
+    """Flags or settings that are invalid or contradict each other."""
 
     exit_code = 2
 
 
 class NoIndex(EmbedcliError):
-    """The folder is not an index, or there is none where one is needed."""
+    """The folder is not an index, or an index is needed where there is none."""
 
     exit_code = 10
 
 
 class Locked(EmbedcliError):
-    """Another run holds the index."""
+    """Another run has locked the index."""
 
     exit_code = 11
 
@@ -56,13 +56,13 @@ class Mismatch(EmbedcliError):
 
 
 class EngineError(EmbedcliError):
-    """The engine or its model cannot start, or cannot go on."""
+    """The engine or its model cannot start, or cannot continue."""
 
     exit_code = 13
 
 
 class EngineDied(EngineError):
-    """The engine is gone or answers no more; a new one may be started."""
+    """The engine has died or does not answer; a new one may be started."""
 
 
 class EngineOutOfMemory(EngineDied):
@@ -70,17 +70,17 @@ class EngineOutOfMemory(EngineDied):
 
 
 class ModelUnavailable(EngineError):
-    """The model cannot be had, is incomplete, or is not one that embeds."""
+    """The model cannot be found or downloaded, is incomplete, or is not an embedding model."""
 
 
 class StorageError(EmbedcliError):
-    """The disk is full, read-only, forbidden or lacks what an index needs."""
+    """The disk is full, read-only, not permitted, or lacks a feature that an index needs."""
 
     exit_code = 14
 
 
 class DamagedShard(StorageError):
-    """A published shard that cannot be read; `name` is the shard's. Its documents are to be read again."""
+    """The published shard `name` cannot be read; the next run must read its documents again."""
 
     def __init__(self, name: str, detail: str) -> None:
         Exception.__init__(self, name, detail)
@@ -91,20 +91,20 @@ class DamagedShard(StorageError):
 
     @property
     def hint(self) -> str:
-        return "`embedcli verify` tells what else is damaged; check the disk"
+        return "`embedcli verify` lists all damage; check the disk"
 
     def __str__(self) -> str:
         return f"shard `{self.name}` is damaged: {self.args[1]}"
 
 
 class InputError(EmbedcliError):
-    """No sources, none readable, a root that does not exist, or too many gone."""
+    """There are no sources, none is readable, a root does not exist, or too many sources are gone."""
 
     exit_code = 15
 
 
 class Stopped(EmbedcliError):
-    """The user asked to stop; all that was finished is checkpointed."""
+    """A signal stopped the run; finished documents are checkpointed."""
 
     def __init__(self, signal_number: int) -> None:
         Exception.__init__(self, signal_number)
@@ -116,14 +116,14 @@ class Stopped(EmbedcliError):
 
     @property
     def hint(self) -> str:
-        return "run the same command again: it goes on where it stopped"
+        return "run the same command again: it continues where it stopped"
 
     def __str__(self) -> str:
-        return "stopped; what was finished is saved"
+        return "stopped; finished documents are saved"
 
 
 class UnreadableSource(Exception):
-    """One source cannot become a document. `reason` is one of records.REASONS; `detail` is for the log."""
+    """A source cannot be read as a document. `reason` is one of records.REASONS; `detail` is for the log."""
 
     def __init__(self, reason: str, detail: str = "", sha256: str | None = None) -> None:
         """`sha256`: the digest of the file, where it could be read that far."""
@@ -155,10 +155,10 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
-    """What an OSError at `path` is to the user."""
+    """The StorageError for an OSError at `path`, with a hint for the commonest causes."""
     hints = {
-        errno.ENOSPC: "free some space, then run the same command again: what was finished is kept",
-        errno.EDQUOT: "raise the quota, then run the same command again: what was finished is kept",
+        errno.ENOSPC: "free some space, then run the same command again: finished documents are kept",
+        errno.EDQUOT: "raise the quota, then run the same command again: finished documents are kept",
         errno.EROFS: "the filesystem is read-only; put the index elsewhere with `--index`",
         errno.EACCES: f"give this user the right to write there, e.g. `chown -R $USER {path.parent}`",
     }

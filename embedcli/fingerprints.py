@@ -1,6 +1,6 @@
 """The three fingerprints of an index, and the versions that go into them.
 
-In: digests and settings. Out: hashes that are equal where vectors, cuts and texts can be compared.
+In: digests and settings. Out: hashes that are equal exactly when vectors, cuts or texts are comparable.
 Not here: comparing them (run/settings.py, run/plan.py).
 """
 
@@ -21,7 +21,7 @@ class Fingerprints:
 
 
 def model_fingerprint(model: str, quantization: str | None) -> str:
-    """`model` is what makes its vectors comparable; quantized weights make others."""
+    """`model` identifies weights, tokenizer, pooling and prompt; quantized weights give other vectors."""
     return digest("model", model, quantization) if quantization else model
 
 
@@ -34,10 +34,10 @@ def read_fingerprint(read_version: int) -> str:
 
 
 PROBE_VERSION = 1
-"""Raised whenever the rows of the probe set become others: vectors of different rows are never compared."""
+"""Must be raised with every change of the probe texts: vectors of different texts are never compared."""
 
 READ_VERSION = 1
-"""Goes up with any change of reading or clean-up that changes a text: documents are then read anew."""
+"""Must be raised with every change of reading or clean-up that changes a text; `--reread` then renews documents."""
 
 BOUNDARY_VERSION = 1
-"""Part of the fingerprint of the cuts: a new number whenever cuts may fall elsewhere."""
+"""Must be raised with every change of the chunker that can move a cut; it is part of the chunk fingerprint."""

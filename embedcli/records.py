@@ -1,7 +1,8 @@
 """The nouns of the project and their ids: Root, Stat, Source, Document, Chunk.
 
-In: nothing. Out: small immutable records that every stage shares, the ids that tell one row from another, and the
-reasons a source can fail for. Not here: how any of them is made.
+In: nothing. Out: small immutable records that every stage shares, the ids of rows, and the reasons for which a source
+can fail.
+Not here: how any of them is made.
 """
 
 from __future__ import annotations
@@ -19,33 +20,34 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SourceKey = tuple[str, str]
-"""What tells one source from another: the id of its root, and its path below that root."""
+"""Identifies a source: the id of its root, and its path below that root."""
 
 Status = Literal["indexed", "partial", "stale", "failed", "skipped"]
 
 SKIP_REASONS = frozenset({"not_text", "empty", "needs_extra", "too_large", "not_a_file"})
-"""States, not failures: nothing to mend, counted as `skipped`."""
+"""Not failures: there is nothing to repair. Such sources are counted as `skipped`."""
 
 MOMENT_REASONS = frozenset({"permission", "io", "vanished", "changed_while_reading", "broken_link"})
-"""Of the moment: tried again every night."""
+"""Temporary reasons: every run tries again."""
 
 RETRY_REASONS = frozenset({"timeout", "out_of_memory", "reader_crashed", "engine_killed"})
-"""Tried again on the next three nights."""
+"""The next three runs try again."""
 
 CONTENT_REASONS = frozenset({"password", "damaged", "no_text", "garbled", "bad_vector", "bad_tokens"})
-"""Of the content: wait for a change of file or reader."""
+"""Reasons that lie in the content: not tried again until the file or the reader changes."""
 
 REASONS = SKIP_REASONS | MOMENT_REASONS | RETRY_REASONS | CONTENT_REASONS
 
 
 def reason_of(error: OSError) -> str:
-    """Why a file or folder cannot be had at the moment."""
+    """The reason for which a file or folder cannot be read at the moment."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "vanished"
     return "permission" if isinstance(error, PermissionError) else "io"
 
 
 YOUNG_NS = 2_000_000_000
+"""A file changed less than this long ago may change again without a new time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """What tells without reading that a file is the one of last night; any difference costs a digest."""
+    """Shows without reading that a file has not changed since the last run; after any difference its digest decides."""
 
     size: int
     mtime_ns: int
@@ -85,14 +87,14 @@ class Stat:
 
 
 def stat_of(found: os.stat_result) -> Stat:
-    """The Stat of a file; times beyond the 64 bits that a table holds (the year 2262) are the last that fit."""
+    """The Stat of a file; times after the year 2262 are cut to the largest 64-bit number of nanoseconds."""
     limit = (1 << 63) - 1
     return Stat(found.st_size, min(found.st_mtime_ns, limit), min(found.st_ctime_ns, limit), found.st_ino)
 
 
 def if_trusted(stat: Stat, now_ns: int) -> Stat:
-    """`stat` as it may be remembered: a file younger than 2 s may change again within one tick of its clock, so its
-    ctime is stored as 0 and the next run digests it once more."""
+    """`stat` as it is stored: a file younger than 2 s may change again within one tick of its clock, so its ctime is
+    stored as 0 and the next run compares its digest."""
     return replace(stat, ctime_ns=0) if now_ns - stat.mtime_ns < YOUNG_NS else stat
 
 
@@ -100,9 +102,9 @@ def if_trusted(stat: Stat, now_ns: int) -> Stat:
 class Source:
     """One file found by the walk.
 
-    `path` is below its root, `/` between components, printable (see `printable`); `file` is what the operating
-    system opens (undecodable bytes as surrogates). `problem` is a reason of REASONS when the walk already knows
-    that there is nothing to read (`not_a_file`, `broken_link`, `permission`, `too_large`); `stat` is then maybe None.
+    `path` is below its root, `/` between components, printable (see `printable`); `file` is the path for the operating
+    system (undecodable bytes as surrogates). `problem` is one of REASONS when the walk has already found that the
+    source cannot be read (`not_a_file`, `broken_link`, `permission`, `too_large`); `stat` can then be None.
     """
 
     root_id: str
@@ -123,12 +125,12 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The text read out of a source, cleaned and in NFC.
+    """The text read from a source, cleaned and in NFC.
 
     `pages` holds (1-based page number, offset of its first code point in `text`) of every page kept, in order;
     `sections` holds (offset of the heading's line, heading path like "Install > Linux"). `page_count` is the number
-    of pages in the file, None for formats without pages. `pages_skipped` counts pages left out as unreadable and
-    `reason` says why the commonest of them was.
+    of pages in the file, None for formats without pages. `pages_skipped` counts the pages that could not be read, and
+    `reason` is the most frequent reason among them.
     """
 
     text: str
@@ -142,9 +144,9 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A span of a document: half-open code points, and the ids the engine is fed (prompt and special tokens in).
+    """A span of a document: half-open code points, and the token ids for the engine with prompt and special tokens.
 
-    `core_start` is where the text that is not overlap begins: the cores concatenate to the document.
+    The text before `core_start` is overlap; the texts from `core_start` on, concatenated, are the document.
     """
 
     char_start: int
@@ -154,7 +156,8 @@ class Chunk:
 
 
 def digest(*fields: str | bytes | int) -> str:
-    """blake2b-128 of the fields as 32 hex digits; the fields are length-prefixed, so no two lists run together."""
+    """blake2b-128 of the fields as 32 hex digits; each field is prefixed by its length, so that `ab, c` and `a, bc`
+    differ."""
     state = hashlib.blake2b(digest_size=16)
     for field in fields:
         data = field if isinstance(field, bytes) else str(field).encode("utf-8", "surrogatepass")
@@ -164,10 +167,10 @@ def digest(*fields: str | bytes | int) -> str:
 
 
 def printable(name: bytes) -> str:
-    """A file name or path as text: UTF-8 as it is, anything else percent-encoded. No two names give the same text.
+    """A file name or path as text: UTF-8 unchanged, anything else percent-encoded. No two names give the same text.
 
-    A UTF-8 name that looks like such an encoding (decoding its %XX, again and again, leaves UTF-8) has its own `%`
-    encoded, so that `a%FF` and the name of the bytes `a\\xff` stay apart.
+    In a UTF-8 name that would decode to bytes that are not UTF-8 the `%` is encoded too, so that the name `a%FF` and
+    the name of the bytes `a\\xff` stay different.
     """
     try:
         text = name.decode("utf-8")
@@ -177,7 +180,7 @@ def printable(name: bytes) -> str:
 
 
 def from_printable(text: str) -> bytes:
-    """The name or path that `printable` made `text` of: what the operating system opens."""
+    """The name or path from which `printable` made `text`, for the operating system."""
     name = text.encode()
     return unquote_to_bytes(name) if _decodes_to_bytes(name) else name
 
@@ -193,7 +196,9 @@ def _decodes_to_bytes(name: bytes) -> bool:
 
 
 def shown_path(root: Root) -> str:
+    """The path of a root as messages show it."""
     return printable(os.fsencode(root.path))
 
 
 TROUBLED = ("failed", "partial", "stale")
+"""The statuses that `status --failed` lists."""

@@ -1,7 +1,7 @@
-"""What a run tells: lines and a live display on stderr, one JSON object on stdout.
+"""Messages and progress for people on stderr, and the Summary that `--json` prints.
 
-In: counts and events as they happen. Out: text for people (a live display on a terminal only, else a line a minute),
-and the Summary that `--json` prints. Not here: which exit code an error is (errors.py).
+In: counts and events as they happen. Out: lines, a live display on a terminal, elsewhere one progress line a minute.
+Not here: which exit code an error has (errors.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from embedcli.records import Source
 
 Say = Callable[[str], None]
-"""Takes one line for people."""
+"""A function that prints one line for people."""
 
 LINE_EVERY_S = 60.0
 KEEP_EVERY_S = 5.0
@@ -26,7 +26,7 @@ BAR_WIDTH = 10
 
 @dataclass
 class Summary:
-    """The outcome of an ingest, as `--json` prints it. Durations in seconds, sizes in bytes."""
+    """The result of an ingest, as `--json` prints it. Durations in seconds, sizes in bytes."""
 
     index: str
     exit_code: int = 0
@@ -48,7 +48,7 @@ class Summary:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing came, changed, went or was embedded."""
+        """Whether no source was added, changed or removed and nothing was embedded."""
         moves = (self.sources[name] for name in ("new", "changed", "moved", "gone", "excluded"))
         return not (any(moves) or self.chunks["embedded"] or self.chunks["reused"])
 
@@ -59,8 +59,11 @@ class Summary:
 
 @dataclass
 class Progress:
-    """Where a run stands. On the clock of time.monotonic: `loading_since`, None but while the model is loaded, at first
-    or again; `embedding_since`, None until it was ready for the first time."""
+    """The progress of a run. Times are of time.monotonic.
+
+    `loading_since`: when the engine began to load, for the first time or after a restart; None while it is ready.
+    `embedding_since`: when the engine was first ready; None before.
+    """
 
     documents: int = 0
     documents_total: int = 0
@@ -85,14 +88,14 @@ class Progress:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds to go by the share of bytes whose documents are finished; None as long as nothing is known."""
+        """The remaining seconds, estimated from the bytes of finished documents; None before the first is finished."""
         if not self.bytes_read or not self.bytes_total or self.loading:
             return None
         elapsed = time.monotonic() - (self.embedding_since or self.started)
         return elapsed * (self.bytes_total - self.bytes_read) / self.bytes_read
 
     def line(self) -> str:
-        """What matters most comes first: a narrow terminal cuts the end."""
+        """The progress as one line, the most important part first, as a narrow terminal cuts the end."""
         if self.loading_since is not None:
             waited = duration(time.monotonic() - self.loading_since)
             return f"{self.phase}: {waited}; reading goes on, {self.documents:,}/{self.documents_total:,} documents"
@@ -123,7 +126,8 @@ def duration(seconds: float | None) -> str:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """A line for people, on stderr by default. Where nobody reads any more the work goes on without a word."""
+    """Print a line for people, on stderr by default. If the reader has closed the stream, all further lines are dropped
+    and the work continues."""
     stream = stream or sys.stderr
     try:
         print(text, file=stream, flush=True)
@@ -131,12 +135,18 @@ def say(text: str, stream: TextIO | None = None) -> None:
         silence(stream)
 
 
+def say_warning(text: str) -> None:
+    """Print a warning on stderr."""
+    say(f"warning: {text}")
+
+
 def silence(stream: TextIO) -> None:
-    """What it still holds, and all that comes, goes nowhere: Python would write it at its end, and fail."""
+    """Send what is buffered or written later to /dev/null: otherwise Python would flush it at exit, and fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def many(count: int, noun: str) -> str:
+    """`1 chunk`, `2,000 chunks`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
@@ -156,19 +166,19 @@ class Report:
         self._last_kept_s = -KEEP_EVERY_S
 
     def keep_progress(self, keep: Callable[[dict[str, Any]], None]) -> None:
-        """Give `keep` the progress as JSON too, every few seconds, for those who look from outside."""
+        """Call `keep` with the progress as JSON every few seconds, so that `status` can show it."""
         self._keep = keep
 
     def line(self, text: str) -> None:
-        """A line for people; left out by `--quiet`."""
+        """Print a line for people; `--quiet` drops it."""
         self._write(text, show=not self._quiet)
 
     def warn(self, text: str) -> None:
-        """A warning; left out by `--quiet`, and each time it happens it is said again."""
+        """Print a warning; `--quiet` leaves it out. A warning that comes twice is printed twice."""
         self._write(f"warning: {text}", show=not self._quiet)
 
     def news(self, text: str) -> None:
-        """What somebody has to know in the morning, under `--quiet` too."""
+        """Print what somebody has to know in the morning, also with `--quiet`."""
         self._write(text, show=True)
 
     def _write(self, text: str, *, show: bool) -> None:
@@ -182,7 +192,10 @@ class Report:
             say(text, self._stream)
 
     def progress(self, progress: Progress, *, at_once: bool = False) -> None:
-        """Called often; shows the display on a terminal, a line a minute elsewhere; `at_once`: keeps it in any case."""
+        """Show the progress: on a terminal at once, elsewhere as one line a minute. May be called often.
+
+        With `at_once` the progress is also given to the `keep` function now, even if it was a moment ago.
+        """
         now_s = time.monotonic()
         if self._keep is not None and (at_once or now_s - self._last_kept_s >= KEEP_EVERY_S):
             self._last_kept_s = now_s
@@ -190,7 +203,7 @@ class Report:
         self._show(progress.line(), share=progress.bytes_read / max(1, progress.bytes_total))
 
     def looking(self, text: str) -> None:
-        """The same while nothing is known yet of how much there is to do."""
+        """Show what the run is doing while the amount of work is not known yet."""
         self._show(text, share=None)
 
     def _show(self, text: str, *, share: float | None) -> None:
@@ -207,7 +220,7 @@ class Report:
         self._live.update(_bar(text, share))
 
     def close(self) -> None:
-        """Take the live display down; lines go on as plain text."""
+        """Remove the live display; later lines are plain text."""
         if self._live is not None:
             self._live.update("")
             self._live.stop()
@@ -236,9 +249,9 @@ LARGEST_SHOWN = 10
 
 
 class Largest:
-    """The one line after a walk: how many files and bytes, and which are the largest of those that are new.
+    """The line printed after a walk: how many files and bytes, and which of the new files are the largest.
 
-    With `every` the largest are named be they new or not.
+    With `every` known files are named too.
     """
 
     def __init__(self, *, every: bool = False) -> None:
@@ -254,7 +267,7 @@ class Largest:
         self._bytes += size
         if not (new or self._every):
             return
-        # the count makes the earlier of two equal ones the larger
+        # the count decides between files of equal size: the earlier one ranks higher
         item = (size, -self.files, source.path)
         if len(self._heap) < LARGEST_SHOWN:
             heapq.heappush(self._heap, item)
@@ -278,5 +291,5 @@ def _megabytes(size_bytes: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """A name may hold a line's end or worse; on a screen it may not."""
+    """`text` with line ends and control characters replaced: a file name may contain them."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -1,4 +1,4 @@
-"""A published index for the tests of commands: how it is filled, opened, damaged and held.
+"""A published index for the tests of commands: how it is filled, opened, damaged and locked.
 
 In: a Workshop. Out: an Index, its rows and changes. Not here: any expectation.
 """
@@ -28,7 +28,7 @@ TESTS = Path(__file__).parent
 
 
 def silent(_: str) -> None:
-    """No warning is expected."""
+    """Ignore the warnings of a verb."""
 
 
 def index_of(shop: Workshop, **seams: Any) -> Index:
@@ -67,15 +67,15 @@ def damage(shop: Workshop) -> list[Damage]:
 
 
 def hold(shop: Workshop, **fields: Any) -> Path:
-    """A lock file as a run leaves it."""
+    """Write a lock file as a run writes it; `fields` override its content."""
     file = shop.index / "lock"
-    held = {"host": socket.gethostname(), "pid": os.getpid(), "since": "2026-01-02T03:04:05+00:00", "nonce": "a:1"}
-    file.write_text(json.dumps({**held, **fields}))
+    holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": "2026-01-02T03:04:05+00:00", "nonce": "a:1"}
+    file.write_text(json.dumps({**holder, **fields}))
     return file
 
 
 def spoil(path: Path, *, at: int) -> None:
-    """Turn one bit."""
+    """Flip one bit."""
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.unlink()  # it may be a hard link
@@ -86,7 +86,7 @@ Rows = Callable[[pa.Table], pa.Table]
 
 
 def rewritten(shop: Workshop, edit: Rows) -> list[str]:
-    """What verify says of a shard that some other hand wrote, with a manifest that believes it."""
+    """The problems that `verify` finds after `edit` has changed the rows of the shard and the manifest says so."""
     manifest = shop.index / "current" / "manifest.json"
     data = json.loads(manifest.read_bytes())
     (file,) = shop.index.glob("current/vectors/*.parquet")
@@ -110,7 +110,7 @@ def put(table: pa.Table, name: str, change: Callable[[list[Any]], list[Any]]) ->
 
 
 def rewrite_documents(shop: Workshop, edit: Rows) -> None:
-    """documents.parquet by some other hand, with a manifest that believes it."""
+    """Change documents.parquet by `edit`, and adapt the manifest to it."""
     file, manifest = shop.index / "current" / "documents.parquet", shop.index / "current" / "manifest.json"
     pq.write_table(edit(pq.read_table(file)), file)
     data = json.loads(manifest.read_bytes())

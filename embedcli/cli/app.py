@@ -1,14 +1,15 @@
-"""The Typer application that every command registers with, and what the flags of all commands say of the output.
+"""The Typer application that every command registers with, and the output flags that all commands take.
 
-In: argv, by way of Typer. Out: `app`, and `output`, which `main` reads when it prints an error.
-Not here: the commands (ingest.py, upkeep.py, machine.py), the exit codes of errors (main.py).
+In: argv, parsed by Typer. Out: `app`, and `output`, which `main` reads when it prints an error.
+Not here: the commands (ingest.py, status.py, verify.py, upkeep.py, machine.py), the exit codes of errors (main.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
     from embedcli.run.tools import Tools
 
 MakeTools = Callable[..., "Tools"]
-"""`embedcli.run.tools.make_tools`, or what a test puts in its place as Typer's context object."""
+"""`embedcli.run.tools.make_tools`, or a double that a test passes as Typer's context object."""
 
 
 @dataclass
 class Output:
-    """How this invocation prints errors: with a traceback (`--debug`), as a JSON object too (`--json`)."""
+    """How the program prints an error: with a traceback (`--debug`), also as a JSON object (`--json`)."""
 
     debug: bool = False
     as_json: bool = False
@@ -34,7 +35,7 @@ output = Output()
 app = typer.Typer(
     rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="A folder of PDFs and text in, a Parquet index of unit vectors out, and tomorrow only what changed.",
+    help="Turn folders of documents into a Parquet index of unit vectors; later runs embed only what changed.",
 )  # fmt: skip
 
 
@@ -50,7 +51,7 @@ def _common(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Options of all commands live on the commands."""
+    """Has no options but `--version`: each command declares all of its flags."""
 
 
 def _set_debug(value: bool) -> bool:
@@ -70,10 +71,15 @@ Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, is_eager=Tr
 
 
 def tools_maker(context: typer.Context) -> MakeTools:
-    """What makes the seams of a run: the real one, or the double that a test gave to the application."""
+    """The function that makes the tools of a run: the real one, or the double that a test passed to the application."""
     if context.obj is not None:
         given: MakeTools = context.obj
         return given
     from embedcli.run.tools import make_tools
 
     return make_tools
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """The one JSON object of a command, on stdout."""
+    print(json.dumps(data))

@@ -1,38 +1,62 @@
-"""Flags that several verbs take, and the checks of their values.
+"""Flags that several commands take, and the checks of their values.
 
-In: what was typed. Out: values that can be meant, or UsageError (exit 2), which `--json` tells as an object too.
-Not here: flags of one verb alone (ingest.py, upkeep.py, machine.py).
+In: the values as typed. Out: checked values, or UsageError (exit 2), which `--json` prints as an object too.
+Not here: flags of only one command (in the file of that command).
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedcli.config import DEFAULT_MAX_GONE_PERCENT, LEAVE_OUT, index_folder
 from embedcli.errors import UsageError
+from embedcli.report import say_warning
 
-IndexArgument = Annotated[str | None, typer.Argument(metavar="[INDEX]", help="The index; or say it with --index.")]
+if TYPE_CHECKING:
+    from embedcli.index.generations import Index
+
+IndexArgument = Annotated[
+    str | None, typer.Argument(metavar="[INDEX]", help="The folder of the index; --index means the same.")
+]
 IndexFolder = Annotated[
-    str | None, typer.Option("--index", help="The index; else EMBEDCLI_INDEX, else ./embedcli-index.", metavar="INDEX")
+    str | None,
+    typer.Option(
+        "--index", help="The folder of the index; default: EMBEDCLI_INDEX, else ./embedcli-index.", metavar="INDEX"
+    ),
 ]
 GpuMemory = Annotated[
-    float | None, typer.Option(help="SGLang: GiB of the card to use, or a share of it up to 1.", metavar="GIB")
+    float | None,
+    typer.Option(help="SGLang: how much memory of the card to use, in GiB, or as a share up to 1.", metavar="GIB"),
 ]
-BatchTokens = Annotated[int | None, typer.Option(help="SGLang: most tokens of a batch; chosen from the card.")]
-Quantization = Annotated[str | None, typer.Option(help="SGLang: fp8, faster and smaller; other vectors.")]
-Gpus = Annotated[str | None, typer.Option(help="SGLang: the cards to use, such as 0,1; the first otherwise.")]
+BatchTokens = Annotated[
+    int | None, typer.Option(help="SGLang: the most tokens in a batch; default: chosen to fit the card.")
+]
+Quantization = Annotated[
+    str | None, typer.Option(help="SGLang: fp8 is faster and needs less memory, but gives other vectors.")
+]
+Gpus = Annotated[
+    str | None, typer.Option(help="SGLang: the numbers of the cards to use, such as 0,1; default: the first card.")
+]
 
 
 def index_of(argument: str | None, option: str | None) -> Path:
-    """The folder of an index that may be named in two ways, which then have to be the same."""
+    """The folder of the index. Raises UsageError when argument and option name different folders."""
     folder = index_folder(option if argument is None else argument)
     if option is not None and index_folder(option) != folder:
-        raise UsageError(f"`{argument}` and `--index {option}` are two indexes", "name the one that is meant")
+        raise UsageError(f"`{argument}` and `--index {option}` are two different indexes", "name only one index")
     return folder
+
+
+def opened_index(argument: str | None, option: str | None) -> Index:
+    """The index that a command works on; its warnings go to stderr."""
+    from embedcli.index.disk import Disk
+    from embedcli.index.generations import Index
+
+    return Index(index_of(argument, option), disk=Disk(), warn=say_warning)
 
 
 def card_numbers(text: str | None) -> tuple[int, ...] | None:
@@ -40,7 +64,7 @@ def card_numbers(text: str | None) -> tuple[int, ...] | None:
         return None
     numbers = text.split(",")
     if not all(number.strip().isdecimal() for number in numbers):
-        raise UsageError(f"`--gpus {text}` is no list of cards such as `0,1`", LEAVE_OUT)
+        raise UsageError(f"`--gpus {text}` must be card numbers such as `0,1`", LEAVE_OUT)
     return tuple(dict.fromkeys(int(number) for number in numbers))
 
 

@@ -1,12 +1,11 @@
 """`embedcli ingest` on the command line.
 
 In: flags. Out: progress and closing lines on stderr, with `--json` one object on stdout, an exit code.
-Not here: the run (ingest.py of the package above), flags that other commands take too (flags.py).
+Not here: the run (embedcli/ingest.py), flags that other commands take too (flags.py).
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,7 @@ import typer
 
 from embedcli import config
 from embedcli.cli import flags
-from embedcli.cli.app import AsJson, Debug, app, tools_maker
+from embedcli.cli.app import AsJson, Debug, app, print_json, tools_maker
 from embedcli.errors import StorageError
 
 if TYPE_CHECKING:
@@ -24,50 +23,62 @@ MIB = 1 << 20
 NAMES_SHOWN = 3
 
 Sources = Annotated[
-    list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Files and folders; without one, those remembered.")
+    list[str] | None,
+    typer.Argument(metavar="[SOURCE]...", help="Files and folders; default: the roots that the index remembers."),
 ]
 ModelName = Annotated[
-    str | None, typer.Option(help="A folder, a hub id such as Qwen/Qwen3-Embedding-0.6B, or `minilm`.")
+    str | None,
+    typer.Option(help="The model: a folder, a hub id such as Qwen/Qwen3-Embedding-0.6B, or `minilm`."),
 ]
-Dim = Annotated[int | None, typer.Option(help="Dimensions of a vector (Matryoshka).")]
-MaxTokens = Annotated[int | None, typer.Option(help="Most tokens of a chunk, special tokens included.")]
-Overlap = Annotated[int | None, typer.Option(help="Most tokens that a chunk shares with the one before it.")]
-NoText = Annotated[bool | None, typer.Option("--no-text/--text", help="Leave the text out of the index.")]
+Dim = Annotated[int | None, typer.Option(help="The number of dimensions of a vector (Matryoshka).")]
+MaxTokens = Annotated[int | None, typer.Option(help="The most tokens in a chunk, special tokens included.")]
+Overlap = Annotated[int | None, typer.Option(help="The most tokens that a chunk repeats of the chunk before it.")]
+NoText = Annotated[bool | None, typer.Option("--no-text/--text", help="Do not store the text of the chunks.")]
 Include = Annotated[
-    list[str] | None, typer.Option(help="Only files like this; may be repeated; '' for all.", metavar="GLOB")
+    list[str] | None,
+    typer.Option(help="Read only files that match; can be repeated; '' reads all files again.", metavar="GLOB"),
 ]
 Exclude = Annotated[
-    list[str] | None, typer.Option(help="No files or folders like this; may be repeated; '' for none.", metavar="GLOB")
+    list[str] | None,
+    typer.Option(help="Leave out files and folders that match; can be repeated; '' leaves out none.", metavar="GLOB"),
 ]
-Gitignore = Annotated[bool | None, typer.Option("--gitignore/--no-gitignore", help="Honour .gitignore files too.")]
-MaxFileSize = Annotated[int | None, typer.Option(help="Largest text file, in MiB; 256 by default.", metavar="MIB")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the card where there is one.")]
+Gitignore = Annotated[
+    bool | None, typer.Option("--gitignore/--no-gitignore", help="Leave out what .gitignore files name.")
+]
+MaxFileSize = Annotated[
+    int | None, typer.Option(help="The largest text file to read, in MiB; default: 256.", metavar="MIB")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: a GPU if there is one.")]
 EngineName = Annotated[str, typer.Option(help="auto, sglang or torch.")]
-Rebuild = Annotated[bool, typer.Option("--rebuild", help="Make the index anew under other settings.")]
+Rebuild = Annotated[bool, typer.Option("--rebuild", help="Rebuild the index with other settings.")]
 Reread = Annotated[bool, typer.Option("--reread", help="Read every source again.")]
-Rehash = Annotated[bool, typer.Option("--rehash", help="Digest every source, whatever its stat says.")]
-RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Try again all that failed, is partial or was skipped.")
+Rehash = Annotated[
+    bool, typer.Option("--rehash", help="Compute the digest of every source, even if its size and times are the same.")
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit 3 for known failures too.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Read sources again that failed, are partial or were skipped.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 for known failures too.")]
 MaxGone = Annotated[
     list[str] | None,
     typer.Option(
-        help="Keep the sources of a folder of ten or more of which more than this is gone; FOLDER=PERCENT for one.",
+        help="Keep the sources of a folder of ten or more of which more than this share is gone; default: 50.",
         metavar="[FOLDER=]PERCENT",
     ),
 ]
-KeepGenerations = Annotated[int, typer.Option(help="Generations to keep.", metavar="N")]
+KeepGenerations = Annotated[int, typer.Option(help="How many generations to keep.", metavar="N")]
 PublishEvery = Annotated[
     float | None,
-    typer.Option(help="Until the first whole generation, publish this often; 0: never.", metavar="SECONDS"),
+    typer.Option(help="How often to publish until the first generation is complete; 0: never.", metavar="SECONDS"),
 ]
-CheckpointEvery = Annotated[float, typer.Option(help="Most work that a kill can cost.", metavar="SECONDS")]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Only errors, and sources that failed as they had not before.")
+CheckpointEvery = Annotated[
+    float, typer.Option(help="How often to write a checkpoint; a kill costs at most this much work.", metavar="SECONDS")
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Name the ten largest files, be they new or not.")]
-LogFile = Annotated[Path | None, typer.Option(help="Write every line there too, with the time.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors, and sources that failed in a new way.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Name the ten largest files, also those that are not new.")
+]
+LogFile = Annotated[Path | None, typer.Option(help="Also write every line to this file, with the time.")]
 
 
 @app.command()
@@ -130,7 +141,7 @@ def ingest(
     if summary.news:
         report.news(_news_line(summary))
     if as_json:
-        print(json.dumps(summary.to_json()))
+        print_json(summary.to_json())
     raise typer.Exit(summary.exit_code)
 
 
@@ -144,7 +155,7 @@ def _open_log(path: Path | None) -> Any:
 
 
 def _closing_lines(summary: Summary) -> list[str]:
-    """`generation 2: 1 changed, 12 unchanged; ...`, and what is amiss, by reason."""
+    """`generation 2: 1 changed, 12 unchanged; ...`, and the sources that are not indexed, by reason."""
     from embedcli.records import TROUBLED
     from embedcli.report import duration, many
 
@@ -153,11 +164,12 @@ def _closing_lines(summary: Summary) -> list[str]:
     rate = f", {summary.tokens_per_s:,.0f} tokens/s" if summary.tokens_per_s else ""
     made = f"{many(chunks['total'], 'chunk')} ({chunks['embedded']:,} embedded, {chunks['reused']:,} reused)"
     first = f"generation {summary.generation}: {did or 'no sources'}; {made}{rate}, {duration(summary.elapsed_s)}"
-    amiss = _counts({name: sources[name] for name in TROUBLED})
+    troubled = _counts({name: sources[name] for name in TROUBLED})
     news = f"; {summary.failures_new:,} new" if summary.failures_new else ""
-    skipped = [f"{sources['skipped']:,} skipped: binary, empty, too large or no file"] if sources["skipped"] else []
-    lines = [] if summary.idle else [first]  # that there was nothing to do has been said
-    return [*lines, *([f"{amiss}: {_counts(summary.failures)}{news}"] if amiss else []), *skipped]
+    failures = [f"{troubled}: {_counts(summary.failures)}{news}"] if troubled else []
+    skipped = [f"{sources['skipped']:,} skipped: binary, empty, too large or not a file"] if sources["skipped"] else []
+    lines = [] if summary.idle else [first]  # the run has already said that there was nothing to do
+    return [*lines, *failures, *skipped]
 
 
 def _news_line(summary: Summary) -> str:

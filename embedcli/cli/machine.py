@@ -1,13 +1,12 @@
 """The commands that are about this machine: bench, doctor, pull.
 
 In: flags. Out: lines on stdout (`--json`: one object), an exit code.
-Not here: the looking (verbs/doctor.py), the measuring (verbs/bench.py), fetching a model (models/resolve.py).
+Not here: the checks (verbs/doctor.py), measuring (verbs/bench.py), fetching a model (models/resolve.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,11 +17,12 @@ import typer
 
 from embedcli import config
 from embedcli.cli import flags
-from embedcli.cli.app import AsJson, Debug, app, tools_maker
+from embedcli.cli.app import AsJson, Debug, app, print_json, tools_maker
 from embedcli.errors import EmbedcliError, Stopped
 from embedcli.report import say
 
 if TYPE_CHECKING:
+    from embedcli.index.generations import Index
     from embedcli.index.manifest import Generation
     from embedcli.verbs.bench import Figures
     from embedcli.verbs.doctor import Line
@@ -34,18 +34,21 @@ DEFAULT_MB = {"cpu": 0.3, "mps": 5.0, "cuda": 40.0}
 @app.command()
 def bench(
     context: typer.Context,
-    model: Annotated[str | None, typer.Option(help="As of `ingest`.")] = None,
-    dim: Annotated[int | None, typer.Option(help="As of `ingest`.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="As of `ingest`.")] = None,
-    device: Annotated[str | None, typer.Option(help="As of `ingest`.")] = None,
-    engine: Annotated[str, typer.Option(help="As of `ingest`.")] = "auto",
-    docs: Annotated[Path | None, typer.Option(help="Measure on these documents, not on generated ones.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model, as for `ingest`.")] = None,
+    dim: Annotated[int | None, typer.Option(help="The number of dimensions, as for `ingest`.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="The most tokens in a chunk, as for `ingest`.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps, as for `ingest`.")] = None,
+    engine: Annotated[str, typer.Option(help="auto, sglang or torch, as for `ingest`.")] = "auto",
+    docs: Annotated[Path | None, typer.Option(help="Measure with these documents instead of generated ones.")] = None,
     size: Annotated[
-        float | None, typer.Option(help="Text to generate; 0.3 on a CPU, 40 on a card.", metavar="MB")
+        float | None,
+        typer.Option(help="How much text to generate; default: 0.3 on a CPU, 40 on a card.", metavar="MB"),
     ] = None,
-    reference: Annotated[bool, typer.Option(help="Measure sentence-transformers too.")] = True,
-    corpus_gb: Annotated[float, typer.Option(help="Estimate the hours for so much text.", metavar="GB")] = 1.0,
-    price_per_hour: Annotated[float | None, typer.Option(help="Of the machine: the estimate has a cost.")] = None,
+    reference: Annotated[bool, typer.Option(help="Also measure sentence-transformers.")] = True,
+    corpus_gb: Annotated[float, typer.Option(help="Estimate the hours for this much text.", metavar="GB")] = 1.0,
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="The price of the machine; the estimate then shows the cost.")
+    ] = None,
     gpu_memory: flags.GpuMemory = None,
     batch_tokens: flags.BatchTokens = None,
     quantization: flags.Quantization = None,
@@ -53,7 +56,7 @@ def bench(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Measure this machine: the whole ingest, its engine alone, sentence-transformers; hours for a corpus."""
+    """Measure this machine: the whole ingest, its engine alone, sentence-transformers; estimate hours for a corpus."""
     from embedcli.config import Options
     from embedcli.verbs.bench import generate, measure
 
@@ -71,7 +74,7 @@ def bench(
             generate(place / "docs", _sized(size, tools.device_kind(asked)))
         figures = measure(asked, tools=tools, reference=reference, say=say, cards=card.gpus or (0,))
     if as_json:
-        print(json.dumps(_json(figures, corpus_gb=corpus_gb, price_per_hour=price_per_hour)))
+        print_json(_json(figures, corpus_gb=corpus_gb, price_per_hour=price_per_hour))
     else:
         print(_table(figures, corpus_gb=corpus_gb, price_per_hour=price_per_hour))
 
@@ -80,39 +83,41 @@ def bench(
 def doctor(
     context: typer.Context,
     index: Annotated[
-        str | None, typer.Argument(metavar="[INDEX]", help="The index, also one still to be made.")
+        str | None, typer.Argument(metavar="[INDEX]", help="The folder of the index; it need not exist yet.")
     ] = None,
     index_option: flags.IndexFolder = None,
-    model: Annotated[str | None, typer.Option(help="Look for this model; else the index's, else the default.")] = None,
-    start_engine: Annotated[
-        bool, typer.Option("--start", help="Start the engine and embed the probe set too.")
-    ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="The model to look for; default: that of the index, else that of this machine.")
+    ] = None,
+    start: Annotated[bool, typer.Option("--start", help="Also start the engine and embed the probe set.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Look at all that a run needs from this machine; each line is well, or says what to type."""
-    from embedcli.verbs import doctor as looking
+    """Check what a run needs from this machine; each line is ok, or FAIL with the command that repairs it."""
+    from embedcli.verbs import doctor as checks
 
     lines: list[Line] = []
 
-    def tell(line: Line) -> None:
+    def report(line: Line) -> None:
         lines.append(line)
         if not as_json:
             _print(line)
 
-    folder, current = flags.index_of(index, index_option), None
+    opened, current = flags.opened_index(index, index_option), None
     try:
-        current = _current(folder)
+        current = _current(opened)
     except EmbedcliError as error:
-        tell(_amiss("index", error))
-    for line in looking.examine(folder, model=model, settings=current.settings if current else None):
-        tell(line)
-    if start_engine and not any(line.code for line in lines):
+        report(_failed("index", error))
+    for line in checks.examine(opened.folder, model=model, settings=current.settings if current else None):
+        report(line)
+    if start and not any(line.code for line in lines):
+        from embedcli.verbs.start_engine import start_engine
+
         tools = tools_maker(context)("auto", say, show_log=say if debug else None)
-        tell(_started(lambda: looking.start_engine(folder, model, tools)))
+        report(_started(lambda: start_engine(opened.folder, model, tools)))
     code = next((line.code for line in lines if line.code), 0)
     if as_json:
-        print(json.dumps({"exit_code": code, "lines": [dataclasses.asdict(line) for line in lines]}))
+        print_json({"exit_code": code, "lines": [dataclasses.asdict(line) for line in lines]})
     raise typer.Exit(code)
 
 
@@ -133,7 +138,7 @@ def _json(figures: Figures, *, corpus_gb: float, price_per_hour: float | None) -
 
 
 def _table(figures: Figures, *, corpus_gb: float, price_per_hour: float | None) -> str:
-    """At 80 columns."""
+    """The figures as a table of at most 80 columns."""
     hours = figures.hours(corpus_gb)
     cost = "" if price_per_hour is None else f", {hours * price_per_hour:,.2f} at {price_per_hour:g} an hour"
     memory = figures.peak_gpu_bytes if figures.peak_gpu_bytes is not None else figures.peak_rss_bytes
@@ -153,18 +158,14 @@ def _table(figures: Figures, *, corpus_gb: float, price_per_hour: float | None) 
         f"{'':24}{'tokens/s':>12}{'of engine':>12}" + (f"{'of s-t':>12}" if figures.reference else ""),
         *rows,
         "",
-        f"engine had work {figures.busy:.1%} of the time; padding {figures.padding:.1%}",
-        f"peak {kind} memory {memory / (1 << 30):.1f} GiB; ready after {figures.load_s:.0f} s",
+        f"the engine had work {figures.busy:.1%} of the time; padding {figures.padding:.1%}",
+        f"peak {kind} memory {memory / (1 << 30):.1f} GiB; engine ready after {figures.load_s:.0f} s",
         f"{corpus_gb:g} GB of such text: {hours:,.1f} h{cost}",
     ])  # fmt: skip
 
 
-def _current(folder: Path) -> Generation | None:
-    from embedcli.index.disk import Disk
-    from embedcli.index.generations import Index
-
-    index = Index(folder, disk=Disk())
-    return index.current() if folder.exists() and index.current_number() is not None else None
+def _current(index: Index) -> Generation | None:
+    return index.current() if index.folder.exists() and index.current_number() is not None else None
 
 
 def _started(start: Callable[[], str]) -> Line:
@@ -175,17 +176,17 @@ def _started(start: Callable[[], str]) -> Line:
     except Stopped:
         raise
     except EmbedcliError as error:
-        return _amiss("engine", error)
+        return _failed("engine", error)
 
 
-def _amiss(what: str, error: EmbedcliError) -> Line:
+def _failed(what: str, error: EmbedcliError) -> Line:
     from embedcli.verbs.doctor import Line
 
     return Line(what, str(error), False, error.hint, error.exit_code)
 
 
 def _print(line: Line) -> None:
-    mark = "ok   " if line.well else "amiss"
+    mark = "ok   " if line.well else "FAIL "
     print(f"{mark} {line.what:<{WIDTH}} {line.found}" + (f"\n      {'':<{WIDTH}} {line.mend}" if line.mend else ""))
     sys.stdout.flush()
 
@@ -193,11 +194,12 @@ def _print(line: Line) -> None:
 @app.command()
 def pull(
     model: Annotated[
-        str | None, typer.Argument(help="A hub id, ID@COMMIT for an older commit; this machine's default otherwise.")
+        str | None,
+        typer.Argument(help="A hub id, or ID@COMMIT for an older commit; default: the default of this machine."),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Fetch a model, so that a later run needs no network."""
+    """Download a model, so that later runs need no network."""
     from embedcli.engines import choose, nvml
     from embedcli.models import resolve
 

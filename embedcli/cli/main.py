@@ -1,6 +1,6 @@
 """The program: the commands, and the one place where an error becomes a message, a hint and an exit code.
 
-In: argv. Out: the process's status, from the table in the README. Heavy imports wait until a command needs them.
+In: argv. Out: the exit code of the process, from the table in the README. Each command imports heavy packages itself.
 Not here: any work.
 """
 
@@ -15,14 +15,15 @@ import sys
 import traceback
 
 from embedcli import __version__
-from embedcli.cli import ingest, machine, upkeep
+from embedcli.cli import ingest, machine, status, upkeep, verify
 from embedcli.cli.app import app, output
 from embedcli.errors import EmbedcliError, StorageError
 from embedcli.report import say, silence
 
-__all__ = ["app", "ingest", "machine", "main", "upkeep"]
+__all__ = ["app", "ingest", "machine", "main", "status", "upkeep", "verify"]
 
-PRINTED_IN_VAIN = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+"""Errors of writing to stdout when it is a file. Errors of writing to the index are StorageErrors."""
 
 
 @app.command()
@@ -32,31 +33,34 @@ def version() -> None:
 
 
 def main() -> None:
-    """The program. Every EmbedcliError becomes its message, its hint and its exit code; here and nowhere else."""
+    """Run the program. Every EmbedcliError becomes a message, a hint and an exit code here, and nowhere else."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed: the next file opened would take its place, and be written into
+        if getattr(sys, name) is None:  # closed: the next opened file would get its descriptor, and our messages
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the locale cannot write is no bug
+        sys.stdout.reconfigure(errors="backslashreplace")  # the locale may lack characters of a file name
     try:
         try:
             app(prog_name="embedcli")
         finally:
-            sys.stdout.flush()  # here, where it can be told that it does not work
+            sys.stdout.flush()  # here, where a failure can still be reported
     except EmbedcliError as error:
         sys.exit(_fail(error))
-    except KeyboardInterrupt:  # before anything was begun
+    except KeyboardInterrupt:  # before a command has installed its own handler
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
-        silence(sys.stdout)  # whoever read our output has left; nothing to add
+        silence(sys.stdout)  # the reader of our output has left: there is nobody to tell
         sys.exit(1)
-    except Exception as error:  # noqa: BLE001 - the one place where a bug is told as a bug
-        if isinstance(error, OSError) and error.errno in PRINTED_IN_VAIN:  # the index's own are StorageErrors
-            say(f"error: what was to be printed cannot be written: {error.strerror}\n\nhint: all else is done")
+    except Exception as error:  # noqa: BLE001 - the one place where a bug is reported as a bug
+        if isinstance(error, OSError) and error.errno in STDOUT_ERRORS:
+            say(f"error: cannot write the output: {error.strerror}\n\nhint: only the output is lost, all work is done")
             silence(sys.stdout)
             sys.exit(StorageError.exit_code)
         traceback.print_exc()
-        say("error: this is a bug in embedcli\n\nhint: the last checkpoint stands; run again, report the lines above")
+        say(
+            "error: this is a bug in embedcli\n\n"
+            "hint: report the lines above; the same command continues from the last checkpoint"
+        )
         sys.exit(1)
 
 

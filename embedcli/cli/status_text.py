@@ -1,4 +1,8 @@
-"""TODO cli.status_text."""
+"""The text that `embedcli status` prints.
+
+In: an IndexStatus. Out: lines of at most 80 columns, each part after its label.
+Not here: collecting the status (verbs/status.py), the command (status.py).
+"""
 
 from __future__ import annotations
 
@@ -13,33 +17,31 @@ WIDTH = 80
 _LABEL = 11
 
 
-# ---- as text
-
-
 def status_lines(found: IndexStatus) -> list[str]:
-    """The status for people: a label, then what it says, wrapped at 80 columns; a path is never cut."""
-    said: list[tuple[str, list[str]]] = [("index", [found.index]), ("generation", [_generation_text(found)])]
+    """The status for people: each label with its values, wrapped at 80 columns; a path is never cut."""
+    parts: list[tuple[str, list[str]]] = [("index", [found.index]), ("generation", [_generation_text(found)])]
     if found.generation is not None:
         settings = found.settings
         commit = f" at {settings['commit'][:12]}" if settings["commit"] else ""
-        said += [
+        parts += [
             ("model", [f"{settings['model']}{commit}"]),
             ("vectors", [f"{settings['dim']:,} dimensions, max_tokens {settings['max_tokens']:,}, "
                          f"overlap {settings['overlap']}, built on {settings['device_kind']}"]),
             ("roots", [_root_text(root) for root in found.roots] or ["none"]),
             ("sources", [_counts_text(found.sources["total"], found.sources), *_reasons_text(found)]),
-            ("chunks", [f"{found.chunks:,} chunks, {found.tokens:,} tokens, {found.bytes / 1e6:,.1f} MB"]),
+            ("chunks", [f"{many(found.chunks, 'chunk')}, {many(found.tokens, 'token')}, {found.bytes / 1e6:,.1f} MB"]),
         ]  # fmt: skip
         if any(found.older.values()):
             older = f"{many(found.older['read'], 'source')} read and {found.older['chunk']:,} cut by an earlier version"
-            said.append(("older", [f"{older}; `ingest --reread` renews them"]))
-    said.append(("runs", [_run_text(run) for run in found.runs] or ["none has ended yet"]))
+            parts.append(("older", [f"{older}; `embedcli ingest --reread` reads them again"]))
+    parts.append(("runs", [_run_text(run) for run in found.runs] or ["no run has ended yet"]))
     if found.running is not None:
-        said.append(("running", [_running_text(found.running)]))
+        parts.append(("running", [_running_text(found.running)]))
     if found.waiting:
-        waiting = f"{many(found.waiting, 'document')} that a run which did not end had finished"
-        said.append(("waiting", [f"{waiting}; the next `ingest` goes on with them"]))
-    return [line for label, values in said for line in _block(label, values)]
+        were = "was" if found.waiting == 1 else "were"
+        waiting = f"{many(found.waiting, 'document')} {were} finished by an interrupted run"
+        parts.append(("waiting", [f"{waiting}; the next `embedcli ingest` publishes the work"]))
+    return [line for label, values in parts for line in _block(label, values)]
 
 
 def _block(label: str, values: list[str]) -> list[str]:
@@ -56,8 +58,8 @@ def _block(label: str, values: list[str]) -> list[str]:
 def _generation_text(found: IndexStatus) -> str:
     if found.generation is None or found.created_at is None:
         return "none yet"
-    whole = "complete" if found.complete else "not complete: the run that makes it goes on, or waits for the next"
-    return f"{found.generation}, {when(found.created_at)}, {whole}"
+    state = "complete" if found.complete else "not complete: a run is adding to it, or the next `embedcli ingest` will"
+    return f"{found.generation}, {when(found.created_at)}, {state}"
 
 
 def _root_text(root: Mapping[str, Any]) -> str:
@@ -90,16 +92,16 @@ def _run_text(run: Mapping[str, Any]) -> str:
 def _running_text(running: Mapping[str, Any]) -> str:
     text = f"pid {running['pid']} on {running['host']} since {when(running['since'])}"
     if running["alive"] is None:
-        text += " (another host: whether it lives cannot be seen from here)"
+        text += " (another host: this one cannot see whether the run is alive)"
     if "phase" in running:
         eta = f", {duration(running['eta_s'])} to go" if running["eta_s"] is not None else ""
         text += (
             f"; {running['phase']}: {running['documents']:,}/{running['documents_total']:,} documents,"
-            f" {running['chunks']:,} chunks, {running['tokens_per_s']:,.0f} tokens/s{eta}"
+            f" {many(running['chunks'], 'chunk')}, {running['tokens_per_s']:,.0f} tokens/s{eta}"
         )
     return text
 
 
 def when(iso: str) -> str:
-    """`2026-11-24 00:08 UTC` of what the manifest and the runs say."""
+    """A time of a manifest or a history line, in ISO format and UTC, as `2026-11-24 00:08 UTC`."""
     return f"{iso[:10]} {iso[11:16]} UTC"

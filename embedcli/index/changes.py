@@ -1,9 +1,9 @@
 """Two versions of some documents -> what was added, changed and removed, chunk by chunk.
 
-In: documents tables (where rows lie) of the generation before and of the one to come, or the shards of two that were
-published. Out: the table that becomes `changes/<number>.parquet`, and which documents came out the same to the last
-column and so keep their rows.
-Not here: writing it (generations.py).
+In: the documents tables (which say where rows lie) of the current and of the next generation, or the shards of two
+published generations. Out: the table that becomes `changes/<number>.parquet`, and the documents of which no column
+changed, so that they keep their old rows.
+Not here: writing the change list (publish.py).
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _COMPARED = [name for name in READ_SCHEMA.names if name not in _NOT_COMPARED]
 
 @dataclass(frozen=True)
 class Changes:
-    """`table`: chunk_id, op (added, changed, removed). `unchanged_doc_ids`: replaced by rows equal to the old."""
+    """`table`: chunk_id, op (added, changed, removed). `unchanged_doc_ids`: documents whose new rows equal the old."""
 
     table: pa.Table
     unchanged_doc_ids: frozenset[str]
 
 
 def compare(before: pa.Table, after: pa.Table, known: Mapping[str, Shard], *, vectors_changed: bool) -> Changes:
-    """`before`, `after`: documents rows of what left or was replaced, and of what is new.
+    """Compare documents that were removed or replaced (`before`) with new ones (`after`); both are documents tables.
 
     With `vectors_changed` (a rebuild) every chunk that stays is `changed`. Only documents on both sides are compared
-    column by column; of the others nothing but the ids is read.
+    column by column; of all others only the chunk ids are read.
     """
     left, came = _only(before, after), _only(after, before)
     ops = [_ops(_located(came, known, ["chunk_id"]), "added"), _ops(_located(left, known, ["chunk_id"]), "removed")]
@@ -57,9 +57,9 @@ def compare(before: pa.Table, after: pa.Table, known: Mapping[str, Shard], *, ve
 
 
 def between(before: Sequence[Path], after: Sequence[Path]) -> pa.Table:
-    """What a loader that holds the rows of some shards does to hold those of others. Raises DamagedShard.
+    """The changes that turn the rows of the shards `before` into those of the shards `after`. Raises DamagedShard.
 
-    Shards that are on both sides are not read. A row that has its chunk_id and `changed_in` is the same row.
+    Shards on both sides are not read. Two rows are the same row when chunk_id and `changed_in` are equal.
     """
     shared = {path.name for path in before} & {path.name for path in after}
     old, new = (_versions(path for path in paths if path.name not in shared) for paths in (before, after))
@@ -73,13 +73,16 @@ def _versions(paths: Iterable[Path]) -> pa.Table:
 
 
 def _only(table: pa.Table, other: pa.Table) -> pa.Table:
-    """The documents of `table` that `other` has no rows of."""
+    """The documents of `table` that are not in `other`."""
     mask = pc.is_in(documents.join_keys(table), value_set=documents.join_keys(other).combine_chunks())
     return table.filter(pc.invert(mask))
 
 
 def _side_by_side(old: pa.Table, new: pa.Table, columns: Sequence[str] | None) -> tuple[list[pa.Table], frozenset[str]]:
-    """The operations, and documents without one; of rows on both sides `columns` are compared; None: all differ."""
+    """Compare rows by chunk_id; returns the operations, and the ids of documents that need none.
+
+    Rows on both sides are equal when `columns` are; with `columns` None every such row counts as changed.
+    """
     added = pc.invert(pc.is_in(new.column("chunk_id"), value_set=old.column("chunk_id").combine_chunks()))
     removed = pc.invert(pc.is_in(old.column("chunk_id"), value_set=new.column("chunk_id").combine_chunks()))
     stays_old = old.filter(pc.invert(removed)).sort_by("chunk_id")

@@ -1,6 +1,7 @@
-"""Removing what no reader and no resumed run needs.
+"""Removing the files that no reader and no resumed run needs.
 
-In: an index, how many generations to keep. Out: a smaller folder; what goes is renamed to `.trash-N` first.
+In: an index, how many generations to keep. Out: a smaller folder; a folder is renamed to `.trash-N` before it is
+deleted.
 Not here: publishing (publish.py).
 """
 
@@ -15,12 +16,12 @@ CHANGES_KEPT_S = 90 * 86400.0
 
 
 def clear(index: Index, *, keep: int) -> None:
-    """Remove what no reader and no resumed run needs: trash, half generations, old ones, orphaned keys."""
-    halves = (
+    """Remove trash, half-written and old generations, and files that belong to a shard which no longer exists."""
+    unfinished = (
         (index.generations, ".trash-*"), (index.generations, "*.tmp"), (index.staging, ".trash-*"),
         (index.keys, ".*.tmp"), (index.state, ".*.tmp"), (index.changes, ".*.tmp"),
     )  # fmt: skip
-    for folder, pattern in halves:
+    for folder, pattern in unfinished:
         for path in folder.glob(pattern):
             index.disk.remove(path)
     for path in run_folders(index.staging):
@@ -32,13 +33,13 @@ def clear(index: Index, *, keep: int) -> None:
     for path in [*index.keys.glob("part-*.npy"), *(index.state / "damaged").glob("part-*")]:
         if path.stem not in needed:
             index.disk.remove(path)
-    for path in sorted(index.changes.glob("*.parquet"))[:-1]:  # the last one remembers the highest number used
+    for path in sorted(index.changes.glob("*.parquet"))[:-1]:  # the name of the last one keeps the highest used number
         if index.clock() - path.stat().st_mtime > CHANGES_KEPT_S:
             index.disk.remove(path)
 
 
 def _clear_retired(index: Index, keep: int) -> None:
-    """As long as nothing is current, nothing is retired."""
+    """Remove generations that are not kept and stopped being current an hour ago; none while no generation is."""
     chain = [generation.number for generation in index.ancestors()]
     for path in index.generations.iterdir() if chain else ():
         young = index.clock() - path.stat().st_mtime < RETIRED_KEPT_S

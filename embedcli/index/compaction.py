@@ -1,9 +1,9 @@
-"""Which shards go on as they are, which are written anew without their dead rows, which become one; and doing it.
+"""Compaction: decide which shards are kept, which are rewritten without dead rows, which are merged; then do it.
 
-In: the documents of a generation (where its live rows lie) and the shards that hold them. Out: the shards of the
+In: the documents of a generation (where its live rows lie) and the shards that hold these rows. Out: the shards of the
 generation and the documents with their new places. Merging is by size tier only: eight shards of a tier become one,
-so what changed lately stays together and an old shard is seldom touched.
-Not here: publishing (generations.py).
+so rows that changed lately stay together and an old shard is seldom rewritten.
+Not here: publishing (publish.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from embedcli.index.disk import Disk
 from embedcli.index.shards import Shard, keys_by_row, read_rows, write_shard
 
 SETTLED_BYTES = 64 << 20
-"""A shard of this size is not merged any more."""
+"""A shard of this size or more is never merged again."""
 LARGEST_BYTES = 256 << 20
 FAN = 8
 
@@ -53,11 +53,11 @@ class Piece:
 
 
 Group = tuple[Piece, ...]
-"""Pieces that become one shard; a single whole piece is carried over as it is."""
+"""Pieces that become one shard; a single whole piece is kept: its file is linked into the next generation."""
 
 
 def written_bytes(groups: Sequence[Group], *, copying: bool) -> int:
-    """Estimate of what `write` will write; with `copying` what is carried costs its bytes too."""
+    """Estimate of the bytes that `write` will write; with `copying` (no hard links) kept shards count too."""
     return sum(piece.live_bytes for group in groups if copying or not _carried(group) for piece in group)
 
 
@@ -66,7 +66,7 @@ def _carried(group: Group) -> bool:
 
 
 def live_pieces(table: pa.Table, known: Mapping[str, Shard]) -> list[Piece]:
-    """The shards that `table` (documents) points into, with the ranges that are live."""
+    """The shards in which the documents of `table` have rows, each with the ranges of its live rows."""
     placed = table.select(["shard", "first_row", "rows"]).filter(pc.is_valid(table.column("shard")))
     names = placed.column("shard").combine_chunks().dictionary_encode() if placed.num_rows else None
     if names is None:
@@ -90,9 +90,9 @@ def _coalesce(first: Ints, rows: Ints) -> tuple[tuple[int, int], ...]:
 
 
 def plan_groups(pieces: Sequence[Piece], *, apart: Collection[str] = ()) -> list[Group]:
-    """Put pieces together by size tier, from the smallest tier up, so that a row is written once at most.
+    """Group pieces by size tier, from the smallest tier up, so that each row is written at most once.
 
-    The shards named in `apart` are damaged: with sound ones they would damage these.
+    The shards named in `apart` are damaged and never merged: a sound shard merged with them would be damaged too.
     """
     groups: list[Group] = []
     tiers: dict[int, list[Group]] = {}
@@ -130,13 +130,14 @@ def _live_bytes(group: Group) -> int:
 
 
 def _tier(size_bytes: int) -> int:
-    """-1 for the eighth below the settled size, -2 for the eighth below that, and so on; tiny ones share the last."""
+    """-1 from an eighth of SETTLED_BYTES up to it, -2 for the eighth below that, and so on; the smallest shards share
+    one tier."""
     return math.floor(math.log(max(size_bytes, 4096) / SETTLED_BYTES, FAN))
 
 
 @dataclass(frozen=True)
 class Compacted:
-    """The shards of a generation, its documents with their places, and how many bytes were written for it."""
+    """The shards of a generation, its documents with their places, and how many bytes compaction wrote."""
 
     shards: list[Shard]
     table: pa.Table
@@ -146,28 +147,28 @@ class Compacted:
 def write(
     table: pa.Table, groups: Sequence[Group], *, dim: int, folder: Path, keys_folder: Path, disk: Disk
 ) -> Compacted:
-    """Carry or write each group into `folder`; `table` is the documents. Raises StorageError."""
-    settled: list[Shard] = []
+    """Link or write each group into `folder`; `table` is the documents table. Raises StorageError."""
+    result: list[Shard] = []
     moves: dict[str, tuple[Piece, str, int]] = {}
     written = 0
     for group in groups:
         if _carried(group):
-            settled.append(_carry(group[0].shard, folder, keys_folder, disk))
+            result.append(_carry(group[0].shard, folder, keys_folder, disk))
             continue
         rows = _Rows(group)
         shard = write_shard(rows, rows.keys(), dim=dim, folder=folder, keys_folder=keys_folder, disk=disk)
         disk.step("shard merged")
         written += shard.size_bytes
-        settled.append(shard)
+        result.append(shard)
         offset = 0
         for piece in group:
             moves[piece.shard.name] = (piece, shard.name, offset)
             offset += piece.rows
-    if not settled:
-        settled.append(
+    if not result:
+        result.append(
             write_shard([], np.zeros((2, 0), np.uint64), dim=dim, folder=folder, keys_folder=keys_folder, disk=disk)
         )
-    return Compacted(settled, _moved(table, moves), written)
+    return Compacted(result, _moved(table, moves), written)
 
 
 def _carry(shard: Shard, folder: Path, keys_folder: Path, disk: Disk) -> Shard:
@@ -179,7 +180,7 @@ def _carry(shard: Shard, folder: Path, keys_folder: Path, disk: Disk) -> Shard:
 
 
 class _Rows:
-    """The live rows of a group, one table after another; iterated anew when a write is tried again."""
+    """The live rows of a group, one table after another; iterated from the start again when a write is retried."""
 
     def __init__(self, group: Group) -> None:
         self._group = group
@@ -197,7 +198,7 @@ class _Rows:
 
 
 def _moved(table: pa.Table, moves: Mapping[str, tuple[Piece, str, int]]) -> pa.Table:
-    """`table` with shard and first_row of what was written anew."""
+    """`table` with the new shard and first_row of every document whose rows were rewritten."""
     if not moves:
         return table
     names = table.column("shard").combine_chunks().dictionary_encode()

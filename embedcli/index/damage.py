@@ -1,7 +1,8 @@
-"""A damaged shard of the current generation: its documents are read again, and what becomes of those that cannot be.
+"""Repair of damaged shards in the current generation: their documents are read again; some cannot be.
 
-In: the names of damaged shards, the documents of the current generation, tonight's plan and what came of it. Out:
-documents that look new to the plan; sources to read beyond what the run speaks of; what stays as it is for tonight.
+In: the names of damaged shards, the documents of the current generation, and which documents this run has replaced.
+Out: the documents table in which these documents look new to the plan; after the run, the documents that keep their
+damaged rows or lose them.
 Not here: finding damage (verbs/verify.py, shards.py), writing anything (compaction.py).
 """
 
@@ -21,17 +22,18 @@ from embedcli.records import SourceKey
 
 
 def as_unread(table: pa.Table, damaged: Collection[str]) -> pa.Table:
-    """`table` where the documents of damaged shards look new; what lies where is left as it is."""
+    """`table` in which the documents of damaged shards look new to the plan; where their rows lie does not change."""
     unread = {"size": -1, "sha256": None}
     return documents.amend(table, [Mark(key, unread) for key in documents.keys(documents.in_shards(table, damaged))])
 
 
 @dataclass(frozen=True)
 class Left:
-    """Documents of damaged shards that were not read anew, and whose rows cannot be taken out either.
+    """Documents of damaged shards that this run did not read again, and whose rows cannot be copied out either.
 
-    `waiting`: they keep the rows they have, as `held` do, all documents of their shards: a shard stays whole or goes.
-    `lost`: the shard's file is gone.
+    `waiting`: the shard's file is there, so they keep their damaged rows until a later run can read the documents.
+    `held`: all documents of those shards, those that were read again included: a shard stays whole or goes.
+    `lost`: the shard's file is gone, and their rows with it.
     """
 
     waiting: frozenset[SourceKey] = frozenset()
@@ -42,7 +44,7 @@ class Left:
 def left_over(
     base: pa.Table, replaced: Collection[SourceKey], damaged: Collection[str], known: Mapping[str, Shard]
 ) -> Left:
-    """`replaced`: the documents that have new rows, or leave."""
+    """Which documents of the `damaged` shards are left; `replaced` are those that have new rows or are removed."""
     mine = documents.in_shards(base, damaged)
     stuck = [
         piece for piece in compaction.live_pieces(documents.without(mine, replaced), known) if not _readable(piece)
@@ -66,6 +68,6 @@ def _readable(piece: Piece) -> bool:
 
 
 def without_rows(table: pa.Table, lost: Collection[SourceKey]) -> pa.Table:
-    """`table` where the documents in `lost` have no rows any more, and are tried every night."""
-    nothing = {"status": "failed", "reason": "io", "shard": None, "first_row": 0, "rows": 0}
-    return documents.amend(table, [Mark(key, nothing) for key in lost])
+    """`table` in which the documents in `lost` have no rows; their reason `io` makes every run try them again."""
+    no_rows = {"status": "failed", "reason": "io", "shard": None, "first_row": 0, "rows": 0}
+    return documents.amend(table, [Mark(key, no_rows) for key in lost])

@@ -1,7 +1,8 @@
 """Durable file operations, and the seam at which tests make them fail.
 
 In: paths and bytes. Out: files that are whole or absent, every OSError turned into StorageError (exit 14).
-Invariant: temp name, write, fsync, rename, fsync folder, in this order; a failed write or fsync condemns the file.
+Invariant: temporary name, write, fsync, rename, fsync folder, in this order; after a failed write or fsync the file is
+deleted, never used.
 Not here: which files make an index (generations.py, staging.py).
 """
 
@@ -25,19 +26,19 @@ _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EM
 
 
 SPARE = 1.05
-"""Estimates of bytes are taken this much larger."""
+"""Free space must exceed an estimate by this factor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What is known of a file that was written whole: its size and the sha256 of its bytes (hex)."""
+    """The size of a completely written file and the sha256 of its bytes (hex)."""
 
     size_bytes: int
     sha256: str
 
 
 class _Hashing:
-    """A writable file that digests what passes; just what pyarrow and numpy ask of a sink."""
+    """A writable file that computes the digest of its bytes; it has only the methods that pyarrow and numpy call."""
 
     closed = False
 
@@ -59,7 +60,7 @@ class _Hashing:
         self._file.flush()
 
     def close(self) -> None:
-        """Left to the owner of the file."""
+        """Do nothing: whoever opened the file closes it."""
 
     def result(self) -> Written:
         return Written(self.size_bytes, self._state.hexdigest())
@@ -76,10 +77,10 @@ def is_full(error: StorageError) -> bool:
 
 
 class Disk:
-    """The real file operations. Tests hand in subclasses that fail or die at a named step."""
+    """The real file operations. Tests use subclasses that fail or die at a named step."""
 
     def step(self, name: str) -> None:
-        """A named step of the write order is reached; nothing happens here."""
+        """Called at each named step of the write order; does nothing here."""
 
     def write(self, path: Path, fill: Callable[[BinaryIO], object]) -> Written:
         """Write `path` whole and durably, or leave it absent; `fill` writes the content and may be called twice.
@@ -92,7 +93,7 @@ class Disk:
             except OSError as error:
                 if error.errno in _NO_SECOND_TRY:
                     raise
-            return self._write_once(path, fill)  # pages that failed to reach the disk are gone: write them anew
+            return self._write_once(path, fill)  # the kernel drops pages whose fsync failed: write all of them again
 
     def _write_once(self, path: Path, fill: Callable[[BinaryIO], object]) -> Written:
         temporary = path.with_name(f".{path.name}.tmp")
@@ -112,7 +113,7 @@ class Disk:
         return sink.result()
 
     def append(self, path: Path, data: bytes) -> None:
-        """Append to `path` and fsync, all or nothing; only a kill leaves a torn tail. Raises StorageError."""
+        """Append to `path` and fsync, all or nothing; only a kill leaves a torn last line. Raises StorageError."""
         with storage_errors(path), path.open("ab", buffering=0) as file:
             size_bytes = os.fstat(file.fileno()).st_size
             try:
@@ -166,7 +167,7 @@ class Disk:
                     self._write_once(new, lambda sink: shutil.copyfileobj(source, sink, 1 << 20))
 
     def point(self, link: Path, target: str) -> None:
-        """Make the symlink `link` point to `target` by one rename. Raises StorageError where links are unknown."""
+        """Make the symlink `link` point to `target` by one rename. Raises StorageError."""
         temporary = link.with_name(f".{link.name}.tmp")
         with storage_errors(link):
             with suppress(FileNotFoundError):
@@ -175,7 +176,7 @@ class Disk:
             self.rename(temporary, link)
 
     def check_symlinks(self, folder: Path) -> None:
-        """Raise StorageError where the filesystem knows no symbolic links: nothing could be published there."""
+        """Raise StorageError where the filesystem has no symlinks: nothing could be published there."""
         link = folder / ".link.tmp"
         with storage_errors(link):
             try:
@@ -186,12 +187,12 @@ class Disk:
                 if error.errno not in _NO_LINKS:
                     raise
                 raise StorageError(
-                    f"`{folder}` lies on a filesystem without symbolic links, which an index needs",
-                    "put the index elsewhere with `--index`: ext4, xfs, btrfs, zfs and APFS have them, FAT has not",
+                    f"`{folder}` is on a filesystem without symbolic links, which an index needs",
+                    "put the index elsewhere with `--index`: ext4, xfs, btrfs, zfs and APFS have them, FAT does not",
                 ) from error
 
     def has_hard_links(self, folder: Path) -> bool:
-        """Whether `carry` links in `folder`, and does not copy."""
+        """Whether the filesystem of `folder` has hard links; without them `carry` copies."""
         file, link = folder / ".file.tmp", folder / ".link.tmp"
         with storage_errors(file):
             file.touch()
@@ -210,11 +211,11 @@ class Disk:
         return shutil.disk_usage(folder).free
 
     def has_room(self, folder: Path, needed_bytes: float) -> bool:
-        """Whether `folder` has room for so many bytes, with 5 % to spare."""
+        """Whether the disk of `folder` has room for `needed_bytes`, with 5 % to spare."""
         return needed_bytes * SPARE <= self.free_bytes(folder)
 
     def check_room(self, folder: Path, needed_bytes: float, *, purpose: str, hint: str) -> None:
-        """Raise StorageError with both figures where there is no room. `purpose` is the subject of the sentence."""
+        """Raise StorageError with both figures where the disk has no room. The message begins with `purpose`."""
         if not self.has_room(folder, needed_bytes):
             raise StorageError(
                 f"{purpose} needs about {needed_bytes * SPARE / 1e9:.2f} GB in `{folder}`,"
@@ -227,7 +228,7 @@ class Disk:
             folder.mkdir(parents=True, exist_ok=True)
 
     def remove(self, path: Path) -> None:
-        """Remove a file or a folder with all in it; a folder first leaves under a name that nothing adopts."""
+        """Remove a file, or a folder with its contents; a folder is renamed first, so that no run uses half of it."""
         with storage_errors(path):
             if path.is_dir() and not path.is_symlink():
                 trash = path.with_name(f".trash-{path.name.removeprefix('.trash-')}")

@@ -1,7 +1,8 @@
-"""The table of sources: a row for each in walk order, where its rows lie, and what is to be done about it tonight.
+"""The documents table: one row for each source, in walk order, with its status and where its chunks' rows lie.
 
-In: rows of this run and the table of the generation before. Out: the Arrow table that becomes `documents.parquet`.
-Not here: deciding (run/plan.py), writing (generations.py).
+In: the rows of this run and the table of the current generation. Out: the Arrow table that becomes
+`documents.parquet`.
+Not here: what this run does with a source (run/plan.py), writing the table (publish.py).
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ SCHEMA = pa.schema(
 class DocumentRow:
     """A row of documents.parquet; `shard` is None for a source without rows.
 
-    `tried` is of a stale source, whose stat is that of its last good reading: the digest of the stat under which it
-    was last tried in vain.
+    A stale source keeps the stat of its last successful reading; its `tried` is the digest of the stat that the file
+    had at the last failed attempt.
     """
 
     root: str
@@ -108,7 +109,7 @@ class DocumentRow:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A known source keeps its rows, and only what is said of it changes: columns and their new values."""
+    """Changes the documents row of a source without touching its chunks: column names and their new values."""
 
     key: SourceKey
     columns: Mapping[str, Any]
@@ -124,7 +125,7 @@ def from_rows(rows: Iterable[DocumentRow]) -> pa.Table:
 
 
 def join_keys(table: pa.Table) -> pa.ChunkedArray:
-    """Root and path as one string; NUL cannot occur in either."""
+    """Root and path joined to one string by NUL, which occurs in neither."""
     return pc.binary_join_element_wise(table.column("root"), table.column("path"), "\0")
 
 
@@ -136,7 +137,7 @@ def positions(table: pa.Table, keys: Collection[SourceKey]) -> np.ndarray[Any, n
 
 
 def without(table: pa.Table, keys: Collection[SourceKey]) -> pa.Table:
-    """`table` less the rows of `keys`."""
+    """`table` without the rows of `keys`."""
     if not keys or not table.num_rows:
         return table
     wanted = pa.array([f"{root}\0{path}" for root, path in keys], pa.string())
@@ -144,13 +145,13 @@ def without(table: pa.Table, keys: Collection[SourceKey]) -> pa.Table:
 
 
 def parted(table: pa.Table, other: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """The rows of `table` whose sources `other` has a row of, and the rest."""
+    """The rows of `table` whose sources are in `other` too, and the remaining rows."""
     there = pc.is_in(join_keys(table), value_set=join_keys(other).combine_chunks())
     return table.filter(there), table.filter(pc.invert(there))
 
 
 def fold(marks: Iterable[Mark]) -> list[Mark]:
-    """One mark a key: the later values win."""
+    """Merge the marks to one for each key; later values win."""
     merged: dict[SourceKey, dict[str, Any]] = {}
     for mark in marks:
         merged.setdefault(mark.key, {}).update(mark.columns)
@@ -158,7 +159,7 @@ def fold(marks: Iterable[Mark]) -> list[Mark]:
 
 
 def amend(table: pa.Table, marks: Collection[Mark]) -> pa.Table:
-    """`table` with the marks' values put in; marks of unknown keys change nothing."""
+    """`table` with the marks' values put in; marks whose key is not in the table are ignored."""
     if not marks or not table.num_rows:
         return table
     marks = fold(marks)
@@ -193,18 +194,18 @@ def in_walk_order(table: pa.Table, roots: Sequence[str]) -> pa.Table:
 
 
 def count_by(table: pa.Table, column: str) -> dict[str, int]:
-    """How many rows have each value of `column`, nulls left out, by name."""
+    """How many rows have each value of `column`, sorted by value; nulls are not counted."""
     counted = table.column(column).value_counts().to_pylist()
     return dict(sorted((item["values"], item["counts"]) for item in counted if item["values"] is not None))
 
 
 def in_shards(table: pa.Table, names: Collection[str]) -> pa.Table:
-    """The rows of `table` whose rows lie in those shards."""
+    """The documents of `table` whose chunks lie in the shards called `names`."""
     return table.filter(are_in_shards(table, names))
 
 
 def are_in_shards(table: pa.Table, names: Collection[str]) -> pa.ChunkedArray:
-    """For each row of `table`, whether its rows lie in one of those shards."""
+    """For each document of `table`, whether its chunks lie in one of the shards called `names`."""
     return pc.is_in(table.column("shard"), value_set=pa.array(sorted(names), pa.string()))
 
 
@@ -216,7 +217,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def by_shard(table: pa.Table) -> Iterator[tuple[str, Ints]]:
-    """Each shard's name, with the row numbers in `table` (documents) of what lies in it, in the order of its rows."""
+    """Yield each shard's name with its documents: their row numbers in `table`, in the order of the shard's rows."""
     placed = np.flatnonzero(np.asarray(pc.is_valid(table.column("shard"))))
     if not placed.size:
         return

@@ -1,8 +1,8 @@
-"""Published, consistent states of an index: reading the current one, publishing the next, clearing what is old.
+"""The published generations of an index: which there are, which is current, and what their files hold.
 
-In: an index folder; a draft of documents and shards. Out: `generations/N` complete on disk before `current` points to
-it by one rename; INDEX fsynced after the swap; only then does anything old go.
-Not here: which rows are to be published (ingest.py), how shards are put together (compaction.py).
+In: an index folder. Out: Generations, their documents and probe sets, each file checked against its digest; errors
+say which command repairs the index.
+Not here: publishing the next generation (publish.py), removing old ones (clearing.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OURS = {"current", "generations", "staging", "keys", "changes", "state"}
 
 
 class Index:
-    """An index folder. Only this class knows links and renames. `warn` hears of what had to be passed over."""
+    """An index folder and the paths in it. `warn` is called with a line for each file that had to be skipped."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Index:
     # ---- what is there
 
     def check(self) -> None:
-        """Raise NoIndex when the folder is a file, or holds things that are not ours."""
+        """Raise NoIndex when the folder is a file, or holds files that are not of an index."""
         if not self.folder.exists():
             return
         if not self.folder.is_dir():
@@ -72,7 +72,8 @@ class Index:
             )
 
     def _is_ours(self, names: set[str]) -> bool:
-        """By a link, a manifest or a run of ours; or, killed while it was made, by our folders without a file."""
+        """Recognise an index by its `current` link, a manifest or a run's header; or, if a kill interrupted its
+        creation, by our empty folders."""
         if self.linked_number() is not None or any(self.generations.glob("[0-9]*/manifest.json")):
             return True
         if any(self.staging.glob("[0-9]*-*/run.json")):
@@ -83,14 +84,14 @@ class Index:
         return not any(path.is_file() and path.suffix != ".tmp" for path in inside)
 
     def create(self) -> None:
-        """Raises StorageError, at once where the filesystem could not publish."""
+        """Make the folders of an index. Raises StorageError, also where the filesystem has no symlinks."""
         for folder in (self.generations, self.staging, self.keys, self.changes, self.state):
             self.disk.make_folder(folder)
         if self.linked_number() is None:
             self.disk.check_symlinks(self.folder)
 
     def linked_number(self) -> int | None:
-        """Where `current` points to, be it there or not; None where there is no such link."""
+        """The number that `current` points to, whether or not that generation exists; None without such a link."""
         try:
             target = Path(os.readlink(self.folder / "current"))
         except OSError:
@@ -98,13 +99,13 @@ class Index:
         return int(target.name) if target.parent.name == "generations" and target.name.isdigit() else None
 
     def current_number(self) -> int | None:
-        """None where nothing was published yet. Raises NoIndex when `current` is lost, or no link of ours."""
+        """None where nothing was published yet. Raises NoIndex when `current` is missing or not a link of ours."""
         number = self.linked_number()
         link = self.folder / "current"
         if number is None and os.path.lexists(link):
             raise NoIndex(f"`{link}` is not a link to a generation", self.way_back())
         if number is None and self.numbers():
-            raise NoIndex(f"`{link}` is gone, and generations that were published are there", self.way_back())
+            raise NoIndex(f"`{link}` is missing, but the index has published generations", self.way_back())
         return number
 
     def current(self) -> Generation | None:
@@ -115,7 +116,7 @@ class Index:
         return self.generations / f"{number:06d}"
 
     def read(self, number: int) -> Generation:
-        """The generation as its manifest tells it. Raises NoIndex when it is damaged or from a newer version."""
+        """The generation as its manifest describes it. Raises NoIndex when the manifest is damaged or too new."""
         try:
             return self._load(number)
         except (OSError, ValueError) as error:
@@ -127,8 +128,8 @@ class Index:
         data = json.loads((self.path(number) / "manifest.json").read_bytes())
         if isinstance(data, dict) and isinstance(data.get("format"), int) and data["format"] > FORMAT:
             raise NoIndex(
-                f"index `{self.folder}` was written by a newer version:"
-                f" its format is {data['format']}, this one knows {FORMAT}",
+                f"index `{self.folder}` was written by a newer version of embedcli:"
+                f" its format is {data['format']}, this version reads format {FORMAT}",
                 "upgrade with `pip install --upgrade embedcli`",
             )
         return Generation.from_json(data, vectors=self.path(number) / "vectors", keys=self.keys)
@@ -139,27 +140,28 @@ class Index:
         return pq.read_table(path, schema=SCHEMA, columns=list(columns) if columns else None)
 
     def probe(self, number: int) -> Floats:
-        """The probe set of a generation; where it is damaged, that of an older one made alike, else one of no text."""
+        """The probe vectors of a generation. When they are damaged: those of an older generation with the same model,
+        dim and cut of the texts; without one, an array of no rows."""
         generation = self.read(number)
         for other in [generation, *self._made_alike(generation)]:
             try:
                 path = self._sound_file(other.number, "probe.npy")
             except StorageError as error:
-                self.warn(f"{error}; an older one is taken, or it is made anew")
+                self.warn(f"{error}; an older probe set is used, or it is embedded again")
                 continue
             vectors: Floats = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
             return vectors
         return np.zeros((0, generation.settings.dim), np.float32)
 
     def _made_alike(self, generation: Generation) -> Iterator[Generation]:
-        """The older generations on disk of the same model, dim and cut of the probe set, the newest first."""
+        """The older generations on disk with the same model, dim and probe texts, the newest first."""
         for number in reversed(self.numbers()):
             other = self.readable(number) if number < generation.number else None
             if other is not None and _probe_settings(other) == _probe_settings(generation):
                 yield other
 
     def _sound_file(self, number: int, name: str) -> Path:
-        """A file of a generation, its bytes those that were written. Raises StorageError."""
+        """The path of a file of a generation, after its digest was checked. Raises StorageError."""
         path = self.path(number) / name
         known = self.read(number).files[name]
         try:
@@ -167,18 +169,18 @@ class Index:
         except OSError as error:
             raise StorageError(f"cannot read `{path}`: {error.strerror}", self.way_back(number)) from error
         if not sound:
-            raise StorageError(f"`{path}` is damaged: it is not what was written", self.way_back(number))
+            raise StorageError(f"`{path}` is damaged: its sha256 is not the one in the manifest", self.way_back(number))
         return path
 
     def way_back(self, damaged: int | None = None) -> str:
-        """What to type when the current generation cannot be read."""
+        """A hint: the command that makes a readable generation current again, or else how to restore the index."""
         for number in reversed(self.numbers()):
             if number != damaged and not self.lacks(number):
                 return f"`embedcli rollback --to {number} --index {self.folder}` makes generation {number} current"
-        return "restore the folder from a copy with its links (`cp -a`, `rsync -a`), or begin a new one with `--index`"
+        return "restore the folder from a copy with its links (`cp -a`, `rsync -a`), or start a new one with `--index`"
 
     def lacks(self, number: int) -> str:
-        """Why a generation cannot be read; empty where every file is there in its size."""
+        """Why a generation cannot be read; empty where every file exists and has its size."""
         try:
             generation = self._load(number)
         except (OSError, ValueError, NoIndex) as error:
@@ -189,56 +191,59 @@ class Index:
         return "" if torn is None else f"`{torn}` is missing or torn"
 
     def damaged(self, generation: Generation) -> set[str]:
-        """Names of shards that are not there, have another size, or were found damaged by `verify`."""
+        """Names of shards that are missing, have the wrong size, or were found damaged by `verify` or a run."""
         found = state.read_damaged(self.state)
         found |= {shard.name for shard in generation.shards.values() if _size_bytes(shard.path) != shard.size_bytes}
         return found & generation.shards.keys()
 
     def ancestors(self) -> Iterator[Generation]:
-        """The current generation, its parent, and so on, as far as they can be read."""
+        """The current generation, its parent, and so on, as far as their manifests can be read."""
         generation = self.current()
         while generation is not None:
             yield generation
             generation = None if generation.parent is None else self.readable(generation.parent)
 
     def readable(self, number: int) -> Generation | None:
-        """A generation that is at most a way back: None where its manifest cannot be read."""
+        """A generation that may be missing or damaged: None where its manifest cannot be read."""
         try:
             return self._load(number)
         except (OSError, ValueError, NoIndex):
             return None
 
     def numbers(self) -> list[int]:
-        """The generations on disk that readers have seen, ascending, be they ancestors of the current one or not."""
+        """The published generations on disk, ascending, whether or not they are ancestors of the current one.
+
+        A generation that was written but never became current still has its pending change list; it does not count.
+        """
         names = (path.parent.name for path in self.generations.glob("[0-9]*/manifest.json"))
         found = sorted(int(name) for name in names if name.isdigit())
         current = self.linked_number()
         return [number for number in found if number == current or not self.pending_changes(number, number).exists()]
 
     def next_number(self) -> int:
-        """One more than any number ever published; such numbers are never used again."""
+        """One more than the highest number ever published; no number is used twice."""
         names = [path.name for folder in (self.generations, self.changes) for path in folder.glob("*")]
         used = [int(match.group()) for name in names if (match := _NUMBER.search(name))]
         return 1 + max([*used, self.linked_number() or 0])
 
     def kept_shards(self) -> Iterable[Shard]:
-        """Every shard of every generation on disk, the oldest first, each once."""
+        """Every shard of every generation on disk, each once, those of the oldest generation first."""
         found: dict[str, Shard] = {}
         for number in self.numbers():
             generation = self.readable(number)
             if generation is None:
-                self.warn(f"the vectors of generation {number} are not used again: its manifest cannot be read")
+                self.warn(f"the vectors of generation {number} are not reused: its manifest cannot be read")
             else:
                 found |= generation.shards
         return found.values()
 
     def pending_changes(self, number: int, target: int) -> Path:
-        """Where the change list of that number waits until generation `target` is current."""
+        """The pending name of change list `number`, under which it waits until generation `target` is current."""
         return self.changes / f"{number:06d}.when-{target:06d}"
 
 
 def _size_bytes(path: Path) -> int:
-    """-1 where there is none."""
+    """The size of a file; -1 where it does not exist."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -255,15 +260,15 @@ def _probe_settings(generation: Generation) -> tuple[str, int, int, int]:
 
 
 def current_of(index: Index) -> Generation:
-    """The current generation. Raises NoIndex where there is none."""
+    """The current generation. Raises NoIndex where nothing was published."""
     index.check()
     current = index.current()
     if current is not None:
         return current
     if leftovers(index.staging):
         raise NoIndex(
-            f"`{index.folder}` has published nothing yet; what its first run had finished is kept",
-            f"go on with `embedcli ingest --index {index.folder}`",
+            f"`{index.folder}` has published nothing yet; the documents that its first run finished are kept",
+            f"continue with `embedcli ingest --index {index.folder}`",
         )
     raise NoIndex(
         f"`{index.folder}` is not an index, or has published nothing yet",

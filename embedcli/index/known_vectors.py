@@ -1,8 +1,8 @@
-"""Every vector already had, by key: of kept generations, of killed runs, and of this run as its shards are finished.
+"""The cache of computed vectors, by key: those of kept generations, of killed runs, and of this run's finished shards.
 
-In: shards and their sorted keys; wanted keys. Out: the vectors that are there, at least as wide as the index and cut to
-it. A file that is damaged or gone is passed over, its vectors are computed again; `verify` names it.
-Not here: vectors that are still on their way (run/pending.py), what a shard is (shards.py).
+In: shards and their sorted keys; wanted keys. Out: the cached vectors, cut to the dimension of the index. A file that
+is damaged or missing is skipped and its vectors are computed again; `verify` names it.
+Not here: vectors that the engine is computing now (run/pending.py), what a shard is (shards.py).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where vectors lie: a shard, or an array. `keys`: theirs, sorted [3, n]; None: read from the disk when wanted.
+    """Vectors in a shard or an array, with their sorted `keys` [3, n]; None: the keys are loaded for each search.
 
-    They were whole when the place was added; what is damaged later in the run is not seen.
+    The keys were checked when the place was added; damage that occurs later in the run is not noticed.
     """
 
     vectors: Shard | Floats
     keys: VectorKeys | None
 
     def find(self, wanted: VectorKeys) -> Numbers:
-        """The row of each wanted key, -1 where it is not here."""
+        """The row of each wanted key, -1 where this place does not have it."""
         keys = load_keys(self.vectors.keys_path) if isinstance(self.vectors, Shard) and self.keys is None else self.keys
         if keys is None:
             return np.full(wanted.shape[1], -1, np.int64)
@@ -41,7 +41,7 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """Which of many places may have a key: the high halves of all of theirs, sorted, and the place of each."""
+    """Which of many places may have a key: the high halves of all their keys, sorted, and the place of each."""
 
     high: npt.NDArray[np.uint64]
     places: npt.NDArray[np.uint32]
@@ -55,9 +55,10 @@ class _Index:
 
 
 class KnownVectors:
-    """The shards of kept generations are searched one by one, by their keys on the disk. Those of the run are small
-    and many: of each vector there 12 bytes stay in memory, merged eight to one, so that a lookup stays a few bisections
-    however many checkpoints there were.
+    """Finds vectors by key. The shards of kept generations are searched one after another, by their keys on the disk.
+
+    The shards of a run are small and many, so 12 bytes for each of their vectors stay in memory, in sorted indexes that
+    are merged eight to one: a lookup is a few bisections, however many checkpoints the run has written.
     """
 
     CACHED_GROUPS = 4
@@ -71,7 +72,7 @@ class KnownVectors:
         self._groups: OrderedDict[tuple[str, int], Floats] = OrderedDict()
 
     def add(self, shard: Shard, *, one_of_many: bool = False) -> bool:
-        """Search a shard too; `one_of_many`: a small one of a run. False where its keys are lost."""
+        """Search this shard too; `one_of_many`: it is a small shard of a run. False where its keys cannot be read."""
         keys = load_keys(shard.keys_path, sha256=shard.keys_sha256)
         if keys is None or not keys.shape[1]:
             return keys is not None
@@ -85,13 +86,13 @@ class KnownVectors:
         return True
 
     def add_loose(self, keys: VectorKeys, vectors: Floats) -> int:
-        """Vectors that lie in no shard, with their sorted keys [3, n]; returns what `forget` wants."""
+        """Search vectors that are in no shard, with their sorted keys [3, n]; returns their number for `forget`."""
         place = self._put(vectors, keys)
         self._alone.append(place)
         return place
 
     def forget(self, place: int) -> None:
-        """Search loose vectors no more: a shard has them now."""
+        """Stop searching loose vectors: a shard has them now."""
         self._alone.remove(place)
         self._places[place] = None
 
@@ -100,7 +101,7 @@ class KnownVectors:
         return len(self._places) - 1
 
     def take(self, wanted: VectorKeys, into: Floats) -> npt.NDArray[np.bool_]:
-        """Fill `into` [n, dim] with the known vectors of `wanted` [2, n]; returns which rows were filled."""
+        """Fill `into` [n, dim] with the cached vectors of `wanted` [2, n]; returns which rows were filled."""
         filled = np.zeros(wanted.shape[1], np.bool_)
         for index in reversed(self._indexes):
             self._search(index, wanted, into, filled)
@@ -109,7 +110,7 @@ class KnownVectors:
         return filled
 
     def _search(self, index: _Index, wanted: VectorKeys, into: Floats, filled: npt.NDArray[np.bool_]) -> None:
-        """Place after place of those that may have a key: it is stored with each document, and one may be damaged."""
+        """Try every place that may have a key: several documents can hold the same vector, and one may be damaged."""
         chosen = np.flatnonzero(~filled)
         at = np.searchsorted(index.high, wanted[0, chosen])
         while True:
@@ -126,7 +127,7 @@ class KnownVectors:
     def _fill(
         self, place: int, chosen: Numbers, wanted: VectorKeys, into: Floats, filled: npt.NDArray[np.bool_]
     ) -> None:
-        """What this place has of the `chosen` rows."""
+        """Fill those of the `chosen` rows whose vectors this place has; a damaged place fills none."""
         found = self._places[place]
         if found is None or not chosen.size:
             return

@@ -1,7 +1,7 @@
-"""What killed runs have finished, taken over where it equals tonight's plan.
+"""The work that killed runs had finished: this run adopts each document that its plan would read the same way.
 
-In: the staging folders of runs that did not end, tonight's tasks. Out: outcomes that need no reading any more; every
-other vector of theirs goes into the library, to be reused.
+In: the staging folders of runs that did not end, the sources in the plan of this run. Out: outcomes of documents that
+need no reading; all other vectors of killed runs go into the cache of known vectors.
 Not here: the journal's format (staging.py).
 """
 
@@ -29,7 +29,10 @@ from embedcli.records import SourceKey, Stat
 def adopt(
     leftovers: Sequence[Leftover], wanted: Mapping[SourceKey, Stat | None], *, into: Staging, library: KnownVectors
 ) -> dict[SourceKey, Outcome]:
-    """Outcomes that equal tonight's plan, their shards now named in `into`; a later run's count more."""
+    """Adopt the outcomes whose source has the same stat in `wanted`; their shards are linked into the staging `into`.
+
+    Where two killed runs finished the same source, the later one counts. All vectors are added to `library`.
+    """
     adopted: dict[SourceKey, Outcome] = {}
     found: dict[str, Shard] = {}
     for item in leftovers:
@@ -39,7 +42,7 @@ def adopt(
             library.add(shard, one_of_many=True)
         for keys, vectors in item.loose():
             library.add_loose(keys, vectors)
-        if _same_aim(item.header, into.header):
+        if _same_target(item.header, into.header):
             adopted |= {
                 outcome.key: outcome
                 for outcome in outcomes
@@ -49,8 +52,8 @@ def adopt(
     return adopted
 
 
-def _same_aim(theirs: RunHeader, ours: RunHeader) -> bool:
-    """The number too: it is what their rows say that they changed in."""
+def _same_target(theirs: RunHeader, ours: RunHeader) -> bool:
+    """Whether both runs build the same generation; its number too, as their rows hold it in `changed_in`."""
     same_settings = theirs.settings == ours.settings and theirs.fingerprints == ours.fingerprints
     return same_settings and theirs.parent == ours.parent and theirs.number == ours.number
 
@@ -60,13 +63,13 @@ _RUN = re.compile(r"\d{6,}-[0-9a-f]+")
 
 @dataclass(frozen=True)
 class Leftover:
-    """What a run that did not end has left."""
+    """The staging folder of a run that did not end."""
 
     folder: Path
     header: RunHeader
 
     def load(self) -> tuple[dict[str, Shard], list[Outcome]]:
-        """Shards and outcomes, as far as the journal is whole; the last outcome of a source is the one that counts."""
+        """Shards and outcomes up to the first torn line of the journal; a source's last outcome counts."""
         shards_found: dict[str, Shard] = {}
         outcomes: dict[SourceKey, Outcome] = {}
         for data in self._lines():
@@ -99,19 +102,19 @@ class Leftover:
             return
 
     def loose(self) -> Iterator[tuple[VectorKeys, Floats]]:
-        """Sorted keys [3, n] and vectors of documents that were not finished; what is not whole is passed over."""
+        """Sorted keys [3, n] and vectors of documents that were not finished; damaged files are skipped."""
         for path in sorted(self.folder.glob("loose-*.vectors.npy")):
             keys = shards.load_keys(path.with_name(path.name.replace(".vectors", "")))
             if keys is not None:
                 yield keys, np.load(path, mmap_mode="r", allow_pickle=False)
 
     def probe(self) -> Floats | None:
-        """The probe set as that run's engine embedded it, if it came to that."""
+        """The probe set as that run's engine embedded it; None where the run was killed before."""
         return _read_probe(self.folder)
 
 
 def _is_whole(shard: Shard) -> bool:
-    """Its bytes are those that were written: it may be published as it is."""
+    """Whether the shard's digest is right, so that it may be published unchanged."""
     try:
         return digest_of(shard.path) == shard.sha256
     except OSError:
@@ -119,12 +122,12 @@ def _is_whole(shard: Shard) -> bool:
 
 
 def run_folders(parent_folder: Path) -> list[Path]:
-    """Folders that are named as runs name theirs, the oldest first; anything else in `staging/` is somebody's."""
+    """The folders in `staging/` with the name of a run, the oldest first; other folders are not ours to touch."""
     return sorted(path for path in parent_folder.iterdir() if _RUN.fullmatch(path.name))
 
 
 def leftovers(parent_folder: Path) -> list[Leftover]:
-    """What is left of runs that did not end, the oldest first."""
+    """The leftovers of all runs that did not end, the oldest first."""
     found = []
     for folder in run_folders(parent_folder) if parent_folder.exists() else ():
         try:

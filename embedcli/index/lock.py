@@ -1,7 +1,7 @@
-"""One writer at a time: flock, and where that cannot be trusted a nonce that its holder keeps changing.
+"""One writer at a time: flock, and on network filesystems also a nonce that the holder rewrites every 30 seconds.
 
-In: the index folder. Out: a held lock, or Locked (exit 11) naming host, pid and since when. A lock obtained on a
-local filesystem is ours whatever is written in it: a dead process or container leaves nothing to clean up.
+In: the index folder. Out: an acquired lock, or Locked (exit 11), which names the holder's host, pid and start. On a
+local filesystem flock alone decides, whatever the file says: a dead process or container leaves nothing to clean up.
 Not here: what the lock protects.
 """
 
@@ -31,7 +31,7 @@ WRITTEN_BYTES = 512
 UNREADABLE = "unreadable"
 _NETWORK = (
     "nfs", "cifs", "smb", "9p", "ceph", "glusterfs", "lustre", "afs", "gpfs", "beegfs", "orangefs", "virtiofs",
-    "fuse.",  # sshfs, s3fs, rclone, ceph-fuse, juicefs ...: what lies behind cannot be seen
+    "fuse.",  # sshfs, s3fs, rclone, ceph-fuse, juicefs ...: the storage behind FUSE may be shared between hosts
 )  # fmt: skip
 _NO_FLOCK = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -54,7 +54,10 @@ def on_network(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> boo
 
 
 def take_flock(file: int, path: Path) -> bool:
-    """Lock the open file `path`; False where the filesystem knows no flock. Raises BlockingIOError, StorageError."""
+    """Lock the open file `path`; False where the filesystem has no flock.
+
+    Raises BlockingIOError when another process holds the lock, StorageError when the file cannot be locked.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -67,14 +70,17 @@ def take_flock(file: int, path: Path) -> bool:
 
 
 def moves(path: Path, sleep: Callable[[float], None] = time.sleep) -> bool:
-    """Whether its holder writes on the lock file `path`; takes a beat and a half."""
+    """Whether the holder of the lock still writes to the lock file `path`; waits for one and a half beats."""
     before = path.read_bytes()
     sleep(1.5 * BEAT_S)
     return path.read_bytes() != before
 
 
 class Lock:
-    """A context manager. `clock` and `sleep` are seams; the 10 minutes of a foreign nonce are of our own clock."""
+    """Holds the lock of an index as a context manager. `clock` and `sleep` are seams.
+
+    Whether another host's nonce stood still for 10 minutes is measured on the clock of this host.
+    """
 
     def __init__(
         self,
@@ -102,14 +108,14 @@ class Lock:
             self._flock = take_flock(self._file, self._path)
             if not self._flock:
                 self._network = True
-                self._warn(f"`{self._path.parent}` lies on a filesystem without flock: watching its lock file instead")
+                self._warn(f"`{self._path.parent}` is on a filesystem without flock: watching its lock file instead")
             if self._network:
                 self._outwait_foreign()
         except BaseException as error:
-            held = self._read()
+            holder = self._read()
             os.close(self._file)
             if isinstance(error, BlockingIOError):
-                raise self._locked(held) from None
+                raise self._locked(holder) from None
             raise
         self._beat()
         if self._network:
@@ -122,26 +128,26 @@ class Lock:
     ) -> None:
         self._released.set()
         if self._beating is not None:
-            self._beating.join()  # else its last beat might go to whatever file has this number by then
+            self._beating.join()  # a late beat would write into another file that got this descriptor's number
         if self.held():
             os.ftruncate(self._file, 0)
         os.close(self._file)
 
     def held(self) -> bool:
-        """Whether the lock file still speaks of us; asked again just before a publish."""
+        """Whether the lock file still names us as the holder; checked again just before a publish."""
         written = str(self._read().get("nonce", self._nonce))
         return written.split(":")[0] == self._nonce.split(":")[0]
 
     def _outwait_foreign(self) -> None:
-        """Another host's nonce that moves is a run; one that stands still for ten minutes is a dead one's.
+        """Wait until another host's nonce stood still for ten minutes: its run is dead. Raises Locked when it changes.
 
-        This host's own is a dead one's at once, where its flock could be taken.
+        A nonce of this host needs no waiting where flock was acquired: the process that wrote it is gone.
         """
         first = self._read()
         if not first or (self._flock and first.get("host") == socket.gethostname()):
             return
         since = self._clock()
-        self._warn(f"the lock is of a run on `{first.get('host')}`: waiting whether it moves, 10 minutes at most")
+        self._warn(f"a run on `{first.get('host')}` has locked the index: waiting up to 10 minutes to see if it lives")
         while self._clock() - since < STALE_S:
             self._sleep(BEAT_S / 3)
             now = self._read()
@@ -149,25 +155,25 @@ class Lock:
                 return
             if now.get("nonce") not in (first.get("nonce"), UNREADABLE):
                 raise self._locked(now)
-        self._warn(f"took over the lock of a run on `{first.get('host')}` that has not moved for 10 minutes")
+        self._warn(f"took over the lock of a run on `{first.get('host')}`: it gave no sign of life for 10 minutes")
 
     def _keep_beating(self) -> None:
         while not self._released.wait(BEAT_S):
             if not self.held():
                 return
-            with suppress(StorageError):  # the next beat may do; before a publish it is looked whether one was missed
+            with suppress(StorageError):  # the next beat may succeed; `held` is checked again before each publish
                 self._beat()
 
     def _beat(self) -> None:
         owner, _, count = (self._nonce or f"{secrets.token_hex(8)}:0").partition(":")
         self._nonce = f"{owner}:{int(count) + 1}"
         data = {"host": socket.gethostname(), "pid": os.getpid(), "since": self._since, "nonce": self._nonce}
-        with storage_errors(self._path):  # one write of one length: nobody ever reads half of it, or nothing
+        with storage_errors(self._path):  # one write of constant length: no reader sees half a line or an empty file
             os.pwrite(self._file, json.dumps(data).encode().ljust(WRITTEN_BYTES), 0)
             os.fsync(self._file)
 
     def _read(self) -> dict[str, Any]:
-        """What the holder wrote; empty only when it was released."""
+        """What the holder wrote; empty only when the lock was released."""
         try:
             written = self._path.read_bytes()
             data = json.loads(written) if written.strip() else {}
@@ -175,19 +181,17 @@ class Lock:
             return {"host": "unknown", "nonce": UNREADABLE}
         return data if isinstance(data, dict) else {"host": "unknown", "nonce": UNREADABLE}
 
-    def _locked(self, held: dict[str, Any]) -> Locked:
-        who = (
-            f"pid {held.get('pid', 'unknown')} on `{held.get('host', 'unknown')}` since {held.get('since', 'unknown')}"
-        )
+    def _locked(self, holder: dict[str, Any]) -> Locked:
+        pid, host, since = (holder.get(name, "unknown") for name in ("pid", "host", "since"))
         return Locked(
-            f"index `{self._path.parent}` is held by another run: {who}",
+            f"index `{self._path.parent}` is locked by another run: pid {pid} on `{host}` since {since}",
             "wait for it to end, then run the same command again",
         )
 
 
 @dataclass(frozen=True)
 class Holder:
-    """What the lock file says. `alive`: whether that process runs on this host; None when it is another host's."""
+    """The process that the lock file names. `alive`: whether it runs on this host; None for a process of another."""
 
     host: str
     pid: int
@@ -196,9 +200,9 @@ class Holder:
 
 
 def read_holder(folder: Path, *, locks: Path = Path("/proc/locks")) -> Holder | None:
-    """The holder written in the lock file of the index `folder`; None where there is none.
+    """The holder named in the lock file of the index `folder`; None where nobody is named.
 
-    This only reads: trying the lock, even for a moment, would be taking it.
+    This only reads the file: to try flock, even for a moment, would be to take the lock from a run that starts.
     """
     path = folder / "lock"
     try:
@@ -210,9 +214,9 @@ def read_holder(folder: Path, *, locks: Path = Path("/proc/locks")) -> Holder | 
 
 
 def _holds(pid: int, inode: int, locks: Path) -> bool:
-    """Whether a process of that number is here and, where the system tells, holds that lock: numbers are used again.
+    """Whether process `pid` runs on this host and holds the lock: another process may have got its number.
 
-    The inode says enough: the device that is told differs from the file's own on btrfs and overlays.
+    `/proc/locks` is compared by inode only, as its device differs from the file's own on btrfs and overlays.
     """
     try:
         os.kill(pid, 0)

@@ -1,7 +1,7 @@
-"""A published generation as `manifest.json` tells it: what belongs to it, under which settings, and the digests.
+"""A published generation as `manifest.json` describes it: its shards and files, their digests, and the settings.
 
-In: the parsed JSON, or what was just written. Out: a Generation, and back. The manifest, not the folder, says what
-belongs.
+In: the parsed JSON, or the generation to be written. Out: a Generation, or the JSON. The manifest, not the content of
+the folder, says which shards belong to a generation.
 Not here: files and links (generations.py).
 """
 
@@ -25,11 +25,12 @@ FILES = ("documents.parquet", "probe.npy")
 
 @dataclass(frozen=True)
 class Generation:
-    """One published state. `mounts` are the mount points of each root id, below the root; `files` what lies beside
-    the shards.
+    """One published state of the index. `mounts`: for each root id the mount points below the root, as paths below it;
+    `files`: the files beside the shards.
 
-    `probe_max_tokens` is where the texts of the probe set were cut: a `--rebuild` under another `--max-tokens` that
-    finds all its vectors opens no engine, and keeps the probe set that there was. `probe_version` is what its rows are.
+    `probe_max_tokens` is the length to which the probe texts were cut. It can differ from `settings.max_tokens`: a
+    `--rebuild` with another `--max-tokens` that finds every vector in the cache opens no engine and keeps the old
+    probe set. `probe_version` says which texts the probe set has.
     """
 
     number: int
@@ -69,11 +70,11 @@ class Generation:
 
     @classmethod
     def from_json(cls, data: Any, *, vectors: Path, keys: Path) -> Generation:
-        """Raises ValueError when `data` is another thing than a manifest."""
+        """Raises ValueError when `data` is not a manifest."""
         try:
             return cls._from_json(data, vectors, keys)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError("it is no manifest of this format") from error
+            raise ValueError("it is not a manifest of this format") from error
 
     @classmethod
     def _from_json(cls, data: dict[str, Any], vectors: Path, keys: Path) -> Generation:

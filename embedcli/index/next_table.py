@@ -1,8 +1,8 @@
-"""What was finished and what leaves -> the draft of the next generation.
+"""Finished and removed documents -> the documents table of the next generation.
 
-In: the documents of the current generation, the outcomes of this run, the keys that leave. Out: the documents table
-to publish with the changes against its parent, and what changed so little that only `state/` has to know it.
-Not here: writing any of it (generations.py), deciding what leaves (run/plan.py).
+In: the documents of the current generation, the outcomes of this run, the keys of documents to remove. Out: the
+documents table to publish, its changes against the current one, and small changes that only `state/` needs.
+Not here: writing any of it (publish.py), which documents are removed (run/plan.py).
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ _FINGERPRINTS = ("model_fingerprint", "chunk_fingerprint", "read_fingerprint")
 
 @dataclass(frozen=True)
 class NextTable:
-    """The documents to publish, in walk order; `seen` is what a run without a publish has to remember.
+    """The documents to publish, in walk order, and their `changes`.
 
-    `untold`: rows left whose ids could not be read any more, so that `changes` does not name them.
+    `material`: a reader of the index can see a difference, so the table must be published; otherwise the run only
+    stores the `seen` marks. `untold`: `changes` lacks removed rows, because their ids could not be read.
     """
 
     table: pa.Table
@@ -53,32 +54,35 @@ def edit(
     roots: Sequence[str],
     rebuilding: bool,
 ) -> NextTable:
-    """Replace, mark and drop rows of `base`; a document that came out the same to the last column keeps its rows, but
-    not in a shard that is `damaged`."""
+    """Replace, mark and drop documents of `base`.
+
+    A document of which no column changed keeps its old rows, unless their shard is `damaged`.
+    """
     replaced, kept = documents.parted(base, rows)
     staying = documents.without(kept, dropped)
     leaving = base if rebuilding else pa.concat_tables([replaced, kept.take(documents.positions(kept, dropped))])
     coming = rows.filter(pc.greater(rows.column("rows"), 0))
     compared, untold = _compare(leaving, coming, shards, damaged, rebuilding=rebuilding)
     material, small = bool(dropped) or rebuilding or _marks_matter(base, marks), []
-    if rebuilding:  # what has no rows has none under other settings either
+    if rebuilding:  # a document without rows has none under the new settings either
         staying = staying.filter(pc.equal(staying.column("rows"), 0))
     else:
-        anew, new = documents.parted(rows, replaced)
-        settled, different = _settled(anew, replaced, compared.unchanged_doc_ids)
+        again, new = documents.parted(rows, replaced)
+        placed, different = _with_old_places(again, replaced, compared.unchanged_doc_ids)
         material = material or bool(new.num_rows) or different
-        small = [Mark(row.key, {name: getattr(row, name) for name in _STAT}) for row in settled]
-        rows = pa.concat_tables([new, documents.from_rows(settled)])
+        small = [Mark(row.key, {name: getattr(row, name) for name in _STAT}) for row in placed]
+        rows = pa.concat_tables([new, documents.from_rows(placed)])
     whole = pa.concat_tables([documents.amend(staying, [*seen, *marks]), rows])
     tried = [Mark(m.key, {name: m.columns[name] for name in _TRIED if name in m.columns}) for m in marks]
     remembered = [*seen, *small, *tried]
     return NextTable(documents.in_walk_order(whole, roots), compared.table, material, tuple(remembered), untold)
 
 
-def _settled(anew: pa.Table, replaced: pa.Table, unchanged: Collection[str]) -> tuple[list[DocumentRow], bool]:
-    """The rows of known sources, where they are to lie; and whether a reader of the index could tell a difference."""
+def _with_old_places(again: pa.Table, replaced: pa.Table, unchanged: Collection[str]) -> tuple[list[DocumentRow], bool]:
+    """Documents that were read `again`, the `unchanged` ones with their old place; and whether a reader of the index
+    can see a difference."""
     before = {(old["root"], old["path"]): old for old in replaced.to_pylist()}
-    rows = [DocumentRow.from_json(row) for row in anew.to_pylist()]
+    rows = [DocumentRow.from_json(row) for row in again.to_pylist()]
     rows = [_keep_place(row, before[row.key], unchanged) for row in rows]
     return rows, any(_material(row, before[row.key]) for row in rows)
 
@@ -86,19 +90,19 @@ def _settled(anew: pa.Table, replaced: pa.Table, unchanged: Collection[str]) -> 
 def _compare(
     leaving: pa.Table, coming: pa.Table, known: Mapping[str, Shard], damaged: Collection[str], *, rebuilding: bool
 ) -> tuple[Changes, bool]:
-    """The changes, and whether they are not all of them. Of a damaged shard nothing is believed but its ids."""
+    """The changes, and whether removed rows are missing from them. Of a damaged shard only the ids are trusted."""
     broken = documents.in_shards(leaving, damaged)
     keys = set(documents.keys(broken))
     found = compare(
         documents.without(leaving, keys), documents.without(coming, keys), known, vectors_changed=rebuilding
     )
-    anew = coming.take(documents.positions(coming, keys))
+    again = coming.take(documents.positions(coming, keys))
     untold = False
     try:
-        more = compare(broken, anew, known, vectors_changed=True)
+        more = compare(broken, again, known, vectors_changed=True)
     except DamagedShard:
         untold = True
-        more = compare(broken.slice(0, 0), anew, known, vectors_changed=True)
+        more = compare(broken.slice(0, 0), again, known, vectors_changed=True)
     return Changes(pa.concat_tables([found.table, more.table]).combine_chunks(), found.unchanged_doc_ids), untold
 
 
@@ -109,7 +113,7 @@ def _keep_place(row: DocumentRow, before: Mapping[str, Any], unchanged: Collecti
 
 
 def _material(row: DocumentRow, before: Mapping[str, Any]) -> bool:
-    """Whether a reader of the index could tell `row` from what was there."""
+    """Whether a reader of the index can see a difference between `row` and the row `before`."""
     place, old_place = (row.shard, row.first_row, row.rows), (before["shard"], before["first_row"], before["rows"])
     if (row.rows or before["rows"]) and place != old_place:
         return True

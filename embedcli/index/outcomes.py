@@ -1,6 +1,6 @@
-"""What became of each source of a run, as tables: a million Python objects would be a gigabyte.
+"""The outcome of each source of a run, kept in Arrow tables: a million Python objects would take a gigabyte.
 
-In: Outcomes as they are finished, a source at most once. Out: the rows as one table, and the marks.
+In: Outcomes as documents are finished, at most one for each source. Out: the rows as one table, and the marks.
 Not here: storing them (staging.py), publishing them (next_table.py).
 """
 
@@ -18,7 +18,7 @@ from embedcli.records import SourceKey, Stat
 
 
 class Outcomes:
-    """`marks` are on rows that stay; `rows` replace those of their sources, or are the first."""
+    """`marks` change documents rows that stay; `rows` are of new sources, or replace the row of a known one."""
 
     def __init__(self) -> None:
         self._tables = [documents.empty()]
@@ -32,7 +32,7 @@ class Outcomes:
 
     @property
     def rows(self) -> pa.Table:
-        """In the order in which they were finished."""
+        """The rows, in the order in which the sources were finished."""
         self._tables = [pa.concat_tables(self._tables).combine_chunks()]
         return self._tables[0]
 
@@ -43,7 +43,7 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One finished source: a new row, or a mark on the row it had. `stat` is of the reading it stands for."""
+    """One finished source: a new row, or a mark on its old one. `stat` is that of the file when it was read."""
 
     stat: Stat | None
     row: DocumentRow | None = None

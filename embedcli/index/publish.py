@@ -1,7 +1,8 @@
-"""The next generation, complete on disk before `current` points to it by one rename; and going back to an older one.
+"""Publishing the next generation by one rename of `current`, once all its files are durable; and going back.
 
-In: an index and a draft of documents and shards. Out: `generations/N`; INDEX is fsynced after the swap.
-Not here: which rows are published (run/publish.py), how shards are put together (compaction.py), removing what is old
+In: an index and a draft of documents and shards. Out: `generations/N`, and `current` pointing to it; INDEX is fsynced
+after the swap.
+Not here: which rows are published (run/publish.py), how shards are merged (compaction.py), removing old generations
 (clearing.py).
 """
 
@@ -36,7 +37,7 @@ from embedcli.records import Root
 
 @dataclass(frozen=True)
 class Draft:
-    """What is to become the next generation; `shards` says where each shard that `table` names lies now."""
+    """The content of the next generation; `shards` says where each shard that `table` names lies now."""
 
     number: int
     complete: bool
@@ -54,7 +55,7 @@ class Draft:
 
 
 def publish(index: Index, draft: Draft, *, parent: int | None, lock_held: Callable[[], bool]) -> tuple[Generation, int]:
-    """Make `draft` the current generation; returns it and the bytes written anew for it.
+    """Make `draft` the current generation; returns it and the bytes that compaction wrote for it.
 
     Raises StorageError, or Locked when another run published or took the lock meanwhile: then nothing changed.
     """
@@ -65,8 +66,8 @@ def publish(index: Index, draft: Draft, *, parent: int | None, lock_held: Callab
     except StorageError as error:
         raise _published_elsewhere(index) if isinstance(error.__cause__, FileExistsError) else error from None
     index.disk.make_folder(temporary / "vectors")
-    settled = _compact(index, draft, temporary / "vectors")
-    generation = _write_files(index, temporary, draft, _describe(draft, parent, settled), settled.table)
+    compacted = _compact(index, draft, temporary / "vectors")
+    generation = _write_files(index, temporary, draft, _describe(draft, parent, compacted), compacted.table)
     index.disk.step("generation written")
     _check_unchanged(index, parent, lock_held)
     _announce(index, draft.number, draft.number, draft.changes)
@@ -78,15 +79,15 @@ def publish(index: Index, draft: Draft, *, parent: int | None, lock_held: Callab
         name: dataclasses.replace(shard, folder=index.path(draft.number) / "vectors")
         for name, shard in generation.shards.items()
     }
-    return dataclasses.replace(generation, shards=moved), settled.bytes_rewritten
+    return dataclasses.replace(generation, shards=moved), compacted.bytes_rewritten
 
 
 def point_back(
     index: Index, number: int, *, expected: int | None, changes: pa.Table, lock_held: Callable[[], bool]
 ) -> None:
-    """Make a generation that is on disk the current one; `expected`, the one until now, is then retired.
+    """Make generation `number`, which is on disk, the current one; `expected` is the current one until then.
 
-    `changes` are told under a number of their own, which is never used again.
+    `changes` are published under a number of their own, which no generation gets.
     Raises StorageError, or Locked when another run published or took the lock meanwhile: then nothing changed.
     """
     _check_unchanged(index, expected, lock_held)
@@ -101,7 +102,7 @@ def _check_unchanged(index: Index, expected: int | None, lock_held: Callable[[],
 
 def _published_elsewhere(index: Index) -> Locked:
     return Locked(
-        f"index `{index.folder}` was published by another run meanwhile; nothing was changed",
+        f"another run has published in index `{index.folder}` meanwhile; this one changed nothing",
         "run the same command again",
     )
 
@@ -109,7 +110,7 @@ def _published_elsewhere(index: Index) -> Locked:
 def _swap(index: Index, number: int, retired: int | None) -> None:
     if retired is not None:
         with suppress(OSError):
-            os.utime(index.path(retired))  # from now on it is retired: `clear` counts its hour from here
+            os.utime(index.path(retired))  # `clear` keeps a retired generation for an hour after this time
     index.disk.step("before swap")
     index.disk.point(index.folder / "current", f"generations/{number:06d}")
     index.disk.step("after swap")
@@ -118,13 +119,15 @@ def _swap(index: Index, number: int, retired: int | None) -> None:
 
 
 def _announce(index: Index, number: int, target: int, changes: pa.Table) -> None:
-    """Write down what is to be told as soon as `target` is current: loaders apply every `.parquet` they find."""
+    """Write the change list under a pending name; it becomes `.parquet` only once `target` is current, because loaders
+    apply every `.parquet` they find."""
     finish_changes(index)
     index.disk.write(index.pending_changes(number, target), _parquet(changes))
 
 
 def finish_changes(index: Index) -> None:
-    """What was announced and came to be is told; what did not, by a kill before its swap, goes without a trace."""
+    """Publish the pending change lists whose generation became current; delete those of generations that were killed
+    before the swap."""
     current = index.linked_number()
     for path in sorted(index.changes.glob("[0-9]*.when-*")):
         number, target = map(int, path.name.split(".when-"))
@@ -134,7 +137,7 @@ def finish_changes(index: Index) -> None:
             index.disk.fsync_folder(index.changes)
             continue
         if number == target and index.path(number).exists():
-            index.disk.remove(index.path(number))  # no reader has seen it, and all of it is in `staging/` too
+            index.disk.remove(index.path(number))  # no reader has seen this generation, and `staging/` has all of it
         index.disk.remove(path)
 
 
@@ -145,12 +148,12 @@ def _compact(index: Index, draft: Draft, vectors: Path) -> compaction.Compacted:
     groups = compaction.plan_groups(pieces, apart=apart)
     copying = not index.disk.has_hard_links(vectors)
     if copying:
-        index.warn(f"`{index.folder}` lies on a filesystem without hard links: each generation is a whole copy")
+        index.warn(f"`{index.folder}` is on a filesystem without hard links: each generation is a whole copy")
     if not index.disk.has_room(index.folder, compaction.written_bytes(groups, copying=copying)):
-        groups = [(piece,) for piece in pieces]  # a merge that does not fit is left for another night
+        groups = [(piece,) for piece in pieces]  # merging can wait for a run that has the space
     index.disk.check_room(
         index.folder, compaction.written_bytes(groups, copying=copying), purpose="publishing",
-        hint="free some space, then run the same command again: what was finished is kept",
+        hint="free some space, then run the same command again: finished documents are kept",
     )  # fmt: skip
     dim = draft.settings.dim
     return compaction.write(draft.table, groups, dim=dim, folder=vectors, keys_folder=index.keys, disk=index.disk)
@@ -176,17 +179,17 @@ def _parquet(content: pa.Table) -> Callable[[Any], None]:
     return lambda sink: pq.write_table(content, pa.PythonFile(sink, mode="w"), compression="zstd")
 
 
-def _describe(draft: Draft, parent: int | None, settled: compaction.Compacted) -> Generation:
-    table = settled.table
+def _describe(draft: Draft, parent: int | None, compacted: compaction.Compacted) -> Generation:
+    table = compacted.table
     counts = {
         "sources": table.num_rows,
         "status": count_by(table, "status"),
-        "chunks": sum(shard.rows for shard in settled.shards),
+        "chunks": sum(shard.rows for shard in compacted.shards),
         "tokens": int(pa.compute.sum(table.column("tokens")).as_py() or 0),
-        "bytes": sum(shard.size_bytes for shard in settled.shards),
+        "bytes": sum(shard.size_bytes for shard in compacted.shards),
     }
     return Generation(
         draft.number, parent, draft.complete, datetime.now(UTC).isoformat(timespec="seconds"), draft.settings,
         draft.fingerprints, draft.roots, draft.mounts, draft.query, draft.probe_max_tokens,
-        draft.probe_version, counts, {shard.name: shard for shard in settled.shards},
+        draft.probe_version, counts, {shard.name: shard for shard in compacted.shards},
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Rows -> one Parquet shard and its sorted keys, whole or absent; and rows back out of it, each page checked.
+"""Rows -> one Parquet shard and its sorted keys, whole or absent; and rows back out of it, with checked checksums.
 
 In: Arrow tables of rows with their vector keys. Out: `part-<id>.parquet`, complete and durable, under a name never
-used before, and `part-<id>.npy`: (key high, key low, row) sorted, memory-mapped for reuse.
+used before, and `part-<id>.npy`: (key high, key low, row), sorted, memory-mapped when vectors are looked up.
 Not here: which rows belong to which generation (generations.py), vectors by key (known_vectors.py).
 """
 
@@ -28,14 +28,14 @@ Ranges = Sequence[tuple[int, int]]
 ROW_GROUP_ROWS = 8192
 
 DAMAGE = (OSError, pa.ArrowException, ValueError, IndexError)
-"""What reading a file that is not whole raises."""
+"""The exceptions that reading a damaged file can raise."""
 
 _PLAIN = {"chunk_id", "chunk_digest", "text", "char_start", "char_end", "core_start", "meta"}
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One immutable Parquet file of rows: its name (`part-<id>`), size and digests. `folder` is where it lies now."""
+    """One immutable Parquet file of rows: its name (`part-<id>`), size and digests. `folder` is where it is now."""
 
     name: str
     rows: int
@@ -55,7 +55,7 @@ class Shard:
 
 
 def complete_rows(rows: pa.Table, vectors: Floats, *, changed_in: int, keep: npt.NDArray[np.bool_] | None) -> pa.Table:
-    """Rows as read, float32 unit vectors [n, dim] -> rows as stored; where `keep` is given, only those."""
+    """Rows as read and float32 unit vectors [n, dim] -> rows as stored; with `keep` [n] only those where it is True."""
     n, dim = vectors.shape
     flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim)
     columns = [rows.column(name) for name in READ_SCHEMA.names]
@@ -70,7 +70,7 @@ def write_shard(
 ) -> Shard:
     """Write rows, in the order given, and their keys [2, rows]. Raises StorageError.
 
-    `tables` is iterated anew when a failed write is tried a second time.
+    `tables` is iterated from the start again when a failed write is retried.
     """
     name = f"part-{secrets.token_hex(8)}"
     written = disk.write(folder / f"{name}.parquet", lambda sink: _write_parquet(tables, dim, sink))
@@ -109,7 +109,7 @@ def regroup(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 
 def read_rows(path: Path, ranges: Ranges, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The rows of `ranges`, in order, a row group at a time. Raises DamagedShard: no turned bit is read as a row."""
+    """The rows of `ranges`, in order, a row group at a time. Raises DamagedShard where a checksum is wrong."""
     try:
         yield from _row_groups(path, ranges, columns)
     except DAMAGE as error:
@@ -130,17 +130,17 @@ def _row_groups(path: Path, ranges: Ranges, columns: Sequence[str] | None) -> It
 
 
 def open_shard(path: Path) -> pq.ParquetFile:
-    """A shard whose pages are checked against their checksums as they are read. Raises one of DAMAGE.
+    """Open a shard so that each page is checked against its checksum when it is read. Raises one of DAMAGE.
 
-    Checksums do not cover the footer: of that the names, types and counts are looked at; other changes to it make it
-    unreadable, or nothing that is a row.
+    Checksums do not cover the footer, so its column names, types and row counts are checked here. Any other change of
+    the footer makes the file unreadable or affects no row.
     """
     file = pq.ParquetFile(path, page_checksum_verification=True)
     kind = file.schema_arrow.types[-1]
     if not file.schema_arrow.equals(row_schema(kind.list_size if pa.types.is_fixed_size_list(kind) else 0)):
         raise ValueError("its columns are not those of a shard")
     if sum(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)) != file.metadata.num_rows:
-        raise ValueError("the rows of its groups are not as many as its own")
+        raise ValueError("its row groups do not add up to its number of rows")
     return file
 
 
@@ -166,8 +166,11 @@ def write_keys(keys: VectorKeys, path: Path, disk: Disk) -> Written:
 
 
 def load_keys(path: Path, *, sha256: str | None = None) -> VectorKeys | None:
-    """The stored [3, n] array (high, low, row), memory-mapped; None when it is missing, or not what was written: a
-    wrong row would be another chunk's vector. Reuse is lost then, no row is."""
+    """The stored [3, n] array (high, low, row), memory-mapped; None when the file is missing or damaged.
+
+    A wrong row number would give a chunk another chunk's vector. Without keys the vectors are not reused; no row is
+    lost.
+    """
     try:
         if sha256 is not None and digest_of(path) != sha256:
             return None
@@ -178,7 +181,7 @@ def load_keys(path: Path, *, sha256: str | None = None) -> VectorKeys | None:
 
 
 def keys_by_row(shard: Shard) -> VectorKeys:
-    """Keys in row order [2, rows]; all zero where the keys are lost (no vector has the key 0: see `find`)."""
+    """Keys in row order [2, rows]; all zero where the key file cannot be read (`find` never finds the key 0)."""
     keys = np.zeros((2, shard.rows), np.uint64)
     stored = load_keys(shard.keys_path, sha256=shard.keys_sha256)
     if stored is not None:
@@ -187,7 +190,10 @@ def keys_by_row(shard: Shard) -> VectorKeys:
 
 
 def find(stored: VectorKeys, wanted: VectorKeys) -> npt.NDArray[np.int64]:
-    """Where each wanted key is in the sorted `stored`, -1 where it is not. Equal high halves are walked."""
+    """The position of each wanted key in the sorted `stored`, -1 where it is absent.
+
+    The high halves are bisected; among keys with an equal high half the low halves are compared one by one.
+    """
     high, low = stored[0], stored[1]
     found = np.full(wanted.shape[1], -1, np.int64)
     at = np.searchsorted(high, wanted[0], side="left")
@@ -211,14 +217,14 @@ def vectors_of(column: pa.ChunkedArray) -> Floats:
 
 
 def cut(vectors: Floats, dim: int) -> Floats:
-    """The first `dim` dimensions, renormalised in float32; as they are when they have that width already."""
+    """The first `dim` dimensions, renormalised in float32; vectors of that width are returned unchanged."""
     if vectors.shape[1] == dim:
         return vectors
     if vectors.shape[1] < dim:
-        raise ValueError("narrower than asked")
+        raise ValueError(f"the vectors have {vectors.shape[1]} dimensions, fewer than {dim}")
     head = vectors[:, :dim]
     norm: Floats = np.linalg.norm(head, axis=1, keepdims=True)
     if not norm.all():
-        raise ValueError("nothing left of a vector")
+        raise ValueError(f"a vector is zero in its first {dim} dimensions")
     narrow: Floats = head / norm
     return narrow

@@ -1,8 +1,9 @@
-"""The run in progress: finished shards and the journal that names them; adopting what a killed run had finished.
+"""The staging folder of the run in progress: finished shards, and the journal that names them.
 
-In: finished documents (their rows with vectors, or a refusal). Out: `staging/<run>/` with shards, their keys, vectors
-of documents not yet finished (`loose-*.npy`), and `journal.jsonl`, appended and fsynced after the shards it names.
-Not here: what is published (generations.py) and what tonight's plan says (run/plan.py).
+In: finished documents (their rows with vectors, or a refusal), outcomes adopted from a killed run. Out:
+`staging/<run>/` with shards, their keys, vectors of documents not yet finished (`loose-*.npy`), and `journal.jsonl`,
+appended and fsynced after the shards it names.
+Not here: publishing (publish.py), what is adopted from a killed run (leftovers.py).
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from embedcli.index.outcomes import Outcome
 from embedcli.index.shards import Shard
 
 RESERVE_BYTES = 1 << 20
-"""Held from the start, so that on a full disk the journal can still name what was stored before."""
+"""Reserved when a run begins: on a full disk it is freed, so that the journal can still name the stored shard."""
 
 
 @dataclass(frozen=True)
 class RunHeader:
-    """What a staging folder was begun for; a later run goes on with it only from the same parent."""
+    """The generation that a staging folder was begun for; a later run adopts its rows only for the same one."""
 
     number: int
     parent: int | None
@@ -42,7 +43,7 @@ class RunHeader:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loose:
-    """Vectors of documents that are not finished yet, with their keys in the same order."""
+    """Vectors of documents that are not finished yet, with their keys [2, n] in the same order."""
 
     name: str
     keys: VectorKeys
@@ -51,7 +52,7 @@ class Loose:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A document ready to be stored: its outcome (shard and first_row still open), its rows and their keys."""
+    """A document ready to be stored: its outcome (without shard and first_row), its rows and their keys."""
 
     outcome: Outcome
     rows: pa.Table | None
@@ -59,7 +60,7 @@ class Finished:
 
 
 class Staging:
-    """One folder `staging/<run>`. Methods that write raise StorageError; nothing is adopted half."""
+    """One folder `staging/<run>`. Methods that write raise StorageError; a half-written file is never used."""
 
     def __init__(self, folder: Path, header: RunHeader, *, dim: int, disk: Disk) -> None:
         self.folder = folder
@@ -80,7 +81,7 @@ class Staging:
         return cls(folder, header, dim=dim, disk=disk)
 
     def checkpoint(self, finished: Sequence[Finished], loose: Loose | None) -> list[Outcome]:
-        """Store rows, then name them in the journal; returns the outcomes with their places filled in."""
+        """Store rows, then name them in the journal; returns the outcomes with shard and first_row filled in."""
         with_rows = [item for item in finished if item.rows is not None and item.rows.num_rows]
         shard = self._store(with_rows) if with_rows else None
         if loose is not None:
@@ -105,15 +106,15 @@ class Staging:
         self._disk.write(
             self.folder / f"{loose.name}.vectors.npy", lambda sink: np.save(sink, loose.vectors, allow_pickle=False)
         )
-        shards.write_keys(loose.keys, self.folder / f"{loose.name}.npy", self._disk)  # last: what it names is there
+        shards.write_keys(loose.keys, self.folder / f"{loose.name}.npy", self._disk)  # last: its vectors exist by now
 
     def drop_loose(self, name: str) -> None:
-        """The documents of these vectors are stored: their rows have them now."""
+        """Delete loose vectors: their documents are finished, so the stored rows hold them."""
         for path in (self.folder / f"{name}.npy", self.folder / f"{name}.vectors.npy"):
             self._disk.remove(path)
 
     def adopt(self, outcomes: Sequence[Outcome], found: Mapping[str, Shard]) -> None:
-        """Take over outcomes of a killed run with the shards that hold their rows."""
+        """Adopt outcomes of a killed run: link the shards with their rows, and name both in the journal."""
         names = sorted({o.row.shard for o in outcomes if o.row is not None and o.row.shard is not None})
         for name in names:
             old = found[name]
@@ -134,11 +135,11 @@ class Staging:
             except StorageError as error:
                 if not is_full(error):
                     raise
-                self._disk.remove(self.folder / "reserve")  # what it names is stored, and shall not be lost for a line
+                self._disk.remove(self.folder / "reserve")  # the shard is stored: do not lose it for lack of this line
                 self._disk.append(self.folder / "journal.jsonl", data)
 
     def keep_probe(self, vectors: Floats) -> None:
-        """Remember how the first engine of this run embedded the probe set, for whoever goes on with it."""
+        """Store the probe set as the first engine of this run embedded it, for a run that continues this one."""
         self._disk.write(self.folder / "probe.npy", lambda sink: np.save(sink, vectors, allow_pickle=False))
 
     def remove(self) -> None:

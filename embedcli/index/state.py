@@ -1,8 +1,8 @@
-"""What a run remembers beside the generations: losing it costs digests and history, never rows.
+"""The `state/` folder: what runs remember outside the generations. Losing it costs digests and history, never rows.
 
-In: outcomes that changed no row, a line a run, the progress of the run in hand, names of damaged shards. Out:
-`state/seen.parquet`, `state/runs.jsonl`, `state/progress.json`, `state/damaged/`. Not here: anything a reader of
-vectors needs.
+In: outcomes that changed no row, a history line for each run, the progress of the current run, names of damaged
+shards. Out: `state/seen.parquet`, `state/runs.jsonl`, `state/progress.json`, `state/damaged/`.
+Not here: anything that a reader of vectors needs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SCHEMA = pa.schema(
 
 
 def read_seen(folder: Path, generation: int | None) -> list[Mark]:
-    """Stats and attempts that changed since `generation` was published; none when they belong to another."""
+    """Stats and attempts that changed since `generation` was published; none when the file is of another generation."""
     try:
         table = pq.read_table(folder / "seen.parquet")
     except (OSError, pa.ArrowInvalid):
@@ -59,12 +59,12 @@ def write_seen(folder: Path, generation: int | None, marks: Sequence[Mark], disk
 
 
 def append_run(folder: Path, line: Mapping[str, Any], disk: Disk) -> None:
-    """Raises StorageError."""
+    """Add a line to the history of runs. Raises StorageError."""
     disk.append(folder / "runs.jsonl", (json.dumps(line, ensure_ascii=False) + "\n").encode())
 
 
 def write_progress(folder: Path, progress: Mapping[str, Any]) -> None:
-    """Replace progress.json; not durable, a reader only ever sees a whole one. Nothing is lost when it fails."""
+    """Replace progress.json, not durably, but readers only ever see a complete file. A failure is ignored."""
     temporary = folder / ".progress.json.tmp"
     with suppress(OSError):
         temporary.write_text(json.dumps(progress))
@@ -72,12 +72,13 @@ def write_progress(folder: Path, progress: Mapping[str, Any]) -> None:
 
 
 def read_damaged(folder: Path) -> set[str]:
-    """Names of shards whose content `verify` or a run found to be another than the manifest says."""
+    """Names of shards that `verify` or a run found damaged."""
     return {path.name for path in (folder / "damaged").glob("part-*")}
 
 
 def note_damaged(folder: Path, names: Iterable[str], disk: Disk) -> None:
-    """The next run reads the documents of these shards again. A file each: nobody's note erases another's."""
+    """Note damaged shards, so that the next run reads their documents again. One file for each shard: no note can
+    overwrite another."""
     disk.make_folder(folder / "damaged")
     for name in names:
         disk.write(folder / "damaged" / name, lambda sink: None)

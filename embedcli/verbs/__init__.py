@@ -1,5 +1,6 @@
-"""The commands but `ingest`, a file for each: what they do, without flags or printing.
+"""The commands other than `ingest`, one file each: what they do, without flags or printing.
 
-status.py, verify.py  read only; moved.py, forget.py, rollback.py, unlock.py  change the index, by way of change.py
-doctor.py, bench.py  about this machine; bench_reference.py  what bench compares with
+status.py, verify.py  only read the index
+moved.py, forget.py, rollback.py, unlock.py  change it; change.py  what they have in common
+doctor.py, start_engine.py, bench.py  check and measure this machine; bench_reference.py  what bench compares with
 """

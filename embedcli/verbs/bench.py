@@ -1,9 +1,9 @@
-"""What this machine can do: the whole `ingest`, its engine alone and sentence-transformers on the same chunks.
+"""Measure this machine: the whole `ingest`, its engine alone and sentence-transformers on the same chunks.
 
-In: a folder of documents (or generated ones), the tools of a real run. Out: Figures. A first run over one line opens
-the engine, the second finds it open: it counts from the first documents read to the published generation, so that no
-reading hides behind the loading, which is told apart.
-Not here: printing (cli/machine.py), the reference's own process (bench_reference.py).
+In: a folder of documents (or generated ones), the tools of a real run. Out: Figures. A first run over one line of text
+opens the engine and a second run reuses it. Only the second is timed, from its first document to the published
+generation: otherwise documents could be read while the model loads, at no cost. Loading is timed separately.
+Not here: printing (cli/machine.py), the process of the reference (bench_reference.py).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SCRIPTS = (
     "あいうえおかきくけこさしすせそ",
 )
 REFERENCE_TOKENS = {"cpu": 60_000, "cuda": 1_000_000}
-"""Enough for half a minute or less of sentence-transformers."""
+"""How many tokens sentence-transformers gets: half a minute of work or less."""
 
 ALONE_TOKENS = {"cpu": 300_000, "cuda": 12_000_000}
 REFERENCE_TIMEOUT_S = 900.0
@@ -53,8 +53,11 @@ POLL_S = 0.3
 
 @dataclass(frozen=True)
 class Figures:
-    """Rates in tokens/s, special tokens counted. `busy` is the share of its time in which the engine had work,
-    `padding` of its tokens that were none of ours; `no_reference` says why a reference that was asked for is None."""
+    """Rates in tokens/s, special tokens included.
+
+    `busy` is the share of the time in which the engine had work, `padding` the share of its tokens that were padding.
+    `no_reference` says why `reference` is None although it was asked for.
+    """
 
     model: str
     device: str
@@ -73,14 +76,14 @@ class Figures:
     peak_rss_bytes: int
 
     def hours(self, corpus_gb: float) -> float:
-        """For a corpus of so much text, at the rate of the whole run."""
+        """The hours for a corpus of `corpus_gb` GB of text, at the rate of the whole run."""
         return corpus_gb * 1e9 * (self.tokens / max(1, self.text_bytes)) / max(self.whole, 1e-9) / 3600
 
 
 def generate(folder: Path, size_bytes: int, *, seed: int = 0) -> None:
-    """Documents from one line to a book in four scripts: most chunks are full, tails are of any length.
+    """Write documents in four scripts, from one line to a book, so that most chunks are full and last chunks vary.
 
-    The last one is cut: a book would be several times what was asked for.
+    The last document is cut, as a whole book could be several times `size_bytes`.
     """
     chooser = np.random.default_rng(seed)
     vocabularies = [_vocabulary(chooser, letters) for letters in SCRIPTS]
@@ -100,8 +103,7 @@ def _vocabulary(chooser: np.random.Generator, letters: str) -> np.ndarray:
 
 
 class Watched:
-    """An engine, timed: between its first list and its last answer it had work or waited for us. It is not closed by
-    the run that it serves."""
+    """An engine that measures how long it had a batch in flight. `close` does nothing: the Opener closes the engine."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -131,11 +133,11 @@ class Watched:
                 self.busy_s += self.last_at - self._since
 
     def close(self) -> None:
-        """Left to the Opener."""
+        """Do nothing: the engine is reused, and closed by the Opener."""
 
 
 class Opener:
-    """Opens the engine of the first run and gives it to the next one too; a run that asks again had it die."""
+    """Opens one engine and reuses it for the second run; a second request within one run means that the engine died."""
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
@@ -156,12 +158,12 @@ class Opener:
         return self.watched[-1]
 
     def keep(self) -> None:
-        """The next run gets this engine, its times at zero."""
+        """Let the next run have this engine, with its times reset to zero."""
         self._kept = Watched(self.watched[-1].engine)
 
     @property
     def busy(self) -> float:
-        """Of the time between the first list and the last answer, over all engines of the run."""
+        """The share of the time from the first batch to the last answer in which an engine of the run had work."""
         elapsed_s = self.watched[-1].last_at - self.watched[0].first_at
         return sum(watched.busy_s for watched in self.watched) / max(elapsed_s, 1e-9)
 
@@ -171,7 +173,7 @@ class Opener:
 
 
 class Peak:
-    """Most memory in use on one of these cards, polled; None where there is none."""
+    """Polls the memory in use on these cards and keeps the highest value; None where no card can be read."""
 
     def __init__(
         self,
@@ -201,7 +203,7 @@ class Peak:
 
 
 class _Clock(Report):
-    """A report that only remembers since when vectors are computed."""
+    """A report that only remembers when the engine began to embed."""
 
     since_s = 0.0
 
@@ -215,7 +217,7 @@ class _Clock(Report):
 def measure(
     asked: Options, *, tools: Tools, reference: bool, say: Callable[[str], None], cards: Sequence[int] = (0,)
 ) -> Figures:
-    """Run `ingest` of `asked` into its (new) index, then the engine alone, then the reference. Raises EmbedcliError."""
+    """Run `ingest` with `asked` into a new index, then the engine alone, then the reference. Raises EmbedcliError."""
     opener, peak = Opener(tools), Peak(cards)
     with ExitStack() as at_the_end:
         at_the_end.callback(opener.close)
@@ -255,7 +257,7 @@ def measure(
 
 
 def _open(asked: Options, tools: Tools) -> None:
-    """A run over one line, under the settings of the one that is to be measured."""
+    """Open the engine by a run over one line of text, with the settings of the run that is measured."""
     with tempfile.TemporaryDirectory(prefix="embedcli-bench-") as folder:
         (Path(folder) / "line.txt").write_text("A line.\n")
         first = replace(asked, index=Path(folder) / "index", sources=(f"{folder}/line.txt",))
@@ -263,10 +265,7 @@ def _open(asked: Options, tools: Tools) -> None:
 
 
 def _rows(texts: list[str], model: Model, *, most: int) -> list[np.ndarray]:
-    """What the engine is fed for the first of the texts, `most` tokens or as many as there are.
-
-    The texts are brought into another order: long and short ones mixed.
-    """
+    """The token ids of the first texts, up to `most` tokens. Shuffles `texts` first, so that lengths are mixed."""
     np.random.default_rng(0).shuffle(texts)
     row_of = load_tokenizer(model.folder, prompt=model.prompt).row_of
     rows: list[np.ndarray] = []
@@ -280,7 +279,7 @@ def _rows(texts: list[str], model: Model, *, most: int) -> list[np.ndarray]:
 
 
 def _first(rows: Sequence[np.ndarray], tokens: int) -> int:
-    """How many of the rows make so many tokens; one at least."""
+    """How many of the first rows it takes to have `tokens` tokens; at least one."""
     ends = np.cumsum([row.size for row in rows])
     return min(len(rows), int(np.searchsorted(ends, tokens)) + 1)
 
@@ -288,28 +287,29 @@ def _first(rows: Sequence[np.ndarray], tokens: int) -> int:
 def _alone(engine: Engine, rows: Sequence[np.ndarray]) -> tuple[float, float]:
     """(tokens/s, padding) of the engine fed from memory, its queue kept full."""
     lengths = [row.size for row in rows]
-    lists = pack(lengths, batch_tokens=engine.batch_tokens, batch_rows=engine.batch_rows, padded=engine.padded)
-    device_tokens = sum(batch_cost([lengths[i] for i in one], padded=engine.padded) for one in lists)
+    batches = pack(lengths, batch_tokens=engine.batch_tokens, batch_rows=engine.batch_rows, padded=engine.padded)
+    device_tokens = sum(batch_cost([lengths[i] for i in batch], padded=engine.padded) for batch in batches)
     waiting: deque[Future[np.ndarray]] = deque()
     started = time.perf_counter()
-    for one in lists:
+    for batch in batches:
         if len(waiting) >= engine.depth:
             waiting.popleft().result()
-        waiting.append(engine.submit([rows[i] for i in one]))
+        waiting.append(engine.submit([rows[i] for i in batch]))
     for future in waiting:
         future.result()
     return sum(lengths) / (time.perf_counter() - started), 1 - sum(lengths) / device_tokens
 
 
 def _reference(texts: Sequence[str], rows: Sequence[np.ndarray], model: Model, device: str) -> float | str:
-    """sentence-transformers in a process of its own, so that its memory is gone afterwards; or why it cannot."""
+    """The rate of sentence-transformers, or why it could not be measured. It runs in a process of its own, so that its
+    memory is freed afterwards."""
     count = _first(rows, REFERENCE_TOKENS.get(device, REFERENCE_TOKENS["cpu"]))
     order = json.dumps({"folder": str(model.folder), "device": device, "texts": list(texts[:count])})
     command = [sys.executable, "-m", "embedcli.verbs.bench_reference"]
     try:
         ran = subprocess.run(command, input=order, capture_output=True, text=True, timeout=REFERENCE_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        return f"not done after {REFERENCE_TIMEOUT_S:.0f} s"
+        return f"not finished after {REFERENCE_TIMEOUT_S:.0f} s"
     if ran.returncode:
-        return (ran.stderr.strip().splitlines() or ["killed without a word"])[-1]
+        return (ran.stderr.strip().splitlines() or ["killed, no output"])[-1]
     return sum(row.size for row in rows[:count]) / float(ran.stdout)

@@ -1,7 +1,7 @@
-"""sentence-transformers at its defaults on given texts: the yardstick of `embedcli bench`, in a process of its own.
+"""sentence-transformers with its defaults on given texts: `embedcli bench` compares with it, in a process of its own.
 
-In: one JSON object on stdin (folder, device, texts). Out: the seconds of `encode` on stdout; loading and a warm-up are
-not counted. bfloat16 on a card, as our engine has it.
+In: one JSON object on stdin (folder, device, texts). Out: the seconds that `encode` took, on stdout; loading and a
+warm-up are not counted. On a card the model runs in bfloat16, as our engine does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""TODO verbs.change."""
+"""A change of the index without embedding anything: what `moved`, `forget` and `rollback` have in common.
+
+In: an index, its lock, and other roots or documents. Out: the next generation with the same vectors, a line in the
+history of runs, and a Done that says what was changed.
+Not here: the verbs themselves (moved.py, forget.py, rollback.py).
+"""
 
 from __future__ import annotations
 
@@ -27,9 +32,9 @@ from embedcli.report import Say
 
 @dataclass(frozen=True)
 class Done:
-    """What a verb did: the generation that is current now, the one that was, and how much was concerned.
+    """What a verb did: the generation that is current now, the one before, and how many sources and chunks it changed.
 
-    `before` is None where no link told it.
+    `before` is None where the link `current` was lost.
     """
 
     verb: str
@@ -45,25 +50,26 @@ class Done:
 
 
 class Change:
-    """The index while its lock is held: the current generation, and how the next one is made of it."""
+    """One change of a locked index: reads the current generation and publishes the next one."""
 
-    def __init__(self, index: Index, verb: str, held: lock.Lock, warn: Say) -> None:
+    def __init__(self, index: Index, verb: str, acquired: lock.Lock, warn: Say) -> None:
         self.index = index
         self.verb = verb
-        self.held = held
+        self.lock = acquired
         self._warn = warn
         self.current = self.generation = current_of(index)
         self.number = index.next_number()
         self._started = time.monotonic()
 
     def documents(self) -> pa.Table:
-        """Those of the current generation, with the stats that were seen since."""
+        """The documents of the current generation, with the stats that runs have seen since it was published."""
         seen = state.read_seen(self.index.state, self.current.number)
         return amend(self.index.documents(self.current.number), seen)
 
     @contextmanager
     def room_for_shards(self) -> Iterator[Path]:
-        """A folder that no run adopts and the next one clears, for shards until they are published by name."""
+        """A folder for new shards until they are published. No run adopts its content; if a kill leaves it behind, the
+        next run clears it."""
         folder = self.index.generations / f"{self.number:06d}.{self.verb}.tmp"
         self.index.disk.make_folder(folder)
         try:
@@ -74,7 +80,7 @@ class Change:
     def publish(
         self, *, roots: Sequence[Root], table: pa.Table, changed: pa.Table, new_shards: Sequence[Shard] = ()
     ) -> None:
-        """The current generation with other roots and documents; all that concerns vectors stays."""
+        """Publish the current generation with other roots and documents; everything about vectors stays."""
         current = self.current
         draft = Draft(
             number=self.number,
@@ -91,10 +97,10 @@ class Change:
             changes=changed,
             shards={**current.shards, **{shard.name: shard for shard in new_shards}},
         )
-        self.generation, _ = publish(self.index, draft, parent=current.number, lock_held=self.held.held)
+        self.generation, _ = publish(self.index, draft, parent=current.number, lock_held=self.lock.held)
 
     def done(self, concerned: pa.Table) -> Done:
-        """Remember the verb among the runs, and tell what it did."""
+        """Write the verb to the history of runs; returns what it did."""
         numbers = (self.generation.number, self.current.number)
         return done(self.index, self.verb, numbers, concerned, self._started, self._warn)
 
@@ -102,7 +108,7 @@ class Change:
 def done(
     index: Index, verb: str, numbers: tuple[int, int | None], concerned: pa.Table, started: float, warn: Say
 ) -> Done:
-    """The verb is done, whatever becomes of its line in the history."""
+    """Write the verb to the history of runs; a line that cannot be written is a warning, as the change is published."""
     generation, before = numbers
     chunks = int(pc.sum(concerned.column("rows")).as_py() or 0)
     elapsed_s = round(time.monotonic() - started, 3)
@@ -111,45 +117,47 @@ def done(
     try:
         state.append_run(index.state, line, index.disk)
     except StorageError as error:
-        warn(f"done, and not noted in the history: {error}")
+        warn(f"the change is done, but not written to the history: {error}")
     return done
 
 
 @contextmanager
 def changing(index: Index, verb: str, warn: Say) -> Iterator[Change]:
-    """The lock, and a StorageError where a file of the current generation cannot be read."""
-    current_of(index)  # before a lock file is made in a folder that is no index
-    with locked(index, warn) as held:
+    """Lock the index for one change. Raises StorageError where a file of the current generation cannot be read."""
+    current_of(index)  # first of all: no lock file may be made in a folder that is not an index
+    with locked(index, warn) as acquired:
         try:
-            yield Change(index, verb, held, warn)
+            yield Change(index, verb, acquired, warn)
         except (OSError, pa.ArrowException, DamagedShard) as error:
             raise StorageError(
-                f"cannot {verb}, the current generation stays: {error}",
+                f"`{verb}` failed and the current generation stays: {error}",
                 f"`embedcli verify {index.folder}` names what is damaged",
             ) from error
 
 
 @contextmanager
 def locked(index: Index, warn: Say) -> Iterator[lock.Lock]:
-    with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=warn) as held:
-        index.create()  # whoever lost a folder gets it back
-        yield held
+    with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=warn) as acquired:
+        index.create()  # makes folders of the index that were lost
+        yield acquired
 
 
 # ---- roots
 
 
 def known_root(current: Generation, path: str) -> Root:
+    """The root of the index with this path. Raises InputError where the index has no such root."""
     absolute = os.path.abspath(path)
     for root in current.roots:
         if root.path == absolute:
             return root
-    names = ", ".join(f"`{shown_path(root)}`" for root in current.roots) or "none"
-    raise InputError(f"`{printable(os.fsencode(absolute))}` is not a root of this index", f"its roots are {names}")
+    names = ", ".join(f"`{shown_path(root)}`" for root in current.roots)
+    hint = f"name one of its roots: {names}" if names else "this index has no roots"
+    raise InputError(f"`{printable(os.fsencode(absolute))}` is not a root of this index", hint)
 
 
 def _mounts(current: Generation, root: Root) -> tuple[str, ...]:
-    """The mount points of a root; of one that moved, whether its top is one is asked of its new place."""
+    """The mount points of a root. For a root that moved, its new path decides whether the root itself is one."""
     known = current.mounts.get(root.id, ())
     if root in current.roots or not os.path.isdir(root.path):
         return tuple(known)
@@ -163,7 +171,7 @@ def put(table: pa.Table, name: str, values: object) -> pa.Table:
 
 
 def ops(table: pa.Table, current: Generation, op: str) -> pa.Table:
-    """The changes table that says `op` of every chunk of the documents in `table`."""
+    """The changes table with the operation `op` for every chunk of the documents in `table`."""
     ids = [
         part.column("chunk_id").cast(pa.string())
         for piece in compaction.live_pieces(table, current.shards)

@@ -1,8 +1,8 @@
-"""What a run needs from this machine -> a line each: well, or the command that mends it.
+"""Check what a run needs from this machine; each check gives a line that is ok, or names the command that repairs it.
 
-In: the folder of the index, which may not exist yet, and the model asked for. Out: Lines. Nothing is changed for good:
-what is tried on the filesystem is removed again, no model is fetched, and the engine is not started here.
-Not here: starting it (cli/machine.py), printing.
+In: the folder of the index, which may not exist yet, and the model asked for. Out: Lines. Nothing is changed: files
+made to test the filesystem are removed again, and no model is fetched.
+Not here: starting the engine (start_engine.py), printing (cli/machine.py).
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from embedcli.models.files import read_json
 if TYPE_CHECKING:
     from embedcli.config import IndexSettings
     from embedcli.models.folder import Model
-    from embedcli.run.tools import Tools
 
 GIB = 1 << 30
 LEAST_FREE_BYTES = 2 * GIB
@@ -44,8 +43,8 @@ ENGINE, STORAGE = EngineError.exit_code, StorageError.exit_code
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing looked at. Not `well`: `mend` is what to type, `code` the exit code of the run that it would end;
-    code 0 where a run goes on without it."""
+    """The result of one check. Where it is not `well`, `mend` is what to type and `code` the exit code with which a run
+    would fail for this reason."""
 
     what: str
     found: str
@@ -57,7 +56,8 @@ class Line:
 def examine(
     index: Path, *, model: str | None, settings: IndexSettings | None, environment: Mapping[str, str] = os.environ
 ) -> Iterator[Line]:
-    """Everything, the machine first. `settings` are those of the index, where there is one; `model` wins over its."""
+    """Run all checks, those of the machine first. `settings` are those of the index, where there is one; `model`
+    overrides the model of the index."""
     yield _python()
     device = settings.device_kind if settings else None
     on_card = device == "cuda" or (device is None and nvml.has_nvidia_card(environment))
@@ -82,17 +82,17 @@ def _python() -> Line:
 
 
 def _card(environment: Mapping[str, str], *, needed: bool) -> tuple[Card | None, Line]:
-    """The first card, where there is one that a run would take."""
+    """The first card, where a run can use one, and its line."""
     try:
         cards = read_cards(environment=environment)
         check_driver(cards[0], installed_torch_cuda())
     except EngineError as error:
         if needed:
             return None, Line("card", str(error), False, error.hint, ENGINE)
-        return None, Line("card", f"none to use ({error}): runs are on the CPU")
-    told = [f"{card.name}, {card.free_bytes / GIB:.1f} of {card.total_bytes / GIB:.1f} GiB free" for card in cards]
+        return None, Line("card", f"no usable card ({error}): runs use the CPU")
+    memory = [f"{card.name}, {card.free_bytes / GIB:.1f} of {card.total_bytes / GIB:.1f} GiB free" for card in cards]
     cuda = ".".join(map(str, cards[0].cuda))
-    return cards[0], Line("card", f"{'; '.join(told)}; driver {cards[0].driver}, CUDA {cuda}")
+    return cards[0], Line("card", f"{'; '.join(memory)}; driver {cards[0].driver}, CUDA {cuda}")
 
 
 def _sglang() -> Line:
@@ -104,20 +104,20 @@ def _sglang() -> Line:
 
 
 def _compilers(environment: Mapping[str, str]) -> Iterator[Line]:
-    """Triton builds a small C module at its first start on a machine, SGLang some kernels of its own."""
+    """The compilers that the first start on a machine needs: Triton builds a C module, SGLang builds kernels."""
     headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
-    toolkit = "install the CUDA toolkit, or `export CUDA_HOME=` with its folder"
+    toolkit = "install the CUDA toolkit, or set `export CUDA_HOME=` to its folder"
     yield _program("compiler", [environment.get("CC", "cc"), "gcc", "clang"], environment, mend="`apt install gcc`")
     yield _program("c++", [environment.get("CXX", "c++")], environment, mend="`apt install g++`")
     yield _program("ninja", ["ninja"], environment, mend="`pip install ninja`")
     yield _program("nvcc", _places_of_nvcc(environment), environment, mend=toolkit)
     if not headers.exists():
         mend = f"`apt install python3.{sys.version_info.minor}-dev`"
-        yield Line("headers", f"Python's are not here: `{headers}`", False, mend, ENGINE)
+        yield Line("headers", f"Python's header files are not installed: `{headers}` is missing", False, mend, ENGINE)
 
 
 def _places_of_nvcc(environment: Mapping[str, str]) -> list[str]:
-    """As SGLang looks for it."""
+    """The places in which SGLang looks for nvcc."""
     home = environment.get("CUDA_HOME") or environment.get("CUDA_PATH")
     return [f"{home}/bin/nvcc"] if home else ["nvcc", "/usr/local/cuda/bin/nvcc"]
 
@@ -126,25 +126,25 @@ def _program(what: str, names: Sequence[str], environment: Mapping[str, str], *,
     for name in names:
         if found := shutil.which(name, path=environment["PATH"]):
             return Line(what, found)
-    return Line(what, f"none on the PATH: `{names[0]}`", False, mend, ENGINE)
+    return Line(what, f"`{names[0]}` was not found", False, mend, ENGINE)
 
 
 def _caches(environment: Mapping[str, str]) -> Iterator[Line]:
     folders = [Path(path) for path in kernel_caches(environment).values()]
     if not folders:
-        yield Line("kernel cache", "no HOME", False, "`export EMBEDCLI_CACHE=/var/cache/embedcli`", ENGINE)
+        yield Line("kernel cache", "HOME is not set", False, "`export EMBEDCLI_CACHE=/var/cache/embedcli`", ENGINE)
     bad = [line for line in map(_writable, folders) if not line.well]
-    told = ", ".join(dict.fromkeys(str(folder.parent) for folder in folders))
-    yield from bad or ([Line("kernel cache", f"{told} can be written")] if folders else [])
+    parents = ", ".join(dict.fromkeys(str(folder.parent) for folder in folders))
+    yield from bad or ([Line("kernel cache", f"{parents} can be written to")] if folders else [])
 
 
 def _writable(folder: Path) -> Line:
-    """Whether kernels can be kept there; what does not exist yet can be made where its next parent can be written."""
+    """Whether kernels can be stored in `folder`; for a missing folder its nearest existing parent is tested."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     with suppress(OSError), tempfile.NamedTemporaryFile(dir=existing):
-        return Line("kernel cache", f"{folder} can be written")
-    mend = "`export EMBEDCLI_CACHE=` with a folder that can be written"
-    return Line("kernel cache", f"`{folder}` cannot be written", False, mend, ENGINE)
+        return Line("kernel cache", f"{folder} can be written to")
+    mend = "set `export EMBEDCLI_CACHE=` to a folder that you can write to"
+    return Line("kernel cache", f"`{folder}` cannot be written to", False, mend, ENGINE)
 
 
 # ---- the model
@@ -161,7 +161,7 @@ def _model(name: str | None, settings: IndexSettings | None, *, has_gpu: bool) -
 
 
 def _room(card: Card, model: Model, settings: IndexSettings | None) -> Line:
-    """Whether the card has room for the model now, by the plan that a run would follow."""
+    """Whether the model fits into the free memory of the card, by the plan that a run would use."""
     asked = SGLangSettings(
         max_tokens=settings.max_tokens if settings else DEFAULT_MAX_TOKENS,
         quantization=settings.quantization if settings else None,
@@ -172,7 +172,8 @@ def _room(card: Card, model: Model, settings: IndexSettings | None) -> Line:
         )
     except EngineError as error:
         return Line("room", str(error), False, error.hint, ENGINE)
-    return Line("room", f"{chosen.need_bytes / GIB:.1f} GiB of the card, batches of {chosen.batch_tokens:,} tokens")
+    needs = f"the model needs {chosen.need_bytes / GIB:.1f} GiB of the card"
+    return Line("room", f"{needs}, with batches of {chosen.batch_tokens:,} tokens")
 
 
 # ---- the index's filesystem
@@ -184,7 +185,7 @@ def _storage(index: Path) -> Iterator[Line]:
         yield Line("index", f"`{parent}` is a file", False, "name another folder with `--index`", STORAGE)
         return
     if not os.access(parent, os.W_OK):
-        yield Line("index", f"`{parent}` cannot be written", False, f"`chown {os.getuid()} {parent}`", STORAGE)
+        yield Line("index", f"`{parent}` cannot be written to", False, f"`chown {os.getuid()} {parent}`", STORAGE)
         return
     try:
         Index(index, disk=Disk()).check()
@@ -196,7 +197,7 @@ def _storage(index: Path) -> Iterator[Line]:
     mend = "" if enough else "free some space, or put the index on another disk with `--index`"
     yield Line("index", f"{index}, {free / GIB:.1f} GiB free", enough, mend, 0 if enough else STORAGE)
     if lock.on_network(parent):
-        yield Line("filesystem", "a network filesystem: a run that died elsewhere holds the index for 10 minutes")
+        yield Line("filesystem", "on the network: the lock of a run that died on another host lasts 10 minutes")
     try:
         with tempfile.TemporaryDirectory(prefix=".embedcli-doctor-", dir=parent) as folder:
             for what, attempt in _ATTEMPTS.items():
@@ -207,13 +208,13 @@ def _storage(index: Path) -> Iterator[Line]:
 
 
 def _tried(what: str, folder: Path, attempt: Callable[[Path], None]) -> Line:
-    """Hard links alone can be done without: shards are then copied."""
+    """Try one file operation. Only hard links are optional: without them shards are copied."""
     mend = "put the index on a local disk (ext4, xfs) with `--index`"
     try:
         attempt(folder)
     except (OSError, EmbedcliError) as error:
         if what == "hard links":
-            return Line(what, "none: shards are copied from generation to generation")
+            return Line(what, "not available: shards are copied from generation to generation")
         return Line(what, f"does not work here: {error}", False, mend, STORAGE)
     return Line(what, "work")
 
@@ -248,31 +249,3 @@ _ATTEMPTS: dict[str, Callable[[Path], None]] = {
     "link swaps": _symlink_swap,
     "durable writes": _fsync,
 }
-
-
-def start_engine(index: Path, model: str | None, tools: Tools) -> str:
-    """Start the engine of a run on this index, embed the probe set; with an index, in agreement with it."""
-    from embedcli import config
-    from embedcli.engines import probe
-    from embedcli.index.disk import Disk
-    from embedcli.index.generations import Index
-    from embedcli.models.tokenizer import load_tokenizer
-    from embedcli.run.embedder import known_reference
-    from embedcli.run.known import Memory
-    from embedcli.run.settings import settle_settings
-
-    asked = config.Options(index=index, model=model)
-    opened = Index(index, disk=Disk())
-    current = opened.current() if opened.current_number() is not None else None
-    memory = Memory(current.settings, current.fingerprints.model) if current else Memory()
-    chosen = tools.resolve(asked, memory.settings)
-    settings, prints = settle_settings(asked, memory, chosen, tools.device_kind(asked))
-    reference = known_reference(opened, current, (), model_fingerprint=prints.model, dim=settings.dim)
-    engine = tools.open_engine(chosen, settings, settings.device_kind)
-    try:
-        encode = load_tokenizer(chosen.folder, prompt=chosen.prompt).row_of
-        probe.judge(engine, reference, encode=encode, max_tokens=settings.max_tokens, model=settings.model)
-    finally:
-        engine.close()
-    agrees = "as the index has it" if reference is not None else "each text alone as in a batch"
-    return f"{settings.model} on {settings.device_kind} embeds the probe set, {agrees}"

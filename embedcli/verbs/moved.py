@@ -1,8 +1,8 @@
-"""The verbs of whoever keeps an index: moved, forget, rollback, unlock.
+"""`moved`: give a root of the index another path, after its folder was moved.
 
-In: an index with a published generation. Out: the next generation, with other roots and not one vector embedded; or
-`current` on an older one; or a lock file without its dead holder.
-Not here: status (status.py), verify (verify.py), the text on the screen (cli/upkeep.py).
+In: an index, the old and the new path of a root. Out: the next generation, in which the uris of the root's documents
+are changed and all ids and vectors are the same; nothing is embedded.
+Not here: locking and publishing (change.py), the text on the screen (cli/upkeep.py).
 """
 
 from __future__ import annotations
@@ -54,27 +54,27 @@ def moved(index: Index, old: str, new: str, *, warn: Say) -> Done:
 
 
 def _new_place(current: Generation, root: Root, new: str, table: pa.Table) -> str:
-    """The absolute path of NEW. Raises InputError where it is not there, is of another kind, or overlaps a root."""
+    """The absolute path of NEW. Raises InputError where it does not exist, is of another kind, or overlaps a root."""
     place = walk.root_of(new)
     shown = shown_path(place)
     if place.path == root.path:
-        raise InputError(f"the root is at `{shown}` already", "name the new path second: `embedcli moved OLD NEW`")
+        raise InputError(f"the root is already at `{shown}`", "name the new path second: `embedcli moved OLD NEW`")
     for other in current.roots:
         pairs = (other.path, place.path), (os.path.realpath(other.path), os.path.realpath(place.path))
         if other.id != root.id and any(inside(one, two) or inside(two, one) for one, two in pairs):
             raise InputError(
-                f"`{shown}` and the root `{shown_path(other)}` lie in one another",
-                f"`embedcli forget` the root that moved, then ingest `{shown}`: known vectors are not embedded again",
+                f"`{shown}` and the root `{shown_path(other)}` overlap",
+                f"remove the moved root with `embedcli forget`, then ingest `{shown}`: known vectors are reused",
             )
     single = _is_file(root, table)
     if single is not None and (single != os.path.isfile(new) or (single and _name(root.path) != _name(place.path))):
         kind = f"a file called `{_name(root.path)}`" if single else "a folder"
-        raise InputError(f"the root is {kind}, and `{shown}` is not", "name where the root itself has gone")
+        raise InputError(f"the root is {kind}, and `{shown}` is not", "name the new path of the root itself")
     return place.path
 
 
 def _is_file(root: Root, table: pa.Table) -> bool | None:
-    """Whether a root is a single file, by the uri of its only source; None for a root without sources."""
+    """Whether a root is a single file, judged by the uri of its only source; None for a root without sources."""
     return table.column("uri")[0].as_py() == shown_path(root) if table.num_rows else None
 
 
@@ -86,7 +86,7 @@ def _name(path: str) -> str:
 
 
 def _uris(table: pa.Table, mine: Bools, root: Root) -> pa.ChunkedArray:
-    """The uris of all documents, where those of `mine` begin at the root's path of now."""
+    """The uris of all documents; those where `mine` is True begin with the present path of the root."""
     base = os.fsencode(root.path)
     is_file = os.path.isfile(root.path)
     new = [
@@ -98,7 +98,7 @@ def _uris(table: pa.Table, mine: Bools, root: Root) -> pa.ChunkedArray:
 
 
 def _rewrite(change: Change, table: pa.Table, mine: Bools, folder: Path) -> dict[str, Shard]:
-    """Write every shard with rows of `mine` anew, with the uris that `table` says; the new shards by the old names."""
+    """Rewrite every shard that has rows of `mine`, with the uris of `table`; returns the new shards by old name."""
     known, disk = change.current.shards, change.index.disk
     parts = [(known[name], rows) for name, rows in by_shard(table) if mine[rows].any()]
     needed_bytes = sum(shard.size_bytes for shard, _ in parts)
@@ -116,7 +116,7 @@ def _rewrite(change: Change, table: pa.Table, mine: Bools, folder: Path) -> dict
 
 
 class _Renamed:
-    """The rows of a shard with the uris of their documents; iterated anew when a write is tried again."""
+    """The rows of a shard with the uris of their documents; iterated from the start again when a write is retried."""
 
     def __init__(self, shard: Shard, owners: pa.Table, mine: Bools, number: int) -> None:
         rows = np.asarray(owners.column("rows"), np.int64)

@@ -1,4 +1,9 @@
-"""TODO verbs.rollback."""
+"""`rollback`: make an older generation the current one again.
+
+In: an index and the number of a generation on disk. Out: `current` pointing to it, and a change list for loaders. It
+works even when the current generation or its link is damaged.
+Not here: the swap itself (index/publish.py), the text on the screen (cli/upkeep.py).
+"""
 
 from __future__ import annotations
 
@@ -15,38 +20,38 @@ from embedcli.verbs.change import Done, done, locked
 
 
 def rollback(index: Index, *, to: int | None = None, warn: Say) -> Done:
-    """Make the parent, or generation `to`, the current one again: of the current one nothing is needed but its shards.
+    """Make generation `to` the current one again; without `to`, the parent of the current one.
 
-    Raises UsageError when it is not on disk, StorageError when it is not whole.
+    Raises UsageError when that generation is not on disk, StorageError when it is not complete.
     """
     started = time.monotonic()
     index.check()
     if not index.numbers():
         current_of(index)
-    with locked(index, warn) as held:
+    with locked(index, warn) as lock:
         finish_changes(index)
         current = index.linked_number()
-        target = _way_back(index, to)
+        target = _target(index, to)
         table = index.documents(target, ["rows"])
-        told = _changes_back(index, current, target, warn)
-        point_back(index, target, expected=current, changes=told, lock_held=held.held)
+        reverse = _changes_back(index, current, target, warn)
+        point_back(index, target, expected=current, changes=reverse, lock_held=lock.held)
         return done(index, "rollback", (target, current), table, started, warn)
 
 
-def _way_back(index: Index, to: int | None) -> int:
-    """The generation to go back to, whole on disk. Without `to` the current one's manifest has to be read."""
+def _target(index: Index, to: int | None) -> int:
+    """The generation to go back to, complete on disk. Without `to` the manifest of the current one must be readable."""
     current = index.linked_number() if to is not None else index.current_number()
     target = index.read(current).parent if to is None and current is not None else to
     others = [number for number in index.numbers() if number != current]
     lacking = {number: index.lacks(number) for number in others}
     whole = [number for number in others if not lacking[number]]
     kept = (
-        f"whole are {', '.join(map(str, whole))}: `embedcli rollback --to N --index {index.folder}`"
+        f"complete are {', '.join(map(str, whole))}: `embedcli rollback --to N --index {index.folder}`"
         if whole
-        else "no other one is kept whole"
+        else "no other generation is complete; `embedcli ingest --keep-generations N` keeps more of them"
     )
     if target is not None and target == current:
-        raise UsageError(f"generation {target} is current already", kept)
+        raise UsageError(f"generation {target} is already the current one", kept)
     if target is None or target not in others:
         what = "its parent" if to is None else f"generation {to}"
         raise UsageError(
@@ -58,7 +63,7 @@ def _way_back(index: Index, to: int | None) -> int:
 
 
 def _changes_back(index: Index, current: int | None, target: int, warn: Say) -> pa.Table:
-    """What a loader of `changes/` has to do; none where the rows of the current generation cannot be read."""
+    """The changes from the current generation to `target`; empty, with a warning, where its rows cannot be read."""
     now, then = (
         sorted(index.path(number).glob("vectors/*.parquet")) if number is not None else []
         for number in (current, target)
@@ -68,5 +73,5 @@ def _changes_back(index: Index, current: int | None, target: int, warn: Say) -> 
             return changes.between(now, then)
     except DamagedShard as error:
         warn(str(error))
-    warn("what changes is not told in `changes/`: whoever follows it has to load the index anew")
+    warn("`changes/` does not have this change: a loader that follows it must load the whole index again")
     return changes.SCHEMA.empty_table()

@@ -1,8 +1,8 @@
-"""How an index stands: its generation, sources by state, the last runs, the run in progress.
+"""`status`: the current generation of an index, its sources by status, the last runs and the run in progress.
 
-In: an index. Out: what a published generation, `state/` and the lock file say. Nothing is written and no lock is
-taken, so it works while a run is under way.
-Not here: looking for damage (verify.py), the flags (cli/upkeep.py).
+In: an index. Out: an IndexStatus, from the files of the current generation, `state/` and the lock file. Nothing is
+written and no lock is taken, so that it works during a run.
+Not here: looking for damage (verify.py), the flags (cli/status.py), the text on the screen (cli/status_text.py).
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ from embedcli.index.generations import Index, current_of
 from embedcli.index.leftovers import leftovers
 from embedcli.index.lock import read_holder
 from embedcli.index.manifest import Generation
-from embedcli.records import shown_path
+from embedcli.records import TROUBLED, shown_path
 
 RUNS_SHOWN = 5
 _TAIL_BYTES = 64 << 10
-_TROUBLED = ("failed", "partial", "stale")
 
 
 @dataclass(frozen=True)
 class IndexStatus:
-    """What `status` tells. `older`: documents read or cut by an earlier version; `running`: lock and progress;
-    `waiting`: documents that runs which did not end had finished, None while one is running."""
+    """The result of `status`.
+
+    `older`: how many documents an earlier version read or cut; `running`: the lock and the progress of a run;
+    `waiting`: how many finished documents interrupted runs have left in `staging/`, None during a run.
+    """
 
     index: str
     generation: int | None
@@ -55,7 +57,7 @@ class IndexStatus:
 
 
 def status(index: Index, *, clock: Callable[[], float] = time.time) -> IndexStatus:
-    """How the index stands. Raises NoIndex where there is neither a generation nor a run."""
+    """Collect the status of an index. Raises NoIndex where there is neither a generation nor a run."""
     index.check()
     running = _running(index, clock)
     waiting = None if running else sum(item.count_documents() for item in leftovers(index.staging))
@@ -83,7 +85,7 @@ def status(index: Index, *, clock: Callable[[], float] = time.time) -> IndexStat
 
 
 def _older(table: pa.Table, current: Generation) -> dict[str, int]:
-    """How many documents a run of this version would read or cut otherwise, if it were asked to `--reread`."""
+    """How many documents `--reread` would read or cut differently, because an earlier version made their rows."""
     now = {
         "read": fingerprints.read_fingerprint(fingerprints.READ_VERSION),
         "chunk": fingerprints.chunk_fingerprint(
@@ -99,7 +101,7 @@ def _older(table: pa.Table, current: Generation) -> dict[str, int]:
 
 
 def _last_runs(index: Index) -> list[dict[str, Any]]:
-    """The last lines of runs.jsonl, the newest first; what is torn is passed over."""
+    """The last lines of runs.jsonl, the newest first; torn lines are skipped."""
     try:
         with (index.state / "runs.jsonl").open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
@@ -116,7 +118,7 @@ def _last_runs(index: Index) -> list[dict[str, Any]]:
 
 
 def _running(index: Index, clock: Callable[[], float]) -> dict[str, Any] | None:
-    """The run that holds the lock, with the progress it wrote last and an ETA as of now."""
+    """The run that holds the lock, with its last written progress; the ETA is corrected to the present time."""
     holder = read_holder(index.folder)
     if holder is None or holder.alive is False:
         return None
@@ -126,16 +128,16 @@ def _running(index: Index, clock: Callable[[], float]) -> dict[str, Any] | None:
     except (OSError, ValueError):
         progress, age_s = {}, 0.0
     if progress.get("pid") != holder.pid:
-        progress = {}  # of a run before
+        progress = {}  # an earlier run wrote it
     elif progress["eta_s"] is not None:
         progress["eta_s"] = round(max(0.0, progress["eta_s"] - age_s), 1)
     return {**dataclasses.asdict(holder), **progress}
 
 
 def troubled(index: Index, *, reason: str | None = None) -> pa.Table:
-    """status, reason, uri of the sources that failed, are partial or stale; or of all that have `reason`."""
+    """status, reason and uri of the sources that failed, are partial or stale; with `reason`, of all that have it."""
     current = current_of(index)
     table = index.documents(current.number, ["status", "reason", "uri"])
     if reason is not None:
         return table.filter(pc.equal(table.column("reason"), reason))
-    return table.filter(pc.is_in(table.column("status"), value_set=pa.array(_TROUBLED)))
+    return table.filter(pc.is_in(table.column("status"), value_set=pa.array(TROUBLED)))

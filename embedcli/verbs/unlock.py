@@ -1,4 +1,8 @@
-"""TODO verbs.unlock."""
+"""`unlock`: clear a lock that a dead host left on a network filesystem.
+
+In: an index. Out: an empty lock file, or Locked while the run that holds the lock is alive.
+Not here: how a run takes over such a lock by itself (index/lock.py), the text on the screen (cli/upkeep.py).
+"""
 
 from __future__ import annotations
 
@@ -18,19 +22,19 @@ from embedcli.report import Say
 def unlock(index: Index, *, warn: Say, sleep: Callable[[float], None] = time.sleep) -> Holder | None:
     """Clear a lock that a dead host left; returns who held it, None where nobody did.
 
-    Raises Locked while a process holds it, or another host moves it.
+    Raises Locked while a process of this host holds the lock, or another host still writes to it.
     """
     path = index.folder / "lock"
     if not path.exists() or not path.read_bytes().strip():
         current_of(index)
         return None
-    holder = read_holder(index.folder) or Holder("unknown", 0, "unknown", None)  # a file that nobody can have meant
+    holder = read_holder(index.folder) or Holder("unknown", 0, "unknown", None)  # the lock file is damaged
     with storage_errors(path), path.open("r+b") as file:
         if _lives(path, file.fileno(), holder, warn, sleep):
             raise Locked(
-                f"index `{index.folder}` is held by a run that lives: pid {holder.pid} on `{holder.host}`"
+                f"index `{index.folder}` is locked by a run that is alive: pid {holder.pid} on `{holder.host}`"
                 f" since {holder.since}",
-                f"stop it there with `kill {holder.pid}`: what it finished is kept",
+                f"stop the run on `{holder.host}` with `kill {holder.pid}`: finished documents are kept",
             )
         file.truncate(0)
         os.fsync(file.fileno())
@@ -44,5 +48,5 @@ def _lives(path: Path, file: int, holder: Holder, warn: Say, sleep: Callable[[fl
         return True
     if ours:
         return False
-    warn(f"watching for {1.5 * lock.BEAT_S:.0f} s whether the run on `{holder.host}` still moves its lock")
+    warn(f"waiting {1.5 * lock.BEAT_S:.0f} s to see whether the run on `{holder.host}` is alive")
     return lock.moves(path, sleep)

@@ -1,9 +1,9 @@
-"""Is the index what its manifest says? Every file, every row, named where it is not.
+"""`verify`: compare every file and row of the index with its manifest.
 
-In: an index with a published generation. Out: a Verdict: what was looked at, and the damage, file by file. Memory
-stays flat: a row group at a time, and 16 bytes a chunk for the search after doubles. Takes no lock: a published
-generation does not change, and lives for an hour after it stopped being current.
-Not here: mending. A run embeds again what it cannot read; `rollback` goes to an older generation.
+In: an index with a published generation. Out: a Verdict: what was checked, and the damage, file by file. Memory stays
+flat: one row group at a time, and 16 bytes for each chunk to find duplicate ids. No lock is needed: a published
+generation does not change, and is kept for an hour after it stopped being current.
+Not here: repair. A run reads and embeds damaged documents again; `rollback` goes to an older generation.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Probe = Callable[[Generation], Floats]
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A file, below the index, and what is wrong with it."""
+    """A damaged file, by its path below the index, and what is wrong with it."""
 
     file: str
     problem: str
@@ -51,8 +51,8 @@ class Damage:
 
 @dataclass
 class Verdict:
-    """What was looked at, and what is wrong. `names` are those of the shards; `probe_cosine` is None where no probe set
-    was compared."""
+    """What was checked, and the damage. `names` are those of the shards; `probe_cosine` is None where no probe set was
+    compared."""
 
     index: str
     generation: int
@@ -81,7 +81,7 @@ class Verdict:
 
 
 def verify(index: Index, *, run_is_under_way: bool = False) -> Verdict:
-    """Look at everything of the current generation, and at the way back to others. Raises NoIndex."""
+    """Check the whole current generation, and whether older ones can be read. Raises NoIndex."""
     generation = current_of(index)
     counts = generation.counts
     verdict = Verdict(
@@ -93,16 +93,17 @@ def verify(index: Index, *, run_is_under_way: bool = False) -> Verdict:
         counts["bytes"],
         frozenset(generation.shards),
     )
-    looking = _Looking(index, generation, verdict)
-    table = looking.at_the_listed_files()
-    looking.at_the_shards(table)
-    looking.at_what_is_beside()
-    looking.at_the_keys_of_nothing() if not run_is_under_way else None
+    check = _Check(index, generation, verdict)
+    table = check.listed_files()
+    check.shards(table)
+    check.unlisted_files()
+    if not run_is_under_way:  # a run writes keys before a manifest names their shard
+        check.unused_keys()
     return verdict
 
 
 def compare_engine(index: Index, verdict: Verdict, probe: Probe) -> None:
-    """Add to the verdict how the engine of tonight embeds the probe set. Raises EngineError."""
+    """Embed the probe set with today's engine and add the result to the verdict. Raises EngineError."""
     generation = index.read(verdict.generation)
     file = f"generations/{index.path(generation.number).name}/probe.npy"
     if any(item.file == file for item in verdict.damage):
@@ -112,12 +113,12 @@ def compare_engine(index: Index, verdict: Verdict, probe: Probe) -> None:
         return
     verdict.probe_cosine = compare_probe(probe(generation), stored)
     if verdict.probe_cosine < PROBE_AGREEMENT:
-        problem = f"the engine gives other vectors now: cosine {verdict.probe_cosine:.4f}"
+        problem = f"the engine now gives other vectors: cosine {verdict.probe_cosine:.4f}"
         verdict.damage.append(Damage(file, problem))
 
 
-class _Looking:
-    """One verification: every method adds to the verdict what it finds."""
+class _Check:
+    """One verification: every method adds the damage it finds to the verdict."""
 
     def __init__(self, index: Index, generation: Generation, verdict: Verdict) -> None:
         self._index = index
@@ -129,8 +130,8 @@ class _Looking:
     def _add(self, file: Path, problem: str) -> None:
         self._verdict.damage.append(Damage(str(file.relative_to(self._index.folder)), problem))
 
-    def at_the_listed_files(self) -> pa.Table | None:
-        """documents.parquet and probe.npy; returns the documents where they can be trusted."""
+    def listed_files(self) -> pa.Table | None:
+        """Check documents.parquet and probe.npy; returns the documents, None where they are damaged."""
         sound = {
             name: self._checksum(self._folder / name, known.size_bytes, known.sha256)
             for name, known in self._generation.files.items()
@@ -143,28 +144,31 @@ class _Looking:
         return table
 
     def _wrong_counts(self, table: pa.Table) -> Iterator[str]:
-        told = self._generation.counts
+        expected = self._generation.counts
         found = {
             "sources": table.num_rows,
             "chunks": int(pc.sum(table.column("rows")).as_py() or 0),
             "tokens": int(pc.sum(table.column("tokens")).as_py() or 0),
             "bytes": sum(shard.size_bytes for shard in self._generation.shards.values()),
         }
-        yield from (f"has {n} {name}, the manifest says {told[name]}" for name, n in found.items() if n != told[name])
-        if (by_status := documents.count_by(table, "status")) != told["status"]:
-            yield f"has {by_status}, the manifest says {told['status']}"
+        for name, count in found.items():
+            if count != expected[name]:
+                yield f"has {count} {name}, the manifest says {expected[name]}"
+        if (by_status := documents.count_by(table, "status")) != expected["status"]:
+            yield f"has {by_status}, the manifest says {expected['status']}"
 
     def _wrong_sources(self, table: pa.Table) -> Iterator[str]:
         roots = pa.array([root.id for root in self._generation.roots], pa.string())
         if strangers := pc.sum(pc.invert(pc.is_in(table.column("root"), value_set=roots))).as_py():
             yield f"has {strangers} sources of roots that are not in the manifest"
-        if doubles := table.num_rows - pc.count_distinct(documents.join_keys(table)).as_py():
-            yield f"has {doubles} sources twice"
+        if duplicates := table.num_rows - pc.count_distinct(documents.join_keys(table)).as_py():
+            yield f"has {duplicates} sources twice"
 
-    def at_the_shards(self, table: pa.Table | None) -> None:
+    def shards(self, table: pa.Table | None) -> None:
+        """Check the bytes, rows and keys of every shard; `table` is the documents, None where they are damaged."""
         owners = {} if table is None else dict(by_shard(table))
         for name in owners.keys() - self._generation.shards.keys():
-            self._add(self._folder / "documents.parquet", f"names the shard {name}, which the manifest does not")
+            self._add(self._folder / "documents.parquet", f"names the shard {name}, which is not in the manifest")
         for shard in self._generation.shards.values():
             expected = None if table is None else self._expected(table, owners.get(shard.name), shard)
             if self._checksum(shard.path, shard.size_bytes, shard.sha256):
@@ -172,20 +176,17 @@ class _Looking:
                     self._add(shard.path, problem)
             if self._checksum(shard.keys_path, None, shard.keys_sha256) and not _sound_keys(shard):
                 self._add(shard.keys_path, f"does not hold {shard.rows} sorted keys")
-        for name, count in self._ids.doubles().items():
-            self._add(
-                self._generation.shards[name].path, f"holds {count} chunk_ids that occur before it or twice in it"
-            )
+        for name, count in self._ids.duplicates().items():
+            problem = f"holds {count} chunk_ids that an earlier shard or row has too"
+            self._add(self._generation.shards[name].path, problem)
 
     def _expected(self, table: pa.Table, numbers: Ints | None, shard: Shard) -> pa.Array | None:
-        """The doc_id of each row of a shard, by the documents; None where their ranges do not cover it."""
+        """The doc_id of each row of a shard, according to the documents; None where their ranges do not cover it."""
         part = table.take(pa.array(np.zeros(0, np.int64) if numbers is None else numbers))
         first, rows = (np.asarray(part.column(name), np.int64) for name in ("first_row", "rows"))
         starts = np.concatenate(([0], np.cumsum(rows)))
         if starts[-1] != shard.rows or not np.array_equal(starts[:-1], first):
-            self._add(
-                self._folder / "documents.parquet", f"its ranges do not cover the rows of {shard.name}, each once"
-            )
+            self._add(self._folder / "documents.parquet", f"its ranges do not cover each row of {shard.name} once")
             return None
         keys = zip(part.column("root").to_pylist(), part.column("path").to_pylist(), strict=True)
         ids = pa.array([digest(*key) for key in keys], pa.string())
@@ -203,12 +204,15 @@ class _Looking:
             self._add(path, f"cannot be read: {error.strerror}")
             return False
         if found != sha256:
-            told = f", and it has {size:,} bytes, not {size_bytes:,}" if size_bytes not in (None, size) else ""
-            self._add(path, f"its sha256 is not the one in the manifest{told}")
+            sizes = f", and it has {size:,} bytes, not {size_bytes:,}" if size_bytes not in (None, size) else ""
+            self._add(path, f"its sha256 is not the one in the manifest{sizes}")
         return found == sha256
 
-    def at_what_is_beside(self) -> None:
-        """What belongs to nothing, or is no way back; what a run leaves when it is killed is cleared by the next."""
+    def unlisted_files(self) -> None:
+        """Report files no manifest names, and older generations that can no longer be read.
+
+        Leftovers of killed runs are not damage: the next run clears them.
+        """
         for path in sorted((self._folder / "vectors").glob("*")):
             if path.suffix != ".parquet" or path.stem not in self._generation.shards:
                 self._add(path, "is not in the manifest")
@@ -217,20 +221,20 @@ class _Looking:
                 self._add(path, "is not in the manifest")
         for path in sorted(self._index.generations.iterdir()):
             if path.name.isdigit() and not self._index.readable(int(path.name)):
-                self._add(path / "manifest.json", "cannot be read, so it is no way back")
+                self._add(path / "manifest.json", "cannot be read, so no rollback can go to it")
             elif not path.name.isdigit() and path.suffix != ".tmp" and not path.name.startswith(".trash-"):
-                self._add(path, "is no generation")
+                self._add(path, "is not a generation")
 
-    def at_the_keys_of_nothing(self) -> None:
-        """Not while a run is about to name some."""
+    def unused_keys(self) -> None:
+        """Report key files whose shard does not exist."""
         needed = {path.stem for path in self._index.generations.glob("*/vectors/*.parquet")}
         for path in sorted(self._index.keys.glob("part-*.npy")):
             if path.stem not in needed:
-                self._add(path, "belongs to no shard")
+                self._add(path, "does not belong to a shard")
 
 
 def _row_problems(shard: Shard, expected: pa.Array | None, dim: int, ids: _Ids) -> Iterator[str]:
-    """What is wrong with the rows of a shard whose bytes are those that were written."""
+    """What is wrong with the rows of a shard whose digest is right."""
     counts: Counter[str] = Counter()
     try:
         with pq.ParquetFile(shard.path, page_checksum_verification=True) as file:
@@ -279,14 +283,14 @@ def _sound_keys(shard: Shard) -> bool:
 
 
 class _Ids:
-    """Every chunk_id of the generation in 16 bytes, to find those that occur twice."""
+    """Every chunk_id of the generation in 16 bytes, to find duplicates."""
 
     def __init__(self) -> None:
         self._parts: list[npt.NDArray[np.uint64]] = []
         self._names: list[str] = []
 
     def add(self, shard: str, rows: pa.Table) -> bool:
-        """False when they are no ids of ours; they are then left out."""
+        """Add the chunk_ids of some rows; False when some are not 32 hex digits, which are left out."""
         texts = rows.column("chunk_id").to_pylist()
         try:
             self._parts.append(keys_of([bytes.fromhex(text) for text in texts if len(text) == 32]))
@@ -295,8 +299,8 @@ class _Ids:
         self._names.append(shard)
         return bool(self._parts[-1].shape[1] == len(texts))
 
-    def doubles(self) -> Counter[str]:
-        """How many ids of each shard occur in a shard before it, or earlier in it."""
+    def duplicates(self) -> Counter[str]:
+        """How many ids of each shard occur in an earlier shard or an earlier row."""
         if not self._parts:
             return Counter()
         high, low = np.concatenate(self._parts, axis=1)

@@ -1,4 +1,4 @@
-"""The program as the shell sees it: message, exit code, stdout; each piece of bad input is told what to type next."""
+"""The program as the shell sees it: messages, exit codes, stdout; each error says what to type next."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parents[2]
 QUIET = {**os.environ, "PYTHONPATH": str(HERE), "HF_HUB_OFFLINE": "1"}
 PROGRAM = [sys.executable, "-m", "embedcli"]
 QUICK = [sys.executable, str(HERE / "tests/quick_embedcli.py")]
-"""The program with an engine of its own, for what has nothing to do with vectors."""
+"""The program with a fake engine, for tests that do not depend on the vectors."""
 
 
 def run(*arguments: object, cwd: Path | str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -90,15 +90,15 @@ BAD = [
     (["ingest", "docs", "--index", "none", "--engine", "sglang"], 13, "SGLang needs an NVIDIA card", "--engine torch"),
     (["ingest", "docs", "--index", "none", "--quantization", "int3"], 2, "int3", ""),
     (["ingest", "docs", "--index", "none", "--gpus", "0;1"], 2, "0;1", ""),
-    (["ingest", "docs", "--index", "none", "--gpu-memory", "0"], 2, "no amount over 0", ""),
-    (["ingest", "docs", "--index", "none", "--batch-tokens", "7"], 2, "under 512", ""),
+    (["ingest", "docs", "--index", "none", "--gpu-memory", "0"], 2, "must be more than 0", ""),
+    (["ingest", "docs", "--index", "none", "--batch-tokens", "7"], 2, "must be at least 512", ""),
     (["ingest", "docs", "--index", "none", "--gpu-memory", "8"], 2, "only SGLang knows", "leave `--gpu-memory` out"),
     (["ingest", "--index", "index", "--quantization", "fp8"], 12, "quantization none", "--rebuild"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "code", "message", "hint"), BAD, ids=[" ".join(case[0][1:]) for case in BAD])
-def test_bad_input_is_told_what_to_type_next_and_loses_nothing(
+def test_an_error_says_what_to_type_next_and_changes_nothing(
     indexed: Path, arguments: list[str], code: int, message: str, hint: str
 ) -> None:
     (indexed / "empty").mkdir(exist_ok=True)
@@ -112,10 +112,10 @@ def test_bad_input_is_told_what_to_type_next_and_loses_nothing(
     assert message in ran.stderr and hint in ran.stderr
     assert "Traceback" not in ran.stderr and ran.stdout == ""
     assert os.readlink(indexed / "index/current") == before
-    assert not (indexed / "none").exists(), "nothing is left of an index that never came to be"
+    assert not (indexed / "none").exists(), "a refused run leaves no folder behind"
 
 
-def test_a_model_gone_from_its_folder_changes_nothing(indexed: Path, tmp_path: Path) -> None:
+def test_a_model_missing_from_its_folder_is_exit_13_and_changes_nothing(indexed: Path, tmp_path: Path) -> None:
     from tests.tiny_models import make_bert
 
     (tmp_path / "docs").mkdir()
@@ -128,10 +128,10 @@ def test_a_model_gone_from_its_folder_changes_nothing(indexed: Path, tmp_path: P
     assert ran.returncode == 13 and "hint:" in ran.stderr
     assert os.readlink(tmp_path / "index/current") == "generations/000001"
     again = quick("ingest", "--index", "index", "--model", "elsewhere", cwd=tmp_path)
-    assert again.returncode == 0, "identity is the digest, not the name"
+    assert again.returncode == 0, "the digest identifies the model, not its path"
 
 
-def test_a_model_folder_is_remembered_by_its_absolute_path_and_anew_when_it_is_named(tmp_path: Path) -> None:
+def test_the_index_stores_the_absolute_path_of_a_model_folder_and_a_new_one_when_it_is_named(tmp_path: Path) -> None:
     from tests.tiny_models import make_bert
 
     (tmp_path / "docs").mkdir()
@@ -139,13 +139,13 @@ def test_a_model_folder_is_remembered_by_its_absolute_path_and_anew_when_it_is_n
     make_bert(tmp_path / "models/mini")
     assert quick("ingest", "docs", "--index", "index", "--model", "models/mini", cwd=tmp_path).returncode == 0
     (tmp_path / "docs/b.txt").write_text("more words " * 20)
-    assert quick("ingest", "--index", tmp_path / "index", cwd="/").returncode == 0, "as cron starts it"
+    assert quick("ingest", "--index", tmp_path / "index", cwd="/").returncode == 0, "cron starts it in another folder"
     (tmp_path / "models").rename(tmp_path / "moved")
     unchanged = quick("ingest", "--index", "index", "--model", "moved/mini", cwd=tmp_path)
     assert unchanged.returncode == 0, unchanged.stderr
     (tmp_path / "docs/c.txt").write_text("yet more words " * 20)
     assert quick("ingest", "--index", tmp_path / "index", cwd="/").returncode == 0, (
-        "it was named on a night without news"
+        "the run that named the new path had nothing to do"
     )
 
 
@@ -169,14 +169,14 @@ def test_pull_prints_folder_commit_and_digest_and_fetches_the_commit_an_index_as
     (tmp_path / "docs/b.txt").write_text("more words " * 20)
     gone = quick("ingest", "--index", "index", cwd=tmp_path, env=home)
     assert gone.returncode == 13 and f"`embedcli pull owner/mini@{COMMIT}`" in gone.stderr
-    assert "minilm" not in gone.stderr, "another model would be exit 12"
+    assert "minilm" not in gone.stderr, "with another model the next run would be exit 12"
     with serving(Hub(tmp_path / "model", "owner/mini")) as server:
         online = {**home, "HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0"}
         assert quick("pull", f"owner/mini@{COMMIT}", cwd=tmp_path, env=online).returncode == 0
     assert quick("ingest", "--index", "index", cwd=tmp_path, env=home).returncode == 0
 
 
-def test_a_held_lock_is_exit_11_with_the_holder_named(indexed: Path) -> None:
+def test_a_locked_index_is_exit_11_and_names_the_holder(indexed: Path) -> None:
     import fcntl
 
     with (indexed / "index/lock").open("r+") as file:
@@ -188,7 +188,7 @@ def test_a_held_lock_is_exit_11_with_the_holder_named(indexed: Path) -> None:
     assert ran.returncode == 11 and "pid 4711 on `elsewhere`" in ran.stderr
 
 
-def test_json_says_one_object_for_an_error_too(indexed: Path) -> None:
+def test_json_prints_one_object_for_an_error_too(indexed: Path) -> None:
     ran = run("ingest", "--index", "index", "--dim", "32", "--json", cwd=indexed)
     assert json.loads(ran.stdout)["exit_code"] == 12 == ran.returncode
 
@@ -221,7 +221,7 @@ def test_quiet_names_new_failures_once_and_nothing_else(tmp_path: Path) -> None:
     assert (second.returncode, second.stderr, second.stdout) == (0, "", "")
 
 
-def test_quiet_says_nothing_when_all_is_well_as_cron_would_run_it(indexed: Path) -> None:
+def test_quiet_prints_nothing_when_a_run_from_cron_succeeds(indexed: Path) -> None:
     command = [sys.executable, "-m", "embedcli", "ingest", "--index", str(indexed / "index"), "--quiet"]
     bare = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HERE)}
     ran = subprocess.run(command, cwd="/", env=bare, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -241,7 +241,7 @@ def _tokens(progress: Path) -> int:
 
 
 def signalled_at_work(folder: Path, *numbers: signal.Signals) -> tuple[int, str]:
-    """(exit status, stderr) of a first run that gets these signals once it has embedded something."""
+    """(exit status, stderr) of a first run that gets these signals after it has embedded something."""
     shop = Workshop(folder)
     for name in range(12):
         shop.write(f"{name}.txt", words(800, name))
@@ -257,7 +257,9 @@ def signalled_at_work(folder: Path, *numbers: signal.Signals) -> tuple[int, str]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_what_was_finished_and_the_next_run_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_stopped_run_saves_finished_documents_and_the_next_run_continues(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     status, said = signalled_at_work(tmp_path, number)
     assert status == 128 + number, said
     assert "run the same command again" in said
@@ -267,7 +269,7 @@ def test_a_signal_saves_what_was_finished_and_the_next_run_goes_on(tmp_path: Pat
     assert 0 < summary["chunks"]["embedded"] < summary["chunks"]["total"], "no vector is computed twice"
 
 
-def test_the_summary_counts_failures_by_reason_and_not_what_is_no_text(tmp_path: Path) -> None:
+def test_the_summary_counts_failures_by_reason_and_skipped_files_apart(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "good.txt").write_text(words(30))
@@ -279,11 +281,11 @@ def test_the_summary_counts_failures_by_reason_and_not_what_is_no_text(tmp_path:
         assert ran.returncode == code
         summary = json.loads(ran.stdout)
         assert (summary["failures"], summary["sources"]["skipped"]) == ({"damaged": 1}, 2)
-        assert "1 failed: 1 damaged" in ran.stderr and "2 skipped: binary, empty, too large or no file" in ran.stderr
+        assert "1 failed: 1 damaged" in ran.stderr and "2 skipped: binary, empty, too large or not a file" in ran.stderr
 
 
-def test_text_is_read_where_nothing_but_the_program_is_installed(tmp_path: Path) -> None:
-    """pandas, which the tests bring along, changes how much memory Arrow reserves."""
+def test_text_is_read_without_packages_that_only_the_tests_need(tmp_path: Path) -> None:
+    """Without pandas, which is installed for the tests, Arrow reserves another amount of memory."""
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare/pandas.py").write_text("raise ImportError")
     (tmp_path / "docs").mkdir()
@@ -293,7 +295,7 @@ def test_text_is_read_where_nothing_but_the_program_is_installed(tmp_path: Path)
     assert ran.returncode == 0, ran.stderr
 
 
-def test_a_run_goes_on_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
+def test_a_run_continues_when_its_stderr_is_closed_by_the_reader(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/a.txt").write_text(words(30))
     command = [*QUICK, "ingest", "docs", "--index", "index", "--model", "minilm"]
@@ -305,7 +307,7 @@ def test_a_run_goes_on_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
     assert os.readlink(tmp_path / "index/current") == "generations/000001"
 
 
-def test_what_cannot_be_printed_is_exit_14_without_a_traceback(indexed: Path) -> None:
+def test_output_that_cannot_be_written_is_exit_14_without_a_traceback(indexed: Path) -> None:
     for arguments in (["ingest", "--index", "index", "--json"], ["status", "index"]):
         with open("/dev/full", "w") as full:
             ran = subprocess.run(
@@ -316,22 +318,22 @@ def test_what_cannot_be_printed_is_exit_14_without_a_traceback(indexed: Path) ->
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
-def test_closed_streams_are_nobodys_loss(indexed: Path, closed: str) -> None:
+def test_a_run_with_closed_streams_succeeds(indexed: Path, closed: str) -> None:
     program = shlex.join([*PROGRAM, "ingest", "--index", "index", "--json"])
     ran = subprocess.run(f"exec {program} {closed}", shell=True, cwd=indexed, env=QUIET, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert closed != "2>&-" or json.loads(ran.stdout)["exit_code"] == 0
 
 
-def test_filters_that_leave_nothing_change_nothing(indexed: Path) -> None:
+def test_filters_that_leave_no_source_are_exit_15_and_are_not_stored(indexed: Path) -> None:
     before = os.readlink(indexed / "index/current")
     ran = run("ingest", "docs", "--index", "index", "--include", "nosuch*", cwd=indexed)
     assert ran.returncode == 15 and "leave none of 3 known sources" in ran.stderr
     assert os.readlink(indexed / "index/current") == before
-    assert run("ingest", "--index", "index", "--quiet", cwd=indexed).returncode == 0, "nor are they remembered"
+    assert run("ingest", "--index", "index", "--quiet", cwd=indexed).returncode == 0, "the filters were not stored"
 
 
-def test_json_is_whole_where_the_locale_cannot_write_a_name(tmp_path: Path) -> None:
+def test_json_of_ingest_is_complete_when_the_locale_lacks_characters_of_a_name(tmp_path: Path) -> None:
     (tmp_path / "文書").mkdir()
     (tmp_path / "文書/あ.txt").write_text(words(30))
     for _ in range(2):
@@ -343,7 +345,7 @@ def test_json_is_whole_where_the_locale_cannot_write_a_name(tmp_path: Path) -> N
         assert json.loads(ran.stdout)["index"] == str(tmp_path / "索引")
 
 
-def test_a_verbs_json_is_whole_where_the_locale_cannot_write_a_name(tmp_path: Path) -> None:
+def test_json_of_status_is_complete_when_the_locale_lacks_characters_of_a_name(tmp_path: Path) -> None:
     (tmp_path / "𠮷").mkdir()
     (tmp_path / "𠮷/broken.pdf").write_bytes(b"%PDF-1.7 and nothing else")
     (tmp_path / "𠮷/one.txt").write_text(words(30))
@@ -353,7 +355,7 @@ def test_a_verbs_json_is_whole_where_the_locale_cannot_write_a_name(tmp_path: Pa
         assert "𠮷" in str(json.loads(ran.stdout)), ran.stderr
 
 
-def test_a_second_signal_leaves_at_once_and_without_a_word(tmp_path: Path) -> None:
+def test_a_second_signal_exits_at_once_without_a_message(tmp_path: Path) -> None:
     status, said = signalled_at_work(tmp_path, signal.SIGTERM, signal.SIGINT)
     assert status in (128 + signal.SIGTERM, 128 + signal.SIGINT)
     assert "error:" not in said and "Traceback" not in said
@@ -363,7 +365,7 @@ def test_a_second_signal_leaves_at_once_and_without_a_word(tmp_path: Path) -> No
 
 
 def test_a_terminal_gets_a_live_display_and_the_log_gets_every_line(tmp_path: Path) -> None:
-    """Also in black and white: NO_COLOR takes the colours away, not the display."""
+    """The display has no colours here, as NO_COLOR is set."""
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/a.txt").write_text(words(2000))
     command = [*QUICK, "ingest", "docs", "--index", "index", "--model", "minilm"]
@@ -372,13 +374,13 @@ def test_a_terminal_gets_a_live_display_and_the_log_gets_every_line(tmp_path: Pa
     with subprocess.Popen([*command, "--log-file", "log"], cwd=tmp_path, env=env, stderr=theirs) as process:
         os.close(theirs)
         shown = b""
-        with contextlib.suppress(OSError):  # how a terminal ends
+        with contextlib.suppress(OSError):  # reading from a closed terminal is an error
             while data := os.read(ours, 4096):
                 shown += data
     os.close(ours)
     assert process.returncode == 0
     text = shown.decode()
-    assert "\x1b[?25l" in text and "\x1b[?25h" in text, "the cursor is hidden, and there again at the end"
+    assert "\x1b[?25l" in text and "\x1b[?25h" in text, "the cursor is hidden, and shown again at the end"
     assert "loading the model: " in text and "/1 documents" in text
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", text), "no colours"
     lines = (tmp_path / "log").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Which shards become one, what a shard looks like inside, and what happens where there is no room for it."""
+"""Which shards are merged, what a shard looks like inside, and what happens when the disk has no room for one."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def sizes(pieces: list[Piece], **options: list[str]) -> list[list[int]]:
     )
 
 
-# ---- which become one
+# ---- which shards are merged
 
 
-def test_seven_of_a_tier_stay_and_eight_become_one() -> None:
+def test_seven_shards_of_a_tier_are_kept_and_eight_are_merged() -> None:
     assert sizes([piece(2 * MIB) for _ in range(FAN - 1)]) == [[2]] * 7
     assert sizes([piece(2 * MIB) for _ in range(FAN)]) == [[2] * 8]
 
 
-def test_what_is_settled_is_never_touched() -> None:
+def test_a_shard_of_64_mib_is_never_merged() -> None:
     assert sizes([piece(SETTLED_BYTES) for _ in range(20)]) == [[64]] * 20
 
 
-def test_tiers_are_apart() -> None:
-    """Seven nights of 1 MiB do not have a shard of 20 MiB written anew."""
+def test_shards_of_different_tiers_are_not_merged() -> None:
+    """After seven runs of 1 MiB each a shard of 20 MiB is not rewritten."""
     assert sizes([*(piece(MIB) for _ in range(7)), piece(20 * MIB)]) == [[1]] * 7 + [[20]]
 
 
-def test_a_merger_that_fills_the_next_tier_is_one_write() -> None:
-    """Eight of the small tier are one of the next, which is its eighth: a row is written once, not twice."""
+def test_a_merge_that_fills_the_next_tier_is_written_once() -> None:
+    """Eight small shards make the eighth shard of the next tier: all are merged at once, no row is written twice."""
     assert sizes([*(piece(2 * MIB) for _ in range(8)), *(piece(10 * MIB) for _ in range(7))]) == [[2] * 8 + [10] * 7]
 
 
@@ -66,26 +66,26 @@ def test_no_shard_grows_beyond_the_largest() -> None:
     assert all(SETTLED_BYTES <= sum(group) * MIB <= LARGEST_BYTES for group in many if len(group) > 1)
 
 
-def test_the_living_part_counts_and_not_the_dead() -> None:
+def test_only_live_rows_count_for_the_tier() -> None:
     assert sizes([*(piece(2 * MIB) for _ in range(7)), piece(20 * MIB, live=0.1)]) == [[2] * 8]
 
 
-def test_a_damaged_shard_is_merged_with_none() -> None:
+def test_a_damaged_shard_is_not_merged() -> None:
     pieces = [*(piece(2 * MIB, name=f"part-{number}") for number in range(8)), piece(2 * MIB, name="part-damaged")]
     assert sizes(pieces, apart=["part-damaged"]) == [[2], [2] * 8]
 
 
-def test_years_of_nights_leave_few_shards_and_write_each_row_a_few_times() -> None:
-    """A night of 1 MiB, 600 times: 64 MiB to a shard, and every row written once a tier."""
-    held, written = list[Piece](), 0
+def test_600_runs_leave_few_shards_and_write_each_row_a_few_times() -> None:
+    """600 runs of 1 MiB each: shards of 64 MiB, and every row written once for each tier."""
+    present, written = list[Piece](), 0
     for night in range(600):
-        groups = plan_groups([*held, piece(MIB, name=f"part-night-{night}")])
-        held = []
+        groups = plan_groups([*present, piece(MIB, name=f"part-night-{night}")])
+        present = []
         for number, group in enumerate(groups):
             size = sum(one.live_bytes for one in group)
             written += size if len(group) > 1 else 0
-            held.append(piece(size, name=f"part-{night}-{number}"))
-    assert len(held) <= 600 // 64 + 2 * FAN
+            present.append(piece(size, name=f"part-{night}-{number}"))
+    assert len(present) <= 600 // 64 + 2 * FAN
     assert written <= 3 * 600 * MIB
 
 
@@ -94,7 +94,7 @@ def test_years_of_nights_leave_few_shards_and_write_each_row_a_few_times() -> No
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty thousand rows in three tables that end anywhere."""
+    """A shard of 20,000 rows, written from three tables whose ends are not ends of row groups."""
     folder = tmp_path_factory.mktemp("shard")
     rows = pa.table({
         field.name: pa.array([0] * 20_000, pa.int64()).cast(field.type)
@@ -121,11 +121,11 @@ def test_vectors_are_split_by_byte_and_everything_is_zstd(large: Path) -> None:
     assert {column.compression for column in columns.values()} == {"ZSTD"}
 
 
-# ---- where there is no room
+# ---- when the disk has no room
 
 
 class HasRoomFor(Disk):
-    """As far as it is asked, so many bytes are free: as a run begins, and when it publishes."""
+    """Reports `at_first` free bytes when a run begins, and `later` when it publishes."""
 
     def __init__(self, at_first: int, later: int) -> None:
         self.free = [at_first, later]
@@ -135,14 +135,14 @@ class HasRoomFor(Disk):
 
 
 class HasRoomForNoCopy(HasRoomFor, NoHardLinks):
-    """And no hard links."""
+    """The same, on a filesystem without hard links."""
 
 
 PLENTY = 1 << 40
 
 
 def nights(shop: Workshop, count: int) -> None:
-    """Each with a shard of its own, of the smallest tier, but two documents in the first."""
+    """Runs that each add one document in a small shard; the first adds two."""
     shop.write("first.txt", words(60, 100))
     for number in range(count):
         shop.write(f"{number}.txt", words(60, number))
@@ -153,7 +153,7 @@ def names(shop: Workshop) -> set[str]:
     return {path.stem for path in (shop.index / "current/vectors").iterdir()}
 
 
-def test_eight_nights_become_one_shard_if_there_is_room_and_what_was_written_is_told(shop: Workshop) -> None:
+def test_the_shards_of_eight_runs_are_merged_if_there_is_room_and_the_bytes_are_reported(shop: Workshop) -> None:
     nights(shop, 7)
     before = names(shop)
     assert len(before) == 7
@@ -167,7 +167,7 @@ def test_eight_nights_become_one_shard_if_there_is_room_and_what_was_written_is_
 
 
 @pytest.mark.parametrize(("disk", "free"), [(HasRoomFor, 100), (HasRoomForNoCopy, 20_000)])
-def test_what_a_publish_needs_and_what_is_free_are_named_before_it_is_written(
+def test_a_publish_without_room_names_needed_and_free_bytes_before_it_writes(
     shop: Workshop, disk: type[HasRoomFor], free: int
 ) -> None:
     nights(shop, 2)
@@ -178,10 +178,10 @@ def test_what_a_publish_needs_and_what_is_free_are_named_before_it_is_written(
     assert names(shop) == before
     embedded = shop.embedded
     shop.ingest()
-    assert shop.embedded == embedded, "what was finished is kept"
+    assert shop.embedded == embedded, "finished documents are kept"
 
 
-def test_a_run_that_cannot_fit_is_refused_before_its_model_is_loaded(shop: Workshop) -> None:
+def test_a_run_without_room_is_refused_before_the_model_is_loaded(shop: Workshop) -> None:
     shop.write("a.txt", words(5_000))
     with pytest.raises(StorageError, match=r"needs about 0\.00 GB in .*, 0\.00 GB are free"):
         shop.ingest(disk=HasRoomFor(10_000, 0))

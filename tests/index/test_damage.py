@@ -1,7 +1,7 @@
-"""A turned bit or a lost file never becomes a sound row, costs no other row, and the next run puts it right.
+"""A flipped bit or a lost file never becomes a row, costs no other row, and the next run repairs it.
 
-In: an index of two roots, each in a shard of its own, and what happens to its files. Not here: what `verify` names
-(verbs/test_verify.py), manifests and links (test_generations.py).
+In: an index of two roots, each in a shard of its own, and damage to its files. Not here: the damage that `verify`
+reports (verbs/test_verify.py), manifests and links (test_generations.py).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 @pytest.fixture
 def two(template: Workshop, tmp_path: Path) -> Workshop:
-    """A copy of the index with its two roots, which are told that they moved with it."""
+    """A copy of the index and its two roots; `moved` gave the roots their new paths."""
     shutil.copytree(template.docs.parent, tmp_path / "two", symlinks=True)
     shop = Workshop(tmp_path / "two")
     for root in ("docs", "more"):
@@ -63,7 +63,7 @@ def shard_of(shop: Workshop, path: str) -> Path:
 
 
 def turn(path: Path, at: int, *, bit: int = 4, count: int = 1) -> None:
-    """Turn a bit of `count` bytes, in this name of the file only."""
+    """Flip a bit of `count` bytes; hard links of the file in other folders keep their content."""
     data = bytearray(path.read_bytes())
     for place in range(at, at + count):
         data[place] ^= bit
@@ -72,7 +72,7 @@ def turn(path: Path, at: int, *, bit: int = 4, count: int = 1) -> None:
 
 
 def place_of(file: Path, column: str) -> int:
-    """Somewhere in the values of a column."""
+    """The position in the file of a byte that belongs to the values of a column."""
     with pq.ParquetFile(file) as opened_file:
         group = opened_file.metadata.row_group(0)
         numbers = (number for number in range(group.num_columns) if group.column(number).path_in_schema == column)
@@ -82,7 +82,7 @@ def place_of(file: Path, column: str) -> int:
 
 
 def note(shop: Workshop) -> None:
-    """What `verify` does."""
+    """Note the damage for the next run, as the command `verify` does."""
     state.note_damaged(shop.index / "state", verify.verify(opened(shop)).damaged_shards, Disk())
 
 
@@ -93,7 +93,7 @@ def rows_of(shop: Workshop) -> dict[str, dict[str, Any]]:
 # ---- reading
 
 
-def test_whatever_bit_is_turned_rows_are_read_as_they_were_or_not_at_all(two: Workshop) -> None:
+def test_whichever_bit_is_flipped_rows_are_read_unchanged_or_not_at_all(two: Workshop) -> None:
     file, chance = shard_of(two, "0.txt"), random.Random(5)
     good = pa.concat_tables(shards.read_rows(file, [(0, 1000)]))
     whole = file.read_bytes()
@@ -110,7 +110,7 @@ def test_whatever_bit_is_turned_rows_are_read_as_they_were_or_not_at_all(two: Wo
     assert refused > len(places) // 3
 
 
-def test_a_vector_with_a_turned_bit_is_not_used_again(two: Workshop) -> None:
+def test_a_vector_with_a_flipped_bit_is_not_reused(two: Workshop) -> None:
     (shard,) = (one for one in opened(two).kept_shards() if one.name == shard_of(two, "0.txt").stem)
     wanted, into = shards.keys_by_row(shard), np.zeros((shard.rows, 16), np.float32)
     library = KnownVectors(dim=16)
@@ -121,7 +121,7 @@ def test_a_vector_with_a_turned_bit_is_not_used_again(two: Workshop) -> None:
     assert not library.take(wanted, into).any()
 
 
-def test_keys_with_a_turned_bit_lead_to_no_vector(two: Workshop) -> None:
+def test_keys_with_a_flipped_bit_are_not_used(two: Workshop) -> None:
     (shard,) = (one for one in opened(two).kept_shards() if one.name == shard_of(two, "0.txt").stem)
     turn(shard.keys_path, shard.keys_path.stat().st_size - 8)
     assert not KnownVectors(dim=16).add(shard)
@@ -129,11 +129,11 @@ def test_keys_with_a_turned_bit_lead_to_no_vector(two: Workshop) -> None:
 
 
 @pytest.mark.parametrize("column", ["title", "uri", "chunk_digest", "vector.list.element", "text"])
-def test_a_turned_bit_is_not_written_into_a_sound_shard(two: Workshop, column: str) -> None:
+def test_a_flipped_bit_is_not_copied_into_a_new_shard(two: Workshop, column: str) -> None:
     before = rows_of(two)
     file = shard_of(two, "1.txt")
     turn(file, place_of(file, column))
-    two.write("0.txt", words(150, 99))  # its shard is to be written anew
+    two.write("0.txt", words(150, 99))  # so that its shard must be rewritten
     two.ingest()
     assert any(f"shard `{file.stem}` is damaged" in line for line in two.report.said)
     after = rows_of(two)
@@ -144,10 +144,10 @@ def test_a_turned_bit_is_not_written_into_a_sound_shard(two: Workshop, column: s
     assert damage(two) == []
 
 
-# ---- healing
+# ---- repair by the next run
 
 
-def test_what_verify_names_is_read_again_and_nothing_else(two: Workshop) -> None:
+def test_only_the_documents_that_verify_names_are_read_again(two: Workshop) -> None:
     before = rows_of(two)
     file = shard_of(two, "x.txt")
     turn(file, place_of(file, "text"))
@@ -158,10 +158,10 @@ def test_what_verify_names_is_read_again_and_nothing_else(two: Workshop) -> None
     assert (summary.exit_code, summary.sources["unchanged"]) == (0, 3)
     assert {key: row["vector"] for key, row in rows_of(two).items()} == {k: r["vector"] for k, r in before.items()}
     assert damage(two) == []
-    assert two.ingest().generation == summary.generation, "and once"
+    assert two.ingest().generation == summary.generation, "they are read again only once"
 
 
-def test_a_run_of_another_root_heals_too(two: Workshop) -> None:
+def test_a_run_of_another_root_repairs_damage_too(two: Workshop) -> None:
     before = two.ids()
     file = shard_of(two, "0.txt")
     turn(file, place_of(file, "text"), count=4)
@@ -172,7 +172,7 @@ def test_a_run_of_another_root_heals_too(two: Workshop) -> None:
     assert damage(two) == [] and follow(two.index) == two.ids()
 
 
-def test_what_can_be_read_nowhere_tonight_stays_and_is_news_until_it_can(two: Workshop) -> None:
+def test_damaged_rows_whose_source_is_unreadable_stay_and_are_news_until_it_is_readable(two: Workshop) -> None:
     before = rows_of(two)
     file = shard_of(two, "0.txt")
     turn(file, place_of(file, "meta"), count=4)
@@ -195,8 +195,8 @@ def test_what_can_be_read_nowhere_tonight_stays_and_is_news_until_it_can(two: Wo
     assert rows_of(two).keys() == before.keys() and follow(two.index) == two.ids()
 
 
-def test_of_a_shard_that_cannot_be_replaced_whole_the_sound_rows_are_taken_out(two: Workshop) -> None:
-    """The bit is in what nobody reads: its digest alone is wrong."""
+def test_readable_rows_of_a_damaged_shard_are_copied_when_their_source_is_unreadable(two: Workshop) -> None:
+    """The flipped bit is in bytes that no reader uses: only the digest of the file is wrong."""
     before = rows_of(two)
     file = shard_of(two, "0.txt")
     with pq.ParquetFile(file) as opened_file:
@@ -216,7 +216,7 @@ def test_of_a_shard_that_cannot_be_replaced_whole_the_sound_rows_are_taken_out(t
     assert damage(two) == []
 
 
-def test_rows_whose_shard_is_gone_and_whose_source_is_too_are_lost_and_said_to_be(two: Workshop) -> None:
+def test_rows_whose_shard_and_source_are_both_gone_are_reported_as_lost(two: Workshop) -> None:
     shard_of(two, "0.txt").unlink()
     (two.docs / "1.txt").unlink()
     (two.docs / "1.txt").symlink_to("nowhere")
@@ -231,7 +231,7 @@ def test_rows_whose_shard_is_gone_and_whose_source_is_too_are_lost_and_said_to_b
 
 
 @pytest.mark.parametrize("how", ["edit", "delete"])
-def test_changes_name_what_a_damaged_shard_held(two: Workshop, how: str) -> None:
+def test_changes_name_the_chunks_of_a_damaged_shard(two: Workshop, how: str) -> None:
     file = shard_of(two, "0.txt")
     turn(file, place_of(file, "text"), count=4)
     note(two)
@@ -241,7 +241,7 @@ def test_changes_name_what_a_damaged_shard_held(two: Workshop, how: str) -> None
     assert follow(two.index) == two.ids()
 
 
-def test_where_the_ids_are_damaged_loaders_are_told_to_load_anew(two: Workshop) -> None:
+def test_a_warning_says_that_loaders_must_start_over_when_ids_are_damaged(two: Workshop) -> None:
     file = shard_of(two, "0.txt")
     turn(file, place_of(file, "chunk_id"), count=4)
     note(two)
@@ -251,8 +251,8 @@ def test_where_the_ids_are_damaged_loaders_are_told_to_load_anew(two: Workshop) 
     assert two.ids() < follow(two.index)
 
 
-def test_a_note_of_damage_lasts_until_its_shard_is_gone(two: Workshop) -> None:
-    """A run that heals one shard keeps the note that another `verify` made meanwhile."""
+def test_a_damage_note_lasts_until_its_shard_is_removed(two: Workshop) -> None:
+    """A run that repairs one shard keeps the note that another `verify` made meanwhile."""
     file, other = shard_of(two, "0.txt"), shard_of(two, "x.txt")
     turn(file, place_of(file, "text"))
     note(two)
@@ -275,7 +275,7 @@ def flipped(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [lost, flipped])
-def test_keys_that_verify_misses_come_back(two: Workshop, spoil: Callable[[Path], None]) -> None:
+def test_missing_or_damaged_keys_are_rebuilt_after_verify(two: Workshop, spoil: Callable[[Path], None]) -> None:
     before = rows_of(two)
     spoil(two.index / "keys" / f"{shard_of(two, '0.txt').stem}.npy")
     note(two)
@@ -284,7 +284,7 @@ def test_keys_that_verify_misses_come_back(two: Workshop, spoil: Callable[[Path]
     assert {key: row["vector"] for key, row in rows_of(two).items()} == {k: r["vector"] for k, r in before.items()}
 
 
-def test_lost_keys_cost_one_reread_and_not_each(two: Workshop) -> None:
+def test_lost_keys_cost_one_embedding_and_not_one_for_each_reread(two: Workshop) -> None:
     for path in (two.index / "keys").iterdir():
         path.unlink()
     assert two.ingest(reread=True).chunks["reused"] == 0
@@ -292,10 +292,10 @@ def test_lost_keys_cost_one_reread_and_not_each(two: Workshop) -> None:
     assert damage(two) == [] and follow(two.index) == two.ids()
 
 
-# ---- what a killed run left
+# ---- leftovers of a killed run
 
 
-def test_a_damaged_shard_of_a_killed_run_is_left_out(two: Workshop) -> None:
+def test_a_damaged_shard_of_a_killed_run_is_not_adopted(two: Workshop) -> None:
     for number in range(3):
         two.write(f"{number}.txt", words(150, number + 50))
     with pytest.raises(StorageError):

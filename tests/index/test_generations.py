@@ -1,6 +1,6 @@
-"""What is lost or torn in an index is named with what to type next; no more is lost for it, and there is a way back.
+"""When a file of an index is lost or torn, the error names it and the command to type; no other data is lost.
 
-In: an index of two generations of six documents, from which a test takes or tears something.
+In: an index with two generations of six documents, in which a test deletes or damages files.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def silent(text: str) -> None:
 
 
 def without_a_flag(shop: Workshop, *sources: Path, **flags: Any) -> Any:
-    """What cron types: `ingest [SOURCE] --index INDEX`, whatever the index is like."""
+    """A run as cron starts it: `ingest [SOURCE] --index INDEX`, in whatever state the index is."""
     shop.report = Lines()
     tools = Tools(
         _resolve, lambda _: "cpu", lambda model, settings, device: wide_engine(model, settings.dim, device, shop.log)
@@ -65,6 +65,9 @@ def two(template: Workshop, tmp_path: Path) -> Workshop:
     return shop
 
 
+NO_OTHER = "no other generation is complete; `embedcli ingest --keep-generations N` keeps more of them"
+
+
 def of_long_ago(shop: Workshop) -> None:
     for path in (shop.index / "generations").iterdir():
         os.utime(path, (1, 1))
@@ -74,11 +77,11 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# ---- `current` is lost
+# ---- the link `current` is lost
 
 
 @pytest.mark.parametrize("how", ["gone", "a file", "dangling"])
-def test_a_lost_link_is_exit_10_and_not_a_new_index(two: Workshop, how: str) -> None:
+def test_a_lost_current_link_is_exit_10_and_not_a_new_index(two: Workshop, how: str) -> None:
     before = two.rows()
     of_long_ago(two)
     link = two.index / "current"
@@ -101,18 +104,18 @@ def test_a_lost_link_is_exit_10_and_not_a_new_index(two: Workshop, how: str) -> 
     assert [item for item in verify.verify(index_of(two)).damage if not item.file.startswith("keys/")] == []
 
 
-def test_a_first_publish_killed_before_its_swap_goes_on_by_a_plain_ingest(shop: Workshop) -> None:
+def test_a_first_publish_killed_before_its_swap_is_continued_by_a_plain_ingest(shop: Workshop) -> None:
     shop.write("a.txt", words(150, 1))
     with pytest.raises(KeyboardInterrupt):
         shop.ingest(disk=KilledAt("before swap"))
     assert names(shop.index / "generations") == ["000001"]
     embedded = shop.embedded
-    assert without_a_flag(shop).generation == 1, "no reader has seen it: its number is free"
+    assert without_a_flag(shop).generation == 1, "no reader has seen generation 1: its number is free"
     assert shop.embedded == embedded
     assert {row["changed_in"] for row in shop.rows()} == {1}
 
 
-def test_as_long_as_nothing_is_current_no_generation_goes(two: Workshop) -> None:
+def test_no_generation_is_cleared_while_none_is_current(two: Workshop) -> None:
     of_long_ago(two)
     (two.index / "current").unlink()
     with pytest.raises(NoIndex):
@@ -120,13 +123,13 @@ def test_as_long_as_nothing_is_current_no_generation_goes(two: Workshop) -> None
     assert names(two.index / "generations") == ["000001", "000002"]
 
 
-# ---- folders of others
+# ---- folders that are not ours
 
 
 @pytest.mark.parametrize(
     "name", ["staging/terraform.tf", "staging/2024-01-01/data", "state/terraform.tfstate", "generations/7/notes.txt"]
 )
-def test_a_folder_of_others_is_no_index_whatever_its_name(shop: Workshop, name: str) -> None:
+def test_a_folder_with_foreign_files_is_no_index_whatever_their_names(shop: Workshop, name: str) -> None:
     shop.write("a.txt", words(30))
     theirs = shop.index / name
     theirs.parent.mkdir(parents=True)
@@ -137,7 +140,7 @@ def test_a_folder_of_others_is_no_index_whatever_its_name(shop: Workshop, name: 
     assert sum(path.is_file() for path in shop.index.rglob("*")) == 1
 
 
-def test_in_staging_only_runs_are_cleared(two: Workshop) -> None:
+def test_only_run_folders_are_cleared_in_staging(two: Workshop) -> None:
     theirs = two.index / "staging" / "2024-backup" / "data"
     theirs.parent.mkdir()
     theirs.write_text("precious")
@@ -147,7 +150,7 @@ def test_in_staging_only_runs_are_cleared(two: Workshop) -> None:
     assert theirs.read_text() == "precious"
 
 
-def test_an_index_killed_while_its_folders_were_made_is_one(shop: Workshop) -> None:
+def test_an_index_whose_creation_was_killed_is_still_an_index(shop: Workshop) -> None:
     shop.write("a.txt", words(30))
     index_of(shop).create()
     (shop.index / "staging" / "000001-abc").mkdir()
@@ -163,7 +166,7 @@ MANIFESTS = {"truncated": '{"format": 1, "gener', "list": "[]", "shape": '{"form
 
 
 @pytest.mark.parametrize("how", MANIFESTS)
-def test_a_manifest_that_cannot_be_read_leaves_the_way_back(two: Workshop, how: str) -> None:
+def test_an_unreadable_manifest_is_an_error_that_names_the_rollback(two: Workshop, how: str) -> None:
     (two.index / "current/manifest.json").write_text(MANIFESTS[how])
     for verb in (lambda: without_a_flag(two), lambda: rollback.rollback(index_of(two), warn=silent)):
         with pytest.raises(NoIndex) as caught:
@@ -171,24 +174,24 @@ def test_a_manifest_that_cannot_be_read_leaves_the_way_back(two: Workshop, how: 
         assert f"embedcli rollback --to 1 --index {two.index}" in caught.value.hint
     rollback.rollback(index_of(two), to=1, warn=silent)
     assert verify.verify(index_of(two)).damage == [
-        verify.Damage("generations/000002/manifest.json", "cannot be read, so it is no way back")
+        verify.Damage("generations/000002/manifest.json", "cannot be read, so no rollback can go to it")
     ]
     assert without_a_flag(two).generation == 4
 
 
-def test_a_torn_manifest_of_the_parent_stops_no_run(two: Workshop) -> None:
+def test_a_torn_manifest_of_the_parent_does_not_stop_a_run(two: Workshop) -> None:
     (two.index / "generations/000001/manifest.json").write_text("{")
     two.docs = two.index.parent / "docs"
     two.write("new.txt", words(20, 5))
     assert without_a_flag(two, two.docs).generation == 3
-    assert any("the vectors of generation 1 are not used again" in line for line in two.report.said)
+    assert any("the vectors of generation 1 are not reused" in line for line in two.report.said)
 
 
 # ---- the files beside the shards
 
 
 @pytest.mark.parametrize("how", ["missing", "torn"])
-def test_lost_documents_are_exit_14_with_the_way_back(two: Workshop, how: str) -> None:
+def test_a_lost_documents_table_is_exit_14_and_names_the_rollback(two: Workshop, how: str) -> None:
     file = two.index / "current/documents.parquet"
     os.truncate(file, 50) if how == "torn" else file.unlink()
     for verb in (
@@ -203,16 +206,16 @@ def test_lost_documents_are_exit_14_with_the_way_back(two: Workshop, how: str) -
     assert without_a_flag(two).generation == 4
 
 
-def test_one_turned_bit_in_the_documents_is_read_by_nobody(two: Workshop) -> None:
+def test_a_documents_table_with_a_flipped_bit_is_not_read(two: Workshop) -> None:
     file = two.index / "current/documents.parquet"
     data = bytearray(file.read_bytes())
     data[len(data) // 3] ^= 4
     file.write_bytes(data)
-    with pytest.raises(StorageError, match="it is not what was written"):
+    with pytest.raises(StorageError, match="its sha256 is not the one in the manifest"):
         without_a_flag(two)
 
 
-@pytest.mark.parametrize("how", ["missing", "torn", "turned"])
+@pytest.mark.parametrize("how", ["missing", "torn", "flipped"])
 def test_a_lost_probe_set_is_taken_from_the_generation_before(two: Workshop, how: str) -> None:
     stored = index_of(two).probe(1)
     file = two.index / "current/probe.npy"
@@ -228,7 +231,7 @@ def test_a_lost_probe_set_is_taken_from_the_generation_before(two: Workshop, how
     assert verify.verify(index_of(two)).damage == []
 
 
-def test_where_no_probe_set_is_left_it_is_made_anew(two: Workshop) -> None:
+def test_the_probe_set_is_embedded_again_when_no_generation_has_one(two: Workshop) -> None:
     for file in two.index.glob("generations/*/probe.npy"):
         file.write_bytes(b"")
     two.docs = two.index.parent / "docs"
@@ -247,11 +250,11 @@ def test_rollback_refuses_a_generation_that_is_not_whole(two: Workshop, name: st
     before = two.rows()
     with pytest.raises((StorageError, UsageError), match="cannot roll back") as caught:
         rollback.rollback(index_of(two), warn=two.report.warn)
-    assert caught.value.hint == "no other one is kept whole"
+    assert caught.value.hint == NO_OTHER
     assert two.rows() == before
 
 
-def test_rollback_knows_nothing_of_a_generation_that_was_never_published(two: Workshop) -> None:
+def test_rollback_does_not_go_to_a_generation_that_was_never_published(two: Workshop) -> None:
     two.docs = two.index.parent / "docs"
     two.write("new.txt", words(20, 5))
     with pytest.raises(StorageError):
@@ -264,24 +267,24 @@ def test_rollback_knows_nothing_of_a_generation_that_was_never_published(two: Wo
     assert names(two.index / "changes") == ["000001.parquet", "000002.parquet", "000003.parquet"]
 
 
-def test_a_full_disk_does_not_make_a_rollback_that_was_done_look_undone(two: Workshop) -> None:
+def test_a_rollback_whose_history_line_fails_is_reported_as_done(two: Workshop) -> None:
     warned: list[str] = []
     done = rollback.rollback(index_of(two, disk=DiskFull("runs.jsonl")), warn=warned.append)
     assert done.generation == index_of(two).current_number() == 1
-    assert "not noted in the history" in warned[0]
+    assert "not written to the history" in warned[0]
 
 
-def test_lost_folders_beside_the_generations_come_back(two: Workshop) -> None:
+def test_lost_folders_beside_the_generations_are_made_again(two: Workshop) -> None:
     for name in ("state", "changes", "keys", "staging"):
         shutil.rmtree(two.index / name)
     rollback.rollback(index_of(two), warn=silent)
     assert status.status(index_of(two)).runs[0]["verb"] == "rollback"
 
 
-# ---- what loaders are told
+# ---- the change lists that loaders apply
 
 
-def test_who_applies_every_change_has_the_index_after_a_rollback_too(shop: Workshop) -> None:
+def test_a_loader_that_applies_every_change_has_the_index_after_a_rollback_too(shop: Workshop) -> None:
     for number in range(3):
         shop.write(f"{number}.txt", words(150, number))
     shop.ingest()
@@ -291,21 +294,21 @@ def test_who_applies_every_change_has_the_index_after_a_rollback_too(shop: Works
     second = shop.rows()
     rollback.rollback(index_of(shop), warn=silent)
     assert follow(shop.index) == shop.ids()
-    told = {r["chunk_id"]: r["op"] for r in pq.read_table(shop.index / "changes/000003.parquet").to_pylist()}
+    listed = {r["chunk_id"]: r["op"] for r in pq.read_table(shop.index / "changes/000003.parquet").to_pylist()}
     before, after = ({row["chunk_id"]: row for row in rows} for rows in (second, first))
-    assert told == {
+    assert listed == {
         **dict.fromkeys(after.keys() - before.keys(), "added"),
         **dict.fromkeys(before.keys() - after.keys(), "removed"),
         **{key: "changed" for key in before.keys() & after.keys() if before[key] != after[key]},
     }
-    assert "changed" in told.values() and len(told) < len(first)
+    assert "changed" in listed.values() and len(listed) < len(first)
     shop.write("0.txt", words(150, 50))
     assert shop.ingest().generation == 4
     assert follow(shop.index) == shop.ids()
 
 
 @pytest.mark.parametrize("step", ["before swap", "after swap"])
-def test_changes_of_a_verb_that_was_killed_are_told_if_it_came_to_be(two: Workshop, step: str) -> None:
+def test_the_change_list_of_a_killed_verb_is_published_only_if_the_swap_was_done(two: Workshop, step: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         rollback.rollback(index_of(two, disk=KilledAt(step)), warn=silent)
     assert follow(two.index) != two.ids() or step == "before swap"
@@ -316,16 +319,16 @@ def test_changes_of_a_verb_that_was_killed_are_told_if_it_came_to_be(two: Worksh
     assert not [name for name in names(two.index / "changes") if ".when" in name]
 
 
-def test_rows_that_cannot_be_read_are_no_reason_to_stay(two: Workshop) -> None:
+def test_a_rollback_works_when_the_current_rows_are_unreadable(two: Workshop) -> None:
     for file in (two.index / "current/vectors").iterdir():
         file.unlink()
         file.write_bytes(b"torn")
     rollback.rollback(index_of(two), warn=two.report.warn)
-    assert any("has to load the index anew" in line for line in two.report.said)
+    assert any("must load the whole index again" in line for line in two.report.said)
     assert index_of(two).current_number() == 1
 
 
-def test_a_clock_that_jumps_back_clears_nothing_and_one_that_jumps_on_clears_what_is_retired(two: Workshop) -> None:
+def test_retired_generations_are_cleared_after_an_hour_and_not_by_a_clock_that_jumps_back(two: Workshop) -> None:
     rollback.rollback(index_of(two), warn=silent)
     clock = ClockJumps(now=(two.index / "generations/000002").stat().st_mtime)
     for jump, left in ((-7200.0, ["000001", "000002"]), (7200.0 + RETIRED_KEPT_S + 1, ["000001"])):

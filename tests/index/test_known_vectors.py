@@ -1,4 +1,4 @@
-"""The library: whatever was stored once is found by its key, however many checkpoints there were, and nothing else."""
+"""The cache of known vectors finds each stored vector by its key, however many checkpoints there were, and no other."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def taken(library: KnownVectors, keys: VectorKeys) -> tuple[list[bool], Floats]:
 
 @pytest.mark.parametrize("count", [1, 7, 65])
 def test_every_vector_of_many_small_shards_is_found_and_costs_12_bytes(tmp_path: Path, count: int) -> None:
-    """Across one level and two of what is merged eight to one."""
+    """With indexes that were never merged, merged once, and merged twice."""
     library = KnownVectors(dim=DIM)
     parts = [keys_and_vectors(seed) for seed in range(count)]
     for keys, vectors in parts:
@@ -56,7 +56,7 @@ def test_every_vector_of_many_small_shards_is_found_and_costs_12_bytes(tmp_path:
     assert not any(strangers)
 
 
-def test_a_key_of_which_only_half_is_known_is_not_taken(tmp_path: Path) -> None:
+def test_a_key_of_which_only_one_half_matches_is_not_found(tmp_path: Path) -> None:
     library = KnownVectors(dim=DIM)
     keys, vectors = keys_and_vectors(0)
     library.add(stored(tmp_path, keys, vectors), one_of_many=True)
@@ -65,7 +65,7 @@ def test_a_key_of_which_only_half_is_known_is_not_taken(tmp_path: Path) -> None:
     assert not any(filled) and not into.any()
 
 
-def test_what_is_stored_twice_is_taken_from_the_one_that_is_whole(tmp_path: Path) -> None:
+def test_a_vector_stored_twice_is_taken_from_the_undamaged_shard(tmp_path: Path) -> None:
     library = KnownVectors(dim=DIM)
     keys, vectors = keys_and_vectors(0)
     old, new = stored(tmp_path, keys, vectors), stored(tmp_path, keys, vectors)
@@ -78,7 +78,7 @@ def test_what_is_stored_twice_is_taken_from_the_one_that_is_whole(tmp_path: Path
 
 
 @pytest.mark.parametrize("spoilt", range(KnownVectors.FAN))
-def test_of_many_that_hold_a_key_any_whole_one_will_do(tmp_path: Path, spoilt: int) -> None:
+def test_any_undamaged_shard_of_many_with_the_same_key_is_enough(tmp_path: Path, spoilt: int) -> None:
     library = KnownVectors(dim=DIM)
     keys, vectors = keys_and_vectors(0)
     narrow = stored(tmp_path, keys, keys_and_vectors(1, dim=DIM - 1)[1])
@@ -92,7 +92,7 @@ def test_of_many_that_hold_a_key_any_whole_one_will_do(tmp_path: Path, spoilt: i
     np.testing.assert_array_equal(into, vectors)
 
 
-def test_a_shard_of_the_run_whose_keys_went_away_costs_reuse_and_no_more(tmp_path: Path) -> None:
+def test_a_shard_of_the_run_whose_keys_are_deleted_is_skipped(tmp_path: Path) -> None:
     library = KnownVectors(dim=DIM)
     keys, vectors = keys_and_vectors(0)
     shard = stored(tmp_path, keys, vectors)
@@ -101,7 +101,7 @@ def test_a_shard_of_the_run_whose_keys_went_away_costs_reuse_and_no_more(tmp_pat
     assert not any(taken(library, keys)[0])
 
 
-def test_wider_vectors_are_cut_and_narrower_ones_passed_over(tmp_path: Path) -> None:
+def test_wider_vectors_are_cut_and_narrower_ones_skipped(tmp_path: Path) -> None:
     library = KnownVectors(dim=DIM)
     (wide_keys, wide), (narrow_keys, narrow) = keys_and_vectors(0, dim=2 * DIM), keys_and_vectors(1, dim=DIM - 1)
     library.add(stored(tmp_path, wide_keys, wide))

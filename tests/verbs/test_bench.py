@@ -1,4 +1,4 @@
-"""`embedcli bench` measures what it says, on this CPU and in seconds."""
+"""`embedcli bench` measures what its table says; here on this CPU and in seconds."""
 
 from __future__ import annotations
 
@@ -43,17 +43,19 @@ def test_the_table_has_the_three_rates_of_one_run(tmp_path: Path) -> None:
 
 
 @needs_compiler
-def test_json_is_one_object_and_the_callers_documents_are_left_alone(machine: dict[str, str], tmp_path: Path) -> None:
+def test_json_is_one_object_and_the_documents_of_the_user_are_not_changed(
+    machine: dict[str, str], tmp_path: Path
+) -> None:
     make_qwen(tmp_path / "model")
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/a.txt").write_text("The hub has a light. " * 50)
     flags = ["--docs", "docs", "--json", "--no-reference", "--dim", "16"]
     ran = embedcli("bench", "--model", "./model", *flags, cwd=tmp_path, env=machine)
-    told = json.loads(ran.stdout)
-    assert told["exit_code"] == 0 and told["reference"] is None and told["chunks"] >= 1
-    assert told["of_engine"] == pytest.approx(told["whole"] / told["alone"], abs=1e-3)
-    assert told["of_reference"] is None and told["no_reference"] == "" and told["cost"] is None
-    assert 0 < told["busy"] <= 1 and told["padding"] < 0.5
+    printed = json.loads(ran.stdout)
+    assert printed["exit_code"] == 0 and printed["reference"] is None and printed["chunks"] >= 1
+    assert printed["of_engine"] == pytest.approx(printed["whole"] / printed["alone"], abs=1e-3)
+    assert printed["of_reference"] is None and printed["no_reference"] == "" and printed["cost"] is None
+    assert 0 < printed["busy"] <= 1 and printed["padding"] < 0.5
     assert [path.name for path in (tmp_path / "docs").iterdir()] == ["a.txt"]
 
 
@@ -67,7 +69,7 @@ def test_generated_documents_are_the_same_every_time_and_of_every_length(tmp_pat
     assert sizes[-1] > 10 * sizes[0] and 199_990 < sum(sizes) <= 200_000
 
 
-def test_hours_go_by_the_rate_of_the_whole_run() -> None:
+def test_hours_are_estimated_from_the_rate_of_the_whole_run() -> None:
     figures = Figures("m", "cpu", 8, 10, 1_000, 4_000, 1.0, 500.0, 600.0, None, "", 1.0, 0.0, None, 1)
     assert figures.hours(4.0) == pytest.approx(1e9 / 500 / 3600)
 
@@ -75,27 +77,27 @@ def test_hours_go_by_the_rate_of_the_whole_run() -> None:
 @pytest.mark.parametrize(
     "flags", [["--device", "foo"], ["--engine", "foo"], ["--quantization", "int3"], ["--gpus", "x"]]
 )
-def test_a_flag_that_cannot_be_meant_is_exit_2(flags: list[str]) -> None:
+def test_an_invalid_flag_value_is_exit_2(flags: list[str]) -> None:
     ran = subprocess.run([sys.executable, "-m", "embedcli", "bench", *flags], cwd=HERE, capture_output=True, text=True)
     assert ran.returncode == 2 and flags[0] in ran.stderr and "Traceback" not in ran.stderr
 
 
-# Over an engine of our own.
+# With a fake engine.
 
 
 class Slow(FakeEngine):
-    """Takes a while for each list; dies of its n-th, if that is asked for."""
+    """Takes a while for each batch; dies at batch number `dies_of`, if one is given."""
 
     vocabulary = None
 
     def __init__(self, dim: int, *, dies_of: int = 0) -> None:
         super().__init__(dim=dim, batch_tokens=512)
-        self.lists = 0
+        self.batches = 0
         self.dies_of = dies_of
 
     def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
-        self.lists += 1
-        if self.lists == self.dies_of:
+        self.batches += 1
+        if self.batches == self.dies_of:
             raise EngineDied("dies once")
         time.sleep(0.005)
         return super().embed(rows)
@@ -127,10 +129,10 @@ def test_the_engine_is_opened_once_for_both_runs_and_closed_at_the_end(tmp_path:
     assert 0.5 <= figures.load_s < 5 and 0 < figures.busy <= 1
 
 
-def test_the_time_of_a_restart_is_in_the_rate_of_the_whole_run_and_every_engine_is_closed(tmp_path: Path) -> None:
+def test_the_rate_of_the_whole_run_includes_a_restart_and_every_engine_is_closed(tmp_path: Path) -> None:
     figures, opened = measured(tmp_path, dies_of=60)
     assert len(opened) == 2 and all(engine.closed for engine in opened)
-    assert figures.tokens / figures.whole > 0.5, "the second opening alone took that long"
+    assert figures.tokens / figures.whole > 0.5, "opening the second engine alone took that long"
     assert figures.busy < 0.95
 
 
@@ -141,17 +143,19 @@ def test_both_rates_count_the_same_tokens(tmp_path: Path) -> None:
     rows = bench._rows([*texts], model, most=figures.tokens)
     assert sum(row.size for row in rows) == sum(table["token_count"].to_pylist()) == figures.tokens
     few = bench._rows([*texts], model, most=rows[0].size + 1)
-    assert len(few) == 2, "no more than are asked for: a large corpus takes minutes"
+    assert len(few) == 2, "no more rows than asked for: a large corpus would take minutes"
 
 
-def test_a_reference_that_takes_too_long_costs_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_other_figures_are_measured_when_the_reference_takes_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bench, "REFERENCE_TIMEOUT_S", 0.01)
     figures, _ = measured(tmp_path, reference=True)
-    assert figures.reference is None and figures.no_reference == "not done after 0 s"
+    assert figures.reference is None and figures.no_reference == "not finished after 0 s"
     assert figures.whole > 0 < figures.alone
 
 
-def test_the_most_memory_of_any_of_the_cards_is_told() -> None:
+def test_the_peak_is_the_highest_memory_use_of_any_card() -> None:
     card = Card(0, "GPU-1", "a card", (9, 0), 80, 70, "580", (13, 0))
     polls = iter([[card, replace(card, free_bytes=50)], [card, card]])
     done = threading.Event()
@@ -172,7 +176,7 @@ def test_the_most_memory_of_any_of_the_cards_is_told() -> None:
 def test_a_bench_on_a_card_takes_its_flags_and_says_why_it_has_no_reference(
     machine: dict[str, str], tmp_path: Path
 ) -> None:
-    """The torch of this machine is one that nothing can be computed with."""
+    """The fake machine has a torch that cannot compute, so the reference fails."""
     make_qwen(tmp_path / "model")
     env = {**machine, "FAKE_ARGUMENTS": str(tmp_path / "arguments.json")}
     flags = ["--batch-tokens", "2048", "--quantization", "fp8", "--gpu-memory", "12", "--dim", "16"]

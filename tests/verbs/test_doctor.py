@@ -1,4 +1,4 @@
-"""`embedcli doctor` as the one at 3 a.m. meets it: every line well, or what to type; nothing left behind."""
+"""`embedcli doctor` for whoever is called at 3 a.m.: each line is ok or says what to type; no file is left behind."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def line_of(what: str, lines: list[Line]) -> Line:
     return line
 
 
-def test_all_is_well_where_an_index_can_be_made_without_home_or_terminal(tmp_path: Path) -> None:
+def test_every_line_is_ok_where_an_index_can_be_made_without_home_or_terminal(tmp_path: Path) -> None:
     ran = doctor("new-index", "--model", "minilm", cwd=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    told = ran.stdout.splitlines()
-    assert all(line.startswith("ok ") for line in told)
-    assert [line.split()[1] for line in told] == [
+    lines = ran.stdout.splitlines()
+    assert all(line.startswith("ok ") for line in lines)
+    assert [line.split()[1] for line in lines] == [
         "python",
         "card",
         "model",
@@ -70,9 +70,9 @@ def test_all_is_well_where_an_index_can_be_made_without_home_or_terminal(tmp_pat
 
 def test_json_is_one_object_with_the_same_lines(tmp_path: Path) -> None:
     ran = doctor("--model", "minilm", "--index", "new", "--json", cwd=tmp_path)
-    told = json.loads(ran.stdout)
-    assert told["exit_code"] == ran.returncode == 0
-    assert [line["what"] for line in told["lines"]][:3] == ["python", "card", "model"]
+    printed = json.loads(ran.stdout)
+    assert printed["exit_code"] == ran.returncode == 0
+    assert [line["what"] for line in printed["lines"]][:3] == ["python", "card", "model"]
 
 
 def test_start_embeds_the_probe_set_as_the_index_has_it(tmp_path: Path) -> None:
@@ -87,26 +87,26 @@ def test_start_embeds_the_probe_set_as_the_index_has_it(tmp_path: Path) -> None:
     assert "embeds the probe set, as the index has it" in ran.stdout
 
 
-def test_a_card_that_an_index_needs_and_is_not_there_ends_with_the_engines_code(tmp_path: Path) -> None:
+def test_a_missing_card_that_the_index_needs_fails_with_the_code_of_engine_errors(tmp_path: Path) -> None:
     line = line_of("card", lines_of(tmp_path, device="cuda"))
     assert (line.well, line.code) == (False, ENGINE)
     assert "--device cpu" in line.mend
 
 
-def test_a_model_that_is_not_here_is_told_with_the_command_that_fetches_it(tmp_path: Path) -> None:
+def test_a_model_that_is_not_on_disk_fails_with_the_command_that_fetches_it(tmp_path: Path) -> None:
     ran = doctor("--model", "nobody/nothing", cwd=tmp_path, env={"HF_HOME": str(tmp_path / "hf")})
     assert ran.returncode == ENGINE
-    assert "amiss model" in ran.stdout and "embedcli pull nobody/nothing" in ran.stdout
+    assert "FAIL  model" in ran.stdout and "embedcli pull nobody/nothing" in ran.stdout
 
 
-def test_a_folder_that_is_no_index_is_told_as_a_run_would(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_an_index_fails_with_the_message_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("A document.")
     line = line_of("index", lines_of(tmp_path))
     assert (line.well, line.code) == (False, NoIndex.exit_code) and "holds `a.txt`" in line.found
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_read_only_folder_fails(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     line = line_of("index", lines_of(tmp_path / "index"))
     assert (line.well, line.code) == (False, STORAGE)
@@ -114,16 +114,16 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 def test_the_cache_variable_moves_the_kernel_caches_together(tmp_path: Path) -> None:
     lines = lines_of(tmp_path, device="cuda", environment={**BARE, "EMBEDCLI_CACHE": str(tmp_path / "cache")})
-    assert line_of("kernel cache", lines).found == f"{tmp_path / 'cache'} can be written"
+    assert line_of("kernel cache", lines).found == f"{tmp_path / 'cache'} can be written to"
 
 
-def test_a_cache_that_cannot_be_made_is_told_by_its_own_folder(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_made_fails_and_names_its_folder(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/triton").touch()
     lines = lines_of(tmp_path, device="cuda", environment={**BARE, "EMBEDCLI_CACHE": str(tmp_path / "cache")})
     line = line_of("kernel cache", lines)
     assert (line.well, line.code) == (False, ENGINE) and "export EMBEDCLI_CACHE=" in line.mend
-    assert line.found == f"`{tmp_path / 'cache/triton'}` cannot be written"
+    assert line.found == f"`{tmp_path / 'cache/triton'}` cannot be written to"
     no_home = lines_of(tmp_path, device="cuda", environment={**BARE, "EMBEDCLI_CACHE": "/proc/none"})
     bad = [line for line in no_home if line.what == "kernel cache"]
     assert len(bad) == 6 and not any(line.well for line in bad)
@@ -132,13 +132,13 @@ def test_a_cache_that_cannot_be_made_is_told_by_its_own_folder(tmp_path: Path) -
 # The disk.
 
 
-def test_a_path_below_a_file_is_told(tmp_path: Path) -> None:
+def test_an_index_path_below_a_file_fails(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     line = line_of("index", lines_of(tmp_path / "file" / "index"))
     assert (line.well, line.code, line.found) == (False, STORAGE, f"`{tmp_path / 'file'}` is a file")
 
 
-def test_a_disk_without_room_for_a_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_room_for_a_folder_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -148,7 +148,7 @@ def test_a_disk_without_room_for_a_folder_is_told(tmp_path: Path, monkeypatch: p
     assert "df -i" in line.mend
 
 
-def test_too_little_room_a_network_and_a_lock_that_does_not_work_are_told(
+def test_too_little_space_and_missing_locks_fail_while_a_network_and_missing_links_are_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_locks(*_: object) -> None:
@@ -161,24 +161,24 @@ def test_too_little_room_a_network_and_a_lock_that_does_not_work_are_told(
     lines = lines_of(tmp_path / "index")
     assert (line_of("index", lines).code, line_of("locks", lines).code) == (STORAGE, STORAGE)
     assert line_of("filesystem", lines).well and "10 minutes" in line_of("filesystem", lines).found
-    assert line_of("hard links", lines).well, "shards are copied then"
+    assert line_of("hard links", lines).well, "without hard links shards are copied"
 
 
-def test_a_damaged_manifest_is_one_line_among_the_others(tmp_path: Path) -> None:
+def test_a_damaged_manifest_fails_and_the_other_checks_are_still_made(tmp_path: Path) -> None:
     folder = tmp_path / "index/generations/000001"
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{")
     (tmp_path / "index/current").symlink_to("generations/000001")
     ran = doctor("index", "--model", "minilm", cwd=tmp_path)
     assert ran.returncode == 10
-    assert "amiss index           cannot read" in ran.stdout and "ok    model" in ran.stdout
+    assert "FAIL  index           cannot read" in ran.stdout and "ok    model" in ran.stdout
 
 
 # A machine with a card.
 
 
 def on_card(machine: dict[str, str], *arguments: object, cwd: Path, **settings: str) -> tuple[int, dict[str, str]]:
-    """(exit code, each line by what it is of), run as cron would."""
+    """(exit code, each line by the name of its check), run as cron would."""
     kept = ("LD_LIBRARY_PATH", "PYTHONPATH")
     env = {"PATH": "/usr/bin:/bin", **{name: machine[name] for name in kept}, **settings}
     ran = embedcli("doctor", *arguments, cwd=cwd, env=env)
@@ -191,7 +191,7 @@ def on_card(machine: dict[str, str], *arguments: object, cwd: Path, **settings: 
 
 
 @needs_compiler
-def test_all_that_a_card_needs_has_its_line(machine: dict[str, str], tmp_path: Path) -> None:
+def test_each_requirement_of_a_card_has_a_line(machine: dict[str, str], tmp_path: Path) -> None:
     make_qwen(tmp_path / "model")
     (tmp_path / "cuda/bin").mkdir(parents=True)
     (tmp_path / "cuda/bin/nvcc").symlink_to("/bin/true")
@@ -205,7 +205,7 @@ def test_all_that_a_card_needs_has_its_line(machine: dict[str, str], tmp_path: P
     assert lines["nvcc"].startswith("ok") and str(tmp_path / "cuda") in lines["nvcc"]
     assert lines["room"].startswith("ok") and "batches of 16,384 tokens" in lines["room"]
     code, lines = on_card(machine, "--model", "./model", cwd=tmp_path, **{**settings, "CUDA_HOME": "/none"})
-    assert code == ENGINE and lines["nvcc"].startswith("amiss") and "export CUDA_HOME=" in lines["nvcc"]
+    assert code == ENGINE and lines["nvcc"].startswith("FAIL") and "export CUDA_HOME=" in lines["nvcc"]
 
 
 @needs_compiler
@@ -218,27 +218,27 @@ def test_all_that_a_card_needs_has_its_line(machine: dict[str, str], tmp_path: P
         ({"HOME": "/proc/none"}, "kernel cache", "cannot be written"),
     ],
 )
-def test_what_would_end_a_run_on_a_card_is_amiss_with_its_code(
+def test_each_problem_that_would_stop_a_run_on_a_card_fails_with_its_exit_code(
     machine: dict[str, str], tmp_path: Path, settings: dict[str, str], what: str, found: str
 ) -> None:
     make_qwen(tmp_path / "model")
     code, lines = on_card(machine, "--model", "./model", cwd=tmp_path, **settings)
-    assert code == ENGINE and lines[what].startswith("amiss") and found in lines[what]
+    assert code == ENGINE and lines[what].startswith("FAIL") and found in lines[what]
 
 
-def test_sglang_that_is_not_installed_is_amiss(tmp_path: Path) -> None:
+def test_sglang_that_is_not_installed_fails(tmp_path: Path) -> None:
     line = line_of("sglang", lines_of(tmp_path, device="cuda"))
     assert not line.well and "pip install 'embedcli[gpu]'" in line.mend
 
 
 @needs_compiler
-def test_start_on_a_card_and_a_stop_of_it(machine: dict[str, str], tmp_path: Path) -> None:
+def test_start_starts_the_engine_on_a_card_and_a_signal_stops_it(machine: dict[str, str], tmp_path: Path) -> None:
     make_qwen(tmp_path / "model")
     (tmp_path / "cuda/bin").mkdir(parents=True)
     (tmp_path / "cuda/bin/nvcc").symlink_to("/bin/true")
     env = {**machine, "EMBEDCLI_CACHE": str(tmp_path / "cache"), "CUDA_HOME": str(tmp_path / "cuda")}
     ran = embedcli("doctor", "--model", "./model", "--start", cwd=tmp_path, env=env)
-    lacking = [line for line in ran.stdout.splitlines() if line.startswith("amiss")]
+    lacking = [line for line in ran.stdout.splitlines() if line.startswith("FAIL")]
     if lacking:
         pytest.skip(f"not started on a machine without what SGLang compiles with: {lacking[0]}")
     assert ran.returncode == 0, ran.stdout
@@ -254,7 +254,7 @@ def test_start_on_a_card_and_a_stop_of_it(machine: dict[str, str], tmp_path: Pat
     ) as starting:
         assert starting.stderr is not None
         while "starting SGLang" not in (line := starting.stderr.readline()):
-            assert line, "it ended before"
+            assert line, "the process ended before SGLang was started"
         starting.terminate()
         said = starting.stderr.read()
     assert starting.returncode == 143, said

@@ -11,7 +11,7 @@ from tests.published import changes, damage, filled, index_of, silent, two_roots
 from tests.workshop import Workshop, words
 
 
-def test_forget_takes_a_root_with_its_rows(shop: Workshop) -> None:
+def test_forget_removes_a_root_and_its_rows(shop: Workshop) -> None:
     docs, other = two_roots(shop)
     gone = {row["chunk_id"] for row in shop.rows() if row["uri"].startswith(f"{other}/")}
     kept = {id_: vector for id_, vector in vectors(shop).items() if id_ not in gone}
@@ -22,7 +22,7 @@ def test_forget_takes_a_root_with_its_rows(shop: Workshop) -> None:
     assert damage(shop) == []
 
 
-def test_after_forget_ingest_does_not_walk_it(shop: Workshop) -> None:
+def test_ingest_does_not_walk_a_forgotten_root(shop: Workshop) -> None:
     _, other = two_roots(shop)
     forget.forget(index_of(shop), str(other), warn=silent)
     shop.write("../more/z.txt", words(20, 7))
@@ -30,7 +30,7 @@ def test_after_forget_ingest_does_not_walk_it(shop: Workshop) -> None:
     assert (summary.generation, summary.sources["new"], summary.sources["unchanged"]) == (2, 0, 2)
 
 
-def test_forgetting_the_last_root_leaves_an_empty_generation_that_is_sound(kept: Workshop) -> None:
+def test_forgetting_the_last_root_leaves_an_empty_undamaged_generation(kept: Workshop) -> None:
     schema = kept.table().schema
     forget.forget(index_of(kept), str(kept.docs), warn=silent)
     assert kept.table().num_rows == 0
@@ -39,14 +39,14 @@ def test_forgetting_the_last_root_leaves_an_empty_generation_that_is_sound(kept:
     assert status(index_of(kept)).roots == []
 
 
-def test_after_the_last_root_is_forgotten_a_plain_run_asks_for_one(kept: Workshop) -> None:
+def test_a_run_without_sources_asks_for_a_root_after_the_last_was_forgotten(kept: Workshop) -> None:
     forget.forget(index_of(kept), str(kept.docs), warn=silent)
     with pytest.raises(InputError, match="has no roots any more") as caught:
         kept.ingest()
     assert f"--index {kept.index}" in caught.value.hint
 
 
-def test_what_was_forgotten_comes_back_without_the_engine(shop: Workshop) -> None:
+def test_a_forgotten_root_is_ingested_again_without_embedding(shop: Workshop) -> None:
     filled(shop)
     before, had = vectors(shop), shop.embedded
     forget.forget(index_of(shop), str(shop.docs), warn=silent)

@@ -16,7 +16,7 @@ from tests.published import changes, damage, filled, index_of, silent, two_roots
 from tests.workshop import Workshop, words
 
 
-def test_moved_changes_uris_and_nothing_else(shop: Workshop) -> None:
+def test_moved_changes_only_the_uris_of_the_root(shop: Workshop) -> None:
     docs, other = two_roots(shop)
     before, had = shop.rows(), shop.embedded
     new = other.rename(shop.docs.parent / "elsewhere")
@@ -51,7 +51,7 @@ def test_a_moved_root_keeps_its_ids_for_ever(shop: Workshop) -> None:
     assert vectors(shop) == before
 
 
-def test_moved_writes_names_as_the_walk_does(shop: Workshop) -> None:
+def test_moved_encodes_names_in_uris_as_the_walk_does(shop: Workshop) -> None:
     for name in (b"caf\xe9.txt", "café.txt".encode(), b"50%.txt", b"a%FF.txt", b"a\xff.txt", b"two\nlines.txt"):
         path = Path(os.fsdecode(os.fsencode(shop.docs) + b"/" + name))
         path.write_text(words(30, len(name)))
@@ -65,7 +65,7 @@ def test_moved_writes_names_as_the_walk_does(shop: Workshop) -> None:
     assert uris == {path: row["uri"] for path, row in fresh.documents().items()}
 
 
-def test_a_root_of_one_file_moves_under_its_own_name_only(shop: Workshop) -> None:
+def test_a_root_that_is_a_file_can_only_move_under_the_same_file_name(shop: Workshop) -> None:
     file = shop.write("a.txt", words(50))
     shop.ingest(file)
     (shop.docs.parent / "new").mkdir()
@@ -85,7 +85,7 @@ def test_moved_of_an_unknown_root_names_the_known_ones(kept: Workshop) -> None:
 
 
 @pytest.mark.parametrize("place", ["absent", "docs", "more", "more/deep", "."])
-def test_moved_refuses_a_place_that_is_none(shop: Workshop, place: str) -> None:
+def test_moved_refuses_a_new_path_that_is_missing_or_overlaps_a_root(shop: Workshop, place: str) -> None:
     docs, _ = two_roots(shop)
     with pytest.raises(InputError):
         moved(index_of(shop), str(docs), str(shop.docs.parent / place), warn=silent)
@@ -93,7 +93,7 @@ def test_moved_refuses_a_place_that_is_none(shop: Workshop, place: str) -> None:
 
 
 @pytest.mark.parametrize("step", ["generation written", "before swap", "after swap"])
-def test_a_verb_killed_on_the_way_leaves_a_whole_generation(shop: Workshop, step: str) -> None:
+def test_a_killed_verb_leaves_a_complete_current_generation(shop: Workshop, step: str) -> None:
     filled(shop)
     new = shop.docs.parent / "elsewhere"
     shutil.copytree(shop.docs, new)

@@ -14,7 +14,7 @@ from tests.published import damage, filled, index_of, silent, vectors
 from tests.workshop import Workshop, words
 
 
-def test_rollback_shows_the_generation_before_to_the_last_byte(shop: Workshop) -> None:
+def test_rollback_restores_every_row_of_the_generation_before(shop: Workshop) -> None:
     filled(shop)
     before = shop.rows()
     shop.write("part-0/file-0.txt", words(150, 99))
@@ -26,20 +26,20 @@ def test_rollback_shows_the_generation_before_to_the_last_byte(shop: Workshop) -
     assert damage(shop) == []
 
 
-def test_after_rollback_the_next_ingest_takes_a_new_number_and_every_vector(shop: Workshop) -> None:
+def test_an_ingest_after_rollback_has_a_new_number_and_reuses_every_vector(shop: Workshop) -> None:
     filled(shop)
     shop.write("part-0/file-0.txt", words(150, 99))
     shop.ingest()
     newest, had = vectors(shop), shop.embedded
     rollback.rollback(index_of(shop), warn=silent)
     summary = shop.ingest()
-    assert summary.generation == 4, "3 are the changes of the rollback"
+    assert summary.generation == 4, "the change list of the rollback has number 3"
     assert index_of(shop).read(4).parent == 1
     assert vectors(shop) == newest
     assert shop.embedded == had
 
 
-def test_a_rolled_back_generation_is_kept_for_an_hour_and_can_be_had_again(shop: Workshop) -> None:
+def test_a_rolled_back_generation_is_kept_for_an_hour_and_can_become_current_again(shop: Workshop) -> None:
     filled(shop)
     shop.write("new.txt", words(20, 50))
     shop.ingest()
@@ -53,7 +53,7 @@ def test_a_rolled_back_generation_is_kept_for_an_hour_and_can_be_had_again(shop:
     assert index_of(shop).numbers() == [1]
 
 
-def test_a_number_is_never_used_again_however_long_nothing_is_published(shop: Workshop) -> None:
+def test_no_generation_number_is_used_twice_even_after_its_change_list_was_cleared(shop: Workshop) -> None:
     filled(shop)
     shop.write("new.txt", words(20, 50))
     shop.ingest()
@@ -65,8 +65,9 @@ def test_a_number_is_never_used_again_however_long_nothing_is_published(shop: Wo
 
 
 @pytest.mark.parametrize(
-    ("to", "said"), [(None, "1 is current and its parent is not"), (1, "1 is current already"), (7, "7 is not kept")]
+    ("to", "said"),
+    [(None, "1 is current and its parent is not"), (1, "1 is already the current one"), (7, "7 is not kept")],
 )
-def test_rollback_refuses_what_is_not_kept(kept: Workshop, to: int | None, said: str) -> None:
+def test_rollback_refuses_a_generation_that_is_not_kept(kept: Workshop, to: int | None, said: str) -> None:
     with pytest.raises(UsageError, match=f"generation {said}"):
         rollback.rollback(index_of(kept), to=to, warn=silent)

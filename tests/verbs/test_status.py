@@ -20,7 +20,7 @@ from tests.published import dead_pid, filled, hold, index_of, put, rewrite_docum
 from tests.workshop import Workshop, words
 
 
-def test_status_tells_what_the_generation_holds(shop: Workshop) -> None:
+def test_status_counts_the_sources_and_chunks_of_the_generation(shop: Workshop) -> None:
     shop.write("bad.pdf", b"%PDF-1.4 broken")
     filled(shop)
     found = status(index_of(shop))
@@ -44,46 +44,46 @@ def test_status_counts_documents_of_an_earlier_reader(kept: Workshop) -> None:
     assert status(index_of(kept)).older == {"read": 2, "chunk": 3}
 
 
-def test_status_shows_the_run_in_progress_and_what_is_left_of_it(kept: Workshop) -> None:
+def test_status_shows_the_run_in_progress_with_the_time_it_still_needs(kept: Workshop) -> None:
     file = hold(kept)
     progress = {"documents": 3, "documents_total": 9, "chunks": 12, "tokens": 700, "tokens_per_s": 50.0, "eta_s": 90.0}
     written = kept.index / "state" / "progress.json"
     written.write_text(json.dumps({"pid": os.getpid(), "phase": "embedding", **progress}))
-    with file.open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with file.open() as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
         running = status(index_of(kept), clock=lambda: written.stat().st_mtime + 30).running
     assert running is not None
     assert (running["pid"], running["documents"], running["eta_s"]) == (os.getpid(), 3, 60.0)
     written.write_text(json.dumps({"pid": 1, "phase": "embedding", **progress}))
-    with file.open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with file.open() as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
         running = status(index_of(kept)).running
     assert running is not None
-    assert "phase" not in running, "that progress is an earlier run's"
+    assert "phase" not in running, "the progress was written by an earlier run"
 
 
 def test_status_never_takes_the_lock(kept: Workshop) -> None:
     file = hold(kept)
     before = (file.read_bytes(), file.stat().st_mtime_ns)
-    with file.open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with file.open() as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
         status(index_of(kept))
         verify.verify(index_of(kept))
     assert (file.read_bytes(), file.stat().st_mtime_ns) == before
 
 
-def test_the_lock_of_a_killed_run_is_no_run(kept: Workshop) -> None:
+def test_the_lock_of_a_killed_run_is_not_shown_as_a_run(kept: Workshop) -> None:
     hold(kept, pid=dead_pid())
     assert status(index_of(kept)).running is None
 
 
-def test_a_number_used_again_by_another_process_is_no_run(kept: Workshop, tmp_path: Path) -> None:
+def test_another_process_with_the_pid_of_a_killed_run_is_not_shown_as_a_run(kept: Workshop, tmp_path: Path) -> None:
     inode = hold(kept).stat().st_ino
     locks = tmp_path / "locks"
-    for pid, held, alive in ((1, inode, False), (os.getpid(), inode, True), (os.getpid(), inode + 1, False)):
-        locks.write_text(f"1: FLOCK  ADVISORY  WRITE {pid} 08:01:{held} 0 EOF\n2: -> ...\n")
+    for pid, locked, alive in ((1, inode, False), (os.getpid(), inode, True), (os.getpid(), inode + 1, False)):
+        locks.write_text(f"1: FLOCK  ADVISORY  WRITE {pid} 08:01:{locked} 0 EOF\n2: -> ...\n")
         holder = lock.read_holder(kept.index, locks=locks)
-        assert holder is not None and holder.alive is alive, "another lock of that process is another run's"
+        assert holder is not None and holder.alive is alive, "a lock on another file is not of this run"
 
 
 def test_status_of_a_first_run_that_has_published_nothing(shop: Workshop) -> None:
@@ -94,7 +94,7 @@ def test_status_of_a_first_run_that_has_published_nothing(shop: Workshop) -> Non
     assert "none yet" in "\n".join(status_text.status_lines(found))
 
 
-def test_status_tells_how_a_run_failed_and_what_it_had_finished(shop: Workshop) -> None:
+def test_status_shows_why_a_run_failed_and_how_many_documents_it_had_finished(shop: Workshop) -> None:
     for number in range(4):
         shop.write(f"{number}.txt", words(150, number))
     with pytest.raises(StorageError):
@@ -102,15 +102,15 @@ def test_status_tells_how_a_run_failed_and_what_it_had_finished(shop: Workshop) 
     found = status(index_of(shop))
     text = "\n".join(status_text.status_lines(found))
     assert (found.generation, found.waiting) == (None, 4)
-    assert "exit 14: cannot write" in text and "4 documents that a run which did not end had finished" in text
+    assert "exit 14: cannot write" in text and "4 documents were finished by an interrupted run" in text
     with pytest.raises(NoIndex, match="has published nothing yet") as caught:
         rollback.rollback(index_of(shop), warn=silent)
-    assert "go on with `embedcli ingest" in caught.value.hint
+    assert "continue with `embedcli ingest" in caught.value.hint
     shop.ingest(shop.docs, dim=16, max_tokens=64)
     assert status(index_of(shop)).waiting == 0
 
 
-def test_a_bug_and_a_refusal_stand_in_the_history_as_what_they_are(kept: Workshop) -> None:
+def test_the_history_has_the_exit_code_of_a_bug_and_of_each_error(kept: Workshop) -> None:
     def bug() -> None:
         raise ZeroDivisionError
 
@@ -129,7 +129,7 @@ def test_a_bug_and_a_refusal_stand_in_the_history_as_what_they_are(kept: Worksho
     assert "exit 1: a bug in embedcli" in text and "exit 15: " in text and "exit 11: " in text
 
 
-def test_status_tells_of_the_publish_while_it_is_under_way(shop: Workshop) -> None:
+def test_the_progress_says_publishing_during_the_publish(shop: Workshop) -> None:
     phases: list[str] = []
 
     class Looking(Disk):
@@ -142,13 +142,13 @@ def test_status_tells_of_the_publish_while_it_is_under_way(shop: Workshop) -> No
     assert phases == ["publishing"]
 
 
-def test_torn_lines_of_the_history_are_passed_over(kept: Workshop) -> None:
+def test_torn_lines_of_the_history_are_skipped(kept: Workshop) -> None:
     with (kept.index / "state" / "runs.jsonl").open("a") as file:
         file.write('{"ended_at": "2026')
     assert [run["generation"] for run in status(index_of(kept)).runs] == [1]
 
 
-def test_verbs_stand_in_the_history(shop: Workshop) -> None:
+def test_the_history_lists_verbs_too(shop: Workshop) -> None:
     _, other = two_roots(shop)
     forget.forget(index_of(shop), str(other), warn=silent)
     rollback.rollback(index_of(shop), warn=silent)

@@ -1,4 +1,4 @@
-"""The promises of `unlock`, and what a lock does to the other commands."""
+"""The promises of `unlock`, and how the other commands behave while the index is locked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHANGING: dict[str, Callable[[Workshop], object]] = {
 
 
 @pytest.mark.parametrize("verb", CHANGING)
-def test_a_verb_that_writes_waits_for_no_live_run(kept: Workshop, verb: str) -> None:
+def test_a_verb_that_writes_fails_at_once_during_a_run(kept: Workshop, verb: str) -> None:
     with hold(kept).open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(Locked, match=str(os.getpid())):
@@ -33,7 +33,7 @@ def test_a_verb_that_writes_waits_for_no_live_run(kept: Workshop, verb: str) -> 
     assert index_of(kept).current_number() == 1
 
 
-def test_unlock_clears_the_lock_of_a_dead_host_and_tells_whose_it_was(kept: Workshop) -> None:
+def test_unlock_clears_the_lock_of_a_dead_host_and_names_its_holder(kept: Workshop) -> None:
     file = hold(kept, host="far-away", pid=12)
     watched: list[float] = []
     holder = unlock.unlock(index_of(kept), warn=lambda _: None, sleep=watched.append)
@@ -44,7 +44,7 @@ def test_unlock_clears_the_lock_of_a_dead_host_and_tells_whose_it_was(kept: Work
     assert unlock.unlock(index_of(kept), warn=silent) is None
 
 
-def test_unlock_leaves_a_lock_that_another_host_moves(kept: Workshop) -> None:
+def test_unlock_leaves_a_lock_that_another_host_still_writes_to(kept: Workshop) -> None:
     file = hold(kept, host="far-away", pid=12)
     with pytest.raises(Locked, match="pid 12 on `far-away`"):
         unlock.unlock(
@@ -53,13 +53,13 @@ def test_unlock_leaves_a_lock_that_another_host_moves(kept: Workshop) -> None:
     assert b"far-away" in file.read_bytes()
 
 
-def test_unlock_clears_at_once_what_a_dead_process_of_this_host_left(kept: Workshop) -> None:
+def test_unlock_clears_the_lock_of_a_dead_process_of_this_host_at_once(kept: Workshop) -> None:
     file = hold(kept, pid=dead_pid())
     assert unlock.unlock(index_of(kept), warn=silent, sleep=lambda _: pytest.fail("nothing to wait for"))
     assert file.read_bytes() == b""
 
 
-def test_unlock_clears_a_lock_file_that_nobody_can_read(kept: Workshop) -> None:
+def test_unlock_clears_a_torn_lock_file(kept: Workshop) -> None:
     file = kept.index / "lock"
     file.write_text('{"host": "oth')
     assert unlock.unlock(index_of(kept), warn=lambda _: None, sleep=lambda _: None)
@@ -67,7 +67,7 @@ def test_unlock_clears_a_lock_file_that_nobody_can_read(kept: Workshop) -> None:
 
 
 @pytest.mark.parametrize("verb", [*CHANGING, "status", "verify"])
-def test_a_folder_that_is_no_index_is_left_alone(shop: Workshop, verb: str) -> None:
+def test_no_verb_writes_into_a_folder_that_is_not_an_index(shop: Workshop, verb: str) -> None:
     reading = {"status": status, "verify": verify.verify}
     with pytest.raises(NoIndex):
         reading[verb](index_of(shop)) if verb in reading else CHANGING[verb](shop)

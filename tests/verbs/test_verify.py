@@ -1,4 +1,4 @@
-"""The promises of `verify`: every kind of damage is named, and a sound index has none."""
+"""The promises of `verify`: it reports every kind of damage, and none in an undamaged index."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.published import Rows, damage, filled, index_of, put, rewrite_documen
 from tests.workshop import Workshop, words
 
 
-def test_verify_of_a_sound_index_finds_nothing_night_after_night(shop: Workshop) -> None:
+def test_verify_finds_no_damage_in_an_undamaged_index_after_several_runs(shop: Workshop) -> None:
     filled(shop, 12)
     for night in range(3):
         shop.write(f"part-0/file-{2 * night}.txt", words(200, 1000 + night))
@@ -29,7 +29,7 @@ def test_verify_of_a_sound_index_finds_nothing_night_after_night(shop: Workshop)
 @pytest.mark.parametrize(
     "name", ["current/vectors/*.parquet", "current/documents.parquet", "current/probe.npy", "keys/*"]
 )
-def test_one_turned_bit_is_named_with_its_file(kept: Workshop, name: str) -> None:
+def test_one_flipped_bit_is_reported_with_its_file(kept: Workshop, name: str) -> None:
     (file,) = kept.index.glob(name)
     for at in (0, file.stat().st_size // 2, -1):
         spoil(file, at=at)
@@ -42,30 +42,30 @@ def test_one_turned_bit_is_named_with_its_file(kept: Workshop, name: str) -> Non
 @pytest.mark.parametrize(
     "name", ["current/vectors/*.parquet", "current/documents.parquet", "current/probe.npy", "keys/*"]
 )
-def test_a_missing_file_is_named(kept: Workshop, name: str) -> None:
+def test_a_missing_file_is_reported(kept: Workshop, name: str) -> None:
     (file,) = kept.index.glob(name)
     expected = Damage(str(file.resolve().relative_to(kept.index)), "is missing")
     file.unlink()
     assert expected in damage(kept)
 
 
-def test_a_torn_shard_is_named_with_its_size(kept: Workshop) -> None:
+def test_a_torn_shard_is_reported_with_its_size(kept: Workshop) -> None:
     (file,) = kept.index.glob("current/vectors/*.parquet")
     os.truncate(file, 100)
     (found,) = damage(kept)
     assert "it has 100 bytes, not" in found.problem
 
 
-def test_files_that_belong_to_nothing_are_named(kept: Workshop) -> None:
+def test_shards_and_keys_that_no_manifest_names_are_reported(kept: Workshop) -> None:
     (shard,) = kept.index.glob("current/vectors/*.parquet")
     shutil.copy(shard, shard.with_name("part-copy.parquet"))
     (kept.index / "keys" / "part-lost.npy").write_bytes(b"")
     assert [(Path(item.file).name, item.problem) for item in damage(kept)] == [
         ("part-copy.parquet", "is not in the manifest"),
-        ("part-lost.npy", "belongs to no shard"),
+        ("part-lost.npy", "does not belong to a shard"),
     ]
     busy = verify.verify(index_of(kept), run_is_under_way=True)
-    assert [Path(item.file).name for item in busy.damage] == ["part-copy.parquet"], "a run may be about to name the key"
+    assert [Path(item.file).name for item in busy.damage] == ["part-copy.parquet"], "a run may still name the key"
 
 
 EDITS: dict[str, tuple[Rows, str]] = {
@@ -74,7 +74,7 @@ EDITS: dict[str, tuple[Rows, str]] = {
         "1 vectors are not of unit",
     ),
     "nan": (lambda t: put(t, "vector", lambda v: [[float("nan")] * 16, *v[1:]]), "1 vectors are not finite"),
-    "double": (lambda t: put(t, "chunk_id", lambda v: [v[0], v[0], *v[2:]]), "1 chunk_ids that occur"),
+    "double": (lambda t: put(t, "chunk_id", lambda v: [v[0], v[0], *v[2:]]), "1 chunk_ids that an earlier"),
     "no id": (lambda t: put(t, "chunk_id", lambda v: ["", *v[1:]]), "not 32 hex"),
     "order": (lambda t: put(t, "chunk_index", lambda v: [v[1], v[0], *v[2:]]), "1 rows are not in the order"),
     "document": (lambda t: put(t, "doc_id", lambda v: ["0" * 32, *v[1:]]), "1 rows are not of the document"),
@@ -84,7 +84,7 @@ EDITS: dict[str, tuple[Rows, str]] = {
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_rows_that_cannot_be_are_counted(kept: Workshop, name: str) -> None:
+def test_invalid_rows_are_counted(kept: Workshop, name: str) -> None:
     edit, expected = EDITS[name]
     (problem,) = rewritten(kept, edit)
     assert expected in problem
@@ -108,14 +108,14 @@ SOURCES: dict[str, tuple[Rows, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_sources_that_cannot_be_are_counted(kept: Workshop, name: str) -> None:
+def test_invalid_sources_are_counted(kept: Workshop, name: str) -> None:
     edit, expected = SOURCES[name]
     rewrite_documents(kept, edit)
     problems = [item.problem for item in damage(kept)]
     assert all(any(part in problem for problem in problems) for part in expected), problems
 
 
-def test_what_lies_beside_a_generation_is_named(kept: Workshop) -> None:
+def test_foreign_files_among_the_generations_are_reported(kept: Workshop) -> None:
     for name in ("000001/junk", "junk", "000001/vectors/part-copy.txt"):
         (kept.index / "generations" / name).write_text("x")
     (kept.index / "generations" / "000007").mkdir()
@@ -123,28 +123,28 @@ def test_what_lies_beside_a_generation_is_named(kept: Workshop) -> None:
     assert damage(kept) == [
         Damage("generations/000001/vectors/part-copy.txt", "is not in the manifest"),
         Damage("generations/000001/junk", "is not in the manifest"),
-        Damage("generations/000007/manifest.json", "cannot be read, so it is no way back"),
-        Damage("generations/junk", "is no generation"),
+        Damage("generations/000007/manifest.json", "cannot be read, so no rollback can go to it"),
+        Damage("generations/junk", "is not a generation"),
     ]
 
 
-def test_a_chunk_id_in_two_shards_is_found(shop: Workshop) -> None:
+def test_a_chunk_id_in_two_shards_is_found() -> None:
     ids = verify._Ids()
     rows = pa.table({"chunk_id": [f"{number:032x}" for number in range(100)]})
     assert ids.add("one", rows)
     assert ids.add("two", rows.slice(90))
     assert ids.add("three", pa.table({"chunk_id": [f"{number:032x}" for number in range(100, 200)]}))
-    assert ids.doubles() == {"two": 10}
+    assert ids.duplicates() == {"two": 10}
 
 
-def test_ranges_that_do_not_cover_a_shard_are_named(kept: Workshop) -> None:
+def test_ranges_that_do_not_cover_a_shard_are_reported(kept: Workshop) -> None:
     rewrite_documents(kept, lambda table: table.slice(1))
     problems = [item.problem for item in damage(kept)]
-    assert any("its ranges do not cover the rows" in problem for problem in problems)
+    assert any("its ranges do not cover each row" in problem for problem in problems)
     assert "has 5 sources, the manifest says 6" in problems
 
 
-def test_a_verb_that_meets_a_damaged_shard_says_so_and_changes_nothing(kept: Workshop) -> None:
+def test_a_verb_that_reads_a_damaged_shard_fails_and_changes_nothing(kept: Workshop) -> None:
     (file,) = kept.index.glob("current/vectors/*.parquet")
     file.write_bytes(b"nothing of a shard")
     with pytest.raises(StorageError, match="the current generation stays") as caught:
@@ -153,10 +153,10 @@ def test_a_verb_that_meets_a_damaged_shard_says_so_and_changes_nothing(kept: Wor
     assert index_of(kept).current_number() == 1
 
 
-def test_probe_tells_an_engine_that_gives_other_vectors(kept: Workshop) -> None:
+def test_an_engine_that_gives_other_vectors_is_reported(kept: Workshop) -> None:
     stored = index_of(kept).probe(1)
     same, other = (verify.verify(index_of(kept)) for _ in range(2))
     verify.compare_engine(index_of(kept), same, lambda _: stored)
     assert (same.probe_cosine, same.damage) == (pytest.approx(1.0), [])
     verify.compare_engine(index_of(kept), other, lambda _: np.roll(stored, 1, axis=0))
-    assert [item.problem[:38] for item in other.damage] == ["the engine gives other vectors now: co"]
+    assert [item.problem[:38] for item in other.damage] == ["the engine now gives other vectors: co"]
