@@ -177,7 +177,7 @@ def _check_flags(*, failed: bool, reason: str | None, null: bool, as_json: bool)
 
 def _prober(make_tools: MakeTools, folder: Path, engine: str, device: str | None) -> Callable[[Generation], Floats]:
     def embed(generation: Generation) -> Floats:
-        from embedcli.engines.probe import probe, probe_rows
+        from embedcli.engines.probe import probe, probe_set
         from embedcli.models.tokenizer import load_tokenizer
 
         settings = dataclasses.replace(generation.settings, max_tokens=generation.probe_max_tokens)
@@ -186,7 +186,7 @@ def _prober(make_tools: MakeTools, folder: Path, engine: str, device: str | None
         opened = tools.open_engine(model, settings, device or settings.device_kind)
         try:
             tokens = load_tokenizer(model.folder, prompt=model.prompt)
-            return probe(opened, probe_rows(tokens.row_of, settings.max_tokens))
+            return probe(opened, probe_set(tokens.row_of, settings.max_tokens))
         finally:
             opened.close()
 

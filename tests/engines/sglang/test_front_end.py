@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedcli.engines.contract import check_vectors, row_problem
+from embedcli.engines.contract import check_vectors, ids_problem
 from embedcli.engines.feeder import Feeder
-from embedcli.engines.probe import probe, probe_rows
+from embedcli.engines.probe import probe, probe_set
 from embedcli.engines.sglang.engine import SGLangEngine
 from embedcli.engines.sglang.guard import group_members, wait_for_group
 from embedcli.engines.sglang.settings import SGLangSettings
@@ -92,7 +92,7 @@ def test_one_token_and_the_longest_row_pass_the_front_end(engine: SGLangEngine, 
 
 def test_one_token_more_is_refused_by_the_front_end_and_by_us_before(engine: SGLangEngine, model: Model) -> None:
     over = np.arange(model.max_tokens + 1, dtype=np.uint32) % 200
-    assert row_problem(over, engine) == f"{model.max_tokens + 1} tokens, {model.max_tokens} at most"
+    assert ids_problem(over, engine) == f"{model.max_tokens + 1} tokens, {model.max_tokens} at most"
     with pytest.raises(EngineDied, match="ValueError"):
         engine.submit([over]).result(ANSWER_S)
     assert engine.submit([row(5)]).result(ANSWER_S).shape == (1, DIM), "the next list does not suffer"
@@ -100,11 +100,11 @@ def test_one_token_more_is_refused_by_the_front_end_and_by_us_before(engine: SGL
 
 @pytest.mark.parametrize(("bad", "said"), [(row(), "no tokens"), (row(498), "token id 498 of 498")])
 def test_what_the_front_end_lets_pass_is_refused_by_us(engine: SGLangEngine, bad: np.ndarray, said: str) -> None:
-    assert row_problem(bad, engine) == said
+    assert ids_problem(bad, engine) == said
 
 
 def test_the_probe_set_agrees_alone_and_in_a_batch(engine: SGLangEngine) -> None:
-    rows = probe_rows(lambda text: np.array([*(byte % 200 for byte in text.encode()), 5], np.uint32), 512)
+    rows = probe_set(lambda text: np.array([*(byte % 200 for byte in text.encode()), 5], np.uint32), 512)
     assert probe(engine, rows).shape == (9, DIM)
 
 
