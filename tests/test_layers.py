@@ -25,7 +25,7 @@ RANKS = [
     {"run"},
     {"reading", "engines"},
     {"sources", "models", "index"},
-    {"report", "config", "fingerprints"},
+    {"report", "config", "fingerprints", "processes"},
     {"columns", "records", "errors"},
 ]
 """From top to bottom: a room imports rooms of lower ranks only. Rooms of one rank that are folders never import each
@@ -39,6 +39,13 @@ DOORS = {
     "pypdf": {"reading.pdf"},
     "tokenizers": {"models.tokenizer"},
     "rich": {"report"},
+}
+GUARD_LOADS = {
+    "embedcli.engines",
+    "embedcli.engines.sglang",
+    "embedcli.engines.sglang.guard",
+    "embedcli.engines.sglang.wire",
+    "embedcli.processes",
 }
 HEAVY = {"torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "pypdfium2", "huggingface_hub"}
 
@@ -136,6 +143,17 @@ def test_every_file_that_a_docstring_names_exists(folder: str) -> None:
 def test_help_loads_nothing_heavy() -> None:
     code = "import sys, embedcli.cli.main; print(*{name.split('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not HEAVY & set(loaded)
+
+
+def test_the_guard_of_the_engine_host_forks_before_there_is_a_second_thread() -> None:
+    """A fork copies one thread: what another one had locked would stay locked in the host for ever."""
+    code = "import os, sys, embedcli.engines.sglang.guard; print(len(os.listdir('/proc/self/task')), *sys.modules)"
+    threads, *loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert threads == "1"
+    assert {name for name in loaded if name.startswith("embedcli.")} == GUARD_LOADS
     assert not HEAVY & set(loaded)
 
 

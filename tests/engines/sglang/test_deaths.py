@@ -46,7 +46,7 @@ def test_a_death_is_told_in_its_own_words_and_leaves_nothing(
     assert type(caught.value) is kind and words in str(caught.value)
     assert isinstance(engine.submit([np.array([5], np.uint32)]).exception(ANSWER_S), kind), "it stays dead"
     engine.close()
-    assert wait_for_group(engine._host._process.pid, 5.0) and not left_behind()
+    assert wait_for_group(engine._host._group.process.pid, 5.0) and not left_behind()
 
 
 def test_one_killer_among_8_times_256_rows_is_found_and_all_others_are_embedded(model: Model) -> None:

@@ -52,7 +52,7 @@ def row(*ids: int) -> np.ndarray:
 
 
 def group_of(engine: SGLangEngine) -> int:
-    return engine._host._process.pid
+    return engine._host._group.process.pid
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:
@@ -202,17 +202,17 @@ def test_kill_9_of_our_process_leaves_nothing_at_work_or_while_it_starts(model: 
     code = f"""
 import os
 from pathlib import Path
-from embedcli.engine_process import Host
-from embedcli.engine_sglang import host_environment
-from embedcli.sglang_settings import SGLangSettings, plan, read_shape
-from embedcli.model_files import read_json
+from embedcli.engines.sglang.process import Host
+from embedcli.engines.sglang.engine import host_environment
+from embedcli.engines.sglang.settings import SGLangSettings, plan, read_shape
+from embedcli.models.files import read_json
 from tests.front_ends import CARD
 folder = Path({str(model.folder)!r})
 chosen = plan(CARD, read_shape(read_json(folder / "config.json")), max_tokens=512, asked=SGLangSettings())
 job = {{"factory": "tests.fake_scheduler:{name}", "dim": 16, "warm_up": [],
         "arguments": {{"model_path": str(folder), **chosen.arguments}}}}
 host = Host(job, environment=host_environment(os.environ, CARD))
-print(host._process.pid, flush=True)
+print(host._group.process.pid, flush=True)
 host.wait_until_ready(300)
 print("ready", flush=True)
 host.wait_until_ready(300)
