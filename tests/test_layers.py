@@ -167,6 +167,51 @@ def test_an_unchanged_night_loads_neither_torch_nor_a_tokenizer(shop: Workshop) 
     assert not {"torch", "transformers", "tokenizers", "sglang", "pypdfium2", "huggingface_hub"} & loaded
 
 
+LARGE = {
+    "report.Summary": "the JSON object that a run prints: one attribute a key",
+    "run.plan.Plan": "what a run is to do, as one record, which `make_plan` fills in",
+}
+"""Classes of more than twelve attributes, and why they have so many."""
+
+
+def attributes(node: ast.ClassDef) -> set[str]:
+    """Those assigned on self in any method, and a dataclass's fields; none of a frozen dataclass, which is a record."""
+    decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+    if any("dataclass" in decorator and "frozen=True" in decorator for decorator in decorators):
+        return set()
+    found = {
+        part.attr
+        for part in ast.walk(node)
+        if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store) and ast.unparse(part.value) == "self"
+    }
+    if any("dataclass" in decorator for decorator in decorators):
+        found |= {
+            part.target.id
+            for part in node.body
+            if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+        }
+    return found
+
+
+def test_no_class_has_more_than_twelve_attributes() -> None:
+    """What belongs together has an owner of its own, with a name."""
+    large = {
+        f"{module}.{node.name}"
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and len(attributes(node)) > 12
+    }
+    assert large == LARGE.keys()
+
+
+def test_no_call_has_more_than_six_positional_arguments() -> None:
+    """Nobody can tell the seventh from the eighth: they have names, or are a record."""
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                assert len(node.args) <= 6, f"{module}:{node.lineno}: {ast.unparse(node.func)}"
+
+
 def test_no_function_is_over_eighty_lines() -> None:
     for module, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text())):
