@@ -53,8 +53,9 @@ def feed(model: Model, rows: list[np.ndarray]) -> tuple[float, Statistics]:
     for number, row in enumerate(rows):
         feeder.add(number.to_bytes(8, "big"), row)
     feeder.flush()
-    while feeder.outstanding:
-        feeder.finished(1.0)
+    answered = 0
+    while answered < len(rows):
+        answered += len(feeder.finished(1.0))
     elapsed_s = time.perf_counter() - start_s
     feeder.close(abort=False)
     return elapsed_s, feeder.statistics

@@ -28,7 +28,7 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
 from embedcli.config import Options  # noqa: E402
-from embedcli.engines.probe import probe_rows  # noqa: E402
+from embedcli.engines.probe import probe_set  # noqa: E402
 from embedcli.errors import EmbedcliError  # noqa: E402
 from embedcli.index.disk import Disk  # noqa: E402
 from embedcli.index.generations import Index  # noqa: E402
@@ -71,7 +71,7 @@ def _open_engine(model: Model, dim: int, order: dict[str, Any]) -> LoggingEngine
 
     row_of = load_tokenizer(model.folder, prompt=model.prompt).row_of
     max_tokens = order["flags"].get("max_tokens") or order["max_tokens"]
-    return LoggingEngine(dim, order, frozenset(map(_digest, probe_rows(row_of, max_tokens))))
+    return LoggingEngine(dim, order, frozenset(map(_digest, probe_set(row_of, max_tokens))))
 
 
 def run(order: dict[str, Any]) -> int:

@@ -5,7 +5,7 @@ handlers, watchdog, child processes, all SGLang's), in which only the process th
 answers a list at once with vectors that depend on the ids alone, at unit length as far as bfloat16 goes, unless
 the list holds one of the ids below. `open_sglang_*` misbehave while they start.
 Import this before sglang: what an embedding front-end imports and never calls is replaced where it is missing.
-Not here: lengths, memory, batching; a real scheduler refuses less than one would think, see engine.row_problem.
+Not here: lengths, memory, batching; a real scheduler refuses less than one would think, see engine.ids_problem.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ RANKS = [
     {"run"},
     {"reading", "engines"},
     {"sources", "models", "index"},
-    {"report", "config", "fingerprints"},
+    {"report", "config", "fingerprints", "processes"},
     {"columns", "records", "errors"},
 ]
 """From top to bottom: a room imports rooms of lower ranks only. Rooms of one rank that are folders never import each
@@ -39,6 +39,13 @@ DOORS = {
     "pypdf": {"reading.pdf"},
     "tokenizers": {"models.tokenizer"},
     "rich": {"report"},
+}
+GUARD_LOADS = {
+    "embedcli.engines",
+    "embedcli.engines.sglang",
+    "embedcli.engines.sglang.guard",
+    "embedcli.engines.sglang.wire",
+    "embedcli.processes",
 }
 HEAVY = {"torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "pypdfium2", "huggingface_hub"}
 
@@ -139,6 +146,17 @@ def test_help_loads_nothing_heavy() -> None:
     assert not HEAVY & set(loaded)
 
 
+def test_the_guard_of_the_engine_host_forks_before_there_is_a_second_thread() -> None:
+    """A fork copies one thread: what another one had locked would stay locked in the host for ever."""
+    code = "import os, sys, embedcli.engines.sglang.guard; print(len(os.listdir('/proc/self/task')), *sys.modules)"
+    threads, *loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert threads == "1"
+    assert {name for name in loaded if name.startswith("embedcli.")} == GUARD_LOADS
+    assert not HEAVY & set(loaded)
+
+
 def test_an_unchanged_night_loads_neither_torch_nor_a_tokenizer(shop: Workshop) -> None:
     shop.write("a.txt", words(30))
     shop.ingest()
@@ -147,6 +165,51 @@ def test_an_unchanged_night_loads_neither_torch_nor_a_tokenizer(shop: Workshop) 
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in ran.stderr.splitlines() if "|" in line}
     assert "1 unchanged, nothing to do" in ran.stderr and "pyarrow" in loaded
     assert not {"torch", "transformers", "tokenizers", "sglang", "pypdfium2", "huggingface_hub"} & loaded
+
+
+LARGE = {
+    "report.Summary": "the JSON object that a run prints: one attribute a key",
+    "run.plan.Plan": "what a run is to do, as one record, which `make_plan` fills in",
+}
+"""Classes of more than twelve attributes, and why they have so many."""
+
+
+def attributes(node: ast.ClassDef) -> set[str]:
+    """Those assigned on self in any method, and a dataclass's fields; none of a frozen dataclass, which is a record."""
+    decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+    if any("dataclass" in decorator and "frozen=True" in decorator for decorator in decorators):
+        return set()
+    found = {
+        part.attr
+        for part in ast.walk(node)
+        if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store) and ast.unparse(part.value) == "self"
+    }
+    if any("dataclass" in decorator for decorator in decorators):
+        found |= {
+            part.target.id
+            for part in node.body
+            if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+        }
+    return found
+
+
+def test_no_class_has_more_than_twelve_attributes() -> None:
+    """What belongs together has an owner of its own, with a name."""
+    large = {
+        f"{module}.{node.name}"
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and len(attributes(node)) > 12
+    }
+    assert large == LARGE.keys()
+
+
+def test_no_call_has_more_than_six_positional_arguments() -> None:
+    """Nobody can tell the seventh from the eighth: they have names, or are a record."""
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                assert len(node.args) <= 6, f"{module}:{node.lineno}: {ast.unparse(node.func)}"
 
 
 def test_no_function_is_over_eighty_lines() -> None:

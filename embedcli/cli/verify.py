@@ -57,7 +57,7 @@ def verify(
 
 def _prober(make_tools: MakeTools, folder: Path, engine: str, device: str | None) -> Callable[[Generation], Floats]:
     def embed(generation: Generation) -> Floats:
-        from embedcli.engines.probe import probe, probe_rows
+        from embedcli.engines.probe import probe, probe_set
         from embedcli.models.tokenizer import load_tokenizer
 
         settings = dataclasses.replace(generation.settings, max_tokens=generation.probe_max_tokens)
@@ -66,7 +66,7 @@ def _prober(make_tools: MakeTools, folder: Path, engine: str, device: str | None
         opened = tools.open_engine(model, settings, device or settings.device_kind)
         try:
             tokens = load_tokenizer(model.folder, prompt=model.prompt)
-            return probe(opened, probe_rows(tokens.row_of, settings.max_tokens))
+            return probe(opened, probe_set(tokens.row_of, settings.max_tokens))
         finally:
             opened.close()
 

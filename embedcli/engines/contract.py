@@ -1,14 +1,16 @@
-"""The contract of every engine, and what holds for all of them: packing, checks, the probe set.
+"""The contract of every engine, and what all of them share: packing batches, checking vectors.
 
-In: rows, each the token ids of one chunk as the model is fed (prompt and special tokens in), uint32. Out:
-float32 vectors of unit length in the order of the rows.
-Not here: keeping an engine busy and outliving its death (feeder.py), any engine itself (engine_*.py).
+In: batches, each a sequence of the token ids of one chunk (uint32, with the prompt and the special tokens, as the model
+is fed). Out: float32 vectors of unit length, one row a chunk, in the order of the batch.
+Not here: keeping an engine busy and restarting it (feeder.py), the probe set (probe.py), any engine itself
+(torch_engine.py, several_cards.py, sglang/).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -18,38 +20,53 @@ NORM_TOLERANCE = 0.02
 
 
 class Engine(Protocol):
-    """What embeds. Made ready by its opener, used from one thread, `close` from any."""
+    """What embeds. Its opener makes it ready; one thread uses it; any thread may `close` it."""
 
     dim: int
     max_tokens: int
     vocabulary: int | None
-    """How many ids there are, None where the engine cannot tell."""
+    """How many token ids there are; None where the engine does not know."""
     device: str
     batch_tokens: int
-    """The budget of one batch, padding included where `padded`; a longer row is a batch of its own."""
+    """The most tokens of one batch, padding included where `padded`; a longer chunk is a batch of its own."""
     batch_rows: int
+    """The most chunks of one batch, each a row of its answer."""
     padded: bool
-    """Whether a batch costs rows x longest, not the sum of its lengths."""
-    depth: int
-    """Batches to keep submitted so that the device never waits for us."""
+    """Whether a batch costs chunks x longest, not the sum of its lengths."""
 
-    def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
-        """Returns at once. The future has float32 [rows, dim], or raises EngineDied or EngineOutOfMemory.
+    @property
+    def depth(self) -> int:
+        """How many batches to keep submitted so that the device never waits for us."""
+        ...
 
-        Of rows without a `row_problem`; none at all have an empty answer.
+    def submit(self, batch: Sequence[np.ndarray]) -> Future[np.ndarray]:
+        """Queue the batch and return at once. The future gets float32 [chunks, dim], or EngineDied, EngineOutOfMemory.
+
+        The caller sends no ids that have an `ids_problem`. The answer to an empty batch is float32 [0, dim].
         """
         ...
 
     def close(self) -> None:
-        """Returns soon, even while a batch hangs; futures not done may then stay so for ever."""
+        """Return soon, even while a batch hangs; a future that is not done may then stay so for ever."""
         ...
 
 
 OpenEngine = Callable[[], Engine]
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a chunk gets no vector: `bad_tokens`, `bad_vector` or `engine_killed`."""
+
+    reason: str
+
+
+Answer = np.ndarray | Refusal
+"""What becomes of one chunk: its vector, float32 [dim], or the refusal."""
+
+
 def pack(lengths: Sequence[int], *, batch_tokens: int, batch_rows: int, padded: bool) -> list[list[int]]:
-    """Indices of the rows of each batch: sorted by length, each batch within the budget or a single row.
+    """Indices of the chunks of each batch: sorted by length, each batch within the budget or a single chunk.
 
     Longest first, so that memory peaks at the first batch and the small ones fill the device's last moments.
     """
@@ -72,25 +89,25 @@ def batch_cost(lengths: Sequence[int], *, padded: bool) -> int:
     return len(lengths) * max(lengths) if padded else sum(lengths)
 
 
-def row_problem(row: np.ndarray, engine: Engine) -> str:
-    """Why a row must not reach the engine; empty where it may.
+def ids_problem(ids: np.ndarray, engine: Engine) -> str:
+    """Why the ids of a chunk must not reach the engine; empty where they may.
 
-    SGLang answers an empty row with its neighbour's vector, waits for ever on a row that is too long, and
-    reads beyond its table for an id that is none.
+    SGLang answers an empty chunk with the vector of its neighbour, waits for ever on one that is too long, and reads
+    beyond its table where an id is too large.
     """
-    if row.ndim != 1 or row.dtype != np.uint32:
-        return f"{row.dtype} {list(row.shape)} where uint32 [tokens] is due"
-    if not row.size:
+    if ids.ndim != 1 or ids.dtype != np.uint32:
+        return f"{ids.dtype} {list(ids.shape)} where uint32 [tokens] is due"
+    if not ids.size:
         return "no tokens"
-    if row.size > engine.max_tokens:
-        return f"{row.size} tokens, {engine.max_tokens} at most"
-    if engine.vocabulary is not None and int(row.max()) >= engine.vocabulary:
-        return f"token id {int(row.max())} of {engine.vocabulary}"
+    if ids.size > engine.max_tokens:
+        return f"{ids.size} tokens, {engine.max_tokens} at most"
+    if engine.vocabulary is not None and int(ids.max()) >= engine.vocabulary:
+        return f"token id {int(ids.max())} of {engine.vocabulary}"
     return ""
 
 
 def check_vectors(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(vectors at unit length in float32, which are sound: finite, and of a norm near 1 as delivered)."""
+    """(vectors at unit length in float32, which of them are sound: finite, and of a norm near 1 as delivered)."""
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
     sound = np.isfinite(norms) & (np.abs(norms - 1.0) <= NORM_TOLERANCE)
     safe = np.where(sound, norms, 1.0).astype(np.float32)
@@ -98,7 +115,7 @@ def check_vectors(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def truncate(vectors: np.ndarray, dim: int) -> np.ndarray:
-    """The first `dim` components, then unit length, which a cut takes away. Not finite stays so."""
+    """The first `dim` components at unit length, which cutting takes away. A vector that is not finite stays so."""
     cut = np.asarray(vectors[:, :dim], dtype=np.float32)
     norms = np.linalg.norm(cut, axis=1, keepdims=True)
     return np.asarray(cut / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)

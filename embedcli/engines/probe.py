@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedcli.columns import Floats
-from embedcli.engines.contract import Engine, check_vectors, row_problem
+from embedcli.engines.contract import Engine, check_vectors, ids_problem
 from embedcli.errors import EngineDied, EngineError
 
 SAME_PROBE = 0.999
@@ -36,11 +36,11 @@ def judge(
 
     Another `max_tokens` cuts some texts elsewhere: those that it does not cut are compared, and keep their vectors.
     """
-    rows = probe_rows(encode, max_tokens)
+    rows = probe_set(encode, max_tokens)
     vectors = probe(engine, rows)
     if reference is None:
         return Reference(vectors, max_tokens)
-    then = probe_rows(encode, reference.max_tokens)
+    then = probe_set(encode, reference.max_tokens)
     same = [np.array_equal(now, before) for now, before in zip(rows, then, strict=True)]
     cosine = compare_probe(vectors[same], reference.vectors[same])
     if cosine < SAME_PROBE:
@@ -70,7 +70,7 @@ PROBE_TEXTS = (
 """(a text to repeat, tokens to keep of it): Latin, Cyrillic, Han with kana, Arabic."""
 
 
-def probe_rows(tokens_encode: Callable[[str], np.ndarray], max_tokens: int) -> list[np.ndarray]:
+def probe_set(tokens_encode: Callable[[str], np.ndarray], max_tokens: int) -> list[np.ndarray]:
     """The probe set: 8 texts of 1 to 512 tokens in 4 scripts, and one of min(max_tokens, 2,048).
 
     `tokens_encode` gives the ids of a text with its special tokens. They are cut behind, and the last id is
@@ -92,7 +92,7 @@ def _probe_row(tokens_encode: Callable[[str], np.ndarray], text: str, count: int
 def probe(engine: Engine, rows: Sequence[np.ndarray], *, timeout_s: float = PROBE_TIMEOUT_S) -> np.ndarray:
     """The probe set's vectors, each alone; EngineError where they are unsound or differ in a batch."""
     for row in rows:
-        if problem := row_problem(row, engine):
+        if problem := ids_problem(row, engine):
             raise EngineError(
                 f"the model's tokenizer and its weights do not belong together: {problem}",
                 "fetch it again with `embedcli pull` and its hub id, or name another with `--model`",

@@ -1,8 +1,9 @@
-"""Which vectors are believed, and which rows are run again, alone.
+"""Which vectors are accepted, and which chunks are embedded a second time, alone.
 
-In: a list and the vectors delivered for it. Out: the answers that stand, and the rows that get a second look:
-those with a vector that is not sound, or that another row already has. What a second look says is final.
-Not here: sending (feeder.py), what a sound vector is (contract.py).
+In: a batch and the vectors that the engine delivered for it. Out: the answers that are final, and the chunks to embed
+again: those whose vector is not finite or not of unit length, or equals the vector of another chunk. The answer to a
+second look is final.
+Not here: sending (feeder_thread.py), what a sound vector is (contract.py).
 """
 
 from __future__ import annotations
@@ -13,17 +14,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedcli.engines.contract import check_vectors
-from embedcli.engines.recovery import Batch, Row
-
-Answer = np.ndarray | str
+from embedcli.engines.contract import Answer, Refusal, check_vectors
+from embedcli.engines.recovery import Batch, Queued
 
 SEEN_VECTORS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Every row of the list is either answered or looked at again."""
+    """Every chunk of the batch is in one of the two: answered, or to be embedded again."""
 
     answers: list[tuple[bytes, Answer]]
     second_looks: list[Batch]
@@ -31,36 +30,37 @@ class Answers:
 
 
 class SecondLooks:
-    """Remembers by digest which row the last 65,536 vectors were given to."""
+    """Remembers by digest which chunk got each of the last 65,536 vectors."""
 
     def __init__(self) -> None:
         self._key_of: OrderedDict[bytes, bytes] = OrderedDict()
 
     def judge(self, batch: Batch, delivered: np.ndarray) -> Answers:
+        """`delivered` is float32 [chunks of the batch, dim]."""
         vectors, sound = check_vectors(delivered)
         if batch.kind == "second_look":
-            return self._judge_again(batch.rows[0], vectors[0], bool(sound[0]))
+            return self._judge_again(batch.chunks[0], vectors[0], bool(sound[0]))
         digests = [_digest(vector) for vector in vectors]
         count_of = Counter(digests)
-        verdict = Answers([], [])
-        for row, vector, good, digest in zip(batch.rows, vectors, sound, digests, strict=True):
-            if good and count_of[digest] == 1 and not self._is_anothers(digest, row):
-                verdict.answers.append((row.key, vector))
+        judged = Answers([], [])
+        for chunk, vector, good, digest in zip(batch.chunks, vectors, sound, digests, strict=True):
+            if good and count_of[digest] == 1 and not self._is_anothers(digest, chunk):
+                judged.answers.append((chunk.key, vector))
             else:
-                verdict.second_looks.append(Batch((row,), "second_look"))
-        return verdict
+                judged.second_looks.append(Batch((chunk,), "second_look"))
+        return judged
 
-    def _judge_again(self, row: Row, vector: np.ndarray, good: bool) -> Answers:
+    def _judge_again(self, chunk: Queued, vector: np.ndarray, good: bool) -> Answers:
         if not good:
-            return Answers([(row.key, "bad_vector")], [])
-        return Answers([(row.key, vector)], [], int(self._is_anothers(_digest(vector), row)))
+            return Answers([(chunk.key, Refusal("bad_vector"))], [])
+        return Answers([(chunk.key, vector)], [], int(self._is_anothers(_digest(vector), chunk)))
 
-    def _is_anothers(self, digest: bytes, row: Row) -> bool:
-        """Whether another row has this vector; if none, it is this row's from now on."""
-        known = self._key_of.setdefault(digest, row.key)
+    def _is_anothers(self, digest: bytes, chunk: Queued) -> bool:
+        """Whether another chunk already has this vector; if none has, this chunk has it from now on."""
+        known = self._key_of.setdefault(digest, chunk.key)
         if len(self._key_of) > SEEN_VECTORS:
             self._key_of.popitem(last=False)
-        return known != row.key
+        return known != chunk.key
 
 
 def _digest(vector: np.ndarray) -> bytes:

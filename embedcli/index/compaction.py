@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,7 @@ def write(
 
 
 def _carry(shard: Shard, folder: Path, keys_folder: Path, disk: Disk) -> Shard:
-    new = Shard(shard.name, shard.rows, shard.size_bytes, shard.sha256, shard.keys_sha256, folder, keys_folder)
+    new = replace(shard, folder=folder, keys_folder=keys_folder)
     disk.carry(shard.path, new.path)
     if shard.keys_path.exists() and not new.keys_path.exists():
         disk.carry(shard.keys_path, new.keys_path)

@@ -80,11 +80,16 @@ class Generation:
     def _from_json(cls, data: dict[str, Any], vectors: Path, keys: Path) -> Generation:
         listed = [
             Shard(
-                Path(entry["key"]).stem, entry["rows"], entry["bytes"], entry["sha256"], entry["keys_sha256"],
-                vectors, keys,
+                name=Path(entry["key"]).stem,
+                rows=entry["rows"],
+                size_bytes=entry["bytes"],
+                sha256=entry["sha256"],
+                keys_sha256=entry["keys_sha256"],
+                folder=vectors,
+                keys_folder=keys,
             )
             for entry in data["shards"]
-        ]  # fmt: skip
+        ]
         return cls(
             number=data["generation"],
             parent=data["parent"],

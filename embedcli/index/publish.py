@@ -189,7 +189,17 @@ def _describe(draft: Draft, parent: int | None, compacted: compaction.Compacted)
         "bytes": sum(shard.size_bytes for shard in compacted.shards),
     }
     return Generation(
-        draft.number, parent, draft.complete, datetime.now(UTC).isoformat(timespec="seconds"), draft.settings,
-        draft.fingerprints, draft.roots, draft.mounts, draft.query, draft.probe_max_tokens,
-        draft.probe_version, counts, {shard.name: shard for shard in compacted.shards},
-    )  # fmt: skip
+        number=draft.number,
+        parent=parent,
+        complete=draft.complete,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=draft.settings,
+        fingerprints=draft.fingerprints,
+        roots=draft.roots,
+        mounts=draft.mounts,
+        query=draft.query,
+        probe_max_tokens=draft.probe_max_tokens,
+        probe_version=draft.probe_version,
+        counts=counts,
+        shards={shard.name: shard for shard in compacted.shards},
+    )

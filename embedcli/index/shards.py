@@ -75,8 +75,15 @@ def write_shard(
     name = f"part-{secrets.token_hex(8)}"
     written = disk.write(folder / f"{name}.parquet", lambda sink: _write_parquet(tables, dim, sink))
     keys_written = write_keys(keys, keys_folder / f"{name}.npy", disk)
-    rows = keys.shape[1]
-    return Shard(name, rows, written.size_bytes, written.sha256, keys_written.sha256, folder, keys_folder)
+    return Shard(
+        name=name,
+        rows=keys.shape[1],
+        size_bytes=written.size_bytes,
+        sha256=written.sha256,
+        keys_sha256=keys_written.sha256,
+        folder=folder,
+        keys_folder=keys_folder,
+    )
 
 
 def _write_parquet(tables: Iterable[pa.Table], dim: int, sink: BinaryIO) -> None:

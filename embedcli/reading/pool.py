@@ -1,11 +1,9 @@
-"""A pool of reading processes: tasks in, one outcome a task out, whatever the files do to their readers.
+"""A pool of reading processes: tasks in, one result a task out, whatever the files do to their readers.
 
-In: a Work, the tasks and the limits. Out: (task, result) or (task, UnreadableSource), in the order they
-finish; a crash, a hang or a memory bomb costs the one task it happened in. Not here: what a task is and how
-it is read.
-
-Each child (process.py) has one thread of ours that starts it, feeds it, watches it and puts another in its
-place.
+In: a Work, the tasks and the limits. Out: (task, result) or (task, UnreadableSource), in the order they finish. A
+crash, a hang or a memory bomb costs only the task in which it happened. Each child (process.py) has one watcher, a
+thread of ours that starts it, gives it tasks, watches it and replaces it.
+Not here: what a task is and how it is read (rows.py).
 """
 
 from __future__ import annotations
@@ -35,21 +33,77 @@ START_ATTEMPTS = 3
 
 
 class Work(Protocol[TaskIn, ResultOut]):
-    """What a child does; pickled into each child, so it is defined at the top of an importable module."""
+    """What a child does. It is pickled into each child, so it is defined at the top of an importable module."""
 
     def start(self) -> None:
-        """Imports and tokenizer loading, once a child; what it takes is not counted as a task's memory."""
+        """Import and load the tokenizer, once a child. The memory this takes counts for no task."""
 
     def __call__(self, task: TaskIn, beat: Callable[[int], None], *, with_forms: bool) -> ResultOut:
-        """Do one task, with a `beat(page)` at each page; UnreadableSource and MemoryError are answers."""
+        """Do one task, with a `beat(page)` at each page. UnreadableSource and MemoryError are results, not bugs."""
 
 
 class _Closing(Exception):
-    """The pool is being closed: no new child."""
+    """The pool is being closed: no child is started any more."""
+
+
+class _Tasks(Generic[Task]):
+    """The tasks, pulled one at a time: an iterator must not be entered by two threads at once."""
+
+    def __init__(self) -> None:
+        self._pulling = threading.Lock()
+        self._iterator: Iterator[Task] | None = None
+
+    @property
+    def fed(self) -> bool:
+        return self._iterator is not None
+
+    def feed(self, tasks: Iterator[Task]) -> None:
+        if self._iterator is not None:
+            raise ValueError("a pool is fed once")
+        self._iterator = tasks
+
+    def pulled(self, closed: Callable[[], bool]) -> Iterator[Task]:
+        """One task after the other, until there are no more or the pool is closed. Raises what the iterator raises."""
+        while True:
+            with self._pulling:
+                if closed() or self._iterator is None:
+                    return
+                try:
+                    task = next(self._iterator)
+                except StopIteration:
+                    return
+            yield task
+
+
+class _Results(Generic[Task, Result]):
+    """The results that nobody has taken yet; a watcher with one more waits while there is no room for it."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._waiting: deque[Returned[Task, Result]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._waiting) < self._room
+
+    def put(self, returned: Returned[Task, Result]) -> None:
+        self._waiting.append(returned)
+
+    def take(self) -> Returned[Task, Result]:
+        return self._waiting.popleft()
+
+    def clear(self) -> None:
+        self._waiting.clear()
 
 
 class Pool(Generic[Task, Result]):
-    """Children that start at once and wait for `feed`; whoever takes results slowly makes them wait."""
+    """Children that start at once and wait for `feed`; while the caller takes no results, they wait as well.
+
+    `_changed` guards the results, the children and whether the pool is closed.
+    """
 
     def __init__(
         self,
@@ -60,17 +114,16 @@ class Pool(Generic[Task, Result]):
         size_of: Callable[[Task], int] = lambda _: 0,
         message_of: Callable[[Task], Any] = lambda task: task,
     ) -> None:
-        """`size_of` a task in bytes: the limits grow with it. `message_of` a task is what is pickled for the child."""
+        """`size_of` gives the size of a task in bytes, with which its limits grow; `message_of` what is pickled for the
+        child."""
         self._work = pickle.dumps((work, limits))
         self._limits = limits
         self._size_of = size_of
         self._message_of = message_of
-        # a watcher holds one more result while it waits for room: 2 x processes in all
-        self._room = processes
-        self._waiting: deque[Returned[Task, Result]] = deque()
+        self._tasks: _Tasks[Task] = _Tasks()
+        # each watcher has one more while it waits for room: 2 x processes in all
+        self._results: _Results[Task, Result] = _Results(room=processes)
         self._changed = threading.Condition()
-        self._pulling = threading.Lock()
-        self._tasks: Iterator[Task] | None = None
         self._closed = False
         self._children: set[Child] = set()
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="reader")
@@ -87,41 +140,39 @@ class Pool(Generic[Task, Result]):
         self.close()
 
     def feed(self, tasks: Iterator[Task]) -> None:
-        """Name the tasks, once; they are pulled one at a time by whichever child is free."""
+        """Give the pool its tasks, once; each child that becomes free gets the next one. ValueError the second time."""
         with self._changed:
-            if self._tasks is not None:
-                raise ValueError("a pool is fed once")
-            self._tasks = tasks
+            self._tasks.feed(tasks)
             self._changed.notify_all()
 
     @property
     def done(self) -> bool:
-        """Whether every outcome has been taken; never after a bug, which `get` raises."""
+        """Whether the caller has taken every result; never after a bug, which `get` raises."""
         ended = all(watcher.done() for watcher in self._watchers)
-        return ended and not self._waiting and self._bug() is None
+        return ended and not self._results and self._bug() is None
 
     def get(self, timeout: float | None) -> Returned[Task, Result] | None:
-        """The next outcome; None: not in `timeout` seconds, or none to come. Raises a child's bug."""
+        """The next result; None where none comes within `timeout` seconds, or none at all. Raises a child's bug."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._bug() or self.done, timeout)
+            self._changed.wait_for(lambda: self._results or self._bug() or self.done, timeout)
             bug = self._bug()
             if bug is not None:
                 raise bug
-            if not self._waiting:
+            if not self._results:
                 return None
-            outcome = self._waiting.popleft()
+            returned = self._results.take()
             self._changed.notify_all()
-            return outcome
+            return returned
 
     def close(self) -> None:
-        """Kill what runs, drop what waits, and come back when nothing of it is left."""
+        """Kill the children, drop the results that wait, and return when nothing runs any more."""
         with self._changed:
             self._closed = True
             for child in self._children:
                 child.kill()
             self._changed.notify_all()
         self._threads.shutdown(wait=True)
-        self._waiting.clear()
+        self._results.clear()
 
     def _bug(self) -> BaseException | None:
         ended = (watcher for watcher in self._watchers if watcher.done())
@@ -133,11 +184,11 @@ class Pool(Generic[Task, Result]):
             self._changed.notify_all()
 
     def _watch(self) -> None:
-        """One thread's life. It starts its own children: a child dies with the thread that started it."""
+        """A watcher's life. It starts its own children: a child dies with the thread that started it."""
         with contextlib.suppress(_Closing), _Seat(self._start_child, self._end_child) as seat:
             with self._changed:
-                self._changed.wait_for(lambda: self._tasks is not None or self._closed)
-            for task in self._pulled():
+                self._changed.wait_for(lambda: self._tasks.fed or self._closed)
+            for task in self._tasks.pulled(lambda: self._closed):
                 self._deliver(task, seat.do(self._message_of(task), self._limits.of(self._size_of(task))))
 
     def _start_child(self) -> Child:
@@ -155,27 +206,16 @@ class Pool(Generic[Task, Result]):
             self._children.discard(child)
         child.end()
 
-    def _pulled(self) -> Iterator[Task]:
-        while True:
-            with self._pulling:
-                if self._closed or self._tasks is None:
-                    return
-                try:
-                    task = next(self._tasks)
-                except StopIteration:
-                    return
-            yield task
-
     def _deliver(self, task: Task, reply: Result | UnreadableSource) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) < self._room or self._closed)
+            self._changed.wait_for(lambda: self._results.has_room or self._closed)
             if not self._closed:
-                self._waiting.append((task, reply))
+                self._results.put((task, reply))
                 self._changed.notify_all()
 
 
 class _Seat:
-    """A place that always has a child in it, the next one already starting when one had to go."""
+    """A watcher's child, and the next one, already starting, as soon as that child had to go."""
 
     def __init__(self, start_child: Callable[[], Child], end_child: Callable[[Child], None]) -> None:
         self._start_child = start_child
@@ -189,7 +229,7 @@ class _Seat:
         self._end_child(self._child)
 
     def do(self, task: object, limits: Limits) -> Any:
-        """The reply to a task: tried again without form values if it hangs, never after a death."""
+        """The reply to a task. One that hangs is tried again without form values; one that kills its child is not."""
         detail = ""
         for with_forms in (True, False):
             self._wait_until_ready()

@@ -1,4 +1,4 @@
-"""What a reading process does with one source: digest, document, chunks, rows. Runs in a worker, never in the parent.
+"""What a reading process does with one source: digest, document, chunks, rows. It never runs in the parent.
 
 In: a Source. Out: a Reading: the rows as an Arrow stream (all columns but those the vector brings, with each chunk's
 token ids and vector key beside them), or UnreadableSource. A document's chunks are all made before the first one
@@ -67,7 +67,7 @@ class Reading:
 
 @dataclass
 class ReadingWork:
-    """Picklable; `start` loads the tokenizer in the child."""
+    """How a reading process reads one source. It is pickled for each child; `start` loads the tokenizer there."""
 
     model_folder: Path
     prompt: str
@@ -84,7 +84,7 @@ class ReadingWork:
         self._tokens = load_tokenizer(self.model_folder, prompt=self.prompt)
 
     def __call__(self, task: Source, beat: Beat, *, with_forms: bool) -> Reading:
-        """Raises UnreadableSource; a file that changes under the reader is read once more."""
+        """Read one source. A file that changes while it is read is read once more. Raises UnreadableSource."""
         reading = self._read_once(task, beat, with_forms=with_forms)
         if reading is None:
             reading = self._read_once(task, beat, with_forms=with_forms)
@@ -93,7 +93,7 @@ class ReadingWork:
         return reading
 
     def _read_once(self, source: Source, beat: Beat, *, with_forms: bool) -> Reading | None:
-        """None when the file is not the one it was when the reading began."""
+        """The reading, or None where the file changed meanwhile."""
         with _opened(source.file) as file:
             before = _stat(file)
             now_ns = time.time_ns()
@@ -137,7 +137,7 @@ def latin_share(text: str) -> float:
 
 
 class _Rows:
-    """Chunks of one document -> record batches of SCHEMA, counting as they pass."""
+    """Makes record batches of SCHEMA out of the chunks of one document, and counts chunks and tokens."""
 
     def __init__(
         self, source: Source, document: Document, stat: Stat, *, keep_text: bool, model_fingerprint: str
@@ -202,7 +202,7 @@ def _lists(arrays: Sequence[NDArray[np.uint32]]) -> pa.ListArray:
 
 
 def _beating(chunks: Iterator[Chunk], beat: Beat) -> Iterator[Chunk]:
-    """A chunk may be of 32,768 tokens, so the work shows that it is alive after each."""
+    """The same chunks, with a beat after each: cutting one of 32,768 tokens takes long."""
     for chunk in chunks:
         beat(0)
         yield chunk
@@ -222,7 +222,7 @@ def _to_memory(rows: _Rows, chunks: Iterator[Chunk]) -> bytes:
 
 
 def _to_file(rows: _Rows, chunks: Iterator[Chunk], folder: Path) -> Path:
-    """Raises StorageError: a disk that is full is no fault of the source."""
+    """The path of the file that has the stream. Raises StorageError: a full disk is not the source's fault."""
     with storage_errors(folder):
         descriptor, name = tempfile.mkstemp(prefix="spool-", dir=folder)
         try:
@@ -247,7 +247,7 @@ def _stat(file: BinaryIO) -> Stat:
 
 
 def _sha256(file: BinaryIO, size_bytes: int, beat: Beat) -> str:
-    """Of the bytes that were there when the reading began: a file may grow as fast as it is read."""
+    """The digest of the first `size_bytes`, its size when the reading began: a file may grow as fast as it is read."""
     state = hashlib.sha256()
     while block := file.read(min(_DIGEST_BYTES, size_bytes)):
         state.update(block)

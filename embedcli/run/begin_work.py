@@ -70,7 +70,10 @@ def begin(run: Run) -> Work:
         staging, outcomes, pending, vectors,
         every_bytes=run.asked.checkpoint_bytes, every_s=run.asked.checkpoint_every_s,
     )  # fmt: skip
-    return Work(vectors, pending, embedder, checkpoints, tally, keyless, frozenset(task.key for task, _ in adopted))
+    return Work(
+        vectors, pending, embedder, checkpoints, tally,
+        keyless=keyless, adopted=frozenset(task.key for task, _ in adopted),
+    )  # fmt: skip
 
 
 def _warn_of_cut(run: Run) -> None:

@@ -69,7 +69,7 @@ def look(index: Index, asked: Options) -> Known:
     memory, rebuilding = _memory(asked, newest, current)
     damaged = frozenset(index.damaged(current)) if current else frozenset()
     table, seen = _documents(index, current, damaged)
-    return Known(current, found, memory, roots, rebuilding, damaged, table, tuple(seen))
+    return Known(current, found, memory, roots, rebuilding=rebuilding, damaged=damaged, table=table, seen=tuple(seen))
 
 
 def _check_roots(index: Index, asked: Options, current: Generation | None, roots: Sequence[Root]) -> None:

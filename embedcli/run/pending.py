@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedcli.columns import Floats, VectorKeys
+from embedcli.engines.contract import Refusal
 from embedcli.index import shards
 from embedcli.index.known_vectors import KnownVectors
 from embedcli.reading.rows import Reading
@@ -31,7 +32,7 @@ class Embedder(Protocol):
 
     def add(self, key: bytes, ids: npt.NDArray[np.uint32]) -> None: ...
 
-    def finished(self, timeout: float) -> list[tuple[bytes, Floats | str]]: ...
+    def finished(self, timeout: float) -> list[tuple[bytes, Floats | Refusal]]: ...
 
 
 @dataclass
@@ -134,12 +135,12 @@ class PendingDocuments:
         whole, self._whole = self._whole, []
         return whole
 
-    def _put(self, key: bytes, result: Floats | str) -> None:
-        if not isinstance(result, str):
+    def _put(self, key: bytes, result: Floats | Refusal) -> None:
+        if not isinstance(result, Refusal):
             self._recent[key] = result
         for others, (document, row) in enumerate(self._waiting.pop(key)):
-            if isinstance(result, str):
-                document.bad[row] = result
+            if isinstance(result, Refusal):
+                document.bad[row] = result.reason
             else:
                 document.embedded += not others
                 document.reused += bool(others)

@@ -112,7 +112,9 @@ def done(
     generation, before = numbers
     chunks = int(pc.sum(concerned.column("rows")).as_py() or 0)
     elapsed_s = round(time.monotonic() - started, 3)
-    done = Done(verb, str(index.folder), generation, before, concerned.num_rows, chunks, elapsed_s)
+    done = Done(
+        verb, str(index.folder), generation, before, sources=concerned.num_rows, chunks=chunks, elapsed_s=elapsed_s
+    )
     line = {"ended_at": datetime.now(UTC).isoformat(timespec="seconds"), **dataclasses.asdict(done)}
     try:
         state.append_run(index.state, line, index.disk)

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -39,21 +39,21 @@ class IndexStatus:
     """
 
     index: str
-    generation: int | None
-    parent: int | None
-    complete: bool
-    created_at: str | None
-    settings: dict[str, Any]
-    roots: list[dict[str, Any]]
-    sources: dict[str, int]
-    reasons: dict[str, int]
-    chunks: int
-    tokens: int
-    bytes: int
-    older: dict[str, int]
-    runs: list[dict[str, Any]]
-    running: dict[str, Any] | None
-    waiting: int | None
+    generation: int | None = None
+    parent: int | None = None
+    complete: bool = False
+    created_at: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    roots: list[dict[str, Any]] = field(default_factory=list)
+    sources: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    chunks: int = 0
+    tokens: int = 0
+    bytes: int = 0
+    older: dict[str, int] = field(default_factory=dict)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    running: dict[str, Any] | None = None
+    waiting: int | None = None
 
 
 def status(index: Index, *, clock: Callable[[], float] = time.time) -> IndexStatus:
@@ -64,23 +64,30 @@ def status(index: Index, *, clock: Callable[[], float] = time.time) -> IndexStat
     current = index.current() if running or waiting else current_of(index)
     beside: dict[str, Any] = {"runs": _last_runs(index), "running": running, "waiting": waiting}
     if current is None:
-        return IndexStatus(str(index.folder), None, None, False, None, {}, [], {}, {}, 0, 0, 0, {}, **beside)
+        return IndexStatus(str(index.folder), **beside)
     table = index.documents(
         current.number, ["root", "status", "reason", "rows", "chunk_fingerprint", "read_fingerprint"]
     )
     by_root = documents.count_by(table, "root")
     return IndexStatus(
-        str(index.folder), current.number, current.parent, current.complete, current.created_at,
-        current.settings.to_json(),
-        [
+        str(index.folder),
+        generation=current.number,
+        parent=current.parent,
+        complete=current.complete,
+        created_at=current.created_at,
+        settings=current.settings.to_json(),
+        roots=[
             {"path": shown_path(root), "include": root.include, "exclude": root.exclude, "gitignore": root.gitignore,
              "sources": by_root.get(root.id, 0)}
             for root in current.roots
         ],
-        {"total": table.num_rows, **documents.count_by(table, "status")},
-        documents.count_by(table, "reason"),
-        current.counts["chunks"], current.counts["tokens"], current.counts["bytes"],
-        _older(table, current), **beside,
+        sources={"total": table.num_rows, **documents.count_by(table, "status")},
+        reasons=documents.count_by(table, "reason"),
+        chunks=current.counts["chunks"],
+        tokens=current.counts["tokens"],
+        bytes=current.counts["bytes"],
+        older=_older(table, current),
+        **beside,
     )  # fmt: skip
 
 

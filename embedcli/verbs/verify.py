@@ -87,11 +87,11 @@ def verify(index: Index, *, run_is_under_way: bool = False) -> Verdict:
     verdict = Verdict(
         str(index.folder),
         generation.number,
-        len(generation.shards),
-        counts["chunks"],
-        counts["sources"],
-        counts["bytes"],
-        frozenset(generation.shards),
+        shards=len(generation.shards),
+        rows=counts["chunks"],
+        sources=counts["sources"],
+        size_bytes=counts["bytes"],
+        names=frozenset(generation.shards),
     )
     check = _Check(index, generation, verdict)
     table = check.listed_files()

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcli.engines import contract
-from embedcli.engines.contract import Engine, batch_cost, check_vectors, pack, row_problem, truncate
+from embedcli.engines.contract import Engine, batch_cost, check_vectors, ids_problem, pack, truncate
 from embedcli.engines.nvml import Card
-from embedcli.engines.probe import PROBE_TEXTS, compare_probe, probe, probe_rows
+from embedcli.engines.probe import PROBE_TEXTS, compare_probe, probe, probe_set
 from embedcli.engines.sglang.engine import start_engine
 from embedcli.engines.sglang.settings import GIB, SGLangSettings
 from embedcli.errors import EngineDied, EngineError
@@ -27,7 +27,6 @@ OpenWith = Callable[[int], Engine]
 def torch_opener(make: Callable[[Path], Path], folder: Path) -> OpenWith:
     from embedcli.engines import torch_engine
     from embedcli.models.resolve import resolve
-    # MOVED
 
     model = resolve(str(make(folder)), report=print)
     return lambda dim: torch_engine.open_engine(model, dim=dim, device="cpu")
@@ -117,7 +116,7 @@ def test_the_engine_says_what_the_feeder_must_know(engine: Engine) -> None:
 
 
 def test_the_probe_set_agrees_alone_and_in_a_batch(engine: Engine) -> None:
-    rows = probe_rows(encode_within(engine.vocabulary or 1_000), engine.max_tokens)
+    rows = probe_set(encode_within(engine.vocabulary or 1_000), engine.max_tokens)
     vectors = probe(engine, rows)
     assert compare_probe(vectors, vectors) == pytest.approx(1.0)
 
@@ -178,8 +177,8 @@ def test_packing_starts_with_the_longest() -> None:
     ],
 )
 def test_rows_that_an_engine_would_take_ill_are_told(row: np.ndarray, problem: str) -> None:
-    assert problem in row_problem(row, FakeEngine())
-    assert row_problem(np.array([1, 9_999], np.uint32), FakeEngine()) == ""
+    assert problem in ids_problem(row, FakeEngine())
+    assert ids_problem(np.array([1, 9_999], np.uint32), FakeEngine()) == ""
 
 
 def test_a_tokenizer_of_another_model_is_told_at_the_probe() -> None:
@@ -208,7 +207,7 @@ def test_truncation_cuts_first_and_renormalises_after() -> None:
 
 @pytest.mark.parametrize("max_tokens", [16, 256, 32_768])
 def test_the_probe_set_has_its_lengths_and_ends_with_the_end_token(max_tokens: int) -> None:
-    rows = probe_rows(encode_within(1_000), max_tokens)
+    rows = probe_set(encode_within(1_000), max_tokens)
     wanted = [count for _, count in PROBE_TEXTS] + [2_048]
     assert [row.size for row in rows] == [min(count, max_tokens) for count in wanted]
     assert all(row[-1] == 5 and row.dtype == np.uint32 for row in rows)

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from embedcli.engines.contract import Engine
+from embedcli.engines.contract import Engine, Refusal
 from embedcli.engines.feeder import Feeder
 from embedcli.engines.nvml import Card
 from embedcli.engines.several_cards import CardsEngine, open_on_all
@@ -140,7 +140,7 @@ def test_the_one_chunk_that_kills_cards_is_found_and_all_others_are_embedded() -
     while len(answers) < len(rows):
         answers |= dict(feeder.finished(10.0))
     feeder.close(abort=False)
-    assert answers.pop(b"399") == "engine_killed"
+    assert answers.pop(b"399") == Refusal("engine_killed")
     assert all(isinstance(answer, np.ndarray) for answer in answers.values())
 
 
@@ -229,7 +229,7 @@ def test_close_gives_up_the_start_of_a_card() -> None:
     both = open_on_all(CARDS[:2], start, warn=lambda _: None, revive_after_s=0.01)
     wait_for(starting.is_set)
     both.close()
-    assert not any(reviver.is_alive() for reviver in both._revivers)
+    assert not any(reviver.is_alive() for reviver in both._revivers.all_threads())
 
 
 def wait_for(holds: Callable[[], bool]) -> None:

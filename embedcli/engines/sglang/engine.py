@@ -117,7 +117,10 @@ def start_engine(
     shape = _checked_shape(model, dim)
     job = {"factory": factory, "dim": dim}
     arguments = {"model_path": str(model.folder), "load_format": load_format}
-    start = _Start(card, shape, model.max_tokens, job, arguments, say or _silent, show_log, stop, timeout_s)
+    start = _Start(
+        card, shape, model.max_tokens, job, arguments,
+        say=say or _silent, show_log=show_log, stop=stop, timeout_s=timeout_s,
+    )  # fmt: skip
     try:
         return start.within_memory(settings, flash=True)
     except EngineError as error:

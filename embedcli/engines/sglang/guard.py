@@ -1,15 +1,14 @@
 """The leader of the engine host's group: it outlives nothing and lets nothing outlive the parent.
 
-In: the socket that the host answers on, the parent's process id; file 0 is a pipe whose other end the parent
-holds. Out: the host as its child, and the end of the whole group when the parent is gone or the host has ended.
-It is tiny, so it hears at once, even while the host loads libraries for seconds; and it is needed, since
-SGLang's processes live on without their parent until they have loaded. Not here: SGLang (host.py).
+In: the socket that the host answers on, the parent's process id; file 0 is a pipe whose other end the parent keeps.
+Out: the host as its child, and the end of the whole group when the parent is gone or the host has ended. It is tiny, so
+it notices at once, even while the host loads libraries for seconds; and it is needed, since SGLang's processes live on
+without their parent until they have loaded. Not here: SGLang (host.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import shutil
@@ -22,8 +21,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from embedcli.engines.sglang.wire import INSTANCE
+from embedcli.processes import die_with, ignore_stops
 
-PR_SET_PDEATHSIG = 1
 LOOK_MILLISECONDS = 500
 SCAN_S = 10.0
 """All of /proc is read for it: with a thousand processes twice a second would be a tenth of a core."""
@@ -34,8 +33,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 def main(channel: int, parent_pid: int) -> None:
     """Fork before anything is imported that has threads. Never returns."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ignore_stops()
     os.set_inheritable(channel, False)
     guard_pid = os.getpid()
     host_pid = os.fork()
@@ -43,7 +41,8 @@ def main(channel: int, parent_pid: int) -> None:
         os.close(channel)
         _guard(host_pid, parent_pid)
     else:
-        _die_with(guard_pid)
+        die_with(guard_pid)
+        _give_up_lifeline()
         _host(channel)
 
 
@@ -59,13 +58,13 @@ def _guard(host_pid: int, parent_pid: int) -> None:
         if time.monotonic() > scan_at_s:
             seen |= group_members(os.getpid())
             scan_at_s = time.monotonic() + SCAN_S
-    if gone or parent_is_gone():  # its host may have heard of it before us, and ended
+    if gone or parent_is_gone():  # the host may have noticed it before the guard, and ended
         _tidy_up(seen)
     os.killpg(0, signal.SIGKILL)
 
 
 def _tidy_up(seen: set[int]) -> None:
-    """What the parent would have done, had it not been killed."""
+    """Do what the parent would have done, had it not been killed: end the group and remove what it left."""
     deadline = time.monotonic() + END_TIMEOUT_S
     while (others := group_members(os.getpid()) - {os.getpid()}) and time.monotonic() < deadline:
         seen |= others
@@ -76,13 +75,10 @@ def _tidy_up(seen: set[int]) -> None:
     remove_traces(Path(os.environ["TMPDIR"]), seen)
 
 
-def _die_with(guard_pid: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != guard_pid:
-        os._exit(1)
+def _give_up_lifeline() -> None:
+    """File 0 becomes /dev/null: SGLang's processes must not keep the lifeline open."""
     nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)  # SGLang's processes must not hold the lifeline
+    os.dup2(nothing, 0)
     os.close(nothing)
 
 
@@ -104,7 +100,7 @@ def _host(channel: int) -> None:
 
 
 def wait_for_group(group: int, timeout_s: float) -> bool:
-    """Until no process of the group is left but zombies: only then is the card's memory free again."""
+    """Wait until only zombies of the group are left: only then is the card's memory free. False: not in time."""
     deadline = time.monotonic() + timeout_s
     while alive := group_members(group):
         if time.monotonic() > deadline:
@@ -126,11 +122,11 @@ def group_members(group: int) -> set[int]:
 
 
 def remove_traces(folder: Path, processes: Iterable[int]) -> None:
-    """The folder of the host, and what the SGLang named in it and these processes have left in shared memory."""
+    """Remove the host's folder, and what its SGLang and these processes have left in shared memory."""
     left = [f"sglang_loads_{named.name.removeprefix(INSTANCE)}_*.shm" for named in folder.glob(f"{INSTANCE}*")]
-    left += [f"sem.loky-{pid}-*" for pid in processes]  # a semaphore that no one killed can take away
+    left += [f"sem.loky-{pid}-*" for pid in processes]  # semaphores, which a killed process cannot remove
     for trace in (trace for pattern in left for trace in SHARED_MEMORY.glob(pattern)):
-        with contextlib.suppress(OSError):  # it is gone, or another user's: process ids come again
+        with contextlib.suppress(OSError):  # gone already, or another user's: process ids are reused
             if trace.stat().st_uid == os.getuid():
                 trace.unlink()
     shutil.rmtree(folder, ignore_errors=True)

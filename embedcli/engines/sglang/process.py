@@ -1,15 +1,14 @@
-"""Our side of an engine host: start its process, send lists, get answers, learn of its death, leave nothing behind.
+"""Our side of an engine host: start its process, send batches, get answers, notice its death, leave nothing behind.
 
-In: a job (which Engine, with which arguments), then rows. Out: a Future a list; EngineDied for all that are in
-flight when the host is gone, EngineOutOfMemory where its last words say so.
-The host has a session of its own, so no signal of the terminal reaches it, and a folder of its own for sockets
-and the log, so all of it can be removed. Not here: what runs in there (guard.py, host.py).
+In: a job (which Engine, with which arguments), then batches. Out: a Future a batch; EngineDied for all that are in
+flight when the host is gone, EngineOutOfMemory where its last words say so. The host has a session of its own, so no
+signal of the terminal reaches it, and a folder of its own for sockets and the log, so all of it can be removed.
+Not here: starting a process, messages (processes.py); what runs in the host (guard.py, host.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import queue
@@ -17,7 +16,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -32,7 +30,10 @@ import numpy as np
 from embedcli.engines.sglang.guard import group_members, remove_traces, wait_for_group
 from embedcli.engines.sglang.wire import JOB, READY, ROWS, VECTORS, Frame, pack_rows, receive_frame, send_frame
 from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
+from embedcli.processes import last_words, spawn
 from embedcli.report import Say
+
+GUARD = "embedcli.engines.sglang.guard"
 
 END_TIMEOUT_S = 10.0
 LAST_WORDS_BYTES = 1 << 16
@@ -42,9 +43,9 @@ LOOK_S = 0.5
 SOCKET_FOLDER = "/tmp"
 """A socket's path holds 107 bytes: TMPDIR may be too long."""
 
-MEMORY_HINT = "`nvidia-smi` tells who else holds the card; smaller batches with `--batch-tokens`"
-DEBUG_HINT = "`--debug` shows all that SGLang says"
-RESOURCES_HINT = "make room (`free`, `ulimit -u`, `df /tmp` tell where), then run the same command again"
+MEMORY_HINT = "`nvidia-smi` lists who else uses the card; `--batch-tokens` makes batches smaller"
+DEBUG_HINT = "`--debug` shows all that SGLang logs"
+RESOURCES_HINT = "make room (`free`, `ulimit -u`, `df /tmp` show where), then run the same command again"
 
 _MEMORY_WORDS = re.compile(r"out of memory|OutOfMemoryError|leave no GPU memory", re.I)
 _ERROR_LINE = re.compile(r"^\s*(?:(?:\w+\.)*\w*(?:Error|Exception)\b|Fatal Python error)")
@@ -53,85 +54,153 @@ _WARNING = re.compile(r"^.*:\d+: \w*Warning: .*(?:\n[ \t]+\S.*)?", re.M)
 """As Python writes it, with the line of source that it quotes."""
 
 
+class _InFlight:
+    """The futures of the batches that the host has, by number, and the death that fails all later ones."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._futures: dict[int, Future[np.ndarray]] = {}
+        self._last_number = 0
+        self._death: EngineError | None = None
+
+    def begin(self) -> tuple[int, Future[np.ndarray]]:
+        """A number and a future for one more batch; the number is 0 and the future has failed once the host is dead."""
+        future: Future[np.ndarray] = Future()
+        future.set_running_or_notify_cancel()  # nobody may cancel what was sent: SGLang would work on, for nobody
+        with self._lock:
+            if self._death is not None:
+                future.set_exception(self._death)
+                return 0, future
+            self._last_number += 1
+            self._futures[self._last_number] = future
+            return self._last_number, future
+
+    def end(self, number: int) -> Future[np.ndarray] | None:
+        """The future of an answered batch; None where it has failed meanwhile."""
+        with self._lock:
+            return self._futures.pop(number, None)
+
+    def fail(self, cause: EngineError) -> tuple[EngineError, list[Future[np.ndarray]]]:
+        """(the death, which is the first cause given; the futures that are still to fail with it)"""
+        with self._lock:
+            self._death = self._death or cause
+            lost, self._futures = list(self._futures.values()), {}
+            return self._death, lost
+
+
+class _Log:
+    """What the host's processes write. `said_bytes` is what they had written when the host became ready."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.said_bytes = 0
+
+    def last_words(self) -> str:
+        with contextlib.suppress(OSError), self.path.open("rb") as stream:
+            words = last_words(stream.fileno(), most_bytes=LAST_WORDS_BYTES, since_byte=self.said_bytes)
+            return words.decode("utf-8", "replace")
+        return ""
+
+    def follow(self, show_log: Say, over: threading.Event) -> None:
+        """Hand on each line as it is written, to the last one."""
+        with self.path.open(encoding="utf-8", errors="replace") as stream:
+            ended = False
+            while not ended:
+                ended = over.wait(FOLLOW_S)
+                for line in stream:
+                    show_log(line.rstrip("\n"))
+
+
+class _Group:
+    """The host's processes: the guard that leads them, all that were ever seen, and the folder they use."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self.process = process
+        self.folder = folder
+        self._members: set[int] = set()
+
+    def note_members(self) -> None:
+        """Remember the processes that run now: the semaphores of those that die are removed at the end."""
+        self._members |= group_members(self.process.pid)
+
+    def kill(self) -> None:
+        """Kill all of them, and wait until their guard is gone."""
+        self.note_members()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # the id stays ours until the process is waited for
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(END_TIMEOUT_S)
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+    def remove_traces(self) -> None:
+        remove_traces(self.folder, self._members)
+
+
 class Host:
     """One host, from its start to its end."""
 
     def __init__(self, job: Mapping[str, Any], *, environment: Mapping[str, str], show_log: Say | None = None) -> None:
-        self._started = time.monotonic()
+        self._started_s = time.monotonic()
         self._ready: Future[dict[str, Any]] = Future()
-        self._lock = threading.Lock()
-        self._in_flight: dict[int, Future[np.ndarray]] = {}
-        self._death: EngineError | None = None
+        self._in_flight = _InFlight()
         self._over = threading.Event()
-        self._last_number = 0
-        self._closed = False
-        self._members: set[int] = set()
-        self._said_bytes = 0
+        self._closing = threading.Lock()  # taken by the first `close`, never given back
         self._outbox: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         with _system_errors(), contextlib.ExitStack() as unless_started:
-            self._folder = _own_folder()
-            unless_started.callback(remove_traces, self._folder, ())
-            self._log = self._folder / "log"
+            folder = _own_folder()
+            unless_started.callback(remove_traces, folder, ())
+            self._log = _Log(folder / "log")
             self._channel, theirs = socket.socketpair()
             unless_started.callback(self._channel.close)
-            with theirs:
-                self._process = _spawn(theirs.fileno(), self._log, {**environment, "TMPDIR": str(self._folder)})
+            with theirs, self._log.path.open("ab") as log:
+                # stdin is the lifeline: nothing is ever written to it, and its end closes with this process
+                process = spawn(
+                    GUARD, "main", theirs, stdin=subprocess.PIPE, output=log.fileno(),
+                    environment={**environment, "TMPDIR": str(folder)},
+                )  # fmt: skip
+            self._group = _Group(process, folder)
             unless_started.pop_all()
         self._outbox.put((0, JOB, 0, json.dumps(dict(job)).encode()))
         _begin(self._send)
         _begin(self._receive)
-        self._follower = None if show_log is None else _begin(functools.partial(self._follow, show_log))
+        self._follower = None if show_log is None else _begin(lambda: self._log.follow(show_log, self._over))
 
     # What the engine calls.
 
     @property
     def age_s(self) -> float:
-        return time.monotonic() - self._started
+        return time.monotonic() - self._started_s
 
     def wait_until_ready(self, timeout_s: float, stop: threading.Event | None = None) -> dict[str, Any]:
-        """The host's facts; EngineError or EngineDied, with its last words, where it does not start.
+        """The host's facts. Where it does not start, EngineError or EngineDied with its last words.
 
-        EngineDied too, soon, once `stop` is set.
+        Raises EngineDied too, soon, once `stop` is set.
         """
         give_up_s = time.monotonic() + timeout_s
         while time.monotonic() < give_up_s and not (stop and stop.is_set()):
             with contextlib.suppress(FutureTimeout):
                 return self._ready.result(min(LOOK_S, timeout_s))
-        words = quote(self._last_words())
+        words = quote(self._log.last_words())
         raise EngineDied(f"SGLang was not ready after {self.age_s:.0f} s{words}", DEBUG_HINT)
 
-    def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
-        future: Future[np.ndarray] = Future()
-        future.set_running_or_notify_cancel()  # what was sent cannot be taken back: SGLang would work on, for nobody
-        with self._lock:
-            if self._death is not None:
-                future.set_exception(self._death)
-                return future
-            self._last_number += 1
-            number = self._last_number
-            self._in_flight[number] = future
-        self._outbox.put((number, ROWS, len(rows), pack_rows(rows)))
+    def submit(self, batch: Sequence[np.ndarray]) -> Future[np.ndarray]:
+        number, future = self._in_flight.begin()
+        if not future.done():
+            self._outbox.put((number, ROWS, len(batch), pack_rows(batch)))
         return future
 
     def close(self) -> None:
         """Kill the group, and leave nothing of it behind."""
         self._die(EngineDied("the engine was closed"))
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-        self._members |= group_members(self._process.pid)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # its id is ours until we have waited for it
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_TIMEOUT_S)
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        if not self._closing.acquire(blocking=False):
+            return
+        self._group.kill()
         self._outbox.put(None)
-        wait_for_group(self._process.pid, END_TIMEOUT_S)
+        wait_for_group(self._group.process.pid, END_TIMEOUT_S)
         if self._follower is not None:  # whoever asked for the log gets it to the last line
             self._follower.join(END_TIMEOUT_S)
-        remove_traces(self._folder, self._members)
+        self._group.remove_traces()
 
     # What the threads do.
 
@@ -140,53 +209,39 @@ class Host:
             try:
                 send_frame(self._channel, frame)
             except OSError:
-                return  # the receiver learns of it too, and tells
+                return  # the receiving thread notices it too, and fails what is in flight
 
     def _receive(self) -> None:
         while (frame := receive_frame(self._channel)) is not None:
             number, kind, count, data = frame
             if kind == READY:
-                self._members |= group_members(self._process.pid)  # who will have died when it comes to tidying up
-                facts = json.loads(data)
-                self._said_bytes = facts["said_bytes"]
-                with contextlib.suppress(InvalidStateError):  # closed meanwhile
-                    self._ready.set_result(facts)
+                self._note_ready(json.loads(data))
+            elif (future := self._in_flight.end(number)) is None:
                 continue
-            with self._lock:
-                future = self._in_flight.pop(number, None)
-            if future is None:
-                continue
-            if kind == VECTORS:
+            elif kind == VECTORS:
                 future.set_result(np.frombuffer(data, dtype=np.float32).reshape(count, -1))
             else:
-                future.set_exception(EngineDied(f"SGLang refused a list: `{data.decode(errors='replace')}`"))
+                future.set_exception(EngineDied(f"SGLang refused a batch: `{data.decode(errors='replace')}`"))
         self._channel.close()
         self._die(self._cause())
 
+    def _note_ready(self, facts: dict[str, Any]) -> None:
+        self._group.note_members()
+        self._log.said_bytes = facts["said_bytes"]
+        with contextlib.suppress(InvalidStateError):  # closed meanwhile
+            self._ready.set_result(facts)
+
     def _die(self, cause: EngineError) -> None:
-        with self._lock:
-            self._death = self._death or cause
-            self._over.set()
-            lost, self._in_flight = list(self._in_flight.values()), {}
+        death, lost = self._in_flight.fail(cause)
+        self._over.set()
         with contextlib.suppress(InvalidStateError):
-            self._ready.set_exception(self._death)
+            self._ready.set_exception(death)
         for future in lost:
-            future.set_exception(self._death)
-
-    def _follow(self, show_log: Say) -> None:
-        """Hand on each line of the log as it comes, to the last."""
-        with self._log.open(encoding="utf-8", errors="replace") as stream:
-            ended = False
-            while not ended:
-                ended = self._over.wait(FOLLOW_S)
-                for line in stream:
-                    show_log(line.rstrip("\n"))
-
-    # What is known of a death.
+            future.set_exception(death)
 
     def _cause(self) -> EngineError:
-        """A start that ends in an exception would end so again; what is killed may do better next time."""
-        words = self._last_words()
+        """Why the host is gone. A start that raised would raise again; a killed host may do better next time."""
+        words = self._log.last_words()
         if _MEMORY_WORDS.search(words):
             return EngineOutOfMemory(f"the card ran out of memory: `{telling_line(words)}`", MEMORY_HINT)
         if self._ready.done():
@@ -194,12 +249,6 @@ class Host:
         if "Traceback" in words and "scheduler died" not in words:
             return EngineError(f"SGLang does not start{quote(words)}", DEBUG_HINT)
         return EngineDied(f"SGLang died while it started{quote(words)}", DEBUG_HINT)
-
-    def _last_words(self) -> str:
-        with contextlib.suppress(OSError), self._log.open("rb") as stream:
-            stream.seek(max(self._said_bytes, stream.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
-            return stream.read().decode("utf-8", "replace")
-        return ""
 
 
 def _begin(run: Callable[[], None]) -> threading.Thread:
@@ -209,18 +258,18 @@ def _begin(run: Callable[[], None]) -> threading.Thread:
 
 
 def telling_line(words: str) -> str:
-    """The line that names the cause: out of memory, else the last error, else a crash that was noticed, else the last
-    line that is no warning of Python's: one of those comes after each death, for what the dead have left."""
+    """The line that names the cause: out of memory, else the last error, else a crash that SGLang noticed, else the
+    last line that is no warning of Python's: one of those follows each death, about what the dead process has left."""
     lines = [line.strip() for line in _WARNING.sub("", words).splitlines() if line.strip()]
     for wanted in (_MEMORY_WORDS, _ERROR_LINE, _CRASH_LINE):
         for line in reversed(lines):
             if wanted.search(line):
                 return line
-    return lines[-1] if lines else "killed without a word"
+    return lines[-1] if lines else "killed, no output"
 
 
 def quote(words: str) -> str:
-    """The telling line, and the last lines below it."""
+    """The telling line, and below it the last lines."""
     lines = [line.rstrip() for line in words.splitlines() if line.strip()][-QUOTED_LINES:]
     return ": `" + telling_line(words) + "`" + "".join(f"\n  | {line}" for line in lines)
 
@@ -236,18 +285,3 @@ def _system_errors() -> Iterator[None]:
 def _own_folder() -> Path:
     base = SOCKET_FOLDER if os.access(SOCKET_FOLDER, os.W_OK) else None
     return Path(tempfile.mkdtemp(prefix=f"embedcli-{os.getpid()}-", dir=base))
-
-
-def _spawn(channel: int, log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    path = f"import sys; sys.path[:] = {sys.path!r}"
-    code = f"{path}; from embedcli.engines.sglang.guard import main; main({channel}, {os.getpid()})"
-    with log.open("ab") as words:
-        return subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,  # the lifeline: never written, closed by our end
-            stdout=words,
-            stderr=words,
-            pass_fds=(channel,),
-            start_new_session=True,
-            env=dict(environment),
-        )

@@ -1,8 +1,8 @@
 """The frames between our process and the engine host.
 
-In: a socket. Out: frames, and the rows of token ids packed into one. The guard imports this module and must stay tiny,
-so numpy is imported where rows are packed, and not before.
-Not here: what is sent when (process.py, host.py).
+In: a socket. Out: frames, and the batches of token ids packed into one. The guard imports this module and must stay
+tiny, so numpy is imported where a batch is packed, and not before.
+Not here: how a message crosses (processes.py), what is sent when (process.py, host.py).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from embedcli.processes import receive_message, send_message
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -19,50 +21,35 @@ INSTANCE = "instance-"
 """A file in the host's folder: this, and the name that SGLang gave itself."""
 
 Frame = tuple[int, int, int, bytes | bytearray]
-"""Number of the list, kind, rows, data."""
+"""Number of the batch, kind, how many chunks it has, data."""
 
-FRAME = struct.Struct("<QIIQ")
-"""The same ahead of the data, with its size."""
+HEAD = struct.Struct("<QII")
+"""The first three, ahead of the data."""
 
 JOB, READY, ROWS, VECTORS, FAILED = range(5)
 
 
 def send_frame(channel: socket.socket, frame: Frame) -> None:
-    number, kind, rows, data = frame
-    channel.sendall(FRAME.pack(number, kind, rows, len(data)))
-    channel.sendall(data)
+    number, kind, chunks, data = frame
+    send_message(channel, HEAD.pack(number, kind, chunks), data)
 
 
 def receive_frame(channel: socket.socket) -> Frame | None:
     """The next frame, or None when the other side is gone."""
-    head = _receive(channel, FRAME.size)
-    if head is None:
+    message = receive_message(channel)
+    if message is None:
         return None
-    number, kind, rows, size = FRAME.unpack(head)
-    data = _receive(channel, size)
-    return None if data is None else (number, kind, rows, data)
+    number, kind, chunks = HEAD.unpack_from(message)
+    del message[: HEAD.size]  # copies nothing: a bytearray gives up its front
+    return number, kind, chunks, message
 
 
-def _receive(channel: socket.socket, size: int) -> bytearray | None:
-    data = bytearray(size)
-    view = memoryview(data)
-    while view:
-        try:
-            count = channel.recv_into(view)
-        except OSError:
-            return None
-        if not count:
-            return None
-        view = view[count:]
-    return data
-
-
-def pack_rows(rows: Sequence[np.ndarray]) -> bytes:
-    """uint32: the length of each row, then all ids."""
+def pack_rows(batch: Sequence[np.ndarray]) -> bytes:
+    """uint32: the length of each chunk, then the ids of all."""
     import numpy as np
 
-    lengths = np.fromiter((row.size for row in rows), dtype=np.uint32, count=len(rows))
-    return np.concatenate([lengths, *rows]).astype(np.uint32, copy=False).tobytes()
+    lengths = np.fromiter((ids.size for ids in batch), dtype=np.uint32, count=len(batch))
+    return np.concatenate([lengths, *batch]).astype(np.uint32, copy=False).tobytes()
 
 
 def unpack_rows(data: bytes | bytearray, count: int) -> list[list[int]]:
@@ -70,6 +57,6 @@ def unpack_rows(data: bytes | bytearray, count: int) -> list[list[int]]:
     import numpy as np
 
     numbers = np.frombuffer(data, dtype=np.uint32)
-    ids = numbers[count:].tolist()
+    all_ids = numbers[count:].tolist()
     ends = np.cumsum(numbers[:count], dtype=np.int64).tolist()
-    return [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    return [all_ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]

@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 
-from embedcli.engines.contract import Engine
+from embedcli.engines.contract import Engine, Refusal
 from embedcli.engines.feeder import Feeder
 from embedcli.engines.sglang.engine import SGLangEngine
 from embedcli.engines.sglang.guard import wait_for_group
@@ -46,7 +46,7 @@ def test_a_death_is_told_in_its_own_words_and_leaves_nothing(
     assert type(caught.value) is kind and words in str(caught.value)
     assert isinstance(engine.submit([np.array([5], np.uint32)]).exception(ANSWER_S), kind), "it stays dead"
     engine.close()
-    assert wait_for_group(engine._host._process.pid, 5.0) and not left_behind()
+    assert wait_for_group(engine._host._group.process.pid, 5.0) and not left_behind()
 
 
 def test_one_killer_among_8_times_256_rows_is_found_and_all_others_are_embedded(model: Model) -> None:
@@ -67,7 +67,7 @@ def test_one_killer_among_8_times_256_rows_is_found_and_all_others_are_embedded(
     while len(answers) < len(rows):
         answers |= {int(key): answer for key, answer in feeder.finished(1.0)}
     feeder.close(abort=False)
-    assert answers.pop(1_000) == "engine_killed"
+    assert answers.pop(1_000) == Refusal("engine_killed")
     assert len(answers) == 2_047 and all(isinstance(answer, np.ndarray) for answer in answers.values())
     assert len(opened) <= 6, "all eight lists, one of them, and an eighth of it three times over"
     assert not left_behind()

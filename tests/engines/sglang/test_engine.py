@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedcli.engines.contract import row_problem
+from embedcli.engines.contract import Refusal, ids_problem
 from embedcli.engines.feeder import Feeder
 from embedcli.engines.nvml import Card
-from embedcli.engines.probe import probe, probe_rows
+from embedcli.engines.probe import probe, probe_set
 from embedcli.engines.several_cards import open_on_all
 from embedcli.engines.sglang.engine import SGLangEngine, host_environment, kernel_caches, open_engine, start_engine
 from embedcli.engines.sglang.guard import group_members
@@ -69,9 +69,9 @@ def test_the_engine_says_what_the_feeder_must_know(start: Start, model: Model) -
 def test_what_sglang_would_swallow_is_refused_before_it_is_sent(start: Start) -> None:
     engine = start()
     longest = np.full(engine.max_tokens, 5, np.uint32)
-    assert not row_problem(longest, engine) and not row_problem(np.array([497], np.uint32), engine)
+    assert not ids_problem(longest, engine) and not ids_problem(np.array([497], np.uint32), engine)
     for row in (np.empty(0, np.uint32), np.append(longest, np.uint32(5)), np.array([498], np.uint32)):
-        assert row_problem(row, engine)
+        assert ids_problem(row, engine)
 
 
 def test_the_longest_row_goes_through(start: Start) -> None:
@@ -81,7 +81,7 @@ def test_the_longest_row_goes_through(start: Start) -> None:
 
 
 def test_the_probe_set_agrees_alone_and_in_a_batch(start: Start) -> None:
-    rows = probe_rows(lambda text: np.array([*(byte % 200 for byte in text.encode()), 5], np.uint32), 512)
+    rows = probe_set(lambda text: np.array([*(byte % 200 for byte in text.encode()), 5], np.uint32), 512)
     assert probe(start(), rows).shape == (9, DIM)
 
 
@@ -197,7 +197,7 @@ def test_one_killer_among_8_times_256_rows_is_found_and_all_others_are_embedded(
     rows = [np.array([number % 200, number // 200, 7], np.uint32) for number in range(8 * 256)]
     rows[1_000] = np.array([KILL_ID, 1, 7], np.uint32)
     answers = feed(feeder, rows)
-    assert answers.pop(1_000) == "engine_killed"
+    assert answers.pop(1_000) == Refusal("engine_killed")
     assert len(answers) == 2_047
     for number, answer in answers.items():
         assert isinstance(answer, np.ndarray)
@@ -217,7 +217,7 @@ def test_a_hang_is_ended_and_the_rest_goes_on(start: Start) -> None:
     rows = [np.array([number, 7], np.uint32) for number in range(20)]
     rows[3] = np.array([HANG_ID, 7], np.uint32)
     answers = feed(feeder, rows)
-    assert answers.pop(3) == "engine_killed" and len(answers) == 19
+    assert answers.pop(3) == Refusal("engine_killed") and len(answers) == 19
 
 
 def test_one_of_two_hosts_that_is_killed_costs_nothing_and_comes_back(model: Model) -> None:
@@ -233,7 +233,7 @@ def test_one_of_two_hosts_that_is_killed_costs_nothing_and_comes_back(model: Mod
     both = open_on_all([H100, replace(H100, index=1)], start, warn=said.append, revive_after_s=0.1)
     rows = [np.array([number % 200, number // 200], np.uint32) for number in range(4_000)]
     futures = [both.submit(rows[place : place + 100]) for place in range(0, 4_000, 100)]
-    os.killpg(opened[0]._host._process.pid, signal.SIGKILL)
+    os.killpg(opened[0]._host._group.process.pid, signal.SIGKILL)
     answers = np.concatenate([future.result(20) for future in futures])
     np.testing.assert_allclose(answers, np.stack([vector(row, DIM) for row in rows]), atol=1e-6)
     deadline = time.monotonic() + 20
@@ -242,8 +242,8 @@ def test_one_of_two_hosts_that_is_killed_costs_nothing_and_comes_back(model: Mod
     assert "is lost, 1 at work: SGLang died" in said[0] and said[1].endswith("is back, 2 at work")
     both.close()
     assert len(opened) == 3
-    assert not any(group_members(engine._host._process.pid) for engine in opened)
-    assert not any(engine._host._folder.exists() for engine in opened)
+    assert not any(group_members(engine._host._group.process.pid) for engine in opened)
+    assert not any(engine._host._group.folder.exists() for engine in opened)
 
 
 def feed(feeder: Feeder, rows: list[np.ndarray]) -> dict[int, object]:

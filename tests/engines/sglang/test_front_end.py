@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedcli.engines.contract import check_vectors, row_problem
+from embedcli.engines.contract import check_vectors, ids_problem
 from embedcli.engines.feeder import Feeder
-from embedcli.engines.probe import probe, probe_rows
+from embedcli.engines.probe import probe, probe_set
 from embedcli.engines.sglang.engine import SGLangEngine
 from embedcli.engines.sglang.guard import group_members, wait_for_group
 from embedcli.engines.sglang.settings import SGLangSettings
@@ -52,7 +52,7 @@ def row(*ids: int) -> np.ndarray:
 
 
 def group_of(engine: SGLangEngine) -> int:
-    return engine._host._process.pid
+    return engine._host._group.process.pid
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:
@@ -92,7 +92,7 @@ def test_one_token_and_the_longest_row_pass_the_front_end(engine: SGLangEngine, 
 
 def test_one_token_more_is_refused_by_the_front_end_and_by_us_before(engine: SGLangEngine, model: Model) -> None:
     over = np.arange(model.max_tokens + 1, dtype=np.uint32) % 200
-    assert row_problem(over, engine) == f"{model.max_tokens + 1} tokens, {model.max_tokens} at most"
+    assert ids_problem(over, engine) == f"{model.max_tokens + 1} tokens, {model.max_tokens} at most"
     with pytest.raises(EngineDied, match="ValueError"):
         engine.submit([over]).result(ANSWER_S)
     assert engine.submit([row(5)]).result(ANSWER_S).shape == (1, DIM), "the next list does not suffer"
@@ -100,11 +100,11 @@ def test_one_token_more_is_refused_by_the_front_end_and_by_us_before(engine: SGL
 
 @pytest.mark.parametrize(("bad", "said"), [(row(), "no tokens"), (row(498), "token id 498 of 498")])
 def test_what_the_front_end_lets_pass_is_refused_by_us(engine: SGLangEngine, bad: np.ndarray, said: str) -> None:
-    assert row_problem(bad, engine) == said
+    assert ids_problem(bad, engine) == said
 
 
 def test_the_probe_set_agrees_alone_and_in_a_batch(engine: SGLangEngine) -> None:
-    rows = probe_rows(lambda text: np.array([*(byte % 200 for byte in text.encode()), 5], np.uint32), 512)
+    rows = probe_set(lambda text: np.array([*(byte % 200 for byte in text.encode()), 5], np.uint32), 512)
     assert probe(engine, rows).shape == (9, DIM)
 
 
@@ -202,17 +202,17 @@ def test_kill_9_of_our_process_leaves_nothing_at_work_or_while_it_starts(model: 
     code = f"""
 import os
 from pathlib import Path
-from embedcli.engine_process import Host
-from embedcli.engine_sglang import host_environment
-from embedcli.sglang_settings import SGLangSettings, plan, read_shape
-from embedcli.model_files import read_json
+from embedcli.engines.sglang.process import Host
+from embedcli.engines.sglang.engine import host_environment
+from embedcli.engines.sglang.settings import SGLangSettings, plan, read_shape
+from embedcli.models.files import read_json
 from tests.front_ends import CARD
 folder = Path({str(model.folder)!r})
 chosen = plan(CARD, read_shape(read_json(folder / "config.json")), max_tokens=512, asked=SGLangSettings())
 job = {{"factory": "tests.fake_scheduler:{name}", "dim": 16, "warm_up": [],
         "arguments": {{"model_path": str(folder), **chosen.arguments}}}}
 host = Host(job, environment=host_environment(os.environ, CARD))
-print(host._process.pid, flush=True)
+print(host._group.process.pid, flush=True)
 host.wait_until_ready(300)
 print("ready", flush=True)
 host.wait_until_ready(300)

@@ -49,7 +49,7 @@ def rows_of(*ids: int) -> list[np.ndarray]:
 
 
 def group_of(host: Host) -> int:
-    return host._process.pid
+    return host._group.process.pid
 
 
 # Rows and answers.
@@ -94,7 +94,7 @@ def test_a_killed_host_fails_all_lists_in_flight_and_all_later_ones(start: Start
     host = start()
     hanging, killer = host.submit(rows_of(doubles.HANG_ID)), host.submit(rows_of(doubles.KILL_ID))
     for future in (hanging, killer):
-        with pytest.raises(EngineDied, match="killed without a word"):
+        with pytest.raises(EngineDied, match="killed, no output"):
             future.result(ANSWER_S)
     with pytest.raises(EngineDied):
         host.submit(rows_of(1)).result(ANSWER_S)
@@ -176,7 +176,7 @@ def test_a_kill_at_the_start_may_be_tried_again(start: StartHost, name: str) -> 
 
 def test_a_start_that_takes_too_long_is_given_up_with_its_last_words(start: StartHost) -> None:
     host = start("open_double_that_loads")
-    wait_for(lambda: "loading" in host._last_words())
+    wait_for(lambda: "loading" in host._log.last_words())
     with pytest.raises(EngineDied, match="not ready after . s: `loading`"):
         host.wait_until_ready(0.1)
 
@@ -193,7 +193,7 @@ job = {{"factory": "tests.hosted_doubles:{name}", "arguments": {{}}, "dim": 16, 
 host = Host(job, environment=os.environ)
 if "loads" not in {name!r}:
     host.wait_until_ready(30)
-print(host._process.pid, host._folder, flush=True)
+print(host._group.process.pid, host._group.folder, flush=True)
 time.sleep(60)
 """
     command = [sys.executable, "-c", code]
@@ -274,7 +274,7 @@ def test_a_host_that_ends_takes_its_children_with_it(start: StartHost) -> None:
 def test_sockets_log_and_shared_memory_are_removed(start: StartHost) -> None:
     host = start()
     host.wait_until_ready(START_S)
-    (host._folder / "instance-0123456789ab").touch()
+    (host._group.folder / "instance-0123456789ab").touch()
     ours = SHARED_MEMORY / "sglang_loads_0123456789ab_01234567.shm"
     anothers = SHARED_MEMORY / "sglang_loads_tmpother_01234567.shm"
     ours.touch()
@@ -282,7 +282,7 @@ def test_sockets_log_and_shared_memory_are_removed(start: StartHost) -> None:
     host.close()
     anothers_is_there = anothers.exists()
     anothers.unlink()
-    assert anothers_is_there and not ours.exists() and not host._folder.exists()
+    assert anothers_is_there and not ours.exists() and not host._group.folder.exists()
 
 
 def test_semaphores_of_its_processes_are_removed_however_they_ended(start: StartHost) -> None:
@@ -301,7 +301,7 @@ def test_semaphores_of_its_processes_are_removed_however_they_ended(start: Start
 
 
 def test_a_socket_in_the_hosts_folder_has_a_path_that_fits(start: StartHost) -> None:
-    assert len(str(start()._folder / "tmpabcdefgh")) < 107
+    assert len(str(start()._group.folder / "tmpabcdefgh")) < 107
 
 
 def test_our_threads_end_with_the_host(start: StartHost) -> None:
@@ -332,9 +332,9 @@ def test_the_telling_line_is_the_cause_not_the_last_words() -> None:
     left += "  warnings.warn('resource_tracker: There appear to be %d '\n"
     assert telling_line(f"{doubles.KILLED}\nand then\n{left}") == doubles.KILLED
     assert telling_line(f"stopping\n{left}") == "stopping"
-    assert telling_line(left) == telling_line("/my env/x.py:1: UserWarning: cut") == "killed without a word"
+    assert telling_line(left) == telling_line("/my env/x.py:1: UserWarning: cut") == "killed, no output"
     assert telling_line("one\ntwo\n\n") == "two"
-    assert telling_line("") == "killed without a word"
+    assert telling_line("") == "killed, no output"
     assert quote("one\ntwo\n") == ": `two`\n  | one\n  | two"
 
 
