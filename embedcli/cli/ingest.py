@@ -147,6 +147,9 @@ def _closing_lines(summary: Summary) -> list[str]:
     amiss = _counts({name: sources[name] for name in TROUBLED})
     news = f"; {summary.failures_new:,} new" if summary.failures_new else ""
     skipped = [f"{sources['skipped']:,} skipped: binary, empty, too large or no file"] if sources["skipped"] else []
+    hurt = many(summary.replaced["characters"], "character")
+    torn = [f"{many(summary.replaced['sources'], 'source')} with bytes that are no text: {hurt} replaced by U+FFFD"]
+    skipped += torn if summary.replaced["sources"] else []
     lines = [] if summary.idle else [first]  # that there was nothing to do has been said
     return [*lines, *([f"{amiss}: {_counts(summary.failures)}{news}"] if amiss else []), *skipped]
 

@@ -37,7 +37,7 @@ _JOINED = re.compile(f"(?<!{_LETTERS})({_LETTERS}*+)\x02(?=({_LETTERS}*+))")
 _HYPHENATED = re.compile(f"(?<!{_LETTERS})({_LETTERS}++)-(?=({_LETTERS}++))")
 _WORD = re.compile(f"{_LETTERS}++")
 
-_REPLACED = str.maketrans({"\x0b": "\n", "\x0c": "\n", "\x85": "\n"} | dict.fromkeys("\x01\x1c\x1d\x1e\x1f", " "))
+_PARTED = {"\x0b": "\n", "\x0c": "\n", "\x85": "\n"} | dict.fromkeys("\x01\x1c\x1d\x1e\x1f", " ")
 """What parts lines or fields in a text file: deleting it would glue the words on either side."""
 
 _PARTING = re.compile("[\x01\x0b\x0c\x1c-\x1f\x85]")
@@ -68,12 +68,10 @@ def clean(text: str, *, pdf: bool, compounds: frozenset[str] = frozenset()) -> s
         text = _join_words(_expand_ligatures(text), compounds)
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if not pdf:
-        text = as_shown(text)
-        text = text.translate(_REPLACED) if _PARTING.search(text) else text
     trigger, delete = (_TRIGGER_PDF, _DELETE_PDF) if pdf else (_TRIGGER, _DELETE)
     triggered = trigger.search(text)
     if triggered:
+        text = text if pdf else _PARTING.sub(lambda mark: _PARTED[mark[0]], as_shown(text))
         text = delete.sub("", text)
     if pdf and not text.isascii() and _HAS_CJK.search(text):
         text = _CJK_LINE_END.sub("", text)

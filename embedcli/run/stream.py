@@ -90,6 +90,7 @@ class Embedding:
         self.outcomes.add(self.plan.outcomes)
         self.progress = Progress(documents_total=self.plan.tasks.count, bytes_total=self.plan.tasks.size_bytes)
         self.embedded = {"embedded": 0, "reused": 0}
+        self.replaced = {"sources": 0, "characters": 0}
         self.news = set(self.plan.news)
         self.feeder: Feeder | None = None
         self.reference = known_reference(
@@ -300,6 +301,8 @@ class Embedding:
                 f"`{self.settings.model}` is an English model, and over a tenth of the letters of `{task.source.uri}`"
                 " (the first such source) are outside Latin; Qwen/Qwen3-Embedding-0.6B knows a hundred languages"
             )
+        self.replaced["sources"] += result.replaced > 0
+        self.replaced["characters"] += result.replaced
         self.assembly.take(task, result)
 
     def _finish(self, document: Pending) -> None:
@@ -500,6 +503,7 @@ class Embedding:
             strict=self.asked.strict,
         )
         summary.chunks |= self.embedded
+        summary.replaced |= self.replaced
         summary.tokens["embedded"] = self.feeder.statistics.tokens if self.feeder is not None else 0
         summary.bytes_rewritten = self.bytes_rewritten
         summary.tokens_per_s = round(self.progress.tokens_per_s, 1)
