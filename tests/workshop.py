@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+import pytest
 
 from embedcli.config import IndexSettings, Options
-from embedcli.errors import UnreadableSource
+from embedcli.errors import Stopped, UnreadableSource
 from embedcli.index.disk import Disk
 from embedcli.ingest import ingest
 from embedcli.models import resolve
@@ -27,7 +28,7 @@ from embedcli.reading.rows import Reading, ReadingWork
 from embedcli.report import Report, Summary
 from embedcli.run.tasks import Task
 from embedcli.run.tools import Tools
-from tests.fake_engines import FakeEngine, Log
+from tests.fake_engines import KILLER_WORD, EngineHoldsBack, FakeEngine, Log
 
 LONG_AGO_NS = 1_700_000_000_000_000_000
 
@@ -166,6 +167,31 @@ class Workshop:
             (*(row[name] for name in row if name not in ("vector", "changed_in", "modified_at")), tuple(row["vector"]))
             for row in self.rows()
         ]
+
+
+UNFINISHED = words(20, 99).replace(".", f" {KILLER_WORD}.")
+"""A text whose vectors come only when `stopped_half_way` has stopped the run."""
+
+
+def stopped_half_way(shop: Workshop, *sources: Path, **flags: Any) -> None:
+    """A run that is told to stop once a document is stored. One of its sources must be UNFINISHED: then, whatever is
+    faster, there is something left to stop."""
+    engines: list[EngineHoldsBack] = []
+
+    def open_engine(model: Model, settings: IndexSettings, device: str) -> EngineHoldsBack:
+        engines.append(EngineHoldsBack(dim=settings.dim, log=shop.log))
+        return engines[-1]
+
+    def signal_number() -> int | None:
+        if not any(shop.index.glob("staging/*/part-*.parquet")):
+            return None
+        for engine in engines:
+            engine.let_go()
+        return 15
+
+    with pytest.raises(Stopped) as stopped:
+        shop.ingest(*sources, checkpoint_every_s=0.0, open_engine=open_engine, stop_signal=signal_number, **flags)
+    assert stopped.value.exit_code == 143
 
 
 def follow(index: Path) -> set[str]:
