@@ -42,6 +42,9 @@ class Summary:
     failures: dict[str, int] = field(default_factory=dict)
     chunks: dict[str, int] = field(default_factory=lambda: {"total": 0, "embedded": 0, "reused": 0})
     tokens: dict[str, int] = field(default_factory=lambda: {"embedded": 0, "total": 0})
+    replaced: dict[str, int] = field(default_factory=lambda: {"sources": 0, "characters": 0})
+    """Of what this run has read: bytes that are no text, each read as U+FFFD."""
+
     bytes_rewritten: int = 0
     elapsed_s: float = 0.0
     tokens_per_s: float = 0.0

@@ -8,6 +8,7 @@ Not here: the openers; a test says how many engines there are and how each of th
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
@@ -16,6 +17,8 @@ import numpy as np
 from embedcli.errors import EngineDied, EngineOutOfMemory
 
 KILLER = 7_777
+KILLER_WORD = "likes"
+"""The word that MiniLM's tokenizer makes a killer of."""
 
 Log = list[list[int]]
 """The lengths of each list submitted, over all engines of a test."""
@@ -108,6 +111,31 @@ class EngineHangsOnKiller(FakeEngine):
 
     def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
         return None if any(KILLER in row for row in rows) else super().embed(rows)
+
+
+class EngineHoldsBack(FakeEngine):
+    """Answers a list with a killer in it when it is let go, and not before: whatever waits for it cannot be over."""
+
+    def __init__(self, *, dim: int, log: Log) -> None:
+        super().__init__(dim=dim, batch_rows=1, log=log)
+        self.vocabulary = None
+        self._held: list[tuple[Future[np.ndarray], Sequence[np.ndarray]]] = []
+        self._let_go = False
+        self._lock = threading.Lock()
+
+    def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
+        with self._lock:
+            if self._let_go or not any(KILLER in row for row in rows):
+                return super().submit(rows)
+            self._held.append((Future(), rows))
+            return self._held[-1][0]
+
+    def let_go(self) -> None:
+        with self._lock:
+            self._let_go = True
+            for future, rows in self._held:
+                future.set_result(super().submit(rows).result())
+            self._held.clear()
 
 
 class EngineOutOfMemoryAbove(FakeEngine):

@@ -447,3 +447,10 @@ def keys_in(path: Path) -> set[tuple[int, int]]:
     keys = load_keys(path)
     assert keys is not None
     return set(zip(keys[0].tolist(), keys[1].tolist(), strict=True))
+
+
+def test_bytes_that_are_no_text_are_counted(shop: Workshop) -> None:
+    shop.write("torn.txt", "für März, Grüße aus Köln ".encode() + b"\xff and \xfe")
+    shop.write("whole.txt", "für März")
+    assert shop.ingest().replaced == {"sources": 1, "characters": 2}
+    assert shop.ingest().replaced == {"sources": 0, "characters": 0}

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from embedcli.cli.main import app
-from embedcli.errors import EngineError, Locked, Mismatch, Stopped
+from embedcli.errors import EngineError, Locked, Mismatch
 from embedcli.index import state
 from embedcli.index.disk import Disk
 from embedcli.index.documents import Mark, fold
@@ -27,7 +26,7 @@ from embedcli.report import BAR_WIDTH, Progress
 from embedcli.verbs import rollback
 from embedcli.verbs.verify import verify
 from tests.fake_engines import EngineDiesOnBatch
-from tests.workshop import Workshop, wide_engine, words
+from tests.workshop import UNFINISHED, Workshop, stopped_half_way, wide_engine, words
 
 HERE = Path(__file__).parent.parent
 
@@ -74,17 +73,11 @@ def test_failed_and_skipped_sources_are_still_told_after_a_rebuild(shop: Worksho
     assert statuses(shop) == before
 
 
-def after_a_shard(shop: Workshop) -> Callable[[], int | None]:
-    """A SIGTERM that comes when something was stored."""
-    return lambda: 15 if any(shop.index.glob("staging/*/part-*.parquet")) else None
-
-
 def test_a_killed_first_run_is_continued_under_its_own_settings(shop: Workshop) -> None:
     for number in range(6):
         shop.write(f"{number}.txt", words(300, seed=number))
-    with pytest.raises(Stopped) as stopped:
-        shop.ingest(dim=8, max_tokens=32, checkpoint_every_s=0.0, stop_signal=after_a_shard(shop))
-    assert stopped.value.exit_code == 143
+    shop.write("left.txt", UNFINISHED)
+    stopped_half_way(shop, dim=8, max_tokens=32)
     # Workshop would name its defaults for an index without a generation: a plain run names nothing
     shop.ingest(dim=None, max_tokens=None)
     assert {len(row["vector"]) for row in shop.rows()} == {8}

@@ -1,9 +1,10 @@
 """A folder to be -> a tiny embedding model with random weights, as sentence-transformers would have saved it.
 
 In: an empty or absent folder. Out: the same folder with `model.safetensors`, `config.json`, `tokenizer.json`,
-`modules.json`, `1_Pooling/` and the rest; the same arguments give the same bytes. Three kinds: `make_qwen`
+`modules.json`, `1_Pooling/` and the rest; the same arguments give the same bytes. Four kinds: `make_qwen`
 (last token, left padding, byte-level BPE ending in <|endoftext|>, prompts), `make_bert` (mean, right padding,
-WordPiece) and `make_xlmr` (cls, offset positions, Unigram, a prompt for documents too).
+WordPiece), `make_xlmr` (cls, offset positions, Unigram, a prompt for documents too) and `make_t5` (an encoder with or
+without its decoder, relative positions).
 Not here: torch and transformers, so that a test of folders stays fast.
 """
 
@@ -138,6 +139,26 @@ def make_xlmr(
     return folder
 
 
+def make_t5(folder: Path, *, decoder: bool, hidden: int = 32) -> Path:
+    """A T5 with mean pooling: relative positions, `</s>` behind each text; saved whole or as its encoder alone."""
+    tokenizer = xlmr_tokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 2)]
+    )
+    names = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+    }
+    _write_tokenizer(folder, tokenizer, names | {"model_max_length": 512})
+    config = _t5_config(hidden, tokenizer.get_vocab_size(), decoder=decoder)
+    _write_weights(folder, _t5_weights(config, np.random.default_rng(0), decoder=decoder))
+    _write(folder / "config.json", config)
+    _write_modules(folder, pooling="mean", width=hidden, prompts={})
+    return folder
+
+
 def qwen_tokenizer() -> Tokenizer:
     """Qwen's pipeline (NFC, its split, byte-level BPE, the end token) over the 256 bytes and a few words."""
     vocabulary = {letter: index for index, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
@@ -252,6 +273,46 @@ def _bert_config(kind: str, hidden: int, layers: int, vocabulary: int, *, positi
         "type_vocab_size": 2,
         "vocab_size": vocabulary,
     }
+
+
+def _t5_config(hidden: int, vocabulary: int, *, decoder: bool) -> dict[str, Any]:
+    return {
+        "architectures": ["T5Model" if decoder else "T5EncoderModel"],
+        "model_type": "t5",
+        "d_model": hidden,
+        "d_kv": 8,
+        "d_ff": 2 * hidden,
+        "num_layers": 2,
+        "num_decoder_layers": 2,
+        "num_heads": 4,
+        "relative_attention_num_buckets": 32,
+        "vocab_size": vocabulary,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 1,
+        "is_encoder_decoder": decoder,
+        "dtype": "float32",
+    }
+
+
+def _t5_weights(config: dict[str, Any], random: np.random.Generator, *, decoder: bool) -> Weights:
+    hidden, inner, heads = config["d_model"], config["d_ff"], config["num_heads"]
+    weights = {"shared.weight": _matrix(random, config["vocab_size"], hidden)}
+    for stack, parts in (("encoder", 1), ("decoder", 2))[: 1 + decoder]:
+        weights[f"{stack}.final_layer_norm.weight"] = _ones(hidden)
+        bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        weights[bias] = _matrix(random, 32, heads)
+        for layer in range(config["num_layers"]):
+            name = f"{stack}.block.{layer}.layer"
+            for number, attention in enumerate(("SelfAttention", "EncDecAttention")[:parts]):
+                for part in ("q", "k", "v"):
+                    weights[f"{name}.{number}.{attention}.{part}.weight"] = _matrix(random, heads * 8, hidden)
+                weights[f"{name}.{number}.{attention}.o.weight"] = _matrix(random, hidden, heads * 8)
+                weights[f"{name}.{number}.layer_norm.weight"] = _ones(hidden)
+            weights[f"{name}.{parts}.DenseReluDense.wi.weight"] = _matrix(random, inner, hidden)
+            weights[f"{name}.{parts}.DenseReluDense.wo.weight"] = _matrix(random, hidden, inner)
+            weights[f"{name}.{parts}.layer_norm.weight"] = _ones(hidden)
+    return weights
 
 
 def _qwen_weights(config: dict[str, Any], random: np.random.Generator) -> Weights:

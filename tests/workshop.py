@@ -7,7 +7,6 @@ would read them: by the glob through `current`. Not here: any expectation.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+import pytest
 
 from embedcli.config import IndexSettings, Options
-from embedcli.errors import UnreadableSource
+from embedcli.errors import Stopped, UnreadableSource
 from embedcli.index.disk import Disk
 from embedcli.ingest import ingest
 from embedcli.models import resolve
@@ -28,7 +28,7 @@ from embedcli.reading.rows import Reading, ReadingWork
 from embedcli.report import Report, Summary
 from embedcli.run.tasks import Task
 from embedcli.run.tools import Tools
-from tests.fake_engines import FakeEngine, Log
+from tests.fake_engines import KILLER_WORD, EngineHoldsBack, FakeEngine, Log
 
 LONG_AGO_NS = 1_700_000_000_000_000_000
 
@@ -84,19 +84,6 @@ class ReadsHere:
             return None if task is None else (task, self.work(task.source, lambda _: None, with_forms=True))
         except UnreadableSource as error:
             return task, error
-
-
-class ReadsOnlyTheFirst(ReadsHere):
-    """Reads one source, and never comes to the next: a run over it ends only when it is stopped."""
-
-    given = False
-
-    def get(self, timeout: float) -> tuple[Task, Reading | UnreadableSource] | None:
-        if self.given:
-            time.sleep(0.001)
-            return None
-        self.given = True
-        return super().get(timeout)
 
 
 class Workshop:
@@ -180,6 +167,31 @@ class Workshop:
             (*(row[name] for name in row if name not in ("vector", "changed_in", "modified_at")), tuple(row["vector"]))
             for row in self.rows()
         ]
+
+
+UNFINISHED = words(20, 99).replace(".", f" {KILLER_WORD}.")
+"""A text whose vectors come only when `stopped_half_way` has stopped the run."""
+
+
+def stopped_half_way(shop: Workshop, *sources: Path, **flags: Any) -> None:
+    """A run that is told to stop once a document is stored. One of its sources must be UNFINISHED: then, whatever is
+    faster, there is something left to stop."""
+    engines: list[EngineHoldsBack] = []
+
+    def open_engine(model: Model, settings: IndexSettings, device: str) -> EngineHoldsBack:
+        engines.append(EngineHoldsBack(dim=settings.dim, log=shop.log))
+        return engines[-1]
+
+    def signal_number() -> int | None:
+        if not any(shop.index.glob("staging/*/part-*.parquet")):
+            return None
+        for engine in engines:
+            engine.let_go()
+        return 15
+
+    with pytest.raises(Stopped) as stopped:
+        shop.ingest(*sources, checkpoint_every_s=0.0, open_engine=open_engine, stop_signal=signal_number, **flags)
+    assert stopped.value.exit_code == 143
 
 
 def follow(index: Path) -> set[str]:

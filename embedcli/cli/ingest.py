@@ -168,6 +168,10 @@ def _closing_lines(summary: Summary) -> list[str]:
     news = f"; {summary.failures_new:,} new" if summary.failures_new else ""
     failures = [f"{troubled}: {_counts(summary.failures)}{news}"] if troubled else []
     skipped = [f"{sources['skipped']:,} skipped: binary, empty, too large or not a file"] if sources["skipped"] else []
+    if summary.replaced["sources"]:
+        sources_with = many(summary.replaced["sources"], "source")
+        characters = many(summary.replaced["characters"], "character")
+        skipped.append(f"{sources_with} with bytes that are not text: {characters} replaced by U+FFFD")
     lines = [] if summary.idle else [first]  # the run has already said that there was nothing to do
     return [*lines, *failures, *skipped]
 

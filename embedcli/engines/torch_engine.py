@@ -17,7 +17,7 @@ import transformers
 
 from embedcli.engines.contract import Engine, truncate
 from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
-from embedcli.models.folder import Model
+from embedcli.models.folder import ENCODERS, Model
 from embedcli.models.tokenizer import load_tokenizer
 
 CPU_TOKENS_PER_THREAD = 1_024
@@ -151,7 +151,7 @@ def _load(model: Model, device: torch.device) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # notes of library to library, none for a user
-            network, found = transformers.AutoModel.from_pretrained(
+            network, found = _network_class(model).from_pretrained(
                 model.folder,
                 dtype=_dtype(device),
                 local_files_only=True,
@@ -168,6 +168,12 @@ def _load(model: Model, device: torch.device) -> Any:
             f"the model cannot be loaded: `{model.folder}`: {type(error).__name__}: {first_line}",
             "name another model with `--model`",
         ) from error
+
+
+def _network_class(model: Model) -> Any:
+    """The class that loads the network: of a kind with a decoder, as T5, the encoder alone."""
+    kind = transformers.AutoConfig.from_pretrained(model.folder, local_files_only=True).model_type
+    return getattr(transformers, ENCODERS[kind]) if kind in ENCODERS else transformers.AutoModel
 
 
 def _check_loaded(model: Model, network: Any, found: dict[str, Any]) -> None:

@@ -37,6 +37,18 @@ POOLINGS = {
 }
 KNOWN_POOLINGS = frozenset({"cls", "max", "mean", "lasttoken"})
 
+ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+"""Kinds with a decoder whose encoder alone is run, and the class of transformers that loads it."""
+
+UNRUNNABLE = frozenset(
+    {"blenderbot", "blenderbot-small", "longt5", "m2m_100", "marian", "moonshine", "pegasus", "pegasus_x"}
+    | {"prophetnet", "switch_transformers", "t5gemma", "t5gemma2", "t5gemma2_text", "udop", "whisper"}
+)
+"""Kinds that need more than ids of tokens, even where only their encoder was saved."""
+
+OWN_NORMALIZER = frozenset({"PreTrainedTokenizerFast", "TokenizersBackend"})
+"""The tokenizer classes of transformers that leave the normalizer of tokenizer.json as it is."""
+
 OFFSET_POSITIONS = frozenset({"camembert", "data2vec-text", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"})
 """Their positions begin after the pad id: a table of 514 holds 512 tokens."""
 
@@ -94,6 +106,7 @@ def read_model(folder: Path, *, name: str, commit: str | None, cache: Path | Non
         raise ModelUnavailable(f"the model is incomplete, {part}: `{folder}`", hint)
     bert, tokenizer, tokenizer_config = _bert_config(folder), *_tokenizer_configs(folder)
     _check_lower_case(folder, bert, tokenizer)
+    _check_agreement(folder, tokenizer, tokenizer_config)
     sentence = read_json(folder / "config_sentence_transformers.json", optional=True)
     pooling = _pooling(folder, pooling_config)
     last_token_qwen = pooling == "lasttoken" and config.get("model_type") == "qwen3"
@@ -126,7 +139,16 @@ def _checked_config(folder: Path) -> Json:
     config = read_json(folder / "config.json")
     if "auto_map" in config:
         raise ModelUnavailable(f"the model brings its own code, which is never run: `{folder}`", OTHER_MODEL)
+    _check_kind(folder, config)
     return config
+
+
+def _check_kind(folder: Path, config: Json) -> None:
+    """Of a network that makes vectors of token ids alone; one with a decoder or for images would fail later on."""
+    kind = config.get("model_type")
+    decodes = bool(config.get("is_encoder_decoder")) and kind not in ENCODERS
+    if decodes or kind in UNRUNNABLE or any(f"{sense}_config" in config for sense in ("vision", "audio")):
+        raise ModelUnavailable(f"this kind of model cannot be run, `{kind}`: `{folder}`", OTHER_MODEL)
 
 
 def _pooling_config(folder: Path) -> Json:
@@ -174,6 +196,28 @@ def _check_lower_case(folder: Path, bert: Json, tokenizer: Json) -> None:
         raise ModelUnavailable(f"the model lower-cases outside its tokenizer: `{folder}`", OTHER_MODEL)
 
 
+def _check_agreement(folder: Path, tokenizer: Json, stated: Json) -> None:
+    """transformers, and so sentence-transformers, puts what tokenizer_config.json states into BERT's normalizer; we
+    feed what tokenizer.json gives: the two must be the same."""
+    normalizer = tokenizer.get("normalizer") or {}
+    if normalizer.get("type") != "BertNormalizer" or stated.get("tokenizer_class") in OWN_NORMALIZER:
+        return
+    lower = bool(stated.get("do_lower_case", True))
+    accents, own_accents = stated.get("strip_accents"), normalizer.get("strip_accents")
+    pairs = {
+        "lower-casing": (lower, bool(normalizer.get("lowercase"))),
+        "accents": (
+            lower if accents is None else accents,
+            normalizer.get("lowercase") if own_accents is None else own_accents,
+        ),
+        "Chinese characters": (stated.get("tokenize_chinese_chars", True), normalizer.get("handle_chinese_chars")),
+    }
+    for what, (theirs, ours) in pairs.items():
+        if bool(theirs) != bool(ours):
+            names = "tokenizer_config.json and tokenizer.json"
+            raise ModelUnavailable(f"the model's {names} disagree on {what}: `{folder}`", OTHER_MODEL)
+
+
 def _prompt(sentence: Json, name: str) -> str:
     """As encode_document and encode_query choose: the prompt of that name, else none, never the default."""
     return str((sentence.get("prompts") or {}).get(name) or "")
@@ -184,6 +228,7 @@ def _width(folder: Path, config: Json, pooling: Json) -> int:
         pooling.get("embedding_dimension"),
         pooling.get("word_embedding_dimension"),
         config.get("hidden_size"),
+        config.get("d_model"),
     ):
         if isinstance(stated, int):
             return stated

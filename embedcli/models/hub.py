@@ -2,7 +2,8 @@
 
 In: `owner/name` and maybe a commit. Out: the snapshot's folder, or one of our errors for each of theirs.
 The small files come first, so weights that are in place mean that all is in place; finished files are kept, a
-broken connection goes on where it broke. HF_HOME, HF_ENDPOINT and proxies are left to the library.
+broken connection goes on where it broke. HF_HOME, HF_ENDPOINT and proxies are left to the library; an empty one
+counts as not set.
 Not here: what a folder must hold to be a model (resolve.py).
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import errno
 import glob
 import importlib
+import os
 import re
 import shutil
 import threading
@@ -31,6 +33,9 @@ SPARE = 1.05
 """Free space asked for: what is to come and 5 %."""
 
 UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR})
+MEANT_UNSET = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME", "HF_ENDPOINT", "HF_TOKEN_PATH")
+"""Variables that a shell leaves empty for "none"."""
+
 ELSEWHERE = "or choose `--model minilm` or `--model /path/to/folder`"
 
 
@@ -133,6 +138,9 @@ def _check_spelling() -> str:
 
 
 def _cache() -> Path:
+    for name in MEANT_UNSET:  # the library reads them once, when it is imported, and takes `` for the working folder
+        if os.environ.get(name) == "":
+            del os.environ[name]
     try:
         from huggingface_hub import constants
     except ValueError as error:  # it parses HF_ENDPOINT when it is imported

@@ -21,6 +21,7 @@ import numpy as np
 
 from embedcli.errors import UsageError
 from embedcli.models.tokenizer import BLANK, LINE_OR_BLANK, Ids, Offsets, Tokens
+from embedcli.reading.together import Span, Together, parting
 from embedcli.records import Chunk, Document
 
 SMALLEST_BUDGET = 8
@@ -156,20 +157,20 @@ class _Stream:
 
 
 def _chunks(document: Document, tokens: Tokens, limits: _Limits) -> Iterator[Chunk]:
-    stream = _Stream(document.text, tokens)
+    stream, together = _Stream(document.text, tokens), Together(document)
     core_start = 0
     while core_start < len(document.text):
         stream.hold(core_start, behind=limits.overlap + 1, ahead=limits.budget)
-        chunk = _next_chunk(document, stream, core_start, limits)
+        chunk = _next_chunk(document, together, stream, core_start, limits)
         yield chunk
         core_start = chunk.char_end
 
 
-def _next_chunk(document: Document, stream: _Stream, core_start: int, limits: _Limits) -> Chunk:
+def _next_chunk(document: Document, together: Together, stream: _Stream, core_start: int, limits: _Limits) -> Chunk:
     """The chunk whose core begins at `core_start`; one too long gives up its overlap first, then an end."""
     room = limits.budget
     while True:
-        core_end = _core_end(document, stream, core_start, room)
+        core_end = _core_end(document, together, stream, core_start, room)
         for start in dict.fromkeys((_reach_back(stream, core_start, limits.overlap), core_start)):
             ids = stream.ids_of(start, core_end)
             if len(ids) <= limits.most:
@@ -184,18 +185,34 @@ def _chunk(stream: _Stream, start: int, core_start: int, end: int, ids: Ids) -> 
     return Chunk(start, end, core_start, stream.tokens.row(ids))
 
 
-def _core_end(document: Document, stream: _Stream, core_start: int, room: int) -> int:
-    """The best place that leaves the core more than half of `room` tokens and no more than `room`."""
+def _core_end(document: Document, together: Together, stream: _Stream, core_start: int, room: int) -> int:
+    """The best place that leaves the core more than half of `room` tokens and no more than `room`.
+
+    Where every place would part a heading from what it heads the core ends before the heading, however short.
+    """
     first = stream.index(core_start)
     if len(stream.starts) - first <= room:
         return len(document.text)
     low, high = int(stream.starts[first + room // 2]), int(stream.starts[first + room])
+    spans = together.spans(low, high)
+    parted: list[int] = []
     for places in _by_rank(document, low, high):
         whole = stream.whole([place for place in places if low < place <= high])
-        if whole:
-            return _smallest_hash(document.text, whole)
+        kept = [place for place in whole if not parting(spans, place)] if spans else whole
+        if kept:
+            return _smallest_hash(document.text, kept)
+        parted = parted or whole
+    if parted:
+        return _before_what_is_parted(stream, spans, parted, core_start)
     between = stream.starts[first + room // 2 + 1 : first + room + 1]
     return _token_cut(document.text, stream, between.tolist()) or _longest_cut(stream, core_start, first, room)
+
+
+def _before_what_is_parted(stream: _Stream, spans: list[Span], parted: list[int], core_start: int) -> int:
+    """Where the span begins that each of the places would part; a place of these if the core begins with it."""
+    starts = [span[0] for span in spans if span[0] > core_start]
+    whole = stream.whole(starts)
+    return whole[-1] if whole else _smallest_hash(stream.text, parted)
 
 
 def _by_rank(document: Document, low: int, high: int) -> Iterator[Sequence[int]]:

@@ -1,8 +1,8 @@
-"""Bytes -> text, and text -> clean text.
+"""Text as it was read -> clean text.
 
-In: the bytes of a text file, or text as a PDF reader gave it. Out: text without mojibake, control characters
-and marks that only served a layout, in NFC, once: the offsets of chunks and of the tokenizer then agree.
-Not here: which bytes are text and which are a PDF (formats.py), what a PDF page says (pdf.py).
+In: the text of a file, or text as a PDF reader gave it. Out: text without control characters and marks that only
+served a layout, in NFC, once: the offsets of chunks and of the tokenizer then agree.
+Not here: bytes (decode.py), the output of a terminal (terminal.py), what a PDF page says (pdf.py).
 
 Every step is linear in the text, and a step whose trigger characters are absent is not taken.
 """
@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+
+from embedcli.reading.terminal import as_shown
 
 _LIGATURES = {
     "\x0b": "ff",
@@ -35,6 +37,10 @@ _JOINED = re.compile(f"(?<!{_LETTERS})({_LETTERS}*+)\x02(?=({_LETTERS}*+))")
 _HYPHENATED = re.compile(f"(?<!{_LETTERS})({_LETTERS}++)-(?=({_LETTERS}++))")
 _WORD = re.compile(f"{_LETTERS}++")
 
+_PARTED = {"\x0b": "\n", "\x0c": "\n", "\x85": "\n"} | dict.fromkeys("\x01\x1c\x1d\x1e\x1f", " ")
+"""What parts lines or fields in a text file: deleting it would glue the words on either side."""
+
+_PARTING = re.compile("[\x01\x0b\x0c\x1c-\x1f\x85]")
 _DELETED = "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\ufeff\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff"  # \t and \n stay
 _PRIVATE = "\ue000-\uf8ff\U000f0000-\U000ffffd\U00100000-\U0010fffd"
 _COMPATIBLE = "\ufb00-\ufb06\u2f00-\u2fd5"
@@ -65,6 +71,7 @@ def clean(text: str, *, pdf: bool, compounds: frozenset[str] = frozenset()) -> s
     trigger, delete = (_TRIGGER_PDF, _DELETE_PDF) if pdf else (_TRIGGER, _DELETE)
     triggered = trigger.search(text)
     if triggered:
+        text = text if pdf else _PARTING.sub(lambda mark: _PARTED[mark[0]], as_shown(text))
         text = delete.sub("", text)
     if pdf and not text.isascii() and _HAS_CJK.search(text):
         text = _CJK_LINE_END.sub("", text)

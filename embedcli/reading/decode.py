@@ -1,18 +1,25 @@
-"""TODO reading.decode."""
+"""Bytes -> text, whatever they are encoded in.
+
+In: the bytes of a text file. Out: its text, or UnreadableSource `empty` or `not_text`. One broken byte costs one
+character, U+FFFD, never the encoding of the whole file. Not here: telling the code page of a text that is no
+Unicode (legacy.py), control characters and line ends (clean.py).
+"""
 
 from __future__ import annotations
 
 import re
 
 from embedcli.errors import UnreadableSource
+from embedcli.reading.legacy import detect, detect_legacy, sample_of
 
 HEAD_BYTES = 64 * 1024
 DETECTOR_BYTES = 8 * 1024
-SAMPLE_BYTES = 64 * 1024
-LONGEST_LEAD_BYTES = 4 * 1024
-SHORT_SAMPLE_BYTES = 200
-FEWEST_MULTIBYTE = 20
 MOST_REPLACED = 0.01
+SURELY_UTF_8 = 0.8
+PERHAPS_UTF_8 = 0.5
+"""Shares of valid among valid and broken sequences. Texts in other encodings, cut in ways that hide it best, reach
+0.75 (Greek in GB18030), else 0.65; half of them valid by chance is rare."""
+
 MOST_CONTROLS = 0.02
 MOST_NULS = 0.02
 
@@ -36,41 +43,18 @@ _MAGICS = (
     b"\xfd7zXZ\x00",
 )
 _WIDE = {"utf-16-le": 2, "utf-16-be": 2, "utf-32-le": 4, "utf-32-be": 4}
-_LATIN = (
-    *("cp1250", "cp1252", "cp1254", "cp1257", "cp1258"),
-    *("iso8859-1", "iso8859-2", "iso8859-15", "cp850", "mac-roman"),
-)
-_COMMON = (
-    *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "cp874"),
-    *("koi8-r", "cp866", "iso8859-1", "iso8859-2", "iso8859-5", "iso8859-7", "iso8859-9", "iso8859-15"),
-    *("gb18030", "big5hkscs", "cp932", "euc_jis_2004", "cp949"),
-)
-_ALL = (
-    *_COMMON,
-    *("cp720", "cp1006", "cp1125", "cp437", "cp737", "cp775", "cp850", "cp852", "cp855", "cp856", "cp857"),
-    *("cp858", "cp860", "cp861", "cp862", "cp863", "cp864", "cp865", "cp869", "euc_kr", "johab"),
-    *("iso8859-3", "iso8859-4", "iso8859-6", "iso8859-8", "iso8859-10", "iso8859-13", "iso8859-14"),
-    *("iso8859-16", "koi8-t", "koi8-u", "kz1048", "mac-cyrillic", "mac-greek", "mac-iceland", "mac-latin2"),
-    *("mac-roman", "mac-turkish", "ptcp154", "shift_jis_2004", "tis-620", "hp-roman8"),
-)
-_SUPERSETS = {  # each decodes all that its subset does, alike
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "euc_kr": "cp949",
-    "shift_jis": "cp932",
-    "iso8859-1": "cp1252",
-    "iso8859-9": "cp1254",
-    "tis-620": "cp874",
-}
-_HIGH = re.compile(rb"[\x80-\xff]")
-_LONE_HIGH = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])")
 _ASCII_RUN = re.compile(rb"[\t\n\r\x20-\x7e]{24}")
 _JAPANESE_ESCAPE = re.compile(rb"\x1b(?:\$[@AB]|\([BJ])")
-_NOT_LETTERS = bytes(code for code in range(256) if not (chr(code).isascii() and chr(code).isalpha()))
 _NOT_HIGH = bytes(range(0x80))
-_NOT_LEADS = bytes(code for code in range(256) if not 0xC2 <= code <= 0xF4)
+_HIGH_BYTES = bytes(range(0x80, 0x100))
+_HIGH_RUN = re.compile(rb"[\x80-\xff]+")
+_WRITTEN_REPLACEMENT = "\ufffd".encode()
+_SELDOM_ALONE = re.compile(rb"[\xc6-\xdf][\x80-\xbf]")
+"""One such character among ASCII is rather a capital and a quotation mark of Windows-1252."""
+
+_CUT_CHARACTER = re.compile(rb"(?:(?<=[a-z])[\xc2-\xc5]|[\xe1-\xef][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]?)\Z")
 _PRIVATE_USE = re.compile("[\ue000-\uf8ff]")
-_CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
+_CONTROL = re.compile("[\x00-\x07\x0e-\x1a\x1c-\x1f\x7f-\x9f]")  # not those of a terminal's output
 
 
 def decode(data: bytes) -> str:
@@ -122,7 +106,7 @@ def _detect_wide(head: bytes) -> str | None:
     """UTF-16 or UTF-32 without a mark. The detector is too quick to see it where one NUL strayed in."""
     if _ASCII_RUN.search(head):  # the header of a binary format: in wide text each second byte would be NUL
         return None
-    encoding = _detect(head, tuple(_WIDE), otherwise="utf-16-le")
+    encoding = detect(head, tuple(_WIDE), otherwise="utf-16-le")
     if encoding not in _WIDE:
         return None
     text = head.decode(encoding, "replace")
@@ -142,65 +126,39 @@ def _decode_unmarked(data: bytes) -> str:
 
 
 def _torn_utf8(data: bytes) -> str | None:
-    """UTF-8 with a few bytes broken, as a cut or a bad copy leaves it; None if it is something else."""
-    multibyte_count = len(data.translate(None, _NOT_LEADS))
-    if multibyte_count < FEWEST_MULTIBYTE:
-        return None
+    """UTF-8 with some bytes broken, as a cut, a bad copy or a line of another program leaves it; None if it is not.
+
+    Whole characters prove the encoding, since a text in any other has hardly any by chance.
+    """
     text = data.decode("utf-8", "replace")
-    return text if text.count("\ufffd") <= MOST_REPLACED * multibyte_count else None
+    broken = text.count("\ufffd") - data.count(_WRITTEN_REPLACEMENT)
+    whole = len(text) - len(data.translate(None, _HIGH_BYTES)) - broken
+    share = whole / (whole + broken)
+    if share >= SURELY_UTF_8 or (share >= PERHAPS_UTF_8 and _most_runs_are_utf8(data)) or _is_cut_in_one(data):
+        return text
+    return None
+
+
+def _most_runs_are_utf8(data: bytes) -> bool:
+    """Whether no more runs of high bytes are broken than whole: chance makes characters, but few whole runs."""
+    runs = _HIGH_RUN.findall(sample_of(data))
+    whole = [run for run in runs if _is_utf8(run)]
+    return len(whole) >= len(runs) - len(whole) and (len(whole) > 1 or not _SELDOM_ALONE.fullmatch(whole[0]))
+
+
+def _is_cut_in_one(data: bytes) -> bool:
+    """Whether the only high bytes are the very last ones, where a character of UTF-8 was cut."""
+    return data[:-3].isascii() and _CUT_CHARACTER.search(data) is not None
 
 
 def _decode_legacy(data: bytes) -> str:
-    sample = _sample(data)
-    encoding = _detect(sample, _candidates(sample), otherwise="cp1252")
+    encoding = detect_legacy(data)
     if encoding is None:
         raise UnreadableSource("not_text", "no encoding fits")
     text = data.decode(encoding, "replace")
     if not _plausible(text, len(data.translate(None, _NOT_HIGH))):
         raise UnreadableSource("not_text", f"not {encoding}")
     return text
-
-
-def _detect(sample: bytes, candidates: tuple[str, ...], *, otherwise: str) -> str | None:
-    import chardet  # loads tables of 60 ms; most files never need it
-
-    found = chardet.detect(
-        sample,
-        compat_names=False,
-        prefer_superset=False,  # it would call iso8859-5 cp1251
-        include_encodings=candidates,
-        no_match_encoding=otherwise,
-    )
-    encoding = found["encoding"]
-    return None if encoding is None else _SUPERSETS.get(encoding, encoding)
-
-
-def _sample(data: bytes) -> bytes:
-    """Up to 64 KiB of the lines that hold a byte >= 0x80, wherever they stand: only those tell the encoding.
-
-    A line may begin in the middle of a very long one, but only among ASCII bytes: no character is cut there.
-    """
-    lines: list[bytes] = []
-    size_bytes = position = 0
-    while size_bytes < SAMPLE_BYTES and (high := _HIGH.search(data, position)):
-        line_start = data.rfind(b"\n", position, high.start()) + 1
-        start = max(line_start, position, high.start() - LONGEST_LEAD_BYTES)
-        end = data.find(b"\n", high.start(), start + SAMPLE_BYTES - size_bytes)
-        end = end + 1 if end >= 0 else min(start + SAMPLE_BYTES - size_bytes, len(data))
-        lines.append(data[start:end])
-        size_bytes += end - start
-        position = end
-    return b"".join(lines)
-
-
-def _candidates(sample: bytes) -> tuple[str, ...]:
-    """Few high bytes that mostly stand alone are accents: without this an accented `deja vu` is Cyrillic."""
-    high_count = len(sample.translate(None, _NOT_HIGH))
-    letter_count = high_count + len(sample.translate(None, _NOT_LETTERS))
-    lone_count = len(_LONE_HIGH.findall(sample))
-    if high_count < 0.4 * letter_count and lone_count >= 0.6 * high_count:
-        return _LATIN
-    return _COMMON if len(sample) < SHORT_SAMPLE_BYTES else _ALL
 
 
 def _plausible(text: str, high_count: int) -> bool:

@@ -2,7 +2,8 @@
 
 In: an open binary file and its name. Out: its text, with pages or headings where the format has them, or
 UnreadableSource. Not here: opening files and their errors (sources/walk.py), limits of time and memory
-(pool.py), decoding and clean-up (clean.py), PDF (pdf.py).
+(pool.py), decoding (decode.py) and clean-up (clean.py), PDF (pdf.py),
+Markdown (markdown.py).
 
 What a file is, its content says first: whatever begins with `%PDF-` is a PDF. After that its suffix: a
 `.pdf` that is none inside (a login page, half a download) is `damaged`, since whoever stored it expects a
@@ -20,25 +21,12 @@ from typing import BinaryIO
 from embedcli.errors import UnreadableSource
 from embedcli.reading.clean import clean
 from embedcli.reading.decode import decode
+from embedcli.reading.markdown import LONGEST_HEADING, Heading, front_matter, headings
 from embedcli.records import Document
 
-LONGEST_HEADING = 200
-LONGEST_FRONT_MATTER = 20_000
-
 Beat = Callable[[int], None]
-Heading = tuple[int, int, str]  # offset of its line, level from 1, words
 
 _PDF_MAGIC = b"%PDF-"
-
-_MARKDOWN = re.compile(
-    r"^[ \t]*(?P<fence>`{3,}|~{3,})(?P<info>.*)$"
-    r"|^ {0,3}(?P<hashes>#{1,6})(?:[ \t]+(?P<words>\S.*))?$"
-    r"|^ {0,3}(?P<under>=+|-+)[ \t]*$",
-    re.MULTILINE,
-)
-_CLOSING_HASHES = re.compile(r"(?:^|[ \t]+)#+[ \t]*$")
-_NO_PARAGRAPH = re.compile(r"\s*$|[ \t]*[>#|*+]|[ \t]*-[ \t]| {4}|\t|=+\s*$|-+\s*$")
-_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 
 _ADORNMENT = r"(?P<{}>(?P<{}>[!-/:-@\[-`{{-~])(?P={}){{2,}}+)[ \t]*"
 _RST = re.compile(
@@ -76,7 +64,8 @@ def _plain(text: str) -> Document:
 
 
 def _markdown(text: str) -> Document:
-    return _with_headings(text, _markdown_headings(text))
+    start, title = front_matter(text)
+    return _with_headings(text, headings(text, start), otherwise=title)
 
 
 def _restructured(text: str) -> Document:
@@ -91,8 +80,8 @@ _BY_SUFFIX: dict[str, Callable[[str], Document]] = {
 }
 
 
-def _with_headings(text: str, headings: Iterator[Heading]) -> Document:
-    """Sections are paths of headings; the title is the first heading of the first level."""
+def _with_headings(text: str, headings: Iterator[Heading], *, otherwise: str | None = None) -> Document:
+    """Sections are paths of headings; the title is the first heading of the first level, or else `otherwise`."""
     title: str | None = None
     path: list[tuple[int, str]] = []
     sections: list[tuple[int, str]] = []
@@ -103,49 +92,7 @@ def _with_headings(text: str, headings: Iterator[Heading]) -> Document:
             path.pop()
         path.append((level, words))
         sections.append((offset, " > ".join(words for _, words in path)))
-    return Document(text, title=title, sections=tuple(sections))
-
-
-def _markdown_headings(text: str) -> Iterator[Heading]:
-    """`# ATX` and underlined headings outside fenced code and front matter."""
-    fence = ""
-    for line in _MARKDOWN.finditer(text, _front_matter_end(text)):
-        if line["fence"]:
-            fence = _fence_after(fence, line["fence"], line["info"])
-        elif fence:
-            continue
-        elif line["hashes"]:
-            words = _plain_words(_CLOSING_HASHES.sub("", (line["words"] or "")[:LONGEST_HEADING]))
-            if words:
-                yield line.start(), len(line["hashes"]), words
-        else:
-            yield from _underlined(text, line.start(), level=1 if line["under"][0] == "=" else 2)
-
-
-def _front_matter_end(text: str) -> int:
-    """Where the settings between `---` and `---` at the very top end; the second is no underline."""
-    if not text.startswith("---\n"):
-        return 0
-    end = text.find("\n---\n", 3, LONGEST_FRONT_MATTER)
-    return end + len("\n---\n") if end >= 0 else 0
-
-
-def _fence_after(fence: str, mark: str, info: str) -> str:
-    """The fence that is open after this line: a block is closed by its own mark, as long or longer, alone."""
-    if not fence:
-        return "" if mark[0] == "`" and "`" in info else mark
-    return "" if mark.startswith(fence) and not info.strip() else fence
-
-
-def _underlined(text: str, underline_start: int, *, level: int) -> Iterator[Heading]:
-    start = text.rfind("\n", 0, max(underline_start - 1, 0)) + 1
-    line = text[start : underline_start - 1] if underline_start else ""
-    if not _NO_PARAGRAPH.match(line):
-        yield start, level, _plain_words(line[:LONGEST_HEADING])
-
-
-def _plain_words(heading: str) -> str:
-    return " ".join(_LINK.sub(r"\1", heading).replace("`", "").replace("*", "").split())
+    return Document(text, title=title or otherwise, sections=tuple(sections))
 
 
 def _restructured_headings(text: str) -> Iterator[Heading]:

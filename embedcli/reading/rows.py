@@ -42,6 +42,7 @@ Beat = Callable[[int], None]
 class Reading:
     """One source read. `stat` is from before the reading, with a ctime of 0 when the file was too young to trust.
 
+    `replaced` counts the characters U+FFFD, which stand where bytes were no text.
     `stream` is an Arrow IPC stream of SCHEMA, or the path of the file that holds it.
     """
 
@@ -53,6 +54,7 @@ class Reading:
     chunks: int
     tokens: int
     latin_share: float
+    replaced: int
     stream: bytes | Path
 
     def table(self) -> pa.Table:
@@ -126,6 +128,7 @@ class ReadingWork:
             chunks=rows.count,
             tokens=rows.tokens,
             latin_share=latin_share(document.text),
+            replaced=document.text.count("\ufffd"),
             stream=stream,
         )
 

@@ -54,6 +54,11 @@ class Pending:
     bad: dict[int, str] = field(default_factory=dict)
     fresh: list[int] = field(default_factory=list)
 
+    @property
+    def replaced(self) -> int:
+        """Characters U+FFFD, which stand where bytes were not text."""
+        return self.reading.replaced
+
 
 Ended = Pending | Refused
 """A source whose way ends here: a whole document, or a refusal."""

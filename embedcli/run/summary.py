@@ -37,6 +37,7 @@ def summarise(summary: Summary, run: Run, tally: Tally, published: Published) ->
     summary.chunks |= {"embedded": tally.embedded, "reused": tally.reused}
     summary.tokens["embedded"] = tally.progress.tokens
     summary.bytes_rewritten = tally.bytes_rewritten
+    summary.replaced |= tally.replaced
     summary.tokens_per_s = round(tally.progress.tokens_per_s, 1)
     if summary.idle:
         _say_unchanged(summary, run.report)

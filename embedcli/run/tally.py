@@ -7,7 +7,7 @@ Not here: the summary at the end (summary.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from embedcli.records import SourceKey
@@ -37,6 +37,8 @@ class Tally:
     embedded: int = 0
     reused: int = 0
     bytes_rewritten: int = 0
+    replaced: dict[str, int] = field(default_factory=lambda: {"sources": 0, "characters": 0})
+    """Of what this run has read: bytes that are not text, each read as U+FFFD."""
 
     @classmethod
     def of(cls, plan: Plan) -> Tally:
@@ -47,6 +49,8 @@ class Tally:
     def add(self, ended: Ended, outcome: Outcome) -> None:
         self.embedded += ended.embedded
         self.reused += ended.reused
+        self.replaced["sources"] += ended.replaced > 0
+        self.replaced["characters"] += ended.replaced
         self.adopt(ended.task, outcome)
 
     def adopt(self, task: Task, outcome: Outcome) -> None:

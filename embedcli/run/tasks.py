@@ -69,6 +69,7 @@ class Refused:
     sha256: str | None = None
     reused: int = 0
     embedded: int = 0
+    replaced: int = 0
 
 
 def tried(stat: Stat | None) -> str | None:

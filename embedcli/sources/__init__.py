@@ -1,4 +1,4 @@
 """Which files there are.
 
-roots.py  the roots of a run; walk.py  every file below them; filters.py  which of them count
+roots.py  the roots of a run; walk.py  every file below them; filters.py, brackets.py  which of them count
 """

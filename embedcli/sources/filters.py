@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from embedcli.errors import UsageError
 from embedcli.records import Root
+from embedcli.sources.brackets import take_out_sets
 
 EMBEDCLIIGNORE = ".embedcliignore"
 GITIGNORE = ".gitignore"
@@ -107,26 +108,39 @@ class Filter:
 
 
 def compile_patterns(lines: Iterable[str], *, flag: str = "") -> Patterns:
-    """Lines in gitignore syntax. One that means nothing is passed over, as git does; in a flag, refused."""
+    """Lines in gitignore syntax. One that can match nothing is passed over, as git does; in a flag, refused."""
     lines = list(lines)
     if not lines:
         return []
     from pathspec.patterns.gitignore import GitIgnorePatternError
-    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
     patterns: Patterns = []
     for line in lines:
-        # pathspec takes `a/**/` for `a/`
-        line = f"{line.rstrip()}*/" if line.rstrip().endswith("/**/") else line
         try:
-            pattern = GitIgnoreSpecPattern(line)
-        except (GitIgnorePatternError, re.error) as error:
+            patterns += _compiled(line)
+        except (GitIgnorePatternError, re.error, ValueError) as error:
             if flag:
                 raise UsageError(f"`{flag}` is no pattern: `{line}`", f"try `{flag} '*.pdf'`") from error
-            continue
-        if pattern.include is not None and pattern.regex is not None:
-            patterns.append((pattern.regex, pattern.include))
     return patterns[::-1]
+
+
+def _compiled(line: str) -> Patterns:
+    """The line's expression; none for a comment. Raises ValueError or one of pathspec's for what matches nothing.
+
+    pathspec hands brackets on to `re`, which reads them otherwise: each is a stand-in to it, and put in afterwards.
+    """
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
+    # pathspec takes `a/**/` for `a/`
+    line = f"{line.rstrip()}*/" if line.rstrip().endswith("/**/") else line
+    line, sets = take_out_sets(line)
+    pattern = GitIgnoreSpecPattern(line)
+    if pattern.include is None or pattern.regex is None:
+        return []
+    if not sets:
+        return [(pattern.regex, pattern.include)]
+    regex = re.sub("|".join(sets), lambda stand_in: sets[stand_in[0]], pattern.regex.pattern)
+    return [(re.compile(regex), pattern.include)]
 
 
 def verdict(patterns: Patterns, path: str) -> bool | None:

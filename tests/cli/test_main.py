@@ -54,7 +54,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = json.loads(made.stdout)
     assert list(data) == [
         "exit_code", "index", "generation", "complete", "model", "dim", "fingerprint", "sources", "failures_new",
-        "news", "failures", "chunks", "tokens", "bytes_rewritten", "elapsed_s", "tokens_per_s",
+        "news", "failures", "chunks", "tokens", "replaced", "bytes_rewritten", "elapsed_s", "tokens_per_s",
     ]  # fmt: skip
     assert list(data["sources"]) == [
         "new", "changed", "moved", "unchanged", "gone", "failed", "stale", "partial", "skipped", "excluded",
@@ -386,3 +386,11 @@ def test_a_terminal_gets_a_live_display_and_the_log_gets_every_line(tmp_path: Pa
     lines = (tmp_path / "log").read_text().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
     assert "new index" in lines[0] and "generation 1: 1 new" in lines[-1]
+
+
+def test_a_run_says_how_many_characters_were_no_text(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/torn.txt").write_bytes("für März, Grüße aus Köln ".encode() + b"\xff")
+    done = quick("ingest", "docs", "--index", "index", "--model", "minilm", "--dim", 64, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "1 source with bytes that are no text: 1 character replaced by U+FFFD" in done.stderr

@@ -20,7 +20,7 @@ from embedcli.models.folder import Model
 from embedcli.models.resolve import resolve
 from embedcli.models.tokenizer import load_tokenizer
 from embedcli.run import tools
-from tests.tiny_models import make_bert, make_qwen, make_xlmr
+from tests.tiny_models import make_bert, make_qwen, make_t5, make_xlmr
 
 TEXTS = [
     "the model",
@@ -62,6 +62,13 @@ def test_vectors_are_those_of_sentence_transformers(tmp_path: Path, make: Any, p
     model = load(make(tmp_path))
     network, expected = reference(model, TEXTS, prompt=prompt)
     assert compare_probe(embed(model, ids_of(network, TEXTS, prompt)), expected) >= 0.99999
+
+
+@pytest.mark.parametrize("decoder", [True, False])
+def test_of_a_model_with_a_decoder_the_encoder_is_run(tmp_path: Path, decoder: bool) -> None:
+    model = load(make_t5(tmp_path, decoder=decoder))
+    network, expected = reference(model, TEXTS)
+    assert compare_probe(embed(model, ids_of(network, TEXTS)), expected) >= 0.99999
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max", "lasttoken"])

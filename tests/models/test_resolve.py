@@ -26,6 +26,7 @@ from embedcli.errors import EmbedcliError, ModelUnavailable, StorageError
 from embedcli.models import hub, resolve
 from embedcli.models.files import cache_folder, file_digest
 from embedcli.models.folder import MINILM_WEIGHTS, Model, read_model
+from embedcli.models.tokenizer import load_tokenizer
 
 NAME = "owner/tiny-model"
 REPOSITORY = Path(__file__).parents[2]
@@ -268,6 +269,61 @@ def test_folder_that_is_not_a_whole_embedding_model_is_refused_by_name(tmp_path:
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
+KINDS = {
+    "bart": {"model_type": "bart", "is_encoder_decoder": True},
+    "an encoder of whisper": {"model_type": "whisper", "is_encoder_decoder": False},
+    "longt5": {"model_type": "longt5", "is_encoder_decoder": True},
+    "images": {"model_type": "clip", "vision_config": {}},
+    "sound": {"model_type": "clap", "audio_config": {}},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_that_cannot_be_run_is_refused_before_anything_is_made(tmp_path: Path, kind: str) -> None:
+    edit(make_bert(tmp_path), "config.json", **KINDS[kind])
+    with pytest.raises(ModelUnavailable, match=f"cannot be run, `{KINDS[kind]['model_type']}`"):
+        read(tmp_path)
+
+
+TOKENIZERS = [
+    {"do_lower_case": False},
+    {"do_lower_case": False, "strip_accents": True},
+    {"strip_accents": False},
+    {"strip_accents": True},
+    {"tokenize_chinese_chars": False},
+    {"tokenizer_class": None},
+    {"tokenizer_class": "BertTokenizerFast", "do_lower_case": None},
+    {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": False},
+    {},
+]
+NORMALIZERS = [{}, {"lowercase": False}, {"strip_accents": False}, {"handle_chinese_chars": False}]
+
+
+@pytest.mark.parametrize("stated", TOKENIZERS, ids=str)
+@pytest.mark.parametrize("normalizer", NORMALIZERS, ids=str)
+def test_files_of_a_tokenizer_agree_with_sentence_transformers_or_are_refused(
+    tmp_path: Path, stated: dict[str, object], normalizer: dict[str, object]
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    make_bert(tmp_path, hidden=16, layers=1)
+    own = json.loads((tmp_path / "tokenizer.json").read_text())["normalizer"]
+    edit(tmp_path, "tokenizer.json", normalizer=own | normalizer)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text()) | stated
+    stated_only = {key: value for key, value in config.items() if value is not None}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(stated_only))
+    theirs: Any = SentenceTransformer(str(tmp_path), device="cpu").tokenizer
+    ours = load_tokenizer(tmp_path)
+    texts = ["The ÉCOLE naïve Text, ÄÖ äö", "中国文件 text", "MODEL model Índice índice"]
+    same = all(theirs(text)["input_ids"] == ours.row_of(text).tolist() for text in texts)
+    try:
+        read(tmp_path)
+    except ModelUnavailable as refusal:
+        assert "disagree on" in str(refusal) and not same
+    else:
+        assert same
+
+
 def test_model_without_a_stated_context_is_refused(tmp_path: Path) -> None:
     make_bert(tmp_path)
     edit(tmp_path, "config.json", max_position_embeddings=None)
@@ -503,6 +559,17 @@ def test_unfit_model_is_refused_before_anything_is_fetched(tmp_path: Path, chang
         answer = resolve_apart(tmp_path / "home", endpoint=server.endpoint)
         assert server.fetched() == []
     assert answer["exit_code"] == 13 and words in answer["message"]
+
+
+@pytest.mark.parametrize("name", hub.MEANT_UNSET)
+def test_a_variable_that_is_empty_is_not_set(tmp_path: Path, name: str) -> None:
+    code = "from embedcli.models import hub; print(hub._cache())"
+    kept = {key: value for key, value in os.environ.items() if key not in hub.MEANT_UNSET}
+    environment = kept | {"HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY), name: ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd="/", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(tmp_path / ".cache" / "huggingface" / "hub")
 
 
 def test_endpoint_that_is_no_url_is_an_error_of_ours(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 import statistics
+import time
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +19,7 @@ from tokenizers_for_tests import TEXTS, metaspace, minilm, small_qwen, true_qwen
 from embedcli.errors import UsageError
 from embedcli.models.tokenizer import Tokens
 from embedcli.reading.chunker import page_span, section_at, split
+from embedcli.reading.together import Together
 from embedcli.records import Chunk, Document
 
 KINDS = ["minilm", "small_qwen", "prompted", "metaspace", "true_qwen"]
@@ -153,6 +156,82 @@ def test_cuts_prefer_heading_then_blank_line_then_line_then_sentence_then_word(c
     document = Document(text, sections=((heading, "Head"),))
     first = next(split(document, tokens, max_tokens=32, overlap=0))
     assert first.char_end == heading
+
+
+WORDS = "pump valve seal water pressure motor handle tank filter cable "
+
+
+def manual(*, marks: Callable[[str, int], str], seed: int = 1) -> Document:
+    """Chapters whose heading stands right over that of their first part, in any kind of mark-up."""
+    choose = random.Random(seed)
+    text, sections = "", []
+    for chapter in range(40):
+        for level, name in ((2, f"Chapter {chapter}"), (3, f"Part {chapter}.1"), (3, f"Part {chapter}.2")):
+            sections.append((len(text), name))
+            text += marks(name, level)
+            if level == 3:
+                text += WORDS * choose.randrange(1, 9) + "end.\n\n"
+    return Document(text, sections=tuple(sections))
+
+
+MARKS: dict[str, Callable[[str, int], str]] = {
+    "atx": lambda name, level: f"{'#' * level} {name}\n\n",
+    "tight": lambda name, level: f"{'#' * level} {name}\n",
+    "underlined": lambda name, level: f"{name}\n{'=-~'[level - 1] * len(name)}\n\n",
+    "over and under": lambda name, level: f"{'=' * 12}\n{name}\n{'=' * 12}\n\n",
+    "plain": lambda name, level: f"{name}\n\n\n",
+}
+
+
+@pytest.mark.parametrize("max_tokens", [72, 128, 256])
+@pytest.mark.parametrize("kind", MARKS)
+def test_no_chunk_ends_in_a_heading_or_within_one(kind: str, max_tokens: int, chosen: Chosen) -> None:
+    document = manual(marks=MARKS[kind])
+    for chunk in list(split(document, chosen("minilm"), max_tokens=max_tokens, overlap=0))[:-1]:
+        last = max((offset for offset, _ in document.sections if offset < chunk.char_end), default=0)
+        under = document.text[last : chunk.char_end]
+        assert WORDS.split()[0] in under, under
+
+
+def test_a_heading_longer_than_a_chunk_is_cut_like_any_text(chosen: Chosen) -> None:
+    text = "".join(f"# heading {number}\n" for number in range(60)) + "text"
+    sections = tuple((match.start(), "h") for match in re.finditer("#", text))
+    chunks = list(split(Document(text, sections=sections), chosen("minilm"), max_tokens=24, overlap=0))
+    assert [chunk.core_start for chunk in chunks[1:]] == [chunk.char_end for chunk in chunks[:-1]]
+    assert all(len(chunk.token_ids) <= 24 for chunk in chunks)
+
+
+TABLES = {
+    "pipes": "| Part | Price |\n|------|------:|\n",
+    "bare": "Part | Price\n--- | ---\n",
+    "grid": "+------+-------+\n| Part | Price |\n+======+=======+\n",
+    "org": "|------+-------|\n| Part | Price |\n|------+-------|\n",
+}
+
+
+@pytest.mark.parametrize("before", range(10, 60, 5))
+@pytest.mark.parametrize("kind", TABLES)
+def test_no_cut_parts_the_header_of_a_table_from_its_first_row(kind: str, before: int, chosen: Chosen) -> None:
+    row = "pump | 12\n" if kind == "bare" else "| pump | 12 |\n"
+    text = "seal\n" * before + "\n" + TABLES[kind] + row * 30
+    header = text.index(TABLES[kind])
+    for chunk in chunks_of(text, chosen("minilm"), 64, 0):
+        assert not header < chunk.char_end <= header + len(TABLES[kind]), text[: chunk.char_end]
+
+
+def test_rows_of_a_table_are_parted_even_where_each_has_a_line_under_it(chosen: Chosen) -> None:
+    text = "| Part | Price |\n|------+-------|\n" + "| pump | 12 |\n|------+-------|\n" * 60
+    assert max(len(chunk.token_ids) for chunk in chunks_of(text, chosen("minilm"), 128, 0)) > 64
+    assert len(chunks_of(text, chosen("minilm"), 128, 0)) > 5
+
+
+@pytest.mark.parametrize("hostile", ["|-", "|-\n", "a|b\n-|-\n", "+=+\n", "|\n+=+\n", "# a\n", "=\n"])
+def test_time_is_linear_in_hostile_tables_and_headings(hostile: str) -> None:
+    text = hostile * (300_000 // len(hostile))
+    sections = tuple((place, "h") for place in range(0, len(text), len(hostile)))
+    start_s = time.perf_counter()
+    Together(Document(text, sections=sections)).spans(1_000, 2_000)
+    assert time.perf_counter() - start_s < 5
 
 
 def test_the_blank_between_two_chunks_belongs_to_the_second(chosen: Chosen) -> None:

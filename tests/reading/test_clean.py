@@ -157,6 +157,99 @@ def test_curly_quotes_of_windows_are_no_control_characters() -> None:
     assert decode(text.encode("cp1252")) == text
 
 
+CUT = "Straße in Köln, früher Grüße.\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (
+            "für März, Prüfung übernimmt Müller, Straße ".encode() + b"\xc3",
+            "für März, Prüfung übernimmt Müller, Straße \ufffd",
+        ),
+        (b"user J\xc3\xbcrgen\n" * 3 + b"payload \xff\xfe\x80\n", "user Jürgen\n" * 3 + "payload \ufffd\ufffd\ufffd\n"),
+        ("你好，世界。今天天气很好".encode() + b"\xe3\x80", "你好，世界。今天天气很好\ufffd"),
+        ("Ship it 🚀\n".encode() + b"\xe2\x80", "Ship it 🚀\n\ufffd"),
+        (CUT.encode() * 9 + CUT.encode("cp1252") * 9, CUT * 9 + re.sub("[^\x00-\x7f]", "\ufffd", CUT) * 9),
+        (b"caf\xc3\xa9 \xff", "café \ufffd"),
+        (b"Plain words \xf0\x9f\x9a", "Plain words \ufffd"),
+        (b"Plain words \xe2\x80", "Plain words \ufffd"),
+        (b"Kleine Stra\xc3", "Kleine Stra\ufffd"),
+        ("lost before: \ufffd\ufffd\ufffd, né\n".encode() + b"\xff", "lost before: \ufffd\ufffd\ufffd, né\n\ufffd"),
+    ],
+)
+def test_one_bad_byte_costs_one_character_and_not_the_encoding(data: bytes, text: str) -> None:
+    assert decode(data) == text
+
+
+@pytest.mark.parametrize(("text", "encoding"), LEGACY)
+def test_no_line_in_an_old_encoding_is_taken_for_damaged_utf_8(text: str, encoding: str) -> None:
+    data = text.encode(encoding)
+    for start in range(0, len(data) - 24, 3):
+        try:
+            assert "\ufffd" not in decode(data[start:]) or encoding in {"cp932", "gbk", "big5", "euc_jp", "cp949"}
+        except UnreadableSource as problem:
+            assert problem.reason == "not_text"
+
+
+SYMBOLS = ["½", "×", "£", "12 m³/h, area 4 m²", "½ inch or ¾ inch", "© 2019 Example GmbH ® registered", "95¢, ¥1200"]
+SYMBOLS += [
+    "Footnotes¹ ² ³ are below",
+    "5 ± 0.1 mm",
+    "Item\xa0A costs 5 units.\xa0Item\xa0B costs 6.",
+    "3 × 4 ÷ 2",
+    "§ 4 ¶ 2",
+]
+SYMBOLS += [
+    "20 °C",
+    "5\xa0kg",
+    "Price: £5",
+    "a² + b²",
+    "10 µF",
+    "Acme™ pump – “new”",
+    "it’s 20 €",
+    "1º",
+    "• item",
+    "«quoted»",
+]
+
+
+@pytest.mark.parametrize("symbols", SYMBOLS)
+@pytest.mark.parametrize("around", ["{}", "The unit is made for indoor use.\n{}\nKeep the manual near the machine.\n"])
+def test_symbols_alone_are_those_of_windows(symbols: str, around: str) -> None:
+    text = around.format(symbols)
+    assert decode(text.encode("cp1252")) == text
+
+
+@pytest.mark.parametrize("text", ["5 zł", "mój kot śpi", "był mały", "Michał", "są tu", "zażółć gęślą jaźń"])
+@pytest.mark.parametrize("encoding", ["cp1250", "iso8859-2"])
+def test_letters_that_share_their_bytes_with_symbols_stay_letters(text: str, encoding: str) -> None:
+    sentence = f"{text}, a to jest następne zdanie, które mówi coś więcej o języku\n"
+    assert decode(sentence.encode(encoding)) == sentence
+
+
+@pytest.mark.parametrize("encoding", ["cp850", "cp437"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Müller", "café", "Füße", "Größe 5", "élève côté", "François", "niño", "año", "mañana", "habitación"),
+        *("Tür zu", "für", "Bücher", "crème brûlée", "fenêtre", "Noël", "Grüße aus Köln", "naïve", "Käse"),
+    ],
+)
+def test_short_text_of_dos_is_read(text: str, encoding: str) -> None:
+    assert decode(text.encode(encoding)) == text
+
+
+@pytest.mark.parametrize("text", ["café", "naïve", "niño", "là", "Noël", "déjà vu", "Müller", "Straße", "crème brûlée"])
+def test_a_word_with_an_accent_is_read_as_windows_wrote_it(text: str) -> None:
+    assert decode(text.encode("cp1252")) == text
+
+
+def test_a_manual_page_in_an_old_encoding_is_text_with_its_backspaces() -> None:
+    bold = "".join(f"{letter}\b{letter}" for letter in "ÜBERSICHT")
+    assert clean(decode(f"{bold}\n  für alle\n".encode("latin-1")), pdf=False) == "ÜBERSICHT\n  für alle\n"
+
+
 def test_random_bytes_are_refused() -> None:
     chance = random.Random(11)
     refused = 0
@@ -198,8 +291,18 @@ def test_ligature_codes_are_spelled_before_line_ends(codes: str, words: str) -> 
     assert clean(codes, pdf=True) == words
 
 
-def test_ligature_codes_are_only_control_characters_in_a_text_file() -> None:
-    assert clean("end\x0c\nnext", pdf=False) == "end\nnext"
+def test_ligature_codes_are_no_ligatures_in_a_text_file() -> None:
+    assert clean("de\x0cne di\x0eerent", pdf=False) == "de\nne dierent"
+
+
+@pytest.mark.parametrize("mark", ["\x0b", "\x0c", "\x85"])
+def test_every_kind_of_line_break_stays_one_in_a_text_file(mark: str) -> None:
+    assert clean(f"one{mark}two", pdf=False) == "one\ntwo"
+
+
+@pytest.mark.parametrize("mark", ["\x01", "\x1c", "\x1d", "\x1e", "\x1f"])
+def test_marks_between_fields_become_blanks_in_a_text_file(mark: str) -> None:
+    assert clean(f"name{mark}value", pdf=False) == "name value"
 
 
 def test_a_word_cut_at_a_line_end_is_joined() -> None:
@@ -219,7 +322,7 @@ def test_line_ends_become_one(line_end: str) -> None:
 
 
 def test_what_no_text_holds_is_deleted() -> None:
-    junk = "\x00\x01\x7f\x85\x9f\ufffe\uffff\ufdd0\ufdef\ud800\udfff\ufeff\xad"
+    junk = "\x00\x02\x7f\x84\x9f\ufffe\uffff\ufdd0\ufdef\ud800\udfff\ufeff\xad"
     assert clean(f"a{junk}b\t\n", pdf=False) == "ab\t\n"
 
 

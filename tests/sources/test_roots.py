@@ -11,23 +11,11 @@ from typing import Any
 
 import pytest
 
-from embedcli.errors import InputError, Stopped, UsageError
+from embedcli.errors import InputError, UsageError
 from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.verbs import forget, moved
-from tests.workshop import ReadsOnlyTheFirst, Workshop, words
-
-
-def stopped_half_way(shop: Workshop, *sources: Path) -> None:
-    """A first run that is stopped once its first document is stored, whose readers do not come to the second."""
-
-    def signal_number() -> int | None:
-        return 15 if any(shop.index.glob("staging/*/part-*.parquet")) else None
-
-    make_pool, shop.make_pool = shop.make_pool, ReadsOnlyTheFirst
-    with pytest.raises(Stopped):
-        shop.ingest(*sources, checkpoint_every_s=0.0, stop_signal=signal_number)
-    shop.make_pool = make_pool
+from tests.workshop import UNFINISHED, Workshop, stopped_half_way, words
 
 
 def roots(shop: Workshop) -> list[str]:
@@ -47,7 +35,7 @@ def two(shop: Workshop, tmp_path: Path) -> Path:
     other.mkdir()
     for number in range(6):
         shop.write(f"sub/{number}.txt", words(300, number))
-        (other / f"{number}.txt").write_text(words(300, number + 50))
+        (other / f"{number}.txt").write_text(words(300, number + 50) if number else UNFINISHED)
     return other
 
 
