@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+
+from embedcli.reading.hyphens import NO_SPELLINGS, Spellings, join_words
 
 _LIGATURES = {
     "\x0b": "ff",
@@ -30,11 +31,6 @@ _LIGATURE_CODE = re.compile("[\x0b\x0c\x0e\x0f\x1b-\x1f]")
 _LONE_CR = re.compile("(?<=[A-Za-z])\r(?!\n)|\r(?=[A-Za-z])")
 _OLD_TEX = re.compile("[\x0b\x0c\x0e\x0f]")
 
-_LETTERS = r"[^\W\d_]"
-_JOINED = re.compile(f"(?<!{_LETTERS})({_LETTERS}*+)\x02(?=({_LETTERS}*+))")
-_HYPHENATED = re.compile(f"(?<!{_LETTERS})({_LETTERS}++)-(?=({_LETTERS}++))")
-_WORD = re.compile(f"{_LETTERS}++")
-
 _DELETED = "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\ufeff\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff"  # \t and \n stay
 _PRIVATE = "\ue000-\uf8ff\U000f0000-\U000ffffd\U00100000-\U0010fffd"
 _COMPATIBLE = "\ufb00-\ufb06\u2f00-\u2fd5"
@@ -52,14 +48,14 @@ _HAS_CJK = re.compile(f"[{_CJK}]")
 _CJK_LINE_END = re.compile(f"(?<=[{_CJK}])[ \t\u3000]*+\n[ \t\u3000]*+(?=[{_CJK}])")
 
 
-def clean(text: str, *, pdf: bool, compounds: frozenset[str] = frozenset()) -> str:
-    """The text without what a layout or a damaged file left in it, in NFC. `compounds`: see find_compounds.
+def clean(text: str, *, pdf: bool, spellings: Spellings = NO_SPELLINGS) -> str:
+    """The text without what a layout or a damaged file left in it, in NFC. `spellings`: see hyphens.find_spellings.
 
     The order matters: ligature codes share their bytes with line ends, and U+0002 is a control character too.
     Left alone are the order of right-to-left text, joiners, full-width forms, and blanks of every kind.
     """
     if pdf:
-        text = _join_words(_expand_ligatures(text), compounds)
+        text = join_words(_expand_ligatures(text), spellings)
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     trigger, delete = (_TRIGGER_PDF, _DELETE_PDF) if pdf else (_TRIGGER, _DELETE)
@@ -80,41 +76,3 @@ def _expand_ligatures(text: str) -> str:
     if _OLD_TEX.search(text):  # only then is a CR that ends no line an `fl`
         text = _LONE_CR.sub("fl", text)
     return _LIGATURE.sub(lambda code: _LIGATURES[code[0]], text)
-
-
-def find_compounds(pages: Sequence[str]) -> frozenset[str]:
-    """Words cut at a line end (U+0002) that the document elsewhere spells with a hyphen, and never without.
-
-    Lower case, with their hyphen. Of 100 cut words 76 occur joined elsewhere, and 3 only with a hyphen.
-    """
-    cut = _pairs(_JOINED, (_words_with("\x02", page) for page in pages))
-    if not cut:
-        return frozenset()
-    spelled = _pairs(_HYPHENATED, (_words_with("-", page) for page in pages))
-    wanted = {compound.replace("-", ""): compound for compound in cut & spelled}
-    for page in pages if wanted else ():
-        lower = page.lower()
-        near = {word for word in wanted if word in lower}  # few, and found far sooner than every word of the page
-        for word in near & set(_WORD.findall(lower)) if near else ():
-            del wanted[word]
-    return frozenset(wanted.values())
-
-
-def _pairs(pattern: re.Pattern[str], texts: Iterable[str]) -> set[str]:
-    return {f"{first}-{second}".lower() for text in texts for first, second in pattern.findall(text)}
-
-
-def _words_with(mark: str, page: str) -> str:
-    """Far less to search than the page."""
-    return " ".join(word for word in page.split() if mark in word) if mark in page else ""
-
-
-def _join_words(text: str, compounds: frozenset[str]) -> str:
-    if "\x02" not in text:
-        return text
-    if compounds:
-        text = _JOINED.sub(
-            lambda cut: cut[1] + "-" * (f"{cut[1]}-{cut[2]}".lower() in compounds),
-            text,
-        )
-    return text.replace("\x02", "")
