@@ -21,7 +21,7 @@ LONGEST_PART = 100
 """Characters looked at on each side of a cut: longer ones are no words, and time stays linear."""
 
 _CONJUNCTIONS = frozenset(
-    "and or nor und oder bzw sowie bis als en of och eller og és vagy et ou".split()  # `a` and `y` end words as well
+    ["and", "or", "nor", "und", "oder", "bzw", "sowie", "bis", "als", "en", "of", "och", "eller", "og", "és", "vagy", "et", "ou"]  # `a` and `y` end words as well
 )
 
 _LETTERS = r"[^\W\d_]"

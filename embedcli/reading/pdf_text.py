@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 import pypdfium2 as pdfium
 
 from embedcli.reading.pdf_glyphs import MISSING, Box, Glyphs
+from embedcli.reading.pdf_judge import MOST_GARBLED
 from embedcli.reading.pdf_rtl import turned_brackets, turned_ligatures
 
 MOST_SAMPLES = 24
@@ -48,22 +49,44 @@ _ADOBE = {
     **{0xF700 + code: chr(code) for code in (*range(0xE0, 0xF7), *range(0xF8, 0x100))},
     **dict(zip(range(0xF6D9, 0xF6DD), "©®™1", strict=True)),
     **dict(zip(range(0xF6DE, 0xF6F4), "—¢¢,,$$--..abdeilmorst", strict=True)),
-    **dict(zip((0xF6BE, 0xF6C3, 0xF6F9, 0xF6FA, 0xF6FD, 0xF6FF, 0xF8E8, 0xF8E9, 0xF8EA), "ȷ\u0326łœšž®©™", strict=True)),
+    **dict(
+        zip((0xF6BE, 0xF6C3, 0xF6F9, 0xF6FA, 0xF6FD, 0xF6FF, 0xF8E8, 0xF8E9, 0xF8EA), "ȷ\u0326łœšž®©™", strict=True)
+    ),
 }
 """Private code points that the Adobe Glyph List gives to oneoldstyle, Asmall and the like: the plain characters."""
 
 
-def read_text(page: pdfium.PdfPage) -> tuple[str, int]:
-    """The text, and how many characters pdfium has."""
+BareFonts = Callable[[], frozenset[str]]
+"""Names of the page's fonts whose codes are numbers of glyphs; slow."""
+
+
+def read_text(page: pdfium.PdfPage, *, bare_fonts: BareFonts | None = None) -> tuple[str, int]:
+    """The text, and how many characters pdfium has. What is no text but numbers of glyphs is U+FFFD, or gone where it
+    is little; without `bare_fonts` there is none."""
     glyphs = Glyphs(page)
     try:
-        turned = _turned_quarter(glyphs, page)
+        unwanted = list(_bare_codes(glyphs, bare_fonts)) if bare_fonts else []
+        turned = None if unwanted else _turned_quarter(glyphs, page)
         if turned is None:
-            return _mended(glyphs, page), glyphs.count
-        glyphs.close()
-        return _turned_text(page, turned), glyphs.count
+            return _mended(glyphs, page, unwanted), glyphs.count
     finally:
         glyphs.close()
+    return _turned_text(page, turned), glyphs.count
+
+
+def _bare_codes(glyphs: Glyphs, bare_fonts: BareFonts) -> Iterator[Edit]:
+    """Characters that are but the numbers of their glyphs: "7KH RIILFH"."""
+    samples = range(0, glyphs.count, glyphs.count // MOST_SAMPLES + 1)
+    if not any(map(glyphs.has_no_code, samples)) or not (names := bare_fonts()):
+        return
+    bare = [
+        index
+        for index, character in enumerate(glyphs.text)
+        if not character.isspace() and glyphs.has_no_code(index) and glyphs.font_name(index) in names
+    ]
+    instead = "\ufffd" if len(bare) > MOST_GARBLED * len(_ink(glyphs.text)) else ""
+    for index in bare:
+        yield index, index + 1, instead
 
 
 def _turned_quarter(glyphs: Glyphs, page: pdfium.PdfPage) -> int | None:
@@ -143,9 +166,7 @@ def _off_the_page(glyphs: Glyphs, bounds: tuple[float, float, float, float]) -> 
 
 
 def _overlap(one: Box, other: Box) -> bool:
-    return (
-        one.start <= other.end and one.end >= other.start and one.low <= other.high and one.high >= other.low
-    )
+    return one.start <= other.end and one.end >= other.start and one.low <= other.high and one.high >= other.low
 
 
 def _false_breaks(glyphs: Glyphs) -> Iterator[Edit]:
