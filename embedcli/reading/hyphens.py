@@ -21,17 +21,17 @@ LONGEST_PART = 100
 """Characters looked at on each side of a cut: longer ones are no words, and time stays linear."""
 
 _CONJUNCTIONS = frozenset(
-    ["and", "or", "nor", "und", "oder", "bzw", "sowie", "bis", "als", "en", "of", "och", "eller", "og", "és", "vagy", "et", "ou"]  # `a` and `y` end words as well
+    ("and", "or", "nor", "und", "oder", "bzw", "sowie", "bis", "als", "en", "of", "och", "eller", "og", "és", "vagy")
+    + ("et", "ou")
 )
+"""Not `a`, `y`, `to` or `ja`, which end words as well."""
 
 _LETTERS = r"[^\W\d_]"
 _CUT = re.compile(CUT)
 _DRAWN_CUT = re.compile(r"(?<=\w)[\u2010\u2011\xad][ \t]*+(?:\r\n|\r|\n)(?=\w)")
 _HYPHENATED = re.compile(f"(?<!{_LETTERS})({_LETTERS}++)-(?=({_LETTERS}++))")
 _WORD = re.compile(f"{_LETTERS}++")
-_LAST_LETTERS = re.compile(rf"{_LETTERS}*+\Z")
 _FIRST_LETTERS = re.compile(rf"{_LETTERS}*+")
-_LAST_RUN = re.compile(r"\S*+\Z")
 _FIRST_RUN = re.compile(r"\S*+")
 _ADDRESS = re.compile(r"@|://|\bwww\.|^[(\[\"'<]?~?/|_|\\|[a-z]\.[a-z]{2}|--")
 
@@ -116,7 +116,7 @@ def _keeps(left: str, right: str) -> str:
     first, second = _last_letters(left), _first(_FIRST_LETTERS, right)
     if right[0].isupper() or _is_single(left) or (len(first) > 1 and first.isupper()):
         return "-"
-    if _ADDRESS.search(f"{_LAST_RUN.findall(left)[0]}-{_first(_FIRST_RUN, right)}"):
+    if _ADDRESS.search(f"{_first(_FIRST_RUN, left[::-1])[::-1]}-{_first(_FIRST_RUN, right)}"):
         return "-"
     return "- " if second in _CONJUNCTIONS else ""
 
@@ -136,7 +136,7 @@ def _pair(left: str, right: str) -> str:
 
 
 def _last_letters(text: str) -> str:
-    return _LAST_LETTERS.search(text)[0]  # type: ignore[index]  # it matches nothing at the least
+    return _first(_FIRST_LETTERS, text[::-1])[::-1]
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str:

@@ -37,6 +37,8 @@ class Glyphs:
         self.raw = page.get_textpage()
         self.count = int(pdfium_c.FPDFText_CountChars(self.raw))
         self.text = self._text()
+        self._sides = (ctypes.c_double(), ctypes.c_double(), ctypes.c_double(), ctypes.c_double())
+        self._rectangle = pdfium_c.FS_RECTF()
         self.quarter = 0
         """How often a quarter to the right most of the text is turned in the page's own space: boxes follow it."""
 
@@ -69,17 +71,18 @@ class Glyphs:
 
     def box(self, index: int) -> Box:
         """The glyph's own outline."""
-        left, right, bottom, top = (ctypes.c_double() for _ in range(4))
+        left, right, bottom, top = self._sides
         pdfium_c.FPDFText_GetCharBox(self.raw, index, left, right, bottom, top)
-        return self._turn(left.value, right.value, bottom.value, top.value)
+        return self.turned(left.value, bottom.value, right.value, top.value)
 
     def line_box(self, index: int) -> Box:
         """From the font's lowest to its highest point: equal for all characters of a font on one line."""
-        found = pdfium_c.FS_RECTF()
+        found = self._rectangle
         pdfium_c.FPDFText_GetLooseCharBox(self.raw, index, found)
-        return self._turn(found.left, found.right, found.bottom, found.top)
+        return self.turned(found.left, found.bottom, found.right, found.top)
 
-    def _turn(self, left: float, right: float, bottom: float, top: float) -> Box:
+    def turned(self, left: float, bottom: float, right: float, top: float) -> Box:
+        """A box of the page's own space as it lies about the writing."""
         if self.quarter == 0:
             return Box(left, right, bottom, top)
         if self.quarter == 1:
@@ -89,7 +92,7 @@ class Glyphs:
         return Box(bottom, top, -right, -left)
 
     def origin(self, index: int) -> tuple[float, float]:
-        x, y = ctypes.c_double(), ctypes.c_double()
+        x, y, *_ = self._sides
         pdfium_c.FPDFText_GetCharOrigin(self.raw, index, x, y)
         return x.value, y.value
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from embedcli.reading.pdf_second import pypdf_errors
+from embedcli.reading.pdf_second import inner, pypdf_errors
 
 HIDDEN_KEY = "EmbedcliHidden"
 """Stands with the value 1 in the property list of marked content that belongs to a layer which is off."""
@@ -26,12 +26,10 @@ MOST_RESOURCES = 100_000
 MOST_NESTING = 20
 ANNOTATION_HIDDEN = 2
 
-_LIGATURE_NAME = rb"/(?:[A-Za-z](?:_[A-Za-z])+|uni(?:[0-9A-F]{4}){2,})(?![\w.])"
 _NAMES = re.compile(
-    rb"/(?:OCProperties|Collection|FreeText|Stamp|Watermark|Identity-[HV]|Encrypt|ObjStm)\b|(?P<ligature>"
-    + _LIGATURE_NAME
-    + rb")"
+    rb"/(?:OCProperties|Collection|FreeText|Stamp|Watermark|Identity-[HV]|Encrypt|ObjStm|Differences\b[^]]{0,8000})"
 )
+_LIGATURE_NAMES = re.compile(rb"/(?:[A-Za-z](?:_[A-Za-z])+|uni(?:[0-9A-F]{4}){2,})\b")
 _LIGATURE = re.compile(r"/([A-Za-z](?:_[A-Za-z])+|uni(?:[0-9A-F]{4}){2,})(?:\.\w+)?")
 _START = re.compile(rb"stream\r?\n")
 
@@ -56,32 +54,19 @@ class Hints:
 
 def hints_of(data: bytes) -> Hints:
     """A look through all objects, packed ones too, without parsing: it costs 2 % of the reading."""
-    found, ligatures = _names(data)
+    found = set(_NAMES.findall(data))
     if b"/ObjStm" in found:
         for unpacked in _object_streams(data):
-            more, more_ligatures = _names(unpacked)
-            found |= more
-            ligatures = ligatures or more_ligatures
+            found.update(_NAMES.findall(unpacked))
     encrypted = b"/Encrypt" in found  # its packed objects are not readable here
     return Hints(
         layers=encrypted or b"/OCProperties" in found,
         typed=encrypted or not found.isdisjoint((b"/FreeText", b"/Stamp", b"/Watermark")),
         bare_codes=encrypted or not found.isdisjoint((b"/Identity-H", b"/Identity-V")),
-        ligatures=ligatures,
+        ligatures=any(name.startswith(b"/Diff") and _LIGATURE_NAMES.search(name) for name in found),
         portfolio=encrypted or b"/Collection" in found,
         encrypted=encrypted,
     )
-
-
-def _names(data: bytes) -> tuple[set[bytes], bool]:
-    found: set[bytes] = set()
-    ligatures = False
-    for match in _NAMES.finditer(data):
-        if match["ligature"]:
-            ligatures = True
-        else:
-            found.add(match[0])
-    return found, ligatures
 
 
 def _object_streams(data: bytes) -> Iterator[bytes]:
@@ -151,7 +136,7 @@ class _Layers:
             return
         properties = properties.get_object()
         groups = _ids(properties.get("/OCGs"))
-        default = properties.get("/D", {}).get_object()
+        default = inner(properties, "/D")
         if default.get("/BaseState") == "/OFF":
             self._off = groups - _ids(default.get("/ON"))
         self._off |= _ids(default.get("/OFF"))
@@ -192,7 +177,7 @@ class _Layers:
 
 
 def _viewed(group: Any) -> Any:
-    return group.get("/Usage", {}).get_object().get("/View", {}).get_object().get("/ViewState")
+    return inner(inner(group, "/Usage"), "/View").get("/ViewState")
 
 
 def _number(reference: Any) -> int:
@@ -287,8 +272,8 @@ def _raw(dictionary: Any, key: str) -> Any:
 
 
 def _entries(resources: Any, key: str) -> list[tuple[str, Any]]:
-    found = resources.get(key, {}).get_object() if key in resources else {}
-    return [(name, found.raw_get(name)) for name in found] if hasattr(found, "raw_get") else []
+    found = inner(resources, key)
+    return [(name, found.raw_get(name)) for name in found]
 
 
 def _references(array: Any) -> list[Any]:

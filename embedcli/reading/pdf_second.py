@@ -94,7 +94,7 @@ class SecondReader:
             return False
 
     def fonts_without_map(self, index: int) -> frozenset[str]:
-        """The names of a page's embedded fonts whose codes are numbers of glyphs, and nothing says of which characters."""
+        """The names of a page's embedded fonts whose codes are numbers of glyphs, of unknown characters."""
         try:
             fonts = _wide_fonts(self._reader.pages[index]) if self._reader else ()
             return frozenset(str(font.get("/BaseFont", "")).lstrip("/") for font in fonts if _has_no_map(font))
@@ -115,28 +115,31 @@ def _second_opinion(page: Any) -> Page:
 
 def _wide_fonts(page: Any) -> list[Any]:
     """Fonts of two-byte codes in the page's resources, and in those of the forms drawn on it."""
-    return list(_wide_fonts_in(page.get("/Resources", {}), depth=0))
+    return list(_wide_fonts_in(inner(page, "/Resources"), depth=0))
+
+
+def inner(dictionary: Any, key: str) -> Any:
+    """The dictionary within a dictionary; an empty one where there is none."""
+    found = dictionary.get(key)
+    found = found.get_object() if found is not None else None
+    return found if hasattr(found, "raw_get") else {}
 
 
 def _wide_fonts_in(resources: Any, *, depth: int) -> Iterator[Any]:
-    resources = resources.get_object()
-    fonts = resources.get("/Font", {}).get_object() if resources else {}
-    for reference in fonts.values():
+    for reference in inner(resources, "/Font").values():
         font = reference.get_object()
         if "/DescendantFonts" in font:
             yield font
-    forms = resources.get("/XObject", {}).get_object() if resources and depth < MOST_NESTING else {}
-    for reference in forms.values():
+    for reference in inner(resources, "/XObject").values() if depth < MOST_NESTING else ():
         form = reference.get_object()
-        if form.get("/Subtype") == "/Form" and "/Resources" in form:
-            yield from _wide_fonts_in(form["/Resources"], depth=depth + 1)
+        if form.get("/Subtype") == "/Form":
+            yield from _wide_fonts_in(inner(form, "/Resources"), depth=depth + 1)
 
 
 def _is_bare(font: Any) -> bool:
     """Not embedded."""
     for descendant in font["/DescendantFonts"].get_object():
-        descriptor = descendant.get_object().get("/FontDescriptor", {})
-        descriptor = descriptor.get_object() if descriptor else {}
+        descriptor = inner(descendant.get_object(), "/FontDescriptor")
         if not any(key in descriptor for key in _PROGRAMS):
             return True
     return False

@@ -19,7 +19,7 @@ from embedcli.reading.pdf_glyphs import MISSING, Box, Glyphs
 from embedcli.reading.pdf_judge import MOST_GARBLED
 from embedcli.reading.pdf_rtl import turned_brackets, turned_ligatures
 
-MOST_SAMPLES = 24
+MOST_SAMPLES = 12
 WIDEST_GAP = 1.0
 """Of the line's height: what is further away is another column."""
 WIDEST_TOUCH = 0.12
@@ -28,17 +28,20 @@ LEAST_SHARED = 0.5
 Edit = tuple[int, int, str]
 """Half-open indices into the text, and what stands there instead."""
 
-_LINE_START = re.compile(r"(?:\A|\n)\s*+(?=\S)")
+_LINE_START = re.compile(r"\n(?=\S)")
 _RAISED_BREAK = re.compile(
-    r"(?<=[\d*†‡§¶™®©ªº°◦])\r\n"  # back down from a raised mark
-    r"|(?<=\d(?:st|nd|rd|th|er|re))\r\n"
-    r"|(?<=\S)\r\n(?=[.,;:!?)\]’”\d*†‡§¶])"  # up to one, or down again to the end of the sentence
+    r"\r\n(?:(?<=[\d*†‡§¶™®©ªº°◦]\r\n)(?!\d)"  # back down from a raised mark
+    r"|(?<=\d(?:st|nd|rd|th|er|re)\r\n)"
+    r"|(?<=\S\r\n)(?=[.,;:!?)\]’”*†‡§¶]))"  # up to one, or down to the end of the sentence
 )
 _ACCENTS = {
     "`": "\u0300", "´": "\u0301", "^": "\u0302", "ˆ": "\u0302", "~": "\u0303", "˜": "\u0303", "¯": "\u0304",
     "ˉ": "\u0304", "˘": "\u0306", "˙": "\u0307", "¨": "\u0308", "˚": "\u030a", "°": "\u030a", "˝": "\u030b",
     "ˇ": "\u030c", "¸": "\u0327", "˛": "\u0328",
 }  # fmt: skip
+_WORD = re.compile(r"\S+")
+_RARE = re.compile("[\u0590-\u08ff\uf6be-\ufdff\ufe70-\ufefc]")
+"""Right-to-left text, and private code points that Adobe's names have."""
 _ACCENT = re.compile(f"[{''.join(map(re.escape, _ACCENTS))}]")
 _DOTLESS = {"ı": "i", "ȷ": "j", "\uf6be": "j"}
 _PRIVATE = re.compile("[\uf6be-\uf6ff\uf721-\uf7ff\uf8e8-\uf8ea]")
@@ -91,10 +94,10 @@ def _bare_codes(glyphs: Glyphs, bare_fonts: BareFonts) -> Iterator[Edit]:
 
 def _turned_quarter(glyphs: Glyphs, page: pdfium.PdfPage) -> int | None:
     """The direction of text whose lines run down the screen, if there is any: pdfium turns their order round."""
-    starts = [start.end() for start in _LINE_START.finditer(glyphs.text)]
-    quarters = Counter(glyphs.quarter_of(index) for index in starts[:: len(starts) // MOST_SAMPLES + 1])
-    if not quarters:
+    if not glyphs.text:
         return None
+    starts = [0, *(start.end() for start in _LINE_START.finditer(glyphs.text))]
+    quarters = Counter(glyphs.quarter_of(index) for index in starts[:: len(starts) // MOST_SAMPLES + 1])
     glyphs.quarter = quarters.most_common(1)[0][0]
     downwards = (1 - page.get_rotation() // 90) % 4
     return downwards if downwards in quarters else None
@@ -131,15 +134,26 @@ def _mended(glyphs: Glyphs, page: pdfium.PdfPage, unwanted: list[Edit] | None = 
     edits = list(unwanted or ())
     bounds = page.get_bbox()
     seen = glyphs.text_within(bounds)
-    if seen != glyphs.text and _ink(seen) != _ink(glyphs.text):
-        edits += _off_the_page(glyphs, bounds)
+    if seen != glyphs.text and (ink_seen := _ink(seen)) != (ink := _ink(glyphs.text)):
+        edits += _off_the_page(glyphs, bounds, _shared_prefix(ink, ink_seen))
     edits += _false_breaks(glyphs)
-    if not glyphs.text.isascii() or "`" in glyphs.text or "^" in glyphs.text or "~" in glyphs.text:
-        edits += _accents(glyphs)
+    edits += _accents(glyphs)
+    rare = not glyphs.text.isascii() and _RARE.search(glyphs.text)
+    if rare:
         edits += turned_ligatures(glyphs)
         edits += _private(glyphs)
     text = _apply(edits, glyphs.text) if edits else glyphs.text
-    return turned_brackets(text).replace(MISSING, "")
+    text = turned_brackets(text) if rare else text
+    return text.replace(MISSING, "") if MISSING in text else text
+
+
+def _shared_prefix(one: str, other: str) -> int:
+    """How many characters at the start of both are the same."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
 
 
 def _ink(text: str) -> str:
@@ -157,12 +171,18 @@ def _apply(edits: list[Edit], text: str) -> str:
     return "".join((*parts, text[end_of_last:]))
 
 
-def _off_the_page(glyphs: Glyphs, bounds: tuple[float, float, float, float]) -> Iterator[Edit]:
-    """Words that begin and end outside of what is shown: printer's marks. One that runs over the edge is kept whole."""
-    corners = glyphs._turn(bounds[0], bounds[2], bounds[1], bounds[3])
-    for word in re.finditer(r"\S+", glyphs.text):
-        if not any(_overlap(glyphs.box(index), corners) for index in {word.start(), word.end() - 1}):
-            yield word.start(), word.end(), ""
+def _off_the_page(glyphs: Glyphs, bounds: tuple[float, float, float, float], ink_before: int) -> Iterator[Edit]:
+    """Words that begin and end outside of what is shown: printer's marks. One that runs over the edge is kept whole.
+
+    The first `ink_before` characters other than blanks are known to be shown.
+    """
+    corners = glyphs.turned(*bounds)
+    passed = 0
+    for word in _WORD.finditer(glyphs.text):
+        start, end = word.span()
+        passed += end - start
+        if passed > ink_before and not any(_overlap(glyphs.box(index), corners) for index in {start, end - 1}):
+            yield start, end, ""
 
 
 def _overlap(one: Box, other: Box) -> bool:
