@@ -27,7 +27,6 @@ _LIGATURES = {
     "\x1f": "ffl",
 }
 _LIGATURE = re.compile("(?<=[A-Za-z])[\x0b\x0c\x0e\x0f\x1b-\x1f]|[\x0b\x0c\x0e\x0f\x1b-\x1f](?=[A-Za-z])")
-_LIGATURE_CODE = re.compile("[\x0b\x0c\x0e\x0f\x1b-\x1f]")
 _LONE_CR = re.compile("(?<=[A-Za-z])\r(?!\n)|\r(?=[A-Za-z])")
 _OLD_TEX = re.compile("[\x0b\x0c\x0e\x0f]")
 
@@ -71,7 +70,7 @@ def clean(text: str, *, pdf: bool, spellings: Spellings = NO_SPELLINGS) -> str:
 
 def _expand_ligatures(text: str) -> str:
     """TeX fonts without a Unicode map leave their codes: 0B-0F in the old layout, 1B-1F in the newer one."""
-    if _LIGATURE_CODE.search(text) is None:
+    if not any(code in text for code in _LIGATURES if code != "\r"):
         return text
     if _OLD_TEX.search(text):  # only then is a CR that ends no line an `fl`
         text = _LONE_CR.sub("fl", text)

@@ -29,7 +29,7 @@ _CONJUNCTIONS = frozenset(
 _LETTERS = r"[^\W\d_]"
 _CUT = re.compile(CUT)
 _DRAWN_CUT = re.compile(r"(?<=\w)[\u2010\u2011\xad][ \t]*+(?:\r\n|\r|\n)(?=\w)")
-_HYPHENATED = re.compile(f"(?<!{_LETTERS})({_LETTERS}++)-(?=({_LETTERS}++))")
+_HYPHEN = re.compile(f"-(?={_LETTERS})")
 _WORD = re.compile(f"{_LETTERS}++")
 _FIRST_LETTERS = re.compile(rf"{_LETTERS}*+")
 _FIRST_RUN = re.compile(r"\S*+")
@@ -71,7 +71,7 @@ def find_spellings(pages: Sequence[str]) -> Spellings:
         for left, right in _cuts(page):
             pair = _pair(left, right)
             cut.add(pair)
-            if _keeps(left, right) and "" not in pair.split("-"):
+            if _is_doubtful(left, right):
                 doubtful.add(pair)
     if not cut:
         return NO_SPELLINGS
@@ -103,8 +103,13 @@ def _between(left: str, right: str, spellings: Spellings) -> str:
     pair = _pair(left, right)
     if pair in spellings.hyphenated:
         return "-"
-    kept = _keeps(left, right)
-    return "" if pair in spellings.joined and not _is_single(left) else kept
+    return "" if pair in spellings.joined and _is_doubtful(left, right) else _keeps(left, right)
+
+
+def _is_doubtful(left: str, right: str) -> bool:
+    """Whether the word may yet have been broken, against the rule: thou-sand as much as INTER-NATIONAL."""
+    first, second = _last_letters(left), _first(_FIRST_LETTERS, right)
+    return len(first) > 1 and (second in _CONJUNCTIONS or (first.isupper() and second.isupper()))
 
 
 def _keeps(left: str, right: str) -> str:
@@ -144,9 +149,9 @@ def _first(pattern: re.Pattern[str], text: str) -> str:
 
 
 def _hyphenated(pages: Iterable[str]) -> Iterator[str]:
-    """Lower-case pairs of all words with a hyphen within a line. Words with one are far less to search than a page."""
+    """Lower-case pairs of all words with a hyphen within a line."""
     for page in pages:
-        if "-" in page:
-            words = " ".join(word for word in page.split() if "-" in word)
-            for first, second in _HYPHENATED.findall(words):
-                yield f"{first}-{second}".lower()
+        for hyphen in _HYPHEN.finditer(page):
+            at = hyphen.start()
+            if page[at - 1 : at].isalpha():
+                yield _pair(page[max(at - LONGEST_PART, 0) : at], page[at + 1 : at + LONGEST_PART])

@@ -7,8 +7,9 @@ is an index for pdfium, and boxes turned so that the writing runs to the right. 
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
@@ -20,6 +21,15 @@ MISSING = "\0"
 
 FONT_NAME_BYTES = 200
 
+Sides = tuple[float, float, float, float]
+"""left, bottom, right, top in points."""
+
+
+@functools.cache
+def _buffer_type(bits: int) -> Any:
+    """An array of up to 2 ** bits UTF-16 units; a type for every length would cost more than what is read into it."""
+    return ctypes.c_ushort * (1 << bits)
+
 
 class Box(NamedTuple):
     """Where a character stands, in points: `start` and `end` along the line, `low` and `high` across it."""
@@ -30,44 +40,62 @@ class Box(NamedTuple):
     high: float
 
 
+def ink(text: str) -> str:
+    """What is drawn: no blanks, no line ends."""
+    return "".join(text.replace(MISSING, "").split())
+
+
 class Glyphs:
     """The text of a page as pdfium orders it under the page's present rotation. Close it."""
 
     def __init__(self, page: pdfium.PdfPage) -> None:
-        self.raw = page.get_textpage()
+        self.raw = pdfium_c.FPDFText_LoadPage(page)
+        if not self.raw:
+            raise pdfium.PdfiumError("no text page")
         self.count = int(pdfium_c.FPDFText_CountChars(self.raw))
-        self.text = self._text()
+        self.bounds: Sides = page.get_bbox()
+        self.text, self.has_some_outside = self._text()
         self._sides = (ctypes.c_double(), ctypes.c_double(), ctypes.c_double(), ctypes.c_double())
         self._rectangle = pdfium_c.FS_RECTF()
         self.quarter = 0
         """How often a quarter to the right most of the text is turned in the page's own space: boxes follow it."""
 
     def close(self) -> None:
-        self.raw.close()
+        pdfium_c.FPDFText_ClosePage(self.raw)
 
-    def _text(self) -> str:
+    def _text(self) -> tuple[str, bool]:
+        """The text, and whether some of it stands outside of what is shown.
+
+        What pdfium finds within the bounds is all there is on most pages. It leaves out what stands outside, but also
+        line ends where two lines have the same height in the page's space, and then the whole text is asked for.
+        """
         if self.count <= 0:
-            return ""
-        buffer = (ctypes.c_ushort * (2 * self.count + 2))()
+            return "", False
+        units = 2 * self.count + 2
+        buffer = _buffer_type(units.bit_length())()
+        left, bottom, right, top = self.bounds
+        length = pdfium_c.FPDFText_GetBoundedText(self.raw, left, top, right, bottom, buffer, units)
+        seen = ctypes.string_at(buffer, 2 * max(length, 0)).decode("utf-16-le", "replace").rstrip("\0")
+        if len(seen) == self.count and (CUT not in seen or self._are_hyphens(seen)):
+            return seen, False
         length = max(pdfium_c.FPDFText_GetText(self.raw, 0, self.count, buffer) - 1, 0)
-        text = bytes(memoryview(buffer)[:length]).decode("utf-16-le", "replace")
-        if len(text) == self.count and "\ufffd" not in text:
-            return text.replace("\ufffe", CUT)
-        return "".join(map(self._character, range(self.count)))
+        text = ctypes.string_at(buffer, 2 * length).decode("utf-16-le", "replace").replace("\ufffe", CUT)
+        if len(text) != self.count or "\ufffd" in text:
+            text = "".join(map(self._character, range(self.count)))
+        return text, text != seen and ink(text) != ink(seen)
+
+    def _are_hyphens(self, text: str) -> bool:
+        """Whether every U+0002 is a hyphen, and none a character of that code."""
+        at = text.find(CUT)
+        while at >= 0 and pdfium_c.FPDFText_IsHyphen(self.raw, at) == 1:
+            at = text.find(CUT, at + 1)
+        return at < 0
 
     def _character(self, index: int) -> str:
         code = int(pdfium_c.FPDFText_GetUnicode(self.raw, index))
         if code == ord(CUT) and pdfium_c.FPDFText_IsHyphen(self.raw, index) != 1:
             return MISSING
         return chr(code) if code < 0x110000 else MISSING
-
-    def text_within(self, bounds: tuple[float, float, float, float]) -> str:
-        """The text that pdfium finds within (left, bottom, right, top); it may lack line ends."""
-        left, bottom, right, top = bounds
-        size = 2 * self.count + 2
-        buffer = (ctypes.c_ushort * size)()
-        length = pdfium_c.FPDFText_GetBoundedText(self.raw, left, top, right, bottom, buffer, size)
-        return bytes(memoryview(buffer)[: max(length, 0)]).decode("utf-16-le", "ignore").rstrip("\0")
 
     def box(self, index: int) -> Box:
         """The glyph's own outline."""

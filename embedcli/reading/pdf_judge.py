@@ -32,6 +32,7 @@ INVISIBLE = 3
 
 _NOT_GARBAGE = bytes(code for code in range(256) if code in b"\x02\t\n\r" or 0x20 <= code < 0x7F or code >= 0xA0)
 _NOT_ACCENTED = bytes(range(0xC0))
+_NOT_PLAIN = bytes(code for code in range(256) if not chr(code).isascii() or not chr(code).isalpha())
 _ACCENTED_TO_CYRILLIC = {
     ord(bytes([code]).decode("cp1252")): bytes([code]).decode("cp1251")
     for code in range(0x80, 0x100)
@@ -172,9 +173,13 @@ def _is_wrong_code_page(text: str) -> bool:
     """Mostly accented letters: no language is over 30 %, Cyrillic read as Latin is nearly all."""
     if text.isascii():
         return False
-    accented_count = len(text.encode("latin-1", "ignore").translate(None, _NOT_ACCENTED))
+    bytes_latin_1 = text.encode("latin-1", "ignore")
+    accented_count = len(bytes_latin_1.translate(None, _NOT_ACCENTED))
     if accented_count < MOST_ACCENTED_SHORT * FEWEST_LETTERS_SHORT:
         return False
+    plain_count = len(bytes_latin_1.translate(None, _NOT_PLAIN))
+    if plain_count >= FEWEST_LETTERS and accented_count <= MOST_ACCENTED * plain_count:
+        return False  # most texts: the letters need not be counted one by one
     letter_count = sum(map(str.isalpha, text))
     if letter_count >= FEWEST_LETTERS:
         return accented_count > MOST_ACCENTED * letter_count

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 
 import pypdfium2 as pdfium
 
-from embedcli.reading.pdf_glyphs import MISSING, Box, Glyphs
+from embedcli.reading.pdf_glyphs import MISSING, Box, Glyphs, ink
 from embedcli.reading.pdf_judge import MOST_GARBLED
 from embedcli.reading.pdf_rtl import turned_brackets, turned_ligatures
 
-MOST_SAMPLES = 12
+MOST_SAMPLES = 8
 WIDEST_GAP = 1.0
 """Of the line's height: what is further away is another column."""
 WIDEST_TOUCH = 0.12
@@ -28,7 +28,6 @@ LEAST_SHARED = 0.5
 Edit = tuple[int, int, str]
 """Half-open indices into the text, and what stands there instead."""
 
-_LINE_START = re.compile(r"\n(?=\S)")
 _RAISED_BREAK = re.compile(
     r"\r\n(?:(?<=[\d*†‡§¶™®©ªº°◦]\r\n)(?!\d)"  # back down from a raised mark
     r"|(?<=\d(?:st|nd|rd|th|er|re)\r\n)"
@@ -71,7 +70,7 @@ def read_text(page: pdfium.PdfPage, *, bare_fonts: BareFonts | None = None) -> t
         unwanted = list(_bare_codes(glyphs, bare_fonts)) if bare_fonts else []
         turned = None if unwanted else _turned_quarter(glyphs, page)
         if turned is None:
-            return _mended(glyphs, page, unwanted), glyphs.count
+            return _mended(glyphs, unwanted), glyphs.count
     finally:
         glyphs.close()
     return _turned_text(page, turned), glyphs.count
@@ -87,17 +86,18 @@ def _bare_codes(glyphs: Glyphs, bare_fonts: BareFonts) -> Iterator[Edit]:
         for index, character in enumerate(glyphs.text)
         if not character.isspace() and glyphs.has_no_code(index) and glyphs.font_name(index) in names
     ]
-    instead = "\ufffd" if len(bare) > MOST_GARBLED * len(_ink(glyphs.text)) else ""
+    instead = "\ufffd" if len(bare) > MOST_GARBLED * len(ink(glyphs.text)) else ""
     for index in bare:
         yield index, index + 1, instead
 
 
 def _turned_quarter(glyphs: Glyphs, page: pdfium.PdfPage) -> int | None:
     """The direction of text whose lines run down the screen, if there is any: pdfium turns their order round."""
-    if not glyphs.text:
+    text = glyphs.text
+    if not text:
         return None
-    starts = [0, *(start.end() for start in _LINE_START.finditer(glyphs.text))]
-    quarters = Counter(glyphs.quarter_of(index) for index in starts[:: len(starts) // MOST_SAMPLES + 1])
+    starts = {text.find("\n", index) + 1 for index in range(0, len(text), len(text) // MOST_SAMPLES + 1)}
+    quarters = Counter(map(glyphs.quarter_of, starts))
     glyphs.quarter = quarters.most_common(1)[0][0]
     downwards = (1 - page.get_rotation() // 90) % 4
     return downwards if downwards in quarters else None
@@ -124,18 +124,16 @@ def _part(page: pdfium.PdfPage, wanted: Callable[[int], bool], quarter: int | No
             for index, character in enumerate(glyphs.text)
             if not character.isspace() and not wanted(quarters[index])
         ]
-        text = _mended(glyphs, page, unwanted)
+        text = _mended(glyphs, unwanted)
     finally:
         glyphs.close()
     return "\r\n".join(line for line in text.split("\r\n") if line and not line.isspace())
 
 
-def _mended(glyphs: Glyphs, page: pdfium.PdfPage, unwanted: list[Edit] | None = None) -> str:
+def _mended(glyphs: Glyphs, unwanted: list[Edit] | None = None) -> str:
     edits = list(unwanted or ())
-    bounds = page.get_bbox()
-    seen = glyphs.text_within(bounds)
-    if seen != glyphs.text and (ink_seen := _ink(seen)) != (ink := _ink(glyphs.text)):
-        edits += _off_the_page(glyphs, bounds, _shared_prefix(ink, ink_seen))
+    if glyphs.has_some_outside:
+        edits += _off_the_page(glyphs)
     edits += _false_breaks(glyphs)
     edits += _accents(glyphs)
     rare = not glyphs.text.isascii() and _RARE.search(glyphs.text)
@@ -145,19 +143,6 @@ def _mended(glyphs: Glyphs, page: pdfium.PdfPage, unwanted: list[Edit] | None = 
     text = _apply(edits, glyphs.text) if edits else glyphs.text
     text = turned_brackets(text) if rare else text
     return text.replace(MISSING, "") if MISSING in text else text
-
-
-def _shared_prefix(one: str, other: str) -> int:
-    """How many characters at the start of both are the same."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
-    return low
-
-
-def _ink(text: str) -> str:
-    return "".join(text.replace(MISSING, "").split())
 
 
 def _apply(edits: list[Edit], text: str) -> str:
@@ -171,17 +156,12 @@ def _apply(edits: list[Edit], text: str) -> str:
     return "".join((*parts, text[end_of_last:]))
 
 
-def _off_the_page(glyphs: Glyphs, bounds: tuple[float, float, float, float], ink_before: int) -> Iterator[Edit]:
-    """Words that begin and end outside of what is shown: printer's marks. One that runs over the edge is kept whole.
-
-    The first `ink_before` characters other than blanks are known to be shown.
-    """
-    corners = glyphs.turned(*bounds)
-    passed = 0
+def _off_the_page(glyphs: Glyphs) -> Iterator[Edit]:
+    """Words that begin and end outside of what is shown: printer's marks. One that runs over the edge is kept whole."""
+    corners = glyphs.turned(*glyphs.bounds)
     for word in _WORD.finditer(glyphs.text):
         start, end = word.span()
-        passed += end - start
-        if passed > ink_before and not any(_overlap(glyphs.box(index), corners) for index in {start, end - 1}):
+        if not _overlap(glyphs.box(start), corners) and not _overlap(glyphs.box(end - 1), corners):
             yield start, end, ""
 
 
