@@ -45,16 +45,23 @@ def ink(text: str) -> str:
     return "".join(text.replace(MISSING, "").split())
 
 
+def bounds_of_page(page: Any) -> Sides:
+    """What of a loaded page is shown, in its own space."""
+    found = pdfium_c.FS_RECTF()
+    pdfium_c.FPDF_GetPageBoundingBox(page, found)
+    return found.left, found.bottom, found.right, found.top
+
+
 class Glyphs:
     """The text of a page as pdfium orders it under the page's present rotation. Close it."""
 
-    def __init__(self, page: pdfium.PdfPage) -> None:
+    def __init__(self, page: Any) -> None:
         self.raw = pdfium_c.FPDFText_LoadPage(page)
         if not self.raw:
             raise pdfium.PdfiumError("no text page")
         self.count = int(pdfium_c.FPDFText_CountChars(self.raw))
-        self.bounds: Sides = page.get_bbox()
-        self.text, self.has_some_outside = self._text()
+        self.bounds = bounds_of_page(page)
+        self.text, self.seen = self._text()
         self._sides = (ctypes.c_double(), ctypes.c_double(), ctypes.c_double(), ctypes.c_double())
         self._rectangle = pdfium_c.FS_RECTF()
         self.quarter = 0
@@ -63,26 +70,26 @@ class Glyphs:
     def close(self) -> None:
         pdfium_c.FPDFText_ClosePage(self.raw)
 
-    def _text(self) -> tuple[str, bool]:
-        """The text, and whether some of it stands outside of what is shown.
+    def _text(self) -> tuple[str, str]:
+        """The text, and what of it pdfium finds within the bounds.
 
         What pdfium finds within the bounds is all there is on most pages. It leaves out what stands outside, but also
         line ends where two lines have the same height in the page's space, and then the whole text is asked for.
         """
         if self.count <= 0:
-            return "", False
+            return "", ""
         units = 2 * self.count + 2
         buffer = _buffer_type(units.bit_length())()
         left, bottom, right, top = self.bounds
         length = pdfium_c.FPDFText_GetBoundedText(self.raw, left, top, right, bottom, buffer, units)
         seen = ctypes.string_at(buffer, 2 * max(length, 0)).decode("utf-16-le", "replace").rstrip("\0")
         if len(seen) == self.count and (CUT not in seen or self._are_hyphens(seen)):
-            return seen, False
+            return seen, seen
         length = max(pdfium_c.FPDFText_GetText(self.raw, 0, self.count, buffer) - 1, 0)
         text = ctypes.string_at(buffer, 2 * length).decode("utf-16-le", "replace").replace("\ufffe", CUT)
         if len(text) != self.count or "\ufffd" in text:
             text = "".join(map(self._character, range(self.count)))
-        return text, text != seen and ink(text) != ink(seen)
+        return text, seen
 
     def _are_hyphens(self, text: str) -> bool:
         """Whether every U+0002 is a hyphen, and none a character of that code."""

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
+
+from embedcli.reading.pdf_glyphs import bounds_of_page
 
 MOST_GARBLED = 0.1
 MOST_ACCENTED = 0.4
@@ -53,7 +54,7 @@ class Page:
     reason: str | None = None
 
 
-def judge(page: pdfium.PdfPage, text: str, character_count: int, *, has_bare_wide_font: Callable[[], bool]) -> Page:
+def judge(page: Any, text: str, character_count: int, *, has_bare_wide_font: Callable[[], bool]) -> Page:
     """The page with this text. `has_bare_wide_font` is asked only when much text may be lost: it is slow."""
     blank = not text or text.isspace()
     if (blank or character_count < pdfium_c.FPDFPage_CountObjects(page)) and (
@@ -79,7 +80,7 @@ def honest(text: str) -> Page:
     return Page(text)
 
 
-def _may_have_lost_text(page: pdfium.PdfPage, character_count: int) -> bool:
+def _may_have_lost_text(page: Any, character_count: int) -> bool:
     """More silent text objects than characters, in fonts that are not embedded and say nothing on this page.
 
     A font that does speak is mapped, and its silent objects are blanks: cells of a table still to be filled in. The
@@ -120,16 +121,16 @@ def bounds_of(item: Any) -> tuple[float, float, float, float]:
     return left, bottom, right, top
 
 
-def _has_only_images(page: pdfium.PdfPage) -> bool:
+def _has_only_images(page: Any) -> bool:
     kinds = {kind for _, kind in _objects(page)}
     return pdfium_c.FPDF_PAGEOBJ_IMAGE in kinds and pdfium_c.FPDF_PAGEOBJ_TEXT not in kinds
 
 
-def _is_stamped_scan(page: pdfium.PdfPage, text: str) -> bool:
+def _is_stamped_scan(page: Any, text: str) -> bool:
     """A picture of a page with few words on it or beside it, and no recognised text below or invisibly above it."""
     if len("".join(text.split())) > MOST_STAMPED:
         return False
-    page_left, page_bottom, page_right, page_top = page.get_bbox()
+    page_left, page_bottom, page_right, page_top = bounds_of_page(page)
     covered, words_seen = 0.0, False
     for index in range(pdfium_c.FPDFPage_CountObjects(page)):
         item = pdfium_c.FPDFPage_GetObject(page, index)
@@ -149,7 +150,7 @@ def _is_hidden(item: Any) -> bool:
     return all(pdfium_c.FPDFTextObj_GetTextRenderMode(inner) == INVISIBLE for inner in texts)
 
 
-def _objects(page: pdfium.PdfPage) -> Iterator[tuple[Any, int]]:
+def _objects(page: Any) -> Iterator[tuple[Any, int]]:
     for index in range(pdfium_c.FPDFPage_CountObjects(page)):
         yield from _unfold(pdfium_c.FPDFPage_GetObject(page, index), depth=0)
 

@@ -41,15 +41,16 @@ class Reading:
 
 def read_page(reading: Reading, index: int) -> Page:
     """The page at `index`, from 0. Raises PdfiumError when it cannot be loaded."""
-    page = reading.document[index]
+    page = _load(reading.document, index)
     try:
         typed, combs = "", ()
         if reading.has_forms or (reading.hints.typed and _has_typed(page)):
             combs = tuple(_combs(reading.document, page)) if reading.has_forms else ()
             typed = "\r\n".join(_typed_without_looks(page)) if reading.hints.typed else ""
             pdfium_c.FPDFPage_Flatten(page, pdfium_c.FLAT_NORMALDISPLAY)
-            page.close()  # what is drawn on a page is its text only after it is loaded anew
-            page = reading.document[index]
+            _close(reading.document, page)  # what is drawn on a page is its text only after it is loaded anew
+            page = None
+            page = _load(reading.document, index)
         if reading.hints.layers:
             _leave_hidden_out(page)
         bare_fonts = functools.partial(reading.second.fonts_without_map, index) if reading.hints.bare_codes else None
@@ -59,10 +60,27 @@ def read_page(reading: Reading, index: int) -> Page:
         text = "\r\n".join(part for part in (text, typed) if part)
         return judge(page, text, count, has_bare_wide_font=functools.partial(reading.second.has_bare_wide_font, index))
     finally:
-        page.close()  # an open page holds 270 kB
+        if page:
+            _close(reading.document, page)  # an open page holds 270 kB
 
 
-def _annotations(page: pdfium.PdfPage) -> Iterator[Any]:
+def _load(document: pdfium.PdfDocument, index: int) -> Any:
+    """The page itself, not the object around it: making that costs as much as mending a page's text."""
+    page = pdfium_c.FPDF_LoadPage(document, index)
+    if not page:
+        raise pdfium.PdfiumError("no page")
+    if document.formenv:
+        pdfium_c.FORM_OnAfterLoadPage(page, document.formenv)
+    return page
+
+
+def _close(document: pdfium.PdfDocument, page: Any) -> None:
+    if document.formenv:
+        pdfium_c.FORM_OnBeforeClosePage(page, document.formenv)
+    pdfium_c.FPDF_ClosePage(page)
+
+
+def _annotations(page: Any) -> Iterator[Any]:
     for index in range(pdfium_c.FPDFPage_GetAnnotCount(page)):
         annotation = pdfium_c.FPDFPage_GetAnnot(page, index)
         if annotation:
@@ -72,11 +90,11 @@ def _annotations(page: pdfium.PdfPage) -> Iterator[Any]:
                 pdfium_c.FPDFPage_CloseAnnot(annotation)
 
 
-def _has_typed(page: pdfium.PdfPage) -> bool:
+def _has_typed(page: Any) -> bool:
     return any(pdfium_c.FPDFAnnot_GetSubtype(annotation) in _TYPED for annotation in _annotations(page))
 
 
-def _typed_without_looks(page: pdfium.PdfPage) -> Iterator[str]:
+def _typed_without_looks(page: Any) -> Iterator[str]:
     """Words typed on the page by a program that left drawing them to the viewer: every viewer does, pdfium does not."""
     for annotation in _annotations(page):
         if (
@@ -90,7 +108,7 @@ def _typed_without_looks(page: pdfium.PdfPage) -> Iterator[str]:
             yield _decoded(buffer, size)
 
 
-def _combs(document: pdfium.PdfDocument, page: pdfium.PdfPage) -> Iterator[str]:
+def _combs(document: pdfium.PdfDocument, page: Any) -> Iterator[str]:
     """The values of fields whose characters stand in a box each, and so come apart."""
     for annotation in _annotations(page):
         if (
@@ -116,7 +134,7 @@ def _closed_up(text: str, value: str) -> str:
     return re.sub(rf"(?<!\S){apart}(?!\S)", lambda _: value, text, count=1)
 
 
-def _leave_hidden_out(page: pdfium.PdfPage) -> None:
+def _leave_hidden_out(page: Any) -> None:
     """Switch off the objects that stand in marked content of a hidden layer."""
     for index in range(pdfium_c.FPDFPage_CountObjects(page)):
         _leave_out(pdfium_c.FPDFPage_GetObject(page, index), depth=0)

@@ -12,8 +12,9 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
-import pypdfium2 as pdfium
+import pypdfium2.raw as pdfium_c
 
 from embedcli.reading.pdf_glyphs import MISSING, Box, Glyphs, ink
 from embedcli.reading.pdf_judge import MOST_GARBLED
@@ -62,7 +63,7 @@ BareFonts = Callable[[], frozenset[str]]
 """Names of the page's fonts whose codes are numbers of glyphs; slow."""
 
 
-def read_text(page: pdfium.PdfPage, *, bare_fonts: BareFonts | None = None) -> tuple[str, int]:
+def read_text(page: Any, *, bare_fonts: BareFonts | None = None) -> tuple[str, int]:
     """The text, and how many characters pdfium has. What is no text but numbers of glyphs is U+FFFD, or gone where it
     is little; without `bare_fonts` there is none."""
     glyphs = Glyphs(page)
@@ -91,27 +92,27 @@ def _bare_codes(glyphs: Glyphs, bare_fonts: BareFonts) -> Iterator[Edit]:
         yield index, index + 1, instead
 
 
-def _turned_quarter(glyphs: Glyphs, page: pdfium.PdfPage) -> int | None:
+def _turned_quarter(glyphs: Glyphs, page: Any) -> int | None:
     """The direction of text whose lines run down the screen, if there is any: pdfium turns their order round."""
     text = glyphs.text
     if not text:
         return None
-    starts = {text.find("\n", index) + 1 for index in range(0, len(text), len(text) // MOST_SAMPLES + 1)}
-    quarters = Counter(map(glyphs.quarter_of, starts))
-    glyphs.quarter = quarters.most_common(1)[0][0]
-    downwards = (1 - page.get_rotation() // 90) % 4
+    starts = [text.find("\n", index) + 1 for index in range(0, len(text), len(text) // MOST_SAMPLES + 1)]
+    quarters = [glyphs.quarter_of(index) for index in starts]
+    glyphs.quarter = max(quarters, key=quarters.count)
+    downwards = (1 - pdfium_c.FPDFPage_GetRotation(page)) % 4
     return downwards if downwards in quarters else None
 
 
-def _turned_text(page: pdfium.PdfPage, quarter: int) -> str:
+def _turned_text(page: Any, quarter: int) -> str:
     """The text when some or all of it runs down the screen: each part read with the page turned for it."""
     texts = [_part(page, lambda found: found != quarter, None)]
-    page.set_rotation(-quarter % 4 * 90)
+    pdfium_c.FPDFPage_SetRotation(page, -quarter % 4)
     turned = _part(page, lambda found: found == quarter, quarter)
     return "\r\n".join(text for text in (*texts, turned) if text)
 
 
-def _part(page: pdfium.PdfPage, wanted: Callable[[int], bool], quarter: int | None) -> str:
+def _part(page: Any, wanted: Callable[[int], bool], quarter: int | None) -> str:
     glyphs = Glyphs(page)
     try:
         quarters = [glyphs.quarter_of(index) for index in range(glyphs.count)]
@@ -132,8 +133,10 @@ def _part(page: pdfium.PdfPage, wanted: Callable[[int], bool], quarter: int | No
 
 def _mended(glyphs: Glyphs, unwanted: list[Edit] | None = None) -> str:
     edits = list(unwanted or ())
-    if glyphs.has_some_outside:
-        edits += _off_the_page(glyphs)
+    if glyphs.seen != glyphs.text and (all_ink := ink(glyphs.text)) != (seen_ink := ink(glyphs.seen)):
+        same_before = _same_at_start(all_ink, seen_ink)
+        same_behind = _same_at_start(all_ink[::-1], seen_ink[::-1])
+        edits += _off_the_page(glyphs, same_before, len(all_ink) - same_behind)
     edits += _false_breaks(glyphs)
     edits += _accents(glyphs)
     rare = not glyphs.text.isascii() and _RARE.search(glyphs.text)
@@ -156,12 +159,28 @@ def _apply(edits: list[Edit], text: str) -> str:
     return "".join((*parts, text[end_of_last:]))
 
 
-def _off_the_page(glyphs: Glyphs) -> Iterator[Edit]:
-    """Words that begin and end outside of what is shown: printer's marks. One that runs over the edge is kept whole."""
+def _same_at_start(one: str, other: str) -> int:
+    """How many characters at the start of both are the same."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
+
+
+def _off_the_page(glyphs: Glyphs, from_ink: int, to_ink: int) -> Iterator[Edit]:
+    """Words that begin and end outside of what is shown: printer's marks. One that runs over the edge is kept whole.
+
+    Only characters from `from_ink` to `to_ink` may be outside; blanks are not counted.
+    """
     corners = glyphs.turned(*glyphs.bounds)
+    passed = 0
     for word in _WORD.finditer(glyphs.text):
         start, end = word.span()
-        if not _overlap(glyphs.box(start), corners) and not _overlap(glyphs.box(end - 1), corners):
+        passed += end - start
+        if passed - (end - start) > to_ink:
+            break
+        if passed >= from_ink and not any(_overlap(glyphs.box(index), corners) for index in (start, end - 1)):
             yield start, end, ""
 
 
