@@ -33,7 +33,9 @@ _HYPHEN = re.compile(f"-(?={_LETTERS})")
 _WORD = re.compile(f"{_LETTERS}++")
 _FIRST_LETTERS = re.compile(rf"{_LETTERS}*+")
 _FIRST_RUN = re.compile(r"\S*+")
-_ADDRESS = re.compile(r"@|://|\bwww\.|^[(\[\"'<]?~?/|_|\\|[a-z]\.[a-z]{2}|--")
+_NET_ADDRESS = re.compile(r"@[\w.-]*\.[a-z]{2}|://|\bwww\.")
+_FILE_NAME = re.compile(r"^[(\[\"'<]?~?/|[a-z]\.[a-z]{2}|--")
+"""A path, a name with a suffix, an option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +95,15 @@ def join_words(text: str, spellings: Spellings) -> str:
     parts: list[str] = []
     end = 0
     for cut in _CUT.finditer(text):
-        left, right = text[max(cut.start() - LONGEST_PART, 0) : cut.start()], text[cut.end() :][:LONGEST_PART]
+        left, right = text[max(cut.start() - LONGEST_PART, 0) : cut.start()], text[cut.end() : cut.end() + LONGEST_PART]
         parts += (text[end : cut.start()], _between(left, right, spellings))
         end = cut.end()
     return "".join((*parts, text[end:]))
 
 
 def _between(left: str, right: str, spellings: Spellings) -> str:
+    if not left[-1:].isalpha() or not right[:1].isalpha():
+        return "-"
     pair = _pair(left, right)
     if pair in spellings.hyphenated:
         return "-"
@@ -107,23 +111,28 @@ def _between(left: str, right: str, spellings: Spellings) -> str:
 
 
 def _is_doubtful(left: str, right: str) -> bool:
-    """Whether the word may yet have been broken, against the rule: thou-sand as much as INTER-NATIONAL."""
-    first, second = _last_letters(left), _first(_FIRST_LETTERS, right)
-    return len(first) > 1 and (second in _CONJUNCTIONS or (first.isupper() and second.isupper()))
+    """Whether what the rules keep apart may yet be one broken word: thou-sand, INTER-NATIONAL."""
+    second = _first(_FIRST_LETTERS, right)
+    is_word = second.islower() or (second.isupper() and _last_letters(left).isupper())
+    return is_word and _keeps(left, right) != "" and not _NET_ADDRESS.search(_around(left, right))
 
 
 def _keeps(left: str, right: str) -> str:
-    """What stands between the parts by the rules alone: `-`, `- `, or nothing."""
-    if not left[-1:].isalpha() or not right[:1].isalpha():
-        return "-"
+    """What stands between two parts of letters by the rules alone: `-`, `- `, or nothing."""
     if right[0].upper() == right[0].lower():  # a script without capitals
         return ""
     first, second = _last_letters(left), _first(_FIRST_LETTERS, right)
     if right[0].isupper() or _is_single(left) or (len(first) > 1 and first.isupper()):
         return "-"
-    if _ADDRESS.search(f"{_first(_FIRST_RUN, left[::-1])[::-1]}-{_first(_FIRST_RUN, right)}"):
+    around = _around(left, right)
+    if _NET_ADDRESS.search(around) or _FILE_NAME.search(around):
         return "-"
     return "- " if second in _CONJUNCTIONS else ""
+
+
+def _around(left: str, right: str) -> str:
+    """All that stands between the blanks around a cut."""
+    return f"{_first(_FIRST_RUN, left[::-1])[::-1]}-{_first(_FIRST_RUN, right)}"
 
 
 def _is_single(left: str) -> bool:
@@ -132,8 +141,10 @@ def _is_single(left: str) -> bool:
 
 
 def _cuts(page: str) -> Iterator[tuple[str, str]]:
+    """What stands on each side of the cuts between letters."""
     for cut in _CUT.finditer(page):
-        yield page[max(cut.start() - LONGEST_PART, 0) : cut.start()], page[cut.end() :][:LONGEST_PART]
+        if page[cut.start() - 1 : cut.start()].isalpha() and page[cut.end() : cut.end() + 1].isalpha():
+            yield page[max(cut.start() - LONGEST_PART, 0) : cut.start()], page[cut.end() : cut.end() + LONGEST_PART]
 
 
 def _pair(left: str, right: str) -> str:

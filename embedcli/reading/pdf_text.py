@@ -32,7 +32,8 @@ Edit = tuple[int, int, str]
 _RAISED_BREAK = re.compile(
     r"\r\n(?:(?<=[\d*†‡§¶™®©ªº°◦]\r\n)(?!\d)"  # back down from a raised mark
     r"|(?<=\d(?:st|nd|rd|th|er|re)\r\n)"
-    r"|(?<=\S\r\n)(?=[.,;:!?)\]’”*†‡§¶]))"  # up to one, or down to the end of the sentence
+    r"|(?<=[\w)\]’”.,;:]\r\n)(?=\d{1,3}[\s.,;:)\]])"  # up to one
+    r"|(?<=\S\r\n)(?=[.,;:!?)\]’”*†‡§¶]))"  # or from a lowered one to the end of the sentence
 )
 _ACCENTS = {
     "`": "\u0300", "´": "\u0301", "^": "\u0302", "ˆ": "\u0302", "~": "\u0303", "˜": "\u0303", "¯": "\u0304",
@@ -128,15 +129,21 @@ def _part(page: Any, wanted: Callable[[int], bool], quarter: int | None) -> str:
         text = _mended(glyphs, unwanted)
     finally:
         glyphs.close()
+    return _without_blank_lines(text)
+
+
+def _without_blank_lines(text: str) -> str:
     return "\r\n".join(line for line in text.split("\r\n") if line and not line.isspace())
 
 
 def _mended(glyphs: Glyphs, unwanted: list[Edit] | None = None) -> str:
     edits = list(unwanted or ())
+    outside: list[Edit] = []
     if glyphs.seen != glyphs.text and (all_ink := ink(glyphs.text)) != (seen_ink := ink(glyphs.seen)):
         same_before = _same_at_start(all_ink, seen_ink)
         same_behind = _same_at_start(all_ink[::-1], seen_ink[::-1])
-        edits += _off_the_page(glyphs, same_before, len(all_ink) - same_behind)
+        outside += _off_the_page(glyphs, same_before, len(all_ink) - same_behind)
+    edits += outside
     edits += _false_breaks(glyphs)
     edits += _accents(glyphs)
     rare = not glyphs.text.isascii() and _RARE.search(glyphs.text)
@@ -144,6 +151,7 @@ def _mended(glyphs: Glyphs, unwanted: list[Edit] | None = None) -> str:
         edits += turned_ligatures(glyphs)
         edits += _private(glyphs)
     text = _apply(edits, glyphs.text) if edits else glyphs.text
+    text = _without_blank_lines(text) if outside else text
     text = turned_brackets(text) if rare else text
     return text.replace(MISSING, "") if MISSING in text else text
 
