@@ -70,6 +70,8 @@ def read_pdf(file: BinaryIO, *, beat: Beat, with_forms: bool = True, read_inside
             raise UnreadableSource("password") from None
         return _read_pages(second.pages(), title=_clean_title(second.title() or ""), beat=beat)
     with document:
+        if pdfium_c.FPDF_GetSecurityHandlerRevision(document) >= 0 and (unlocked := _unlocked(document)):
+            return read_pdf(unlocked, beat=beat, with_forms=with_forms, read_inside=read_inside)
         title = _title(document)
         if form := _dynamic_form(document):
             return _read_pages(iter([form]), title=title, beat=beat)
@@ -77,6 +79,19 @@ def read_pdf(file: BinaryIO, *, beat: Beat, with_forms: bool = True, read_inside
             return _read_portfolio(document, title=title, beat=beat, read_inside=read_inside)
         pages = _pages(document, hints, second, beat, with_forms=with_forms)
         return _read_pages(pages, title=title, beat=beat)
+
+
+def _unlocked(document: pdfium.PdfDocument) -> BinaryIO | None:
+    """A copy without encryption of a document that opened without a password: its packed objects can be looked at."""
+    copy = io.BytesIO()
+    try:
+        document.save(copy, flags=pdfium_c.FPDF_REMOVE_SECURITY)
+        with contextlib.closing(pdfium.PdfDocument(copy.getvalue())) as plain:
+            return copy if pdfium_c.FPDF_GetSecurityHandlerRevision(plain) < 0 and len(plain) == len(document) else None
+    except pdfium.PdfiumError:
+        return None
+    finally:
+        copy.seek(0)
 
 
 def _source(file: BinaryIO) -> tuple[bytes | BinaryIO, Hints]:

@@ -127,27 +127,25 @@ def _has_only_images(page: Any) -> bool:
 
 
 def _is_stamped_scan(page: Any, text: str) -> bool:
-    """A picture of a page with few words on it or beside it, and no recognised text below or invisibly above it."""
+    """A picture of a page with few words on it or beside it, and no recognised text invisibly over it."""
     if len("".join(text.split())) > MOST_STAMPED:
         return False
     page_left, page_bottom, page_right, page_top = bounds_of_page(page)
     covered, words_seen = 0.0, False
     for index in range(pdfium_c.FPDFPage_CountObjects(page)):
         item = pdfium_c.FPDFPage_GetObject(page, index)
-        kinds = {kind for _, kind in _unfold(item, depth=0)}
-        left, bottom, right, top = bounds_of(item)
-        if pdfium_c.FPDF_PAGEOBJ_TEXT in kinds:
-            words_seen = words_seen or not _is_hidden(item)
-        elif pdfium_c.FPDF_PAGEOBJ_IMAGE in kinds:
+        inside = list(_unfold(item, depth=0))
+        texts = [inner for inner, kind in inside if kind == pdfium_c.FPDF_PAGEOBJ_TEXT]
+        if any(pdfium_c.FPDFTextObj_GetTextRenderMode(text) == INVISIBLE for text in texts):
+            return False
+        if texts:
+            words_seen = True
+        elif any(kind == pdfium_c.FPDF_PAGEOBJ_IMAGE for _, kind in inside):
+            left, bottom, right, top = bounds_of(item)
             width = min(right, page_right) - max(left, page_left)
             height = min(top, page_top) - max(bottom, page_bottom)
             covered += max(width, 0.0) * max(height, 0.0)
     return words_seen and covered >= LEAST_SCANNED * (page_right - page_left) * (page_top - page_bottom)
-
-
-def _is_hidden(item: Any) -> bool:
-    texts = [inner for inner, kind in _unfold(item, depth=0) if kind == pdfium_c.FPDF_PAGEOBJ_TEXT]
-    return all(pdfium_c.FPDFTextObj_GetTextRenderMode(inner) == INVISIBLE for inner in texts)
 
 
 def _objects(page: Any) -> Iterator[tuple[Any, int]]:

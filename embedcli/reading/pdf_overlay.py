@@ -47,6 +47,7 @@ class Hints:
     portfolio: bool = False
     """A collection of files whose own page may be but a placeholder."""
     encrypted: bool = False
+    """Packed objects are then not looked into."""
 
     def __or__(self, other: Hints) -> Hints:
         return Hints(*(getattr(self, item.name) or getattr(other, item.name) for item in fields(Hints)))
@@ -58,14 +59,13 @@ def hints_of(data: bytes) -> Hints:
     if b"/ObjStm" in found:
         for unpacked in _object_streams(data):
             found.update(_NAMES.findall(unpacked))
-    encrypted = b"/Encrypt" in found  # its packed objects are not readable here
     return Hints(
-        layers=encrypted or b"/OCProperties" in found,
-        typed=encrypted or not found.isdisjoint((b"/FreeText", b"/Stamp", b"/Watermark")),
-        bare_codes=encrypted or not found.isdisjoint((b"/Identity-H", b"/Identity-V")),
+        layers=b"/OCProperties" in found,
+        typed=not found.isdisjoint((b"/FreeText", b"/Stamp", b"/Watermark")),
+        bare_codes=not found.isdisjoint((b"/Identity-H", b"/Identity-V")),
         ligatures=any(name.startswith(b"/Diff") and _LIGATURE_NAMES.search(name) for name in found),
-        portfolio=encrypted or b"/Collection" in found,
-        encrypted=encrypted,
+        portfolio=b"/Collection" in found,
+        encrypted=b"/Encrypt" in found,
     )
 
 
@@ -106,8 +106,7 @@ def corrected(data: bytes, hints: Hints) -> bytes:
     try:
         reader = pypdf.PdfReader(io.BytesIO(data))
         if reader.is_encrypted:
-            data = _decrypted(reader)
-            reader = pypdf.PdfReader(io.BytesIO(data))
+            return data  # what is appended would have to be encrypted too
         update = _Update(reader)
         hidden = _Layers(reader.trailer["/Root"].get("/OCProperties")) if hints.layers else _Layers(None)
         if hints.ligatures or hidden.any_off:
@@ -116,15 +115,6 @@ def corrected(data: bytes, hints: Hints) -> bytes:
         return _with_update(data, update) if update.bodies or update.changed else data
     except pypdf_errors():
         return data
-
-
-def _decrypted(reader: Any) -> bytes:
-    """A copy without encryption: what is appended to an encrypted file would have to be encrypted too."""
-    import pypdf
-
-    written = io.BytesIO()
-    pypdf.PdfWriter(clone_from=reader).write(written)
-    return written.getvalue()
 
 
 class _Layers:
