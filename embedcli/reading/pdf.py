@@ -31,8 +31,9 @@ import pypdfium2.raw as pdfium_c
 from embedcli.errors import UnreadableSource
 from embedcli.reading.clean import clean
 from embedcli.reading.hyphens import find_spellings, mark_cuts
+from embedcli.reading.pdf_hints import Hints, hints_of
 from embedcli.reading.pdf_judge import Page
-from embedcli.reading.pdf_overlay import Hints, corrected, hints_of
+from embedcli.reading.pdf_overlay import corrected
 from embedcli.reading.pdf_page import Reading, read_page
 from embedcli.reading.pdf_second import Beat, SecondReader
 from embedcli.reading.pdf_xfa import xfa_text
@@ -61,7 +62,7 @@ def read_pdf(file: BinaryIO, *, beat: Beat, with_forms: bool = True, read_inside
     _start_library()
     beat(0)
     second = SecondReader(file, beat)
-    source, hints = _source(file)
+    source, hints = _source(file, beat)
     try:
         document = pdfium.PdfDocument(source)
     except pdfium.PdfiumError as error:
@@ -94,7 +95,7 @@ def _unlocked(document: pdfium.PdfDocument) -> BinaryIO | None:
         copy.seek(0)
 
 
-def _source(file: BinaryIO) -> tuple[bytes | BinaryIO, Hints]:
+def _source(file: BinaryIO, beat: Beat) -> tuple[bytes | BinaryIO, Hints]:
     """What pdfium reads, and what may be in it.
 
     The file's bytes spare a call into Python for each block that pdfium reads; a very large file is read itself.
@@ -109,7 +110,7 @@ def _source(file: BinaryIO) -> tuple[bytes | BinaryIO, Hints]:
     if hints.layers or hints.ligatures:
         data = data if whole else file.read()
         file.seek(0)
-        return corrected(data, hints), hints
+        return corrected(data, hints, beat), hints
     return data if whole else file, hints
 
 

@@ -133,7 +133,7 @@ class Glyphs:
 
     def quarter_of(self, index: int) -> int:
         """How often a quarter to the right this character is turned in the page's own space, 0 to 3."""
-        return round(pdfium_c.FPDFText_GetCharAngle(self.raw, index) / (math.pi / 2)) % 4
+        return round(float(pdfium_c.FPDFText_GetCharAngle(self.raw, index)) / (math.pi / 2)) % 4
 
     def has_no_code(self, index: int) -> bool:
         """Whether pdfium knew no code point, and gave the number that the font has for the glyph."""

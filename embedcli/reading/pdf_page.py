@@ -16,8 +16,9 @@ from typing import Any
 import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 
+from embedcli.reading.pdf_hints import Hints
 from embedcli.reading.pdf_judge import MOST_NESTING, Page, judge
-from embedcli.reading.pdf_overlay import HIDDEN_KEY, Hints
+from embedcli.reading.pdf_overlay import HIDDEN_KEY
 from embedcli.reading.pdf_second import SecondReader
 from embedcli.reading.pdf_text import read_text
 
@@ -43,9 +44,9 @@ def read_page(reading: Reading, index: int) -> Page:
     """The page at `index`, from 0. Raises PdfiumError when it cannot be loaded."""
     page = _load(reading.document, index)
     try:
-        typed, combs = "", ()
+        typed, combs = "", list[str]()
         if reading.has_forms or (reading.hints.typed and _has_typed(page)):
-            combs = tuple(_combs(reading.document, page)) if reading.has_forms else ()
+            combs = list(_combs(reading.document, page)) if reading.has_forms else []
             typed = "\r\n".join(_typed_without_looks(page)) if reading.hints.typed else ""
             pdfium_c.FPDFPage_Flatten(page, pdfium_c.FLAT_NORMALDISPLAY)
             _close(reading.document, page)  # what is drawn on a page is its text only after it is loaded anew
@@ -55,8 +56,8 @@ def read_page(reading: Reading, index: int) -> Page:
             _leave_hidden_out(page)
         bare_fonts = functools.partial(reading.second.fonts_without_map, index) if reading.hints.bare_codes else None
         text, count = read_text(page, bare_fonts=bare_fonts)
-        for value in combs:
-            text = _closed_up(text, value)
+        for comb in combs:
+            text = _closed_up(text, comb)
         text = "\r\n".join(part for part in (text, typed) if part)
         return judge(page, text, count, has_bare_wide_font=functools.partial(reading.second.has_bare_wide_font, index))
     finally:

@@ -118,6 +118,11 @@ def _wide_fonts(page: Any) -> list[Any]:
     return list(_wide_fonts_in(inner(page, "/Resources"), depth=0))
 
 
+def number_of(reference: Any) -> int:
+    """The number of the object that a reference of pypdf leads to; 0 of what is no reference."""
+    return int(getattr(reference, "idnum", 0))
+
+
 def inner(dictionary: Any, key: str) -> Any:
     """The dictionary within a dictionary; an empty one where there is none."""
     found = dictionary.get(key)
