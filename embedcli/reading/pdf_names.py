@@ -39,23 +39,28 @@ def _spelled(name: str) -> str:
 
 
 def _new_map(meant: dict[int, str]) -> bytes:
-    lines = b"".join(b"<%02X><%s>\n" % (code, _hex(text)) for code, text in meant.items())
     return (
         b"/CIDInit/ProcSet findresource begin begincmap 1 begincodespacerange<00><FF>endcodespacerange "
-        b"%d beginbfchar\n%sendbfchar endcmap" % (len(meant), lines)
+        + _pairs(meant)
+        + b"endcmap"
     )
 
 
+def _pairs(meant: dict[int, str]) -> bytes:
+    lines = b"".join(b"<%02X><%s>\n" % (code, _hex(text)) for code, text in meant.items())
+    return b"%d beginbfchar\n%sendbfchar\n" % (len(meant), lines)
+
+
 def _mended_map(old: bytes, meant: dict[int, str]) -> bytes:
-    """The font's own map with private code points replaced; what it says otherwise is believed."""
+    """The font's own map with private code points replaced and gaps filled; what it says otherwise is believed."""
+    missing = {}
     for code, text in meant.items():
-        old = re.sub(
-            rb"<%02X>(\s*)<(?:[Ee][0-9A-Fa-f]|[Ff][0-8])[0-9A-Fa-f]{2}>" % code,
-            b"<%02X><%s>" % (code, _hex(text)),
-            old,
-            flags=re.IGNORECASE,
-        )
-    return old
+        entry = re.compile(rb"<%02X>\s*<(?:[Ee][0-9A-Fa-f]|[Ff][0-8])[0-9A-Fa-f]{2}>" % code, re.IGNORECASE)
+        new = entry.sub(b"<%02X><%s>" % (code, _hex(text)), old)
+        if new == old and b"<%02X>" % code not in old.upper() and b"beginbfrange" not in old:
+            missing[code] = text
+        old = new
+    return old.replace(b"endcmap", _pairs(missing) + b"endcmap", 1) if missing else old
 
 
 def _hex(text: str) -> bytes:

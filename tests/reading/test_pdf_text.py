@@ -26,7 +26,7 @@ def mapped(codes: dict[str, str], content: bytes, resources: bytes = HELVETICA) 
     pairs = b"".join(b"<%02X><%s>" % (ord(k), v.encode("utf-16-be").hex().encode()) for k, v in codes.items())
     table = b"/CIDInit/ProcSet findresource begin begincmap 1 begincodespacerange<00><FF>endcodespacerange "
     table += b"%d beginbfchar" % len(codes) + pairs + b"endbfchar endcmap"
-    font = resources.replace(b"/Encoding", b"/ToUnicode %d 0 R/Encoding" % FIRST_EXTRA)
+    font = resources.replace(b"/Encoding", b"/ToUnicode %d 0 R/Encoding" % FIRST_EXTRA, 1)
     return pdf(content, resources=font, objects=[stream(table)])
 
 
