@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 CUT = "\x02"
 """A hyphen at a line end together with that line end."""
@@ -29,11 +30,11 @@ _CONJUNCTIONS = frozenset(
 _LETTERS = r"[^\W\d_]"
 _CUT = re.compile(CUT)
 _DRAWN_CUT = re.compile(r"(?<=\w)[\u2010\u2011\xad][ \t]*+(?:\r\n|\r|\n)(?=\w)")
-_HYPHEN = re.compile(f"-(?={_LETTERS})")
+_HYPHENS = re.compile(f"[-\u2010\u2011](?={_LETTERS})")
 _WORD = re.compile(f"{_LETTERS}++")
-_FIRST_LETTERS = re.compile(rf"{_LETTERS}*+")
-_FIRST_RUN = re.compile(r"\S*+")
-_NET_ADDRESS = re.compile(r"@[\w.-]*\.[a-z]{2}|://|\bwww\.")
+_LETTERS_RUN = re.compile(f"{_LETTERS}*+")
+_RUN = re.compile(r"\S*+")
+_MAIL = re.compile(r"@[\w.-]*\.[a-z]{2}")
 _FILE_NAME = re.compile(r"^[(\[\"'<]?~?/|[a-z]\.[a-z]{2}|--")
 """A path, a name with a suffix, an option."""
 
@@ -62,107 +63,119 @@ def mark_cuts(text: str) -> str:
     return text
 
 
+class _Cut(NamedTuple):
+    """What stands on each side of a line end, and the letters of it that touch the hyphen."""
+
+    left: str
+    right: str
+    first: str
+    second: str
+
+    @property
+    def pair(self) -> str:
+        return f"{self.first}-{self.second}".lower()
+
+    @property
+    def is_capitalised(self) -> bool:
+        """Script, as in PostScript; not NATIONAL, which may be any word in a heading."""
+        return self.second[0].isupper() and not self.second.isupper()
+
+    @property
+    def is_single(self) -> bool:
+        """One letter that no apostrophe binds to a word before it: the T of T-shirt."""
+        return len(self.first) == 1 and self.left[-2:-1] not in ("'", "\u2019")
+
+    @property
+    def around(self) -> str:
+        """All that stands between the blanks around the cut."""
+        return f"{_start(_RUN, self.left[::-1])[::-1]}-{_start(_RUN, self.right)}"
+
+
 def find_spellings(pages: Sequence[str]) -> Spellings:
     """What the other lines of the document say about the words that line ends cut.
 
     Of 100 cut words 76 occur joined elsewhere, and 3 only with a hyphen.
     """
-    cut: set[str] = set()
+    cuts: set[str] = set()
     doubtful: set[str] = set()
     for page in pages:
-        for left, right in _cuts(page):
-            pair = _pair(left, right)
-            cut.add(pair)
-            if _is_doubtful(left, right):
-                doubtful.add(pair)
-    if not cut:
+        for mark in _CUT.finditer(page):
+            if cut := _cut(page, mark.start(), mark.end()):
+                cuts.add(cut.pair)
+                if _is_doubtful(cut):
+                    doubtful.add(f"{cut.first}-{cut.second}" if cut.is_capitalised else cut.pair)
+    if not cuts:
         return NO_SPELLINGS
-    spelled = cut & set(_hyphenated(pages))
-    wanted = {pair.replace("-", ""): pair for pair in spelled | doubtful}
+    spelled = cuts & set(_hyphenated(pages))
+    joined = _joined(pages, spelled | doubtful)
+    return Spellings(frozenset(spelled - joined), frozenset(joined))
+
+
+def _joined(pages: Sequence[str], pairs: set[str]) -> set[str]:
+    """Those of the pairs, in lower case, that occur as one word; pairs with capitals only in this very form."""
+    wanted = {pair.replace("-", ""): pair for pair in pairs}
+    lower = {word for word in wanted if word.islower()}
+    exact = wanted.keys() - lower
     joined = set()
     for page in pages if wanted else ():
-        lower = page.lower()
-        near = {word for word in wanted if word in lower}  # few, and found far sooner than every word of the page
-        for word in near & set(_WORD.findall(lower)) if near else ():
-            joined.add(wanted.pop(word))
-    return Spellings(frozenset(spelled - joined), frozenset(joined))
+        for words, text in ((lower, page.lower()), (exact, page)):
+            near = {word for word in words if word in text}  # few, and found sooner than every word of the page
+            found = near & set(_WORD.findall(text)) if near else set()
+            joined |= {wanted[word].lower() for word in found}
+            words -= found
+    return joined
+
+
+def _hyphenated(pages: Iterable[str]) -> Iterator[str]:
+    """Lower-case pairs of all words with a hyphen within a line."""
+    for page in pages:
+        for hyphen in _HYPHENS.finditer(page):
+            if cut := _cut(page, hyphen.start(), hyphen.end()):
+                yield cut.pair
 
 
 def join_words(text: str, spellings: Spellings) -> str:
     """The text without U+0002: each is a hyphen, a hyphen and a blank, or nothing."""
     if CUT not in text:
         return text
-    parts: list[str] = []
-    end = 0
-    for cut in _CUT.finditer(text):
-        left, right = text[max(cut.start() - LONGEST_PART, 0) : cut.start()], text[cut.end() : cut.end() + LONGEST_PART]
-        parts += (text[end : cut.start()], _between(left, right, spellings))
-        end = cut.end()
-    return "".join((*parts, text[end:]))
+    return _CUT.sub(lambda mark: _between(_cut(text, mark.start(), mark.end()), spellings), text)
 
 
-def _between(left: str, right: str, spellings: Spellings) -> str:
+def _cut(text: str, start: int, end: int) -> _Cut | None:
+    """The cut at these places, if it stands between letters."""
+    left, right = text[max(start - LONGEST_PART, 0) : start], text[end : end + LONGEST_PART]
     if not left[-1:].isalpha() or not right[:1].isalpha():
-        return "-"
-    pair = _pair(left, right)
-    if pair in spellings.hyphenated:
-        return "-"
-    return "" if pair in spellings.joined and _is_doubtful(left, right) else _keeps(left, right)
+        return None
+    return _Cut(left, right, _start(_LETTERS_RUN, left[::-1])[::-1], _start(_LETTERS_RUN, right))
 
 
-def _is_doubtful(left: str, right: str) -> bool:
-    """Whether what the rules keep apart may yet be one broken word: thou-sand, INTER-NATIONAL."""
-    second = _first(_FIRST_LETTERS, right)
-    is_word = second.islower() or (second.isupper() and _last_letters(left).isupper())
-    return is_word and _keeps(left, right) != "" and not _NET_ADDRESS.search(_around(left, right))
-
-
-def _keeps(left: str, right: str) -> str:
-    """What stands between two parts of letters by the rules alone: `-`, `- `, or nothing."""
-    if right[0].upper() == right[0].lower():  # a script without capitals
-        return ""
-    first, second = _last_letters(left), _first(_FIRST_LETTERS, right)
-    if right[0].isupper() or _is_single(left) or (len(first) > 1 and first.isupper()):
-        return "-"
-    around = _around(left, right)
-    if _NET_ADDRESS.search(around) or _FILE_NAME.search(around):
-        return "-"
-    return "- " if second in _CONJUNCTIONS else ""
-
-
-def _around(left: str, right: str) -> str:
-    """All that stands between the blanks around a cut."""
-    return f"{_first(_FIRST_RUN, left[::-1])[::-1]}-{_first(_FIRST_RUN, right)}"
-
-
-def _is_single(left: str) -> bool:
-    """One letter that no apostrophe binds to a word before it: the T of T-shirt."""
-    return len(_last_letters(left)) == 1 and left[-2:-1] not in ("'", "\u2019")
-
-
-def _cuts(page: str) -> Iterator[tuple[str, str]]:
-    """What stands on each side of the cuts between letters."""
-    for cut in _CUT.finditer(page):
-        if page[cut.start() - 1 : cut.start()].isalpha() and page[cut.end() : cut.end() + 1].isalpha():
-            yield page[max(cut.start() - LONGEST_PART, 0) : cut.start()], page[cut.end() : cut.end() + LONGEST_PART]
-
-
-def _pair(left: str, right: str) -> str:
-    return f"{_last_letters(left)}-{_first(_FIRST_LETTERS, right)}".lower()
-
-
-def _last_letters(text: str) -> str:
-    return _first(_FIRST_LETTERS, text[::-1])[::-1]
-
-
-def _first(pattern: re.Pattern[str], text: str) -> str:
+def _start(pattern: re.Pattern[str], text: str) -> str:
     return pattern.match(text)[0]  # type: ignore[index]  # it matches nothing at the least
 
 
-def _hyphenated(pages: Iterable[str]) -> Iterator[str]:
-    """Lower-case pairs of all words with a hyphen within a line."""
-    for page in pages:
-        for hyphen in _HYPHEN.finditer(page):
-            at = hyphen.start()
-            if page[at - 1 : at].isalpha():
-                yield _pair(page[max(at - LONGEST_PART, 0) : at], page[at + 1 : at + LONGEST_PART])
+def _between(cut: _Cut | None, spellings: Spellings) -> str:
+    if cut is None or cut.pair in spellings.hyphenated:
+        return "-"
+    return "" if cut.pair in spellings.joined and _is_doubtful(cut) else _keeps(cut)
+
+
+def _is_doubtful(cut: _Cut) -> bool:
+    """Whether what the rules keep apart may yet be one broken word: thou-sand, INTER-NATIONAL, Post-Script."""
+    return _keeps(cut) != "" and not _is_net_address(cut.around)
+
+
+def _is_net_address(around: str) -> bool:
+    return "://" in around or "www." in around or ("@" in around and _MAIL.search(around) is not None)
+
+
+def _keeps(cut: _Cut) -> str:
+    """What stands between the parts by the rules alone: `-`, `- `, or nothing."""
+    initial = cut.right[0]
+    if initial.upper() == initial.lower():  # a script without capitals
+        return ""
+    if initial.isupper() or cut.is_single or (len(cut.first) > 1 and cut.first.isupper()):
+        return "-"
+    around = cut.around
+    if _is_net_address(around) or _FILE_NAME.search(around):
+        return "-"
+    return "- " if cut.second in _CONJUNCTIONS else ""

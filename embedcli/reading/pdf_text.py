@@ -35,6 +35,7 @@ _RAISED_BREAK = re.compile(
     r"|(?<=[\w)\]’”.,;:]\r\n)(?=\d{1,3}[\s.,;:)\]])"  # up to one
     r"|(?<=\S\r\n)(?=[.,;:!?)\]’”*†‡§¶]))"  # or from a lowered one to the end of the sentence
 )
+_CLOSING = ".,;:!?)]’”"
 _ACCENTS = {
     "`": "\u0300", "´": "\u0301", "^": "\u0302", "ˆ": "\u0302", "~": "\u0303", "˜": "\u0303", "¯": "\u0304",
     "ˉ": "\u0304", "˘": "\u0306", "˙": "\u0307", "¨": "\u0308", "˚": "\u030a", "°": "\u030a", "˝": "\u030b",
@@ -210,7 +211,15 @@ def _false_breaks(glyphs: Glyphs) -> Iterator[Edit]:
             and -WIDEST_TOUCH * height <= gap <= WIDEST_GAP * height
             and height > 0
         ):
-            yield found.start(), after, " " if gap > WIDEST_TOUCH * height else ""
+            yield found.start(), after, _filling(glyphs.text, found.start(), after, apart=gap > WIDEST_TOUCH * height)
+
+
+def _filling(text: str, before: int, after: int, *, apart: bool) -> str:
+    """What stands between a mark and the text that goes on: a note's own number stands apart from its words."""
+    if text[after] in _CLOSING:
+        return ""
+    is_number_of_note = text[after].isalpha() and text[text.rfind("\n", 0, before) + 1 : before].isdigit()
+    return " " if apart or is_number_of_note else ""
 
 
 def _accents(glyphs: Glyphs) -> Iterator[Edit]:

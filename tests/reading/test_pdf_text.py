@@ -54,6 +54,11 @@ def test_a_raised_figure_is_no_line_break() -> None:
     assert read(pdf(raised)).text == "As Miller12 says, 5 m2, and so on\nThe next line"
 
 
+def test_the_raised_number_of_a_note_stands_apart_from_its_words() -> None:
+    note = b" BT /F1 7 Tf 6 Ts 50 100 Td (1) Tj 0 Ts /F1 12 Tf (In fact) Tj 0 -14 Td (it is) Tj ET"
+    assert read(pdf(lines(b"Body") + note)).text == "Body\n1 In fact\nit is"
+
+
 def test_a_lowered_figure_is_no_line_break() -> None:
     lowered = b"BT /F1 12 Tf 50 700 Td (Water is H) Tj /F1 7 Tf -3 Ts (2) Tj 0 Ts /F1 12 Tf (O here) Tj ET"
     assert read(pdf(lowered)).text == "Water is H2O here"
