@@ -114,8 +114,8 @@ class Document:
 
     `pages` holds (1-based page number, offset of its first code point in `text`) of every page kept, in order;
     `sections` holds (offset of the heading's line, heading path like "Install > Linux"). `page_count` is the number
-    of pages in the file, None for formats without pages. `pages_skipped` counts pages left out as unreadable and
-    `reason` says why the commonest of them was.
+    of pages in the file, None for formats without pages. `pages_skipped` counts pages left out as unreadable, and those
+    of whose picture only a stamp could be read; `reason` says why the commonest of them was.
     """
 
     text: str

@@ -1,9 +1,10 @@
-"""A PDF -> the clean text of its pages. The one door of pypdfium2 and of pypdf.
+"""A PDF -> the clean text of its pages.
 
 In: an open binary file. Out: a Document whose pages are joined by an empty line, with each page's offset and
-a count of the pages left out because no honest text can be had from them; or UnreadableSource.
-Not here: limits of time and memory. A page can take for ever: the caller watches the beats, kills the
-process and, if it hung, reads once more without forms. MemoryError goes straight up.
+a count of the pages left out, or lacking something, because no honest text can be had from them; or UnreadableSource.
+Not here: one page (pdf_page.py), pypdf (pdf_second.py), what must be corrected before pdfium reads (pdf_overlay.py),
+limits of time and memory. A page can take for ever: the caller watches the beats, kills the process and, if it hung,
+reads once more without forms. MemoryError goes straight up.
 
 pdfium reads; pypdf is asked only for what pdfium cannot load, and is believed less. Text that a detector
 calls wrong (lost, garbled, of another code page) is left out: mojibake in an index is worse than a page

@@ -10,8 +10,10 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-MOST_UNPACKED_BYTES = 16 << 20
-"""Of one object stream: honest ones hold some hundred objects."""
+MOST_UNPACKED_BYTES = 512 << 20
+"""Of all object streams of a file, so that no bomb is unpacked to its end; one of 7 MB unpacks to 10."""
+MOST_AT_ONCE_BYTES = 16 << 20
+"""Of one stream: honest ones hold some hundred objects."""
 
 _NAMES = re.compile(
     rb"/(?:OCProperties|OCMD|Collection|FreeText|Stamp|Watermark|Identity-[HV]|Encrypt|ObjStm|Differences\b[^]]{0,8000})"
@@ -41,11 +43,11 @@ class Hints:
         return Hints(*(getattr(self, item.name) or getattr(other, item.name) for item in fields(Hints)))
 
 
-def hints_of(data: bytes) -> Hints:
+def hints_of(data: bytes, *, most_unpacked_bytes: int = MOST_UNPACKED_BYTES) -> Hints:
     """A look through all objects, packed ones too, without parsing: it costs 2 % of the reading."""
     found = set(_NAMES.findall(data))
     if b"/ObjStm" in found:
-        for unpacked in _object_streams(data):
+        for unpacked in _object_streams(data, most_unpacked_bytes):
             found.update(_NAMES.findall(unpacked))
     return Hints(
         layers=b"/OCProperties" in found,
@@ -58,14 +60,17 @@ def hints_of(data: bytes) -> Hints:
     )
 
 
-def _object_streams(data: bytes) -> Iterator[bytes]:
+def _object_streams(data: bytes, most_bytes: int) -> Iterator[bytes]:
+    """The beginnings of what is packed, until `most_bytes` are unpacked in all."""
     view = memoryview(data)
     position = 0
-    while (position := data.find(b"/ObjStm", position)) >= 0:
+    while most_bytes > 0 and (position := data.find(b"/ObjStm", position)) >= 0:
         position += len(b"/ObjStm")
         start = _START.search(data, position, position + 500)
         if start:
             try:
-                yield zlib.decompressobj().decompress(view[start.end() :], MOST_UNPACKED_BYTES)
+                unpacked = zlib.decompressobj().decompress(view[start.end() :], min(MOST_AT_ONCE_BYTES, most_bytes))
             except zlib.error:
                 continue
+            most_bytes -= len(unpacked)
+            yield unpacked

@@ -28,9 +28,12 @@ def xfa_text(packets: list[bytes]) -> str:
     if len(xml) > LONGEST_XML_BYTES or _DECLARED.search(xml):
         return ""
     try:
-        root = ElementTree.fromstring(b"<forms>" + xml + b"</forms>")
-    except ElementTree.ParseError:
+        return _text(ElementTree.fromstring(b"<forms>" + xml + b"</forms>"))
+    except (ElementTree.ParseError, RecursionError):
         return ""
+
+
+def _text(root: ElementTree.Element) -> str:
     values: Values = defaultdict(list)
     for data in _all(root, "data"):
         for leaf in data.iter():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import zlib
 
 import pypdf
 import pytest
 
 from embedcli.reading import formats
+from embedcli.reading.pdf_hints import Hints, hints_of
 from embedcli.reading.pdf_xfa import xfa_text
 from embedcli.records import Document
 from tests.pdf_files import FIRST_EXTRA, HELVETICA, IMAGE, lines, pdf, stream
@@ -187,8 +189,27 @@ def test_a_dynamic_form_that_cannot_be_read_says_so(xml: bytes) -> None:
     assert reason_of(xfa_form(xml)) == "no_text"
 
 
+def test_a_form_nested_without_end_says_so() -> None:
+    deep = b"<p>" * 20_000 + b"words" + b"</p>" * 20_000
+    assert xfa_text([XFA.replace(b"<p>Application</p>", deep)]) == ""
+
+
 def test_declared_entities_of_a_form_are_not_expanded() -> None:
     assert xfa_text([b"<!DOCTYPE a [<!ENTITY b 'c'>]>" + XFA]) == ""
+
+
+def packed(*objects: bytes) -> bytes:
+    streams = (
+        b"<</Type/ObjStm/Filter/FlateDecode>>stream\n" + zlib.compress(body) + b"\nendstream" for body in objects
+    )
+    return b"\n".join(streams)
+
+
+def test_what_packed_objects_name_is_found_and_no_more_is_unpacked_than_allowed() -> None:
+    data = packed(b" " * 1_000_000, b"<</OCProperties 1 0 R>>", b"no zlib")
+    assert hints_of(data) == Hints(layers=True)
+    assert hints_of(data, most_unpacked_bytes=1_000_000) == Hints()
+    assert hints_of(data[:-60]) | Hints(typed=True) == Hints(layers=True, typed=True)
 
 
 def portfolio(*files: tuple[str, bytes], view: bytes = b"D") -> bytes:
