@@ -30,7 +30,7 @@ _CONJUNCTIONS = frozenset(
 _LETTERS = r"[^\W\d_]"
 _CUT = re.compile(CUT)
 _DRAWN_CUT = re.compile(r"(?<=\w)[\u2010\u2011\xad][ \t]*+(?:\r\n|\r|\n)(?=\w)")
-_HYPHENS = re.compile(f"[-\u2010\u2011](?={_LETTERS})")
+_HYPHENS = re.compile(f"[-\u2010\u2011](?=({_LETTERS}{{1,100}}+))")
 _WORD = re.compile(f"{_LETTERS}++")
 _LETTERS_RUN = re.compile(f"{_LETTERS}*+")
 _RUN = re.compile(r"\S*+")
@@ -116,22 +116,27 @@ def _joined(pages: Sequence[str], pairs: set[str]) -> set[str]:
     wanted = {pair.replace("-", ""): pair for pair in pairs}
     lower = {word for word in wanted if word.islower()}
     exact = wanted.keys() - lower
-    joined = set()
-    for page in pages if wanted else ():
-        for words, text in ((lower, page.lower()), (exact, page)):
-            near = {word for word in words if word in text}  # few, and found sooner than every word of the page
-            found = near & set(_WORD.findall(text)) if near else set()
-            joined |= {wanted[word].lower() for word in found}
-            words -= found
-    return joined
+    found = {word for page in pages for word in _words_on(page, exact)} if exact else set()
+    found |= {word for page in pages for word in _words_on(page.lower(), lower)} if lower else set()
+    return {wanted[word].lower() for word in found}
+
+
+def _words_on(page: str, words: set[str]) -> set[str]:
+    """Those of the words that the page has, and which are then no longer looked for."""
+    near = {word for word in words if word in page}  # few, and found sooner than every word of the page
+    found = near & set(_WORD.findall(page)) if near else set()
+    words -= found
+    return found
 
 
 def _hyphenated(pages: Iterable[str]) -> Iterator[str]:
     """Lower-case pairs of all words with a hyphen within a line."""
     for page in pages:
         for hyphen in _HYPHENS.finditer(page):
-            if cut := _cut(page, hyphen.start(), hyphen.end()):
-                yield cut.pair
+            at = hyphen.start()
+            first = _start(_LETTERS_RUN, page[max(at - LONGEST_PART, 0) : at][::-1])
+            if first:
+                yield f"{first[::-1]}-{hyphen[1]}".lower()
 
 
 def join_words(text: str, spellings: Spellings) -> str:

@@ -32,7 +32,7 @@ Edit = tuple[int, int, str]
 _RAISED_BREAK = re.compile(
     r"\r\n(?:(?<=[\d*†‡§¶™®©ªº°◦]\r\n)(?!\d)"  # back down from a raised mark
     r"|(?<=\d(?:st|nd|rd|th|er|re)\r\n)"
-    r"|(?<=[\w)\]’”.,;:]\r\n)(?=\d{1,3}[\s.,;:)\]])"  # up to one
+    r"|(?:(?<=[\d)\]]\r\n)|(?<=\W[A-Za-z]\r\n)|(?<=\W[a-z]{2}\r\n))(?=\d{1,3}[\s.,;:)\]])"  # up to an exponent
     r"|(?<=\S\r\n)(?=[.,;:!?)\]’”*†‡§¶]))"  # or from a lowered one to the end of the sentence
 )
 _CLOSING = ".,;:!?)]’”"
