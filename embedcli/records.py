@@ -130,7 +130,7 @@ class Document:
     `pages` holds (1-based page number, offset of its first code point in `text`) of every page kept, in order;
     `sections` holds (offset of the heading's line, heading path like "Install > Linux"). `page_count` is the number
     of pages in the file, None for formats without pages. `pages_skipped` counts the pages that could not be read, and
-    `reason` is the most frequent reason among them.
+    those of whose picture only a stamp could be read; `reason` is the most frequent reason among them.
     """
 
     text: str

@@ -10,8 +10,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from embedcli import fingerprints
 from embedcli.errors import InputError, Mismatch, NoIndex, Stopped, UsageError
 from embedcli.index.shards import load_keys
+from embedcli.reading import formats
+from embedcli.reading.clean import clean
+from embedcli.verbs.status import status
+from tests.published import index_of
 from tests.unprivileged import as_nobody
 from tests.workshop import Workshop, words
 
@@ -366,6 +371,27 @@ def test_reread_of_the_same_text_publishes_nothing(shop: Workshop) -> None:
     summary = shop.ingest(reread=True)
     assert (summary.generation, summary.chunks["embedded"], summary.chunks["reused"]) == (1, 0, summary.chunks["total"])
     assert not any((shop.index / "staging").iterdir())
+
+
+def test_a_new_reader_renews_on_demand_and_embeds_only_what_it_reads_otherwise(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earlier reader is one that writes one word without its hyphen."""
+    shop.write("same.txt", words(150, 1))
+    shop.write("other.txt", words(150, 2) + " X-ray " + words(150, 3))
+    shop.write("new.txt", "axle")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(fingerprints, "READ_VERSION", fingerprints.READ_VERSION - 1)
+        earlier.setattr(formats, "clean", lambda text, pdf: clean(text, pdf=pdf).replace("X-ray", "Xray"))
+        shop.ingest()
+    before = shop.ids()
+    assert status(index_of(shop)).older["read"] == 3
+    assert shop.ingest().sources["unchanged"] == 3 and shop.ids() == before
+    summary = shop.ingest(reread=True)
+    changed = {row["chunk_id"] for row in shop.rows() if "X-ray" in row["text"]}
+    assert changed and shop.ids() - before == changed
+    assert (summary.chunks["embedded"], summary.chunks["reused"]) == (len(changed), len(before) - len(changed))
+    assert status(index_of(shop)).older["read"] == 0
 
 
 def test_changes_name_every_chunk_that_was_added_changed_or_removed(shop: Workshop) -> None:

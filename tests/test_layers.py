@@ -35,8 +35,8 @@ DOORS = {
     "torch": {"engines.torch_engine", "engines.sglang.host"},
     "transformers": {"engines.torch_engine"},
     "sglang": {"engines.sglang.host", "engines.sglang.scheduler"},
-    "pypdfium2": {"reading.pdf"},
-    "pypdf": {"reading.pdf"},
+    "pypdfium2": {"reading.pdf", "reading.pdf_glyphs", "reading.pdf_judge", "reading.pdf_page", "reading.pdf_text"},
+    "pypdf": {"reading.pdf_overlay", "reading.pdf_second"},
     "tokenizers": {"models.tokenizer"},
     "rich": {"report"},
 }

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
 
+from embedcli.reading.hyphens import NO_SPELLINGS, Spellings, join_words
 from embedcli.reading.terminal import as_shown
 
 _LIGATURES = {
@@ -28,14 +28,8 @@ _LIGATURES = {
     "\x1f": "ffl",
 }
 _LIGATURE = re.compile("(?<=[A-Za-z])[\x0b\x0c\x0e\x0f\x1b-\x1f]|[\x0b\x0c\x0e\x0f\x1b-\x1f](?=[A-Za-z])")
-_LIGATURE_CODE = re.compile("[\x0b\x0c\x0e\x0f\x1b-\x1f]")
 _LONE_CR = re.compile("(?<=[A-Za-z])\r(?!\n)|\r(?=[A-Za-z])")
 _OLD_TEX = re.compile("[\x0b\x0c\x0e\x0f]")
-
-_LETTERS = r"[^\W\d_]"
-_JOINED = re.compile(f"(?<!{_LETTERS})({_LETTERS}*+)\x02(?=({_LETTERS}*+))")
-_HYPHENATED = re.compile(f"(?<!{_LETTERS})({_LETTERS}++)-(?=({_LETTERS}++))")
-_WORD = re.compile(f"{_LETTERS}++")
 
 _PARTED = {"\x0b": "\n", "\x0c": "\n", "\x85": "\n"} | dict.fromkeys("\x01\x1c\x1d\x1e\x1f", " ")
 """What parts lines or fields in a text file: deleting it would glue the words on either side."""
@@ -58,14 +52,14 @@ _HAS_CJK = re.compile(f"[{_CJK}]")
 _CJK_LINE_END = re.compile(f"(?<=[{_CJK}])[ \t\u3000]*+\n[ \t\u3000]*+(?=[{_CJK}])")
 
 
-def clean(text: str, *, pdf: bool, compounds: frozenset[str] = frozenset()) -> str:
-    """The text without what a layout or a damaged file left in it, in NFC. `compounds`: see find_compounds.
+def clean(text: str, *, pdf: bool, spellings: Spellings = NO_SPELLINGS) -> str:
+    """The text without what a layout or a damaged file left in it, in NFC. `spellings`: see hyphens.find_spellings.
 
     The order matters: ligature codes share their bytes with line ends, and U+0002 is a control character too.
     Left alone are the order of right-to-left text, joiners, full-width forms, and blanks of every kind.
     """
     if pdf:
-        text = _join_words(_expand_ligatures(text), compounds)
+        text = join_words(_expand_ligatures(text), spellings)
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     trigger, delete = (_TRIGGER_PDF, _DELETE_PDF) if pdf else (_TRIGGER, _DELETE)
@@ -82,46 +76,8 @@ def clean(text: str, *, pdf: bool, compounds: frozenset[str] = frozenset()) -> s
 
 def _expand_ligatures(text: str) -> str:
     """TeX fonts without a Unicode map leave their codes: 0B-0F in the old layout, 1B-1F in the newer one."""
-    if _LIGATURE_CODE.search(text) is None:
+    if not any(code in text for code in _LIGATURES if code != "\r"):
         return text
     if _OLD_TEX.search(text):  # only then is a CR that ends no line an `fl`
         text = _LONE_CR.sub("fl", text)
     return _LIGATURE.sub(lambda code: _LIGATURES[code[0]], text)
-
-
-def find_compounds(pages: Sequence[str]) -> frozenset[str]:
-    """Words cut at a line end (U+0002) that the document elsewhere spells with a hyphen, and never without.
-
-    Lower case, with their hyphen. Of 100 cut words 76 occur joined elsewhere, and 3 only with a hyphen.
-    """
-    cut = _pairs(_JOINED, (_words_with("\x02", page) for page in pages))
-    if not cut:
-        return frozenset()
-    spelled = _pairs(_HYPHENATED, (_words_with("-", page) for page in pages))
-    wanted = {compound.replace("-", ""): compound for compound in cut & spelled}
-    for page in pages if wanted else ():
-        lower = page.lower()
-        near = {word for word in wanted if word in lower}  # few, and found far sooner than every word of the page
-        for word in near & set(_WORD.findall(lower)) if near else ():
-            del wanted[word]
-    return frozenset(wanted.values())
-
-
-def _pairs(pattern: re.Pattern[str], texts: Iterable[str]) -> set[str]:
-    return {f"{first}-{second}".lower() for text in texts for first, second in pattern.findall(text)}
-
-
-def _words_with(mark: str, page: str) -> str:
-    """Far less to search than the page."""
-    return " ".join(word for word in page.split() if mark in word) if mark in page else ""
-
-
-def _join_words(text: str, compounds: frozenset[str]) -> str:
-    if "\x02" not in text:
-        return text
-    if compounds:
-        text = _JOINED.sub(
-            lambda cut: cut[1] + "-" * (f"{cut[1]}-{cut[2]}".lower() in compounds),
-            text,
-        )
-    return text.replace("\x02", "")

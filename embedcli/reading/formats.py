@@ -24,6 +24,8 @@ from embedcli.reading.decode import decode
 from embedcli.reading.markdown import LONGEST_HEADING, Heading, front_matter, headings
 from embedcli.records import Document
 
+DEEPEST_PORTFOLIO = 2
+
 Beat = Callable[[int], None]
 
 _PDF_MAGIC = b"%PDF-"
@@ -38,11 +40,15 @@ _RST = re.compile(
 
 def read(file: BinaryIO, *, name: str, beat: Beat, with_forms: bool = True) -> Document:
     """The document in an open file; `name` gives the suffix. For `beat` and `with_forms` see pdf.read_pdf."""
+    return _read(file, name, beat, with_forms=with_forms, depth=0)
+
+
+def _read(file: BinaryIO, name: str, beat: Beat, *, with_forms: bool, depth: int) -> Document:
     is_pdf = file.read(len(_PDF_MAGIC)) == _PDF_MAGIC
     file.seek(0)
     suffix = PurePosixPath(name).suffix.lower()
     if is_pdf or suffix == ".pdf":
-        return _read_pdf(file, beat=beat, with_forms=with_forms)
+        return _read_pdf(file, beat, with_forms=with_forms, depth=depth)
     beat(0)
     text = clean(decode(file.read()), pdf=False)
     if not text or text.isspace():
@@ -50,13 +56,19 @@ def read(file: BinaryIO, *, name: str, beat: Beat, with_forms: bool = True) -> D
     return _BY_SUFFIX.get(suffix, _plain)(text)
 
 
-def _read_pdf(file: BinaryIO, *, beat: Beat, with_forms: bool) -> Document:
+def _read_pdf(file: BinaryIO, beat: Beat, *, with_forms: bool, depth: int) -> Document:
+    """A PDF, and the files in a portfolio; those that are portfolios again only to a depth."""
     from embedcli.reading.pdf import read_pdf  # loads pdfium; a folder of text never needs it
+
+    def read_inside(inside: BinaryIO, name: str) -> Document:
+        return _read(inside, name, beat, with_forms=with_forms, depth=depth + 1)
 
     if not file.read(1):
         raise UnreadableSource("empty")
     file.seek(0)
-    return read_pdf(file, beat=beat, with_forms=with_forms)
+    return read_pdf(
+        file, beat=beat, with_forms=with_forms, read_inside=read_inside if depth < DEEPEST_PORTFOLIO else None
+    )
 
 
 def _plain(text: str) -> Document:

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcli.errors import UnreadableSource
-from embedcli.reading.clean import clean, find_compounds
+from embedcli.reading.clean import clean
 from embedcli.reading.decode import decode
+from embedcli.reading.hyphens import find_spellings
 
 FRENCH = "Dès Noël, où un zéphyr haï me vêt de glaçons, je dîne d'exquis rôtis de bœuf à l'aÿ d'âge mûr.\n"
 GERMAN = "Falsches Üben von Xylophonmusik quält jeden größeren Zwerg; für Bücher über Mäuse gilt das auch.\n"
@@ -305,17 +306,6 @@ def test_marks_between_fields_become_blanks_in_a_text_file(mark: str) -> None:
     assert clean(f"name{mark}value", pdf=False) == "name value"
 
 
-def test_a_word_cut_at_a_line_end_is_joined() -> None:
-    assert clean("an exam\x02ple", pdf=True) == "an example"
-
-
-def test_a_hyphen_comes_back_only_for_words_never_spelled_without() -> None:
-    pages = ["a well\x02known e\x02mail, on\x02line", "Well-known; e-mail, email; online"]
-    compounds = find_compounds(pages)
-    assert compounds == {"well-known"}
-    assert clean(pages[0], pdf=True, compounds=compounds) == "a well-known email, online"
-
-
 @pytest.mark.parametrize("line_end", ["\r\n", "\r", "\n"])
 def test_line_ends_become_one(line_end: str) -> None:
     assert clean(f"one{line_end}two", pdf=False) == "one\ntwo"
@@ -395,7 +385,7 @@ def test_clean_text_is_nfc_stays_clean_and_encodes(text: str, pdf: bool) -> None
 def test_time_is_linear_in_hostile_text(hostile: str) -> None:
     text = "漢" + hostile * (400_000 // len(hostile)) + "x"
     start_s = time.perf_counter()
-    clean(text, pdf=True, compounds=find_compounds([text, "\x02"]))
+    clean(text, pdf=True, spellings=find_spellings([text, "\x02"]))
     assert time.perf_counter() - start_s < 5
 
 

@@ -21,7 +21,8 @@ from pdf_files import FIRST_EXTRA, HELVETICA, IMAGE, lines, pdf, wide_font
 
 from embedcli.errors import UnreadableSource
 from embedcli.reading.clean import clean
-from embedcli.reading.pdf import PAGE_SEPARATOR, pypdf_errors, read_pdf
+from embedcli.reading.pdf import PAGE_SEPARATOR, read_pdf
+from embedcli.reading.pdf_second import pypdf_errors
 from embedcli.records import REASONS, Document
 
 RUSSIAN = (
