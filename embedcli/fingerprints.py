@@ -36,7 +36,7 @@ def read_fingerprint(read_version: int) -> str:
 PROBE_VERSION = 1
 """Raised whenever the rows of the probe set become others: vectors of different rows are never compared."""
 
-READ_VERSION = 1
+READ_VERSION = 2
 """Goes up with any change of reading or clean-up that changes a text: documents are then read anew."""
 
 BOUNDARY_VERSION = 1

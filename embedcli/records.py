@@ -22,7 +22,7 @@ SourceKey = tuple[str, str]
 
 Status = Literal["indexed", "partial", "stale", "failed", "skipped"]
 
-SKIP_REASONS = frozenset({"not_text", "empty", "needs_extra", "too_large", "not_a_file"})
+SKIP_REASONS = frozenset({"not_text", "empty", "needs_extra", "too_large", "not_a_file", "archive", "unsupported"})
 """States, not failures: nothing to mend, counted as `skipped`."""
 
 MOMENT_REASONS = frozenset({"permission", "io", "vanished", "changed_while_reading", "broken_link"})
@@ -31,7 +31,7 @@ MOMENT_REASONS = frozenset({"permission", "io", "vanished", "changed_while_readi
 RETRY_REASONS = frozenset({"timeout", "out_of_memory", "reader_crashed", "engine_killed"})
 """Tried again on the next three nights."""
 
-CONTENT_REASONS = frozenset({"password", "damaged", "no_text", "garbled", "bad_vector", "bad_tokens"})
+CONTENT_REASONS = frozenset({"password", "damaged", "no_text", "garbled", "bad_vector", "bad_tokens", "data_left_out"})
 """Of the content: wait for a change of file or reader."""
 
 REASONS = SKIP_REASONS | MOMENT_REASONS | RETRY_REASONS | CONTENT_REASONS
@@ -114,8 +114,8 @@ class Document:
 
     `pages` holds (1-based page number, offset of its first code point in `text`) of every page kept, in order;
     `sections` holds (offset of the heading's line, heading path like "Install > Linux"). `page_count` is the number
-    of pages in the file, None for formats without pages. `pages_skipped` counts pages left out as unreadable and
-    `reason` says why the commonest of them was.
+    of pages in the file, None for formats without pages. `pages_skipped` counts what was left out, unreadable pages or
+    runs of data, and `reason` says why the commonest of them was.
     """
 
     text: str

@@ -37,10 +37,16 @@ DOORS = {
     "sglang": {"engines.sglang.host", "engines.sglang.scheduler"},
     "pypdfium2": {"reading.pdf"},
     "pypdf": {"reading.pdf"},
+    "python_calamine": {"reading.sheets"},
+    "selectolax": {"reading.html"},
+    "zipfile": {"reading.package"},
     "tokenizers": {"models.tokenizer"},
     "rich": {"report"},
 }
-HEAVY = {"torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "pypdfium2", "huggingface_hub"}
+HEAVY = {
+    *("torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
+    *("pypdfium2", "python_calamine", "selectolax"),
+}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

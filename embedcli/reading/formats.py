@@ -4,10 +4,10 @@ In: an open binary file and its name. Out: its text, with pages or headings wher
 UnreadableSource. Not here: opening files and their errors (sources/walk.py), limits of time and memory
 (pool.py), decoding and clean-up (clean.py), PDF (pdf.py).
 
-What a file is, its content says first: whatever begins with `%PDF-` is a PDF. After that its suffix: a
-`.pdf` that is none inside (a login page, half a download) is `damaged`, since whoever stored it expects a
-PDF's text; anything else is text if it decodes. A new format is one function and its suffixes in
-`_BY_SUFFIX`.
+What a file is, its content says first: whatever begins with `%PDF-` is a PDF, and kinds.py knows office files
+and archives. After that its suffix: a `.pdf` that is none inside (a login page, half a download) is `damaged`,
+since whoever stored it expects a PDF's text; anything else is text if it decodes. A new format of plain text is
+one function and its suffixes in `_BY_SUFFIX`, any other a line in kinds.py.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from embedcli.errors import UnreadableSource
+from embedcli.reading.blocks import as_it_stands
 from embedcli.reading.clean import clean
 from embedcli.reading.decode import decode
+from embedcli.reading.kinds import reader_of
+from embedcli.reading.tables import read_csv
 from embedcli.records import Document
 
 LONGEST_HEADING = 200
@@ -56,10 +59,17 @@ def read(file: BinaryIO, *, name: str, beat: Beat, with_forms: bool = True) -> D
     if is_pdf or suffix == ".pdf":
         return _read_pdf(file, beat=beat, with_forms=with_forms)
     beat(0)
-    text = clean(decode(file.read()), pdf=False)
+    reader = reader_of(file, suffix)
+    return reader(file, beat) if reader is not None else _read_text(file.read(), suffix)
+
+
+def _read_text(data: bytes, suffix: str) -> Document:
+    text = clean(decode(data), pdf=False)
     if not text or text.isspace():
         raise UnreadableSource("empty")
-    return _BY_SUFFIX.get(suffix, _plain)(text)
+    if suffix in _STRUCTURED:
+        return _STRUCTURED[suffix](text)
+    return as_it_stands(text, _BY_SUFFIX.get(suffix, _plain))
 
 
 def _read_pdf(file: BinaryIO, *, beat: Beat, with_forms: bool) -> Document:
@@ -89,6 +99,12 @@ _BY_SUFFIX: dict[str, Callable[[str], Document]] = {
     ".rst": _restructured,
     ".rest": _restructured,
 }
+_STRUCTURED: dict[str, Callable[[str], Document]] = {
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".tab": read_csv,
+}
+"""Of text that is not to be read as it stands; these leave data out themselves, where they know what is a word."""
 
 
 def _with_headings(text: str, headings: Iterator[Heading]) -> Document:

@@ -1,0 +1,84 @@
+"""What a file is: its first bytes say it, then its name. The table of all formats but PDF and plain text.
+
+In: an open file and its suffix. Out: the function that reads it into a Document; None for text; UnreadableSource for
+what is known and not read (`archive`, `unsupported`, `password`), and `damaged` for a file that is not what its name
+says. Not here: how a format is read (the module that each function imports when it is needed, and no sooner).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import BinaryIO
+
+from embedcli.errors import UnreadableSource
+from embedcli.reading.package import Package, relation_target
+from embedcli.records import Document
+
+HEAD_BYTES = 4096
+
+Beat = Callable[[int], None]
+Reader = Callable[[BinaryIO, Beat], Document]
+ZipReader = Callable[[Package, BinaryIO, Beat], Document]
+
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_ARCHIVES = (
+    *(b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x28\xb5\x2f\xfd", b"MSCF"),
+    *(b"LZIP", b"\x04\x22\x4d\x18"),
+)
+_TAR_MAGIC, _TAR_OFFSET = b"ustar", 257
+_ZIPPED_SUFFIXES = frozenset({".docx", ".docm", ".dotx", ".dotm", ".xlsx", ".xlsm", ".xltx", ".xltm", ".xlsb"})
+
+
+def reader_of(file: BinaryIO, suffix: str) -> Reader | None:
+    """The reader of an open file, which is left at its beginning; `suffix` is in lower case, with its dot."""
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    if head.startswith(_ZIP):
+        return lambda file, beat: _read_zipped(file, suffix, beat)
+    if head.startswith(_ARCHIVES) or head[_TAR_OFFSET:].startswith(_TAR_MAGIC):
+        raise UnreadableSource("archive")
+    if head and suffix in _ZIPPED_SUFFIXES:
+        raise UnreadableSource("damaged", f"no zip archive, as a {suffix} is")
+    return None
+
+
+def _read_zipped(file: BinaryIO, suffix: str, beat: Beat) -> Document:
+    try:
+        package = Package(file, beat=beat)
+    except UnreadableSource as error:
+        if suffix in _ZIPPED_SUFFIXES:
+            raise
+        raise UnreadableSource("archive", str(error)) from None
+    reader = _zip_reader(package)
+    if reader is not None:
+        return reader(package, file, beat)
+    raise UnreadableSource(*(("damaged", f"no {suffix} inside") if suffix in _ZIPPED_SUFFIXES else ("archive",)))
+
+
+def _zip_reader(package: Package) -> ZipReader | None:
+    """By what the archive says of itself; None for one that is no document."""
+    main = relation_target(package, "officeDocument")
+    if main is not None:
+        return _office_reader(package.content_type(main), main)
+    return None
+
+
+def _office_reader(content_type: str, main: str) -> ZipReader:
+    if "word" in content_type:
+        return lambda package, _file, _beat: _read_docx(package, main)
+    if "excel" in content_type or "spreadsheet" in content_type:
+        return _read_sheets
+    raise UnreadableSource("unsupported", content_type)
+
+
+def _read_docx(package: Package, main: str) -> Document:
+    from embedcli.reading.docx import read_docx
+
+    return read_docx(package, main)
+
+
+def _read_sheets(package: Package, file: BinaryIO, beat: Beat) -> Document:
+    from embedcli.reading.sheets import read_sheets
+
+    return read_sheets(file, beat=beat, package=package)

@@ -1,0 +1,92 @@
+"""A workbook (.xlsx, .xlsm, .xlsb, .xls, .ods) -> a Document: the rows of its visible sheets. The door of calamine.
+
+In: an open file. Out: a section for each sheet with a line for each row (tables.py), or UnreadableSource. Values as
+they are meant: 3.0 is 3, dates are ISO, a text of digits keeps its zeros. Not here: CSV (tables.py).
+
+calamine holds a whole sheet, so a workbook is refused by what its parts would unpack to; the limits of the process
+(process.py) hold where that is a lie.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
+
+import python_calamine as calamine
+
+from embedcli.errors import UnreadableSource
+from embedcli.reading.blocks import Blocks
+from embedcli.reading.package import Package, relation_target, title_of
+from embedcli.reading.tables import led_lines
+from embedcli.records import Document
+
+MOST_UNPACKED_BYTES = 512 << 20
+ROWS_A_BEAT = 1_000
+MOST_EXACT = 1e15
+"""Beyond it a float is no exact integer, and a spreadsheet shows it rounded."""
+
+FOREIGN_ERRORS: tuple[type[Exception], ...] = (calamine.CalamineError, ValueError, OSError)
+
+Beat = Callable[[int], None]
+Cell = int | float | str | bool | datetime.date | datetime.time | datetime.datetime | datetime.timedelta
+
+
+def read_sheets(file: BinaryIO, *, beat: Beat, package: Package | None = None) -> Document:
+    """The workbook in an open file; `package` is the same file where it is a zip archive."""
+    if package is not None and package.declared_bytes() > MOST_UNPACKED_BYTES:
+        raise UnreadableSource("too_large", f"would unpack to {package.declared_bytes():,} bytes")
+    beat(0)
+    file.seek(0)
+    blocks = Blocks()
+    try:
+        with calamine.CalamineWorkbook.from_filelike(file) as workbook:
+            for name in _visible(workbook):
+                _add_sheet(blocks, workbook, name, beat)
+    except calamine.PasswordError as error:
+        raise UnreadableSource("password", str(error)) from None
+    except FOREIGN_ERRORS as error:
+        raise UnreadableSource("damaged", str(error)) from None
+    title = title_of(package, relation_target(package, "core-properties")) if package is not None else None
+    return blocks.document(title=title)
+
+
+def _visible(workbook: calamine.CalamineWorkbook) -> list[str]:
+    shown = calamine.SheetVisibleEnum.Visible
+    charts = (calamine.SheetTypeEnum.ChartSheet, calamine.SheetTypeEnum.Vba)
+    return [sheet.name for sheet in workbook.sheets_metadata if sheet.visible == shown and sheet.typ not in charts]
+
+
+def _add_sheet(blocks: Blocks, workbook: calamine.CalamineWorkbook, name: str, beat: Beat) -> None:
+    """An empty sheet has no section."""
+    beat(0)
+    lines = led_lines(_shown_rows(workbook.get_sheet_by_name(name).iter_rows(), beat))
+    first = next(lines, None)
+    if first is not None:
+        blocks.heading(name, level=1)
+        blocks.add_lines([first])
+        blocks.add_lines(lines)
+
+
+def _shown_rows(rows: Iterable[list[Cell]], beat: Beat) -> Iterator[list[str]]:
+    for number, row in enumerate(rows):
+        if number % ROWS_A_BEAT == 0:
+            beat(0)
+        yield [_words(cell) if cell.__class__ is str else _shown(cell) for cell in row]
+
+
+def _words(cell: str) -> str:
+    return " ".join(cell.split()) if cell else cell
+
+
+def _shown(cell: Cell) -> str:
+    """A value as text, as exact as a spreadsheet keeps it: 15 digits."""
+    if isinstance(cell, bool):
+        return "TRUE" if cell else "FALSE"
+    if isinstance(cell, float):
+        return str(int(cell)) if cell.is_integer() and abs(cell) < MOST_EXACT else f"{cell:.15g}"
+    if isinstance(cell, datetime.datetime):
+        return cell.isoformat(" ", "seconds") if cell.time() != datetime.time() else cell.date().isoformat()
+    if isinstance(cell, datetime.time):
+        return cell.isoformat("seconds")
+    return str(cell)
