@@ -7,6 +7,7 @@ says. Not here: how a format is read (the module that each function imports when
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -30,6 +31,12 @@ _TAR_MAGIC, _TAR_OFFSET = b"ustar", 257
 _ZIPPED_SUFFIXES = frozenset({".docx", ".docm", ".dotx", ".dotm", ".xlsx", ".xlsm", ".xltx", ".xltm", ".xlsb"})
 
 
+_PAGE_SUFFIXES = frozenset({".html", ".htm", ".xhtml", ".xht", ".shtml"})
+_MISNAMED_SUFFIXES = frozenset({"", ".doc", ".xls"})
+"""Reports of many programs are web pages with the name of an office file."""
+_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html)[\s>]", re.IGNORECASE)
+
+
 def reader_of(file: BinaryIO, suffix: str) -> Reader | None:
     """The reader of an open file, which is left at its beginning; `suffix` is in lower case, with its dot."""
     head = file.read(HEAD_BYTES)
@@ -40,6 +47,8 @@ def reader_of(file: BinaryIO, suffix: str) -> Reader | None:
         raise UnreadableSource("archive")
     if head and suffix in _ZIPPED_SUFFIXES:
         raise UnreadableSource("damaged", f"no zip archive, as a {suffix} is")
+    if suffix in _PAGE_SUFFIXES or (suffix in _MISNAMED_SUFFIXES and _PAGE.match(head)):
+        return _read_html
     return None
 
 
@@ -82,3 +91,9 @@ def _read_sheets(package: Package, file: BinaryIO, beat: Beat) -> Document:
     from embedcli.reading.sheets import read_sheets
 
     return read_sheets(file, beat=beat, package=package)
+
+
+def _read_html(file: BinaryIO, beat: Beat) -> Document:
+    from embedcli.reading.html import read_html
+
+    return read_html(file.read(), beat)
