@@ -49,8 +49,8 @@ class Blocks:
         self._headings: list[tuple[int, int, str]] = []  # index in _parts, level, words
         self._pages: list[tuple[int, int]] = []  # number, index in _parts of its first block
 
-    def __bool__(self) -> bool:
-        return bool(self._parts)
+    def __len__(self) -> int:
+        return len(self._parts) // 2
 
     def add(self, text: str, *, gap: str = PARAGRAPH) -> None:
         """A paragraph, or with the gap LINE a row or an item of a list; blank ones are left out."""

@@ -16,6 +16,8 @@ from embedcli.reading.package import Package, relation_target
 from embedcli.records import Document
 
 HEAD_BYTES = 4096
+MAIL_HEADERS = 4
+"""As many different ones are no chance."""
 
 Beat = Callable[[int], None]
 Reader = Callable[[BinaryIO, Beat], Document]
@@ -37,6 +39,10 @@ _MISNAMED_SUFFIXES = frozenset({"", ".doc", ".xls"})
 _PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html)[\s>]", re.IGNORECASE)
 
 
+_MAILBOX = re.compile(rb"From \S[^\r\n]*\r?\n[!-9;-~]+:")
+_MAIL_HEADERS = re.compile(rb"^(Received|Return-Path|Message-ID|From|To|Date|Subject|MIME-Version): ", re.M | re.I)
+
+
 def reader_of(file: BinaryIO, suffix: str) -> Reader | None:
     """The reader of an open file, which is left at its beginning; `suffix` is in lower case, with its dot."""
     head = file.read(HEAD_BYTES)
@@ -49,7 +55,19 @@ def reader_of(file: BinaryIO, suffix: str) -> Reader | None:
         raise UnreadableSource("damaged", f"no zip archive, as a {suffix} is")
     if suffix in _PAGE_SUFFIXES or (suffix in _MISNAMED_SUFFIXES and _PAGE.match(head)):
         return _read_html
-    return None
+    return _mail_reader(head, suffix)
+
+
+def _mail_reader(head: bytes, suffix: str) -> Reader | None:
+    """A Maildir has names without a suffix, or with flags such as `.host:2,S`."""
+    if suffix in (".mhtml", ".mht"):
+        return _read_saved_page
+    if suffix == ".mbox" or (suffix == "" and _MAILBOX.match(head)):
+        return _read_mailbox
+    if suffix in (".eml", ".emlx"):
+        return _read_mail
+    in_maildir = suffix == "" or ":2," in suffix
+    return _read_mail if in_maildir and len(set(_MAIL_HEADERS.findall(head))) >= MAIL_HEADERS else None
 
 
 def _read_zipped(file: BinaryIO, suffix: str, beat: Beat) -> Document:
@@ -97,3 +115,21 @@ def _read_html(file: BinaryIO, beat: Beat) -> Document:
     from embedcli.reading.html import read_html
 
     return read_html(file.read(), beat)
+
+
+def _read_mail(file: BinaryIO, beat: Beat) -> Document:
+    from embedcli.reading.mail import read_mail
+
+    return read_mail(file.read(), beat)
+
+
+def _read_mailbox(file: BinaryIO, beat: Beat) -> Document:
+    from embedcli.reading.mail import read_mailbox
+
+    return read_mailbox(file.read(), beat)
+
+
+def _read_saved_page(file: BinaryIO, beat: Beat) -> Document:
+    from embedcli.reading.mail import read_saved_page
+
+    return read_saved_page(file.read(), beat)
