@@ -70,6 +70,10 @@ class Blocks:
             self._headings.append((len(self._parts) + 1, level, words))
             self.add(text)
 
+    def section(self, name: str, *, level: int) -> None:
+        """What follows belongs together under this name, which is not in the text."""
+        self._headings.append((len(self._parts) + 1, level, name))
+
     def page(self, number: int) -> None:
         """What follows stands on the page of this 1-based number."""
         self._pages.append((number, len(self._parts) + 1))
@@ -85,7 +89,11 @@ class Blocks:
         offsets, text, left_out = self._cleaned()
         if not text or text.isspace():
             raise UnreadableSource("not_text" if left_out else "empty", "nothing but data" if left_out else "")
-        headings = [(offsets[index], level, _line(words) or "") for index, level, words in self._headings]
+        headings = [
+            (offsets[index], level, _line(words) or "")
+            for index, level, words in self._headings
+            if index < len(offsets)
+        ]
         outermost = next((words for _, level, words in headings if level == 1), None)
         return Document(
             text,

@@ -30,8 +30,12 @@ _ARCHIVES = (
     *(b"LZIP", b"\x04\x22\x4d\x18"),
 )
 _TAR_MAGIC, _TAR_OFFSET = b"ustar", 257
-_ZIPPED_SUFFIXES = frozenset({".docx", ".docm", ".dotx", ".dotm", ".xlsx", ".xlsm", ".xltx", ".xltm", ".xlsb"})
-
+_ZIPPED_SUFFIXES = frozenset(
+    {
+        *(".docx", ".docm", ".dotx", ".dotm", ".xlsx", ".xlsm", ".xltx", ".xltm", ".xlsb"),
+        *(".pptx", ".pptm", ".ppsx", ".ppsm", ".potx", ".potm"),
+    }
+)
 
 _PAGE_SUFFIXES = frozenset({".html", ".htm", ".xhtml", ".xht", ".shtml"})
 _MISNAMED_SUFFIXES = frozenset({"", ".doc", ".xls"})
@@ -96,6 +100,8 @@ def _office_reader(content_type: str, main: str) -> ZipReader:
         return lambda package, _file, _beat: _read_docx(package, main)
     if "excel" in content_type or "spreadsheet" in content_type:
         return _read_sheets
+    if "powerpoint" in content_type or "presentation" in content_type:
+        return lambda package, _file, _beat: _read_slides(package, main)
     raise UnreadableSource("unsupported", content_type)
 
 
@@ -103,6 +109,12 @@ def _read_docx(package: Package, main: str) -> Document:
     from embedcli.reading.docx import read_docx
 
     return read_docx(package, main)
+
+
+def _read_slides(package: Package, main: str) -> Document:
+    from embedcli.reading.slides import read_slides
+
+    return read_slides(package, main)
 
 
 def _read_sheets(package: Package, file: BinaryIO, beat: Beat) -> Document:
