@@ -88,3 +88,31 @@ def paragraph(*inside: str, properties: str = "") -> str:
 
 def run(text: str, properties: str = "") -> str:
     return f'<w:r><w:rPr>{properties}</w:rPr><w:t xml:space="preserve">{text}</w:t></w:r>'
+
+
+_ODF = "urn:oasis:names:tc:opendocument:xmlns"
+ODF_NAMESPACES = " ".join(
+    f'xmlns:{name}="{_ODF}:{full}:1.0"'
+    for name, full in {
+        "office": "office", "text": "text", "table": "table", "style": "style", "draw": "drawing", "fo": "x",
+        "presentation": "presentation", "svg": "svg-compatible", "meta": "meta", "manifest": "manifest",
+    }.items()
+)  # fmt: skip
+ODF_NAMESPACES += ' xmlns:dc="http://purl.org/dc/elements/1.1/"'
+
+
+def odf(body: str, *, kind: str = "text", styles: str = "", **parts: str) -> bytes:
+    """An OpenDocument file; `body` is the inside of `office:text` or its like, `meta=` of another part."""
+    content = (
+        f"<office:document-content {ODF_NAMESPACES}><office:automatic-styles>{styles}</office:automatic-styles>"
+        f"<office:body><office:{kind}>{body}</office:{kind}></office:body></office:document-content>"
+    )
+    files = {"mimetype": f"application/vnd.oasis.opendocument.{kind}", "content.xml": content}
+    if "meta" in parts:
+        files["meta.xml"] = f"<office:document-meta {ODF_NAMESPACES}>{parts['meta']}</office:document-meta>"
+    if "masters" in parts:
+        masters = (
+            f"<office:master-styles><style:master-page>{parts['masters']}</style:master-page></office:master-styles>"
+        )
+        files["styles.xml"] = f"<office:document-styles {ODF_NAMESPACES}>{masters}</office:document-styles>"
+    return zipped(files)

@@ -16,6 +16,7 @@ from embedcli.reading.package import Package, relation_target
 from embedcli.records import Document
 
 HEAD_BYTES = 4096
+LONGEST_TYPE = 200
 MAIL_HEADERS = 4
 """As many different ones are no chance."""
 
@@ -33,6 +34,7 @@ _TAR_MAGIC, _TAR_OFFSET = b"ustar", 257
 _ZIPPED_SUFFIXES = frozenset(
     {
         *(".docx", ".docm", ".dotx", ".dotm", ".xlsx", ".xlsm", ".xltx", ".xltm", ".xlsb"),
+        *(".odt", ".ott", ".odp", ".otp", ".odg", ".ods", ".ots"),
         *(".pptx", ".pptm", ".ppsx", ".ppsm", ".potx", ".potm"),
     }
 )
@@ -59,6 +61,8 @@ def reader_of(file: BinaryIO, suffix: str) -> Reader | None:
         raise UnreadableSource("damaged", f"no zip archive, as a {suffix} is")
     if suffix in _PAGE_SUFFIXES or (suffix in _MISNAMED_SUFFIXES and _PAGE.match(head)):
         return _read_html
+    if suffix in (".fodt", ".fodp", ".fodg", ".fods"):
+        return _read_flat_odf if head else None
     return _mail_reader(head, suffix)
 
 
@@ -92,6 +96,11 @@ def _zip_reader(package: Package) -> ZipReader | None:
     main = relation_target(package, "officeDocument")
     if main is not None:
         return _office_reader(package.content_type(main), main)
+    kind = package.read("mimetype")[:LONGEST_TYPE].decode("ascii", "replace") if "mimetype" in package else ""
+    if "opendocument.spreadsheet" in kind:
+        return _read_sheets
+    if "opendocument" in kind and "content.xml" in package:
+        return lambda package, _file, _beat: _read_odf(package)
     return None
 
 
@@ -115,6 +124,18 @@ def _read_slides(package: Package, main: str) -> Document:
     from embedcli.reading.slides import read_slides
 
     return read_slides(package, main)
+
+
+def _read_odf(package: Package) -> Document:
+    from embedcli.reading.odf import read_odf
+
+    return read_odf(package)
+
+
+def _read_flat_odf(file: BinaryIO, beat: Beat) -> Document:
+    from embedcli.reading.odf import read_flat
+
+    return read_flat(file, beat)
 
 
 def _read_sheets(package: Package, file: BinaryIO, beat: Beat) -> Document:

@@ -23,6 +23,8 @@ from embedcli.records import Document
 
 MOST_UNPACKED_BYTES = 512 << 20
 ROWS_A_BEAT = 1_000
+SHEET_LEVEL = 2
+"""Not 1: the first heading of that level would be the title."""
 MOST_EXACT = 1e15
 """Beyond it a float is no exact integer, and a spreadsheet shows it rounded."""
 
@@ -63,7 +65,7 @@ def _add_sheet(blocks: Blocks, workbook: calamine.CalamineWorkbook, name: str, b
     lines = led_lines(_shown_rows(workbook.get_sheet_by_name(name).iter_rows(), beat))
     first = next(lines, None)
     if first is not None:
-        blocks.heading(name, level=1)
+        blocks.heading(name, level=SHEET_LEVEL)
         blocks.add_lines([first])
         blocks.add_lines(lines)
 
