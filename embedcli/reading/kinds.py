@@ -26,6 +26,11 @@ ZipReader = Callable[[Package, BinaryIO, Beat], Document]
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_UNSUPPORTED_STREAMS = frozenset(
+    {"worddocument", "powerpoint document", "visiodocument", "quill", "bodytext", "matost", "props", "pp40"}
+)
+"""Of Word, PowerPoint, Visio, Publisher, Hangul, Works and Project."""
+_RICH_TEXT = b"{\\rtf"
 _ARCHIVES = (
     *(b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x28\xb5\x2f\xfd", b"MSCF"),
     *(b"LZIP", b"\x04\x22\x4d\x18"),
@@ -55,6 +60,10 @@ def reader_of(file: BinaryIO, suffix: str) -> Reader | None:
     file.seek(0)
     if head.startswith(_ZIP):
         return lambda file, beat: _read_zipped(file, suffix, beat)
+    if head.startswith(_OLE):
+        return _read_compound
+    if head.startswith(_RICH_TEXT):
+        return _read_rtf
     if head.startswith(_ARCHIVES) or head[_TAR_OFFSET:].startswith(_TAR_MAGIC):
         raise UnreadableSource("archive")
     if head and suffix in _ZIPPED_SUFFIXES:
@@ -112,6 +121,33 @@ def _office_reader(content_type: str, main: str) -> ZipReader:
     if "powerpoint" in content_type or "presentation" in content_type:
         return lambda package, _file, _beat: _read_slides(package, main)
     raise UnreadableSource("unsupported", content_type)
+
+
+def _read_compound(file: BinaryIO, beat: Beat) -> Document:
+    """By the streams at the top: a text may hold a table, and a table a text."""
+    from embedcli.reading.ole import CompoundFile
+
+    compound = CompoundFile(file.read())
+    names = {name.lower() for name in compound.names()}
+    if "encryptedpackage" in names:
+        raise UnreadableSource("password")
+    if names & {"workbook", "book"}:
+        from embedcli.reading.sheets import read_sheets
+
+        return read_sheets(file, beat=beat)
+    if "__properties_version1.0" in names:
+        from embedcli.reading.message import read_message
+
+        return read_message(compound, beat)
+    if names & _UNSUPPORTED_STREAMS:
+        raise UnreadableSource("unsupported", "an office format of before 2007")
+    raise UnreadableSource("not_text", "a compound file that is no document")
+
+
+def _read_rtf(file: BinaryIO, beat: Beat) -> Document:
+    from embedcli.reading.rtf import read_rtf
+
+    return read_rtf(file.read(), beat)
 
 
 def _read_docx(package: Package, main: str) -> Document:

@@ -48,7 +48,8 @@ def test_deleted_text_and_comments_are_out_and_notes_follow_their_paragraph() ->
 
 def test_text_boxes_and_shapes_follow_their_paragraph_without_their_descriptions() -> None:
     body = """<text:p>Before <draw:frame><draw:text-box><text:p>In a box</text:p></draw:text-box>
-        <svg:title>ALT</svg:title><svg:desc>ALT</svg:desc></draw:frame><draw:custom-shape><svg:title>ALT</svg:title><text:p>In a shape</text:p>
+        <svg:title>ALT</svg:title><svg:desc>ALT</svg:desc></draw:frame>
+        <draw:custom-shape><svg:title>ALT</svg:title><text:p>In a shape</text:p>
         </draw:custom-shape>after</text:p>"""
     assert text_of(body) == "Before after\n\nIn a box\n\nIn a shape"
 
@@ -68,7 +69,8 @@ def test_hidden_sections_are_out_and_headers_and_footers_are_read_once() -> None
 
 
 SLIDES = """<draw:page><draw:frame presentation:class="outline"><draw:text-box><text:list><text:list-item>
-    <text:p>Body</text:p></text:list-item></text:list></draw:text-box></draw:frame><draw:frame presentation:class="title"><draw:text-box>
+    <text:p>Body</text:p></text:list-item></text:list></draw:text-box></draw:frame>
+    <draw:frame presentation:class="title"><draw:text-box>
     <text:p>The pump</text:p></draw:text-box></draw:frame><draw:frame presentation:class="page-number"><draw:text-box>
     <text:p>7</text:p></draw:text-box></draw:frame><presentation:notes><draw:page-thumbnail/><draw:frame><draw:text-box>
     <text:p>Say hello.</text:p></draw:text-box></draw:frame></presentation:notes></draw:page>
