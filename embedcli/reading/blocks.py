@@ -78,6 +78,10 @@ class Blocks:
         """What follows stands on the page of this 1-based number."""
         self._pages.append((number, len(self._parts) + 1))
 
+    def text(self) -> str:
+        """All blocks so far, with their gaps between them, not cleaned."""
+        return "".join(self._parts[1:])
+
     def document(self, *, title: str | None = None, page_count: int | None = None) -> Document:
         """Raises UnreadableSource `empty` without text, `not_text` where all of it was data.
 

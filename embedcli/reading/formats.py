@@ -22,6 +22,8 @@ from embedcli.reading.blocks import as_it_stands
 from embedcli.reading.clean import clean
 from embedcli.reading.decode import decode
 from embedcli.reading.kinds import reader_of
+from embedcli.reading.notebook import read_notebook
+from embedcli.reading.subtitles import read_subtitles
 from embedcli.reading.tables import read_csv
 from embedcli.records import Document
 
@@ -100,9 +102,9 @@ _BY_SUFFIX: dict[str, Callable[[str], Document]] = {
     ".rest": _restructured,
 }
 _STRUCTURED: dict[str, Callable[[str], Document]] = {
-    ".csv": read_csv,
-    ".tsv": read_csv,
-    ".tab": read_csv,
+    **dict.fromkeys((".csv", ".tsv", ".tab"), read_csv),
+    ".ipynb": read_notebook,
+    **dict.fromkeys((".srt", ".vtt"), read_subtitles),
 }
 """Of text that is not to be read as it stands; these leave data out themselves, where they know what is a word."""
 

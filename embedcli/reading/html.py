@@ -7,6 +7,7 @@ that has text only there is read with it, never as an empty one. Not here: decod
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
@@ -40,6 +41,11 @@ _BLOCKS = frozenset(_HEADINGS) | _LINES | {
 }  # fmt: skip
 _AS_WRITTEN = frozenset({"pre", "listing", "plaintext", "xmp", "textarea"})
 _CELLS = frozenset({"td", "th"})
+_XHTML = "http://www.w3.org/1999/xhtml"
+HEAD_CHARACTERS = 2_000
+_EMPTY_ELEMENT = re.compile(
+    r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)([a-zA-Z][\w-]*)(\s[^<>]*)?/>",
+)
 
 Beat = Callable[[int], None]
 Block = tuple[str, int, str]  # text, level of a heading or 0, gap before it
@@ -51,11 +57,18 @@ def read_html(data: bytes, beat: Beat) -> Document:
     return blocks.document(title=add_page(blocks, decode_page(data), beat))
 
 
+def page_text(page: str) -> str:
+    """The text alone, on as many lines as it has blocks."""
+    blocks = Blocks()
+    add_page(blocks, page, lambda _page: None)
+    return blocks.text()
+
+
 def add_page(blocks: Blocks, page: str, beat: Beat) -> str | None:
     """Add what a page shows; its title. Where nothing is visible, what is in it all the same."""
     beat(0)
     try:
-        tree = LexborHTMLParser(page)
+        tree = LexborHTMLParser(_without_empty_elements(page))
     except SelectolaxError as error:
         raise UnreadableSource("damaged", str(error)) from None
     beat(0)
@@ -71,6 +84,13 @@ def add_page(blocks: Blocks, page: str, beat: Beat) -> str | None:
             blocks.add(text, gap=gap)
     title = tree.css_first("head > title")
     return title.text() if title is not None else None
+
+
+def _without_empty_elements(page: str) -> str:
+    """XHTML may write `<title/>`; to a reader of HTML that is a title which never ends, and the page is in it."""
+    if _XHTML not in page[:HEAD_CHARACTERS]:
+        return page
+    return _EMPTY_ELEMENT.sub(r"<\1\2></\1>", page)
 
 
 class _Page:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from embedcli.errors import UnreadableSource
+from embedcli.reading.clean import clean
+from embedcli.reading.decode import decode
 from embedcli.reading.package import Package, relation_target
 from embedcli.records import Document
 
@@ -39,7 +41,7 @@ _TAR_MAGIC, _TAR_OFFSET = b"ustar", 257
 _ZIPPED_SUFFIXES = frozenset(
     {
         *(".docx", ".docm", ".dotx", ".dotm", ".xlsx", ".xlsm", ".xltx", ".xltm", ".xlsb"),
-        *(".odt", ".ott", ".odp", ".otp", ".odg", ".ods", ".ots"),
+        *(".odt", ".ott", ".odp", ".otp", ".odg", ".ods", ".ots", ".epub"),
         *(".pptx", ".pptm", ".ppsx", ".ppsm", ".potx", ".potm"),
     }
 )
@@ -70,6 +72,8 @@ def reader_of(file: BinaryIO, suffix: str) -> Reader | None:
         raise UnreadableSource("damaged", f"no zip archive, as a {suffix} is")
     if suffix in _PAGE_SUFFIXES or (suffix in _MISNAMED_SUFFIXES and _PAGE.match(head)):
         return _read_html
+    if suffix in (".xml", ".rss", ".atom", ".svg", ".json", ".geojson", ".jsonl", ".ndjson"):
+        return lambda file, beat: _read_structured(file.read(), suffix, beat)
     if suffix in (".fodt", ".fodp", ".fodg", ".fods"):
         return _read_flat_odf if head else None
     return _mail_reader(head, suffix)
@@ -108,6 +112,8 @@ def _zip_reader(package: Package) -> ZipReader | None:
     kind = package.read("mimetype")[:LONGEST_TYPE].decode("ascii", "replace") if "mimetype" in package else ""
     if "opendocument.spreadsheet" in kind:
         return _read_sheets
+    if "epub" in kind or "META-INF/container.xml" in package:
+        return lambda package, _file, beat: _read_epub(package, beat)
     if "opendocument" in kind and "content.xml" in package:
         return lambda package, _file, _beat: _read_odf(package)
     return None
@@ -121,6 +127,17 @@ def _office_reader(content_type: str, main: str) -> ZipReader:
     if "powerpoint" in content_type or "presentation" in content_type:
         return lambda package, _file, _beat: _read_slides(package, main)
     raise UnreadableSource("unsupported", content_type)
+
+
+def _read_structured(data: bytes, suffix: str, beat: Beat) -> Document:
+    from embedcli.reading import structured
+
+    if suffix in (".xml", ".rss", ".atom"):
+        return structured.read_xml(data, beat)
+    if suffix == ".svg":
+        return structured.read_svg(data, beat)
+    text = clean(decode(data), pdf=False)
+    return structured.read_json_lines(text) if suffix in (".jsonl", ".ndjson") else structured.read_json(text)
 
 
 def _read_compound(file: BinaryIO, beat: Beat) -> Document:
@@ -160,6 +177,12 @@ def _read_slides(package: Package, main: str) -> Document:
     from embedcli.reading.slides import read_slides
 
     return read_slides(package, main)
+
+
+def _read_epub(package: Package, beat: Beat) -> Document:
+    from embedcli.reading.epub import read_epub
+
+    return read_epub(package, beat)
 
 
 def _read_odf(package: Package) -> Document:

@@ -9,7 +9,9 @@ in them are allowed, as drawing programs write them: a few nested lines can stan
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from functools import partial
 from typing import IO
 from xml.parsers import expat
 
@@ -30,6 +32,9 @@ class Handler:
 
     starts: dict[str, Start]
     ends: dict[str, End]
+    any_start: Callable[[str, Attributes], None] | None = None
+    any_end: Callable[[str], None] | None = None
+    """Called with the name of an element for which there is no other."""
 
     def __init__(self, starts: dict[str, Start], ends: dict[str, End] | None = None) -> None:
         self.starts, self.ends = starts, ends or {}
@@ -70,6 +75,11 @@ def parse(stream: IO[bytes], handler: Handler, *, beat: Callable[[int], None], e
         raise UnreadableSource("damaged", str(error)) from None
 
 
+def parse_all(text: str, handler: Handler, *, beat: Callable[[int], None]) -> None:
+    """Call the handler for a text, whatever encoding it names."""
+    parse(io.BytesIO(text.encode("utf-8", "replace")), handler, beat=beat, encoding="utf-8")
+
+
 def _parser(handler: Handler, encoding: str | None) -> expat.XMLParserType:
     parser = expat.ParserCreate(encoding, SEPARATOR)
     parser.buffer_text = True
@@ -82,7 +92,9 @@ def _parser(handler: Handler, encoding: str | None) -> expat.XMLParserType:
         try:
             action = starts[name]
         except KeyError:
-            action = starts[name] = handler.starts.get(name.rpartition(SEPARATOR)[2])
+            local = name.rpartition(SEPARATOR)[2]
+            any_start = None if handler.any_start is None else partial(handler.any_start, local)
+            action = starts[name] = handler.starts.get(local, any_start)
         if action is not None and action(attributes):
             nonlocal depth
             depth = 1
@@ -93,7 +105,9 @@ def _parser(handler: Handler, encoding: str | None) -> expat.XMLParserType:
         try:
             action = ends[name]
         except KeyError:
-            action = ends[name] = handler.ends.get(name.rpartition(SEPARATOR)[2])
+            local = name.rpartition(SEPARATOR)[2]
+            any_end = None if handler.any_end is None else partial(handler.any_end, local)
+            action = ends[name] = handler.ends.get(local, any_end)
         if action is not None:
             action()
 
