@@ -37,6 +37,7 @@ class Summary:
     sources: dict[str, int] = field(default_factory=dict)
     failures_new: int = 0
     failures: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, dict[str, int]] = field(default_factory=dict)
     chunks: dict[str, int] = field(default_factory=lambda: {"total": 0, "embedded": 0, "reused": 0})
     tokens: dict[str, int] = field(default_factory=lambda: {"embedded": 0, "total": 0})
     truncated: int = 0
@@ -132,6 +133,31 @@ def say(text: str, stream: TextIO | None = None) -> None:
 def silence(stream: TextIO) -> None:
     """What it still holds, and all that comes, goes nowhere: Python would write it at its end, and fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+_SKIPPED = {  # with the kinds of files named, or without
+    "needs_extra": ("need the extra office", True),
+    "unsupported": ("unsupported", True),
+    "archive": ("archived", True),
+    "not_text": ("binary", False),
+    "empty": ("empty", False),
+    "too_large": ("too large", False),
+    "not_a_file": ("no file", False),
+}
+MOST_KINDS_SHOWN = 5
+
+
+def skipped_line(skipped: dict[str, dict[str, int]]) -> str:
+    """`8 skipped: 6 .doc unsupported, 2 binary`, of the counts by reason and suffix; empty for none."""
+    parts = []
+    for reason, (words, by_kind) in _SKIPPED.items():
+        counts = sorted(skipped.get(reason, {}).items(), key=lambda item: (-item[1], item[0]))
+        shown = counts[:MOST_KINDS_SHOWN] if by_kind else []
+        parts += [f"{count:,} {kind} {words}" for kind, count in shown]
+        rest = sum(count for _, count in counts[len(shown) :])
+        parts += [f"{rest:,} {'other ' if shown else ''}{words}"] if rest else []
+    total = sum(sum(counts.values()) for counts in skipped.values())
+    return f"{total:,} skipped: {', '.join(parts)}" if total else ""
 
 
 def many(count: int, noun: str) -> str:

@@ -137,7 +137,7 @@ def _open_log(path: Path | None) -> Any:
 def _closing_lines(summary: Summary) -> list[str]:
     """`generation 2: 1 changed, 12 unchanged; ...`, and what is amiss, by reason."""
     from embedcli.records import TROUBLED
-    from embedcli.report import duration, many
+    from embedcli.report import duration, many, skipped_line
 
     sources, chunks = summary.sources, summary.chunks
     did = _counts({name: sources[name] for name in ("new", "changed", "moved", "unchanged", "gone", "excluded")})
@@ -146,7 +146,7 @@ def _closing_lines(summary: Summary) -> list[str]:
     first = f"generation {summary.generation}: {did or 'no sources'}; {made}{rate}, {duration(summary.elapsed_s)}"
     amiss = _counts({name: sources[name] for name in TROUBLED})
     news = f"; {summary.failures_new:,} new" if summary.failures_new else ""
-    skipped = [f"{sources['skipped']:,} skipped: binary, empty, too large or no file"] if sources["skipped"] else []
+    skipped = [line] if (line := skipped_line(summary.skipped)) else []
     lines = [] if summary.idle else [first]  # that there was nothing to do has been said
     return [*lines, *([f"{amiss}: {_counts(summary.failures)}{news}"] if amiss else []), *skipped]
 

@@ -60,6 +60,8 @@ def reader_of(file: BinaryIO, suffix: str) -> Reader | None:
     """The reader of an open file, which is left at its beginning; `suffix` is in lower case, with its dot."""
     head = file.read(HEAD_BYTES)
     file.seek(0)
+    if not head:
+        return None
     if head.startswith(_ZIP):
         return lambda file, beat: _read_zipped(file, suffix, beat)
     if head.startswith(_OLE):
@@ -68,14 +70,14 @@ def reader_of(file: BinaryIO, suffix: str) -> Reader | None:
         return _read_rtf
     if head.startswith(_ARCHIVES) or head[_TAR_OFFSET:].startswith(_TAR_MAGIC):
         raise UnreadableSource("archive")
-    if head and suffix in _ZIPPED_SUFFIXES:
+    if suffix in _ZIPPED_SUFFIXES:
         raise UnreadableSource("damaged", f"no zip archive, as a {suffix} is")
     if suffix in _PAGE_SUFFIXES or (suffix in _MISNAMED_SUFFIXES and _PAGE.match(head)):
         return _read_html
     if suffix in (".xml", ".rss", ".atom", ".svg", ".json", ".geojson", ".jsonl", ".ndjson"):
         return lambda file, beat: _read_structured(file.read(), suffix, beat)
     if suffix in (".fodt", ".fodp", ".fodg", ".fods"):
-        return _read_flat_odf if head else None
+        return _read_flat_odf
     return _mail_reader(head, suffix)
 
 

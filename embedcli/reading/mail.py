@@ -54,6 +54,8 @@ def read_mailbox(data: bytes, beat: Beat) -> Document:
     """The document in a mailbox: a section for each mail, one after the other."""
     blocks = Blocks()
     starts = [match.start() for match in _FROM_LINE.finditer(data)]
+    if not starts:
+        raise UnreadableSource("damaged", "no mail inside")
     for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
         raw = _QUOTED_FROM.sub(rb"\1", data[data.index(b"\n", start) + 1 : end])
         message = _parsed(raw, beat)
@@ -139,7 +141,7 @@ class _Writer:
             for child in inner:
                 self._part(child, depth + 1)
         elif part.get_content_maintype() in ("multipart", "message"):  # without the parts that it should have
-            self._blocks.add(str(part.get_payload()))
+            self._blocks.add(_text(part))
         elif _is_shown(part) or (depth == 0 and part.get_content_maintype() == "text"):
             self._show(part, kind)
 
@@ -167,7 +169,7 @@ class _Writer:
 
 
 def _children(part: Mail) -> list[Mail]:
-    payload = part.get_payload()
+    payload = part.get_payload() if part.is_multipart() else None
     return [child for child in payload if isinstance(child, Message)] if isinstance(payload, list) else []
 
 
@@ -186,7 +188,7 @@ def _says_more(page: Mail, plain: str) -> bool:
 def _is_shown(part: Mail) -> bool:
     """Text that stands in the mail itself; of other kinds than these only where it has no name."""
     is_text = part.get_content_maintype() == "text"
-    is_body = part.get_content_type() in ("text/plain", "text/html") or not part.get_filename()
+    is_body = part.get_content_type() in ("text/plain", "text/html") or not _given_name(part)
     return is_text and is_body and part.get_content_disposition() != "attachment"
 
 
@@ -209,8 +211,16 @@ def _files(message: Mail) -> Iterator[Mail]:
             yield part
 
 
+def _given_name(part: Mail) -> str:
+    """The name that a part has; none where it is encoded in a way that cannot be."""
+    try:
+        return part.get_filename() or ""
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
 def _file_name(part: Mail) -> str:
-    name = " ".join(_decoded(part.get_filename() or "").split())
+    name = " ".join(_decoded(_given_name(part)).split())
     return name or f"attachment.{part.get_content_subtype()}"
 
 
@@ -218,7 +228,11 @@ def _text(part: Mail) -> str:
     """The text of a part, decoded by what it says or else by what it is; empty where that is no text."""
     payload = part.get_payload(decode=True)
     try:
-        return decode_declared(payload, part.get_content_charset()) if isinstance(payload, bytes) else ""
+        label = part.get_content_charset()
+    except (ValueError, LookupError, TypeError):
+        label = None
+    try:
+        return decode_declared(payload, label) if isinstance(payload, bytes) else ""
     except UnreadableSource:
         return ""
 

@@ -28,6 +28,8 @@ SHEET_LEVEL = 2
 MOST_EXACT = 1e15
 """Beyond it a float is no exact integer, and a spreadsheet shows it rounded."""
 
+RUST_PANICS = "pyo3_runtime"
+"""The module, which cannot be imported, of the error for an assertion that failed in Rust; it is no Exception."""
 FOREIGN_ERRORS: tuple[type[Exception], ...] = (calamine.CalamineError, ValueError, OSError)
 
 Beat = Callable[[int], None]
@@ -48,6 +50,10 @@ def read_sheets(file: BinaryIO, *, beat: Beat, package: Package | None = None) -
     except calamine.PasswordError as error:
         raise UnreadableSource("password", str(error)) from None
     except FOREIGN_ERRORS as error:
+        raise UnreadableSource("damaged", str(error)) from None
+    except BaseException as error:
+        if type(error).__module__ != RUST_PANICS:
+            raise
         raise UnreadableSource("damaged", str(error)) from None
     title = title_of(package, relation_target(package, "core-properties")) if package is not None else None
     return blocks.document(title=title)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -41,8 +42,18 @@ def summarise(
     summary.tokens["total"] = generation.counts["tokens"]
     summary.failures_new = news
     summary.failures = documents.count_by(table.filter(pc.is_in(table.column("status"), _TROUBLED)), "reason")
+    summary.skipped = count_skipped(table)
     troubled = sum(by_status.get(name, 0) for name in TROUBLED)
     summary.exit_code = 3 if news or (strict and troubled) else 0
+
+
+def count_skipped(table: pa.Table) -> dict[str, dict[str, int]]:
+    """How many sources were skipped, by reason and by the suffix of their names (`no suffix` for those without)."""
+    rows = table.filter(pc.equal(table.column("status"), "skipped")).select(["reason", "path"])
+    counts: dict[str, Counter[str]] = {}
+    for reason, path in zip(rows.column("reason").to_pylist(), rows.column("path").to_pylist(), strict=True):
+        counts.setdefault(reason, Counter())[PurePosixPath(path).suffix.lower() or "no suffix"] += 1
+    return {reason: dict(sorted(counts[reason].items())) for reason in sorted(counts)}
 
 
 def source_counts(plan: Plan, by_status: Mapping[str, int], *, moved: int) -> dict[str, int]:
