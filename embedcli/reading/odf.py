@@ -186,8 +186,12 @@ class _Body(Handler):
         }
 
     def text(self, characters: str) -> None:
-        if self._paragraph is not None:
-            self._paragraph.words.append(" ".join(f"|{characters}|".split())[1:-1] if characters.strip(" ") else " ")
+        """White space is one blank, across the borders of elements too; more are written as elements."""
+        if self._paragraph is None:
+            return
+        words = self._paragraph.words
+        text = " ".join(f"|{characters}|".split())[1:-1]
+        words.append(text.lstrip(" ") if words and words[-1].endswith(" ") else text)
 
     def _character(self, characters: str) -> None:
         if self._paragraph is not None:
