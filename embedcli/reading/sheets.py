@@ -3,8 +3,9 @@
 In: an open file. Out: a section for each sheet with a line for each row (tables.py), or UnreadableSource. Values as
 they are meant: 3.0 is 3, dates are ISO, a text of digits keeps its zeros. Not here: CSV (tables.py).
 
-calamine holds a whole sheet, so a workbook is refused by what its parts would unpack to; the limits of the process
-(process.py) hold where that is a lie.
+calamine holds a whole sheet, its empty cells too. A workbook is refused by what its parts would unpack to, and a sheet
+that reaches far beyond what is in it is read otherwise (sparse_sheet.py); the limits of the process (process.py) hold
+where a file lies about its size.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import python_calamine as calamine
 from embedcli.errors import UnreadableSource
 from embedcli.reading.blocks import Blocks
 from embedcli.reading.package import Package, relation_target, title_of
+from embedcli.reading.sparse_sheet import SparseSheets
 from embedcli.reading.tables import led_lines
 from embedcli.records import Document
 
@@ -41,12 +43,13 @@ def read_sheets(file: BinaryIO, *, beat: Beat, package: Package | None = None) -
     if package is not None and package.declared_bytes() > MOST_UNPACKED_BYTES:
         raise UnreadableSource("too_large", f"would unpack to {package.declared_bytes():,} bytes")
     beat(0)
-    file.seek(0)
     blocks = Blocks()
+    sparse = None if package is None else SparseSheets(package)
+    file.seek(0)
     try:
         with calamine.CalamineWorkbook.from_filelike(file) as workbook:
             for name in _visible(workbook):
-                _add_sheet(blocks, workbook, name, beat)
+                _add_sheet(blocks, name, _rows_of(workbook, sparse, name, beat))
     except calamine.PasswordError as error:
         raise UnreadableSource("password", str(error)) from None
     except FOREIGN_ERRORS as error:
@@ -65,10 +68,18 @@ def _visible(workbook: calamine.CalamineWorkbook) -> list[str]:
     return [sheet.name for sheet in workbook.sheets_metadata if sheet.visible == shown and sheet.typ not in charts]
 
 
-def _add_sheet(blocks: Blocks, workbook: calamine.CalamineWorkbook, name: str, beat: Beat) -> None:
-    """An empty sheet has no section."""
+def _rows_of(
+    workbook: calamine.CalamineWorkbook, sparse: SparseSheets | None, name: str, beat: Beat
+) -> Iterator[list[str]]:
     beat(0)
-    lines = led_lines(_shown_rows(workbook.get_sheet_by_name(name).iter_rows(), beat))
+    if sparse is not None and sparse.is_one(name):
+        return sparse.rows(name)
+    return _shown_rows(workbook.get_sheet_by_name(name).iter_rows(), beat)
+
+
+def _add_sheet(blocks: Blocks, name: str, rows: Iterator[list[str]]) -> None:
+    """An empty sheet has no section."""
+    lines = led_lines(rows)
     first = next(lines, None)
     if first is not None:
         blocks.heading(name, level=SHEET_LEVEL)

@@ -98,3 +98,19 @@ def test_twenty_thousand_rows_take_under_a_second() -> None:
     assert time.process_time() - started < 1
     assert document.text.count("\n") == 20_000
     assert document.text.endswith("Part: Bolt 19999; Torque: 2499.875; Checked: 2024-01-02; Count: 19999")
+
+
+def test_a_cell_that_strayed_to_the_end_of_a_sheet_costs_no_memory() -> None:
+    day = datetime.datetime(2024, 1, 2)
+    rows = [
+        ["Part", "Torque", "Checked", "At", "Code", "Fits"],
+        ["Bolt", 12.0, day, day.replace(hour=13), "00123", True],
+    ]
+    rows.append(["Nut\nand more", 0.1 + 0.2, day, datetime.time(7, 30), "x", False])
+    made = workbook(*rows)
+    dense = lines(made)
+    made.active.cell(1_048_576, 16_384).value = "strayed"
+    started = time.process_time()
+    assert lines(made) == [*dense, "strayed"]
+    assert time.process_time() - started < 2
+    assert dense[1] == "Part: Bolt; Torque: 12; Checked: 2024-01-02; At: 2024-01-02 13:00:00; Code: 00123; Fits: TRUE"
