@@ -28,7 +28,7 @@ def word() -> bytes:
     made.add_heading("Install", 1)
     made.add_paragraph("Unpack it.", style="List Bullet")
     made.add_table(rows=2, cols=2).cell(0, 0).text = "Bolt"
-    made.sections[0].header.paragraphs[0].text = "ACME"
+    made.sections[0].footer.paragraphs[0].text = "ACME"
     return saved(made)
 
 
@@ -72,7 +72,7 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "a.odt": lambda: ODT,
     "a.epub": epub,
     "a.rtf": lambda: RICH,
-    "a.msg": lambda: compound(message({"0037": "S", "1000": "B" * 300}, _10090102=b"\0" * 40)),
+    "a.msg": lambda: compound(message({"0037": "S", "1000": "It leaks. " * 30}, _10090102=b"\0" * 40)),
     "a.xls": lambda: workbook([["a", 1.0], ["b", 2.0]]),
     "a.json": lambda: json.dumps({"a": [{"b": [1, 2.5]}, "x", None], "c": "<p>d</p>"}).encode(),
     "a.xml": lambda: b"<?xml version='1.0'?><a b='c'><d>e<f/>g</d>&amp;</a>",
