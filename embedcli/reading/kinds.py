@@ -118,6 +118,8 @@ def _zip_reader(package: Package) -> ZipReader | None:
         return lambda package, _file, beat: _read_epub(package, beat)
     if "opendocument" in kind and "content.xml" in package:
         return lambda package, _file, _beat: _read_odf(package)
+    if "opendocument" in kind and kind.endswith("-template"):
+        raise UnreadableSource("empty", "a template of nothing but styles")
     return None
 
 

@@ -27,7 +27,10 @@ UNDECIDED_CHILDREN = 20
 Beat = Callable[[int], None]
 Line = tuple[str, str]  # gap before it, text
 
-_PAGE_INSIDE = re.compile(r"</(?:p|div|a|li|ul|span|b|i|em|strong|td|h[1-6])\s*>|<br\s*/?>", re.IGNORECASE)
+_PAGE_INSIDE = re.compile(
+    r"</(?:p|div|a|li|[ou]l|span|b|i|u|em|strong|t[drh]|table|h[1-6]|code|pre|font|center|blockquote)\s*>|<(?:br|p)\s*/?>",
+    re.IGNORECASE,
+)
 
 
 class _Object(list[tuple[str, Any]]):
@@ -173,9 +176,8 @@ class _Values(Handler):
         element = _Element(name)
         self._open.append(element)
         for key, value in attributes.items():
-            label = key.rpartition(SEPARATOR)[2]
-            if value.strip() and SEPARATOR not in key:
-                element.lines.append((LINE, f"{self._path()}.{label}: {_plain(value)}"))
+            if value.strip() and SEPARATOR not in key and key != "xmlns":
+                element.lines.append((LINE, f"{self._path()}.{key}: {_plain(value)}"))
 
     def _end(self, _name: str) -> None:
         path = self._path()

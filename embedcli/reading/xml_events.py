@@ -3,6 +3,7 @@
 In: an open binary stream of XML. Out: calls of a Handler's functions in document order; UnreadableSource `damaged`.
 Not here: what elements mean (docx.py and its like).
 
+Prefixes are cut off, never looked up: which one a program writes says nothing, and old programs forgot to declare some.
 Nothing outside the stream is ever loaded. Of entities that a document declares itself only short ones without others
 in them are allowed, as drawing programs write them: a few nested lines can stand for gigabytes.
 """
@@ -19,7 +20,7 @@ from embedcli.errors import UnreadableSource
 
 BLOCK_BYTES = 256 << 10
 LONGEST_ENTITY = 200
-SEPARATOR = "}"
+SEPARATOR = ":"
 
 Attributes = dict[str, str]
 Start = Callable[[Attributes], bool | None]
@@ -81,7 +82,7 @@ def parse_all(text: str, handler: Handler, *, beat: Callable[[int], None]) -> No
 
 
 def _parser(handler: Handler, encoding: str | None) -> expat.XMLParserType:
-    parser = expat.ParserCreate(encoding, SEPARATOR)
+    parser = expat.ParserCreate(encoding)
     parser.buffer_text = True
     parser.buffer_size = 64 << 10
     starts: dict[str, Start | None] = {}
