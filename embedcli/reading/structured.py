@@ -33,6 +33,10 @@ _PAGE_INSIDE = re.compile(
 )
 
 
+_ABOUT_XML = frozenset({"xmlns", "xml", "xsi", "xlink"})
+"""Prefixes of attributes that speak of the file, not of what is in it."""
+
+
 class _Object(list[tuple[str, Any]]):
     """A JSON object as pairs: a key may stand twice."""
 
@@ -176,8 +180,9 @@ class _Values(Handler):
         element = _Element(name)
         self._open.append(element)
         for key, value in attributes.items():
-            if value.strip() and SEPARATOR not in key and key != "xmlns":
-                element.lines.append((LINE, f"{self._path()}.{key}: {_plain(value)}"))
+            prefix, _, label = key.rpartition(SEPARATOR)
+            if value.strip() and prefix not in _ABOUT_XML and key != "xmlns":
+                element.lines.append((LINE, f"{self._path()}.{label}: {_plain(value)}"))
 
     def _end(self, _name: str) -> None:
         path = self._path()
