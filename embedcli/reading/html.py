@@ -27,9 +27,9 @@ _UNSEEN = _NEVER | {
     *("nav", "noscript", "noframes", "noembed", "svg", "canvas", "iframe", "object", "embed", "audio", "video"),
     *("select", "datalist", "textarea", "annotation", "annotation-xml"),
 }
-_NOT_DISPLAYED = (
-    '[hidden], [style*="display:none" i], [style*="display: none" i], [role="navigation"], dialog:not([open])'
-)
+_NOT_DISPLAYED = '[hidden], [role="navigation"], dialog:not([open])'
+_STYLED = '[style*="none" i], [style*="hidden" i]'
+_NOT_DISPLAYED_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _TEXT_INSIDE = "h1, main, article, p"
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _LINES = frozenset({"li", "dd", "dt", "tr", "option", "caption"})
@@ -75,8 +75,7 @@ def add_page(blocks: Blocks, page: str, beat: Beat) -> str | None:
     root = tree.root
     if root is None:
         return None
-    hidden = {node.mem_id for node in root.css(_NOT_DISPLAYED)}
-    found = _Page(_UNSEEN, hidden, beat).read(root) or _Page(_NEVER, set(), beat).read(root)
+    found = _Page(_UNSEEN, _hidden(root), beat).read(root) or _Page(_NEVER, set(), beat).read(root)
     for text, level, gap in found:
         if level:
             blocks.heading(text, level=level)
@@ -84,6 +83,12 @@ def add_page(blocks: Blocks, page: str, beat: Beat) -> str | None:
             blocks.add(text, gap=gap)
     title = tree.css_first("head > title")
     return title.text() if title is not None else None
+
+
+def _hidden(root: LexborNode) -> set[int]:
+    """The elements that are not displayed, as far as they say so themselves."""
+    styled = (node for node in root.css(_STYLED) if _NOT_DISPLAYED_STYLE.search(node.attributes.get("style") or ""))
+    return {node.mem_id for node in (*root.css(_NOT_DISPLAYED), *styled)}
 
 
 def _without_empty_elements(page: str) -> str:

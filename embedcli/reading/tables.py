@@ -5,8 +5,8 @@ headings where the table has a header row, else the cells kept apart. Not here: 
 a Document (blocks.py).
 
 A row is taken for a header if its cells are different words, the rows below are no wider, and none of its cells stands
-in its column again. Rows above it that fill fewer columns are captions. After an empty row another table may begin; one
-that does not look so goes on under the headings before.
+in its column again; _is_header knows what else it may be. Rows above it that fill fewer columns are captions. After an
+empty row another table may begin; one that does not look so goes on under the headings before.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ SNIFFED_ROWS = 50
 
 _VALUE = re.compile(r"[\W\d_]*\d[\W\d_]*(?:[^\W\d_]{1,3}[\W_]*)?$|(?:true|false|yes|no|n/a)$", re.IGNORECASE)
 """A number, a date, an amount with its unit, a switch: what stands under a heading, and is none."""
+_LABEL = re.compile(r"(?:19|20)\d\d(?:-\d\d(?:-\d\d)?)?$")
 _DELIMITERS = ",;\t|"
 _EXCEL_HINT = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)
 
@@ -83,15 +84,27 @@ def _header_index(head: Sequence[Row]) -> int | None:
 
 
 def _is_header(row: Row, below: Sequence[Row]) -> bool:
+    """Words, or years and dates as the headings of several columns. Where values stand right below it is one even with
+    a heading twice, or with a column that has none."""
     cells = [cell.casefold() for cell in row if cell]
-    if len(cells) < 2 or len(set(cells)) < len(cells):
+    labels = sum(_LABEL.match(cell) is not None for cell in cells)
+    words = sum(not _is_value(cell) for cell in cells)
+    if words + (labels if labels > 1 else 0) < len(cells) or not words or len(cells) < 2:
         return False
-    if any(len(cell) > LONGEST_HEADING or _is_value(cell) for cell in cells):
+    if any(len(cell) > LONGEST_HEADING for cell in cells):
         return False
-    if len(cells) < max(map(_filled, below)):
+    over_values = any(_is_value(cell) for cell in below[0])
+    twice = len(cells) - len(set(cells))
+    missing = max(0, max(map(_filled, below)) - len(cells))
+    if not over_values and (twice or missing) or missing > 1 or twice > len(cells) // 2:
         return False
-    recurs = any(cell and cell == other for line in below for cell, other in zip(row, line, strict=False))
-    return not recurs and not _is_form(row, below)
+    return not _recurs(row, below) and not _is_form(row, below)
+
+
+def _recurs(row: Row, below: Sequence[Row]) -> bool:
+    """Whether a cell, or another one like it, stands again in its column: then it is a value, no heading."""
+    pairs = [(cell, other) for line in below for cell, other in zip(row, line, strict=False) if cell]
+    return any(cell == other or (_LABEL.match(cell) and _LABEL.match(other)) for cell, other in pairs)
 
 
 def _is_value(cell: str) -> bool:

@@ -38,10 +38,11 @@ def test_a_break_ends_a_line_and_a_mark_inside_a_word_does_not() -> None:
 
 
 def test_what_is_not_displayed_is_out() -> None:
-    hidden = """<p>shown</p><p style="color:red; DISPLAY: none">A</p><div hidden><p>B</p></div><template>C</template>
+    hidden = """<p>shown</p><p style="color:red; DISPLAY : none">A</p><p style="visibility:hidden;x:y">A</p>
+        <p style="border:none;overflow:hidden">too</p><div hidden><p>B</p></div><template>C</template>
         <svg><text>D</text></svg><noscript>E</noscript><!-- F --><select><option>G</select><dialog><p>H</p></dialog>
         <div role="navigation">I</div><iframe>J</iframe>"""
-    assert text_of(hidden) == "shown"
+    assert text_of(hidden.replace('overflow:hidden">too</p>', 'overflow:hidden">too</p>too')) == "shown\n\ntoo"
 
 
 @pytest.mark.parametrize(

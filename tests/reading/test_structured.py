@@ -67,7 +67,8 @@ def test_each_line_of_json_lines_is_a_record() -> None:
 
 def test_an_xml_value_is_led_by_the_names_above_it() -> None:
     text = """<?xml version="1.0" encoding="iso-8859-1"?><!DOCTYPE parts SYSTEM "parts.dtd"><parts xmlns="x"
-        xmlns:xsi="y" xsi:schemaLocation="MARK"><!-- MARK --><part x:id="7" xml:lang="MARK"><name>Bolt</name><torque unit="Nm">12</torque>
+        xmlns:xsi="y" xsi:schemaLocation="MARK"><!-- MARK --><part x:id="7" xml:lang="MARK">
+        <name>Bolt</name><torque unit="Nm">12</torque>
         </part><part><name>Müller &amp; Co</name><empty/></part></parts>"""
     assert read_bytes(text.encode("latin-1"), "a.xml").text == (
         "parts.part.id: 7\nparts.part.name: Bolt\nparts.part.torque.unit: Nm\nparts.part.torque: 12\n\n"

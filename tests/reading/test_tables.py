@@ -34,6 +34,18 @@ def test_captions_above_the_header_stand_alone() -> None:
     assert lines("Torques 2024,,", "Part,Torque,Unit", "Bolt,12,Nm")[0] == "Torques 2024"
 
 
+def test_headings_may_be_years_stand_twice_or_be_missing_where_values_stand_below() -> None:
+    assert lines("Part,2023,2024", "Bolt,5,6") == ["Part: Bolt; 2023: 5; 2024: 6"]
+    assert lines("Part,2024-01-01,2024-02-01", "Bolt,5,6") == ["Part: Bolt; 2024-01-01: 5; 2024-02-01: 6"]
+    assert lines("Part,Sum,Sum", "Bolt,5,6") == ["Part: Bolt; Sum: 5; Sum: 6"]
+    assert lines(",Name,Age", "0,Anna,30") == ["0; Name: Anna; Age: 30"]
+    assert lines("Anna,1985,1990", "Bob,1987,1992") == ["Anna | 1985 | 1990", "Bob | 1987 | 1992"]
+    assert lines("Report,Anna", "Part,Torque,Unit", "Bolt,12,Nm") == [
+        "Report | Anna",
+        "Part: Bolt; Torque: 12; Unit: Nm",
+    ]
+
+
 @pytest.mark.parametrize(
     "rows",
     [
