@@ -42,7 +42,7 @@ def test_what_is_not_displayed_is_out() -> None:
         <p style="border:none;overflow:hidden">too</p><div hidden><p>B</p></div><template>C</template>
         <svg><text>D</text></svg><noscript>E</noscript><!-- F --><select><option>G</select><dialog><p>H</p></dialog>
         <div role="navigation">I</div><iframe>J</iframe>"""
-    assert text_of(hidden.replace('overflow:hidden">too</p>', 'overflow:hidden">too</p>too')) == "shown\n\ntoo"
+    assert text_of(hidden) == "shown\n\ntoo"
 
 
 @pytest.mark.parametrize(
