@@ -24,7 +24,7 @@ SourceKey = tuple[str, str]
 
 Status = Literal["indexed", "partial", "stale", "failed", "skipped"]
 
-SKIP_REASONS = frozenset({"not_text", "empty", "needs_extra", "too_large", "not_a_file"})
+SKIP_REASONS = frozenset({"not_text", "empty", "needs_extra", "too_large", "not_a_file", "archive", "unsupported"})
 """Not failures: there is nothing to repair. Such sources are counted as `skipped`."""
 
 MOMENT_REASONS = frozenset({"permission", "io", "vanished", "changed_while_reading", "broken_link"})
@@ -33,7 +33,7 @@ MOMENT_REASONS = frozenset({"permission", "io", "vanished", "changed_while_readi
 RETRY_REASONS = frozenset({"timeout", "out_of_memory", "reader_crashed", "engine_killed"})
 """The next three runs try again."""
 
-CONTENT_REASONS = frozenset({"password", "damaged", "no_text", "garbled", "bad_vector", "bad_tokens"})
+CONTENT_REASONS = frozenset({"password", "damaged", "no_text", "garbled", "bad_vector", "bad_tokens", "data_left_out"})
 """Reasons that lie in the content: not tried again until the file or the reader changes."""
 
 REASONS = SKIP_REASONS | MOMENT_REASONS | RETRY_REASONS | CONTENT_REASONS
@@ -129,8 +129,8 @@ class Document:
 
     `pages` holds (1-based page number, offset of its first code point in `text`) of every page kept, in order;
     `sections` holds (offset of the heading's line, heading path like "Install > Linux"). `page_count` is the number
-    of pages in the file, None for formats without pages. `pages_skipped` counts the pages that could not be read, and
-    those of whose picture only a stamp could be read; `reason` is the most frequent reason among them.
+    of pages in the file, None for formats without pages. `pages_skipped` counts what was left out: pages that could not
+    be read or of whose picture only a stamp could be read, and runs of data; `reason` is the most frequent reason.
     """
 
     text: str

@@ -40,6 +40,7 @@ class Summary:
     news: list[dict[str, str]] = field(default_factory=list)
     """The first sources that failed, went stale or partial as they had not before: uri, status, reason."""
     failures: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, dict[str, int]] = field(default_factory=dict)
     chunks: dict[str, int] = field(default_factory=lambda: {"total": 0, "embedded": 0, "reused": 0})
     tokens: dict[str, int] = field(default_factory=lambda: {"embedded": 0, "total": 0})
     replaced: dict[str, int] = field(default_factory=lambda: {"sources": 0, "characters": 0})
@@ -146,6 +147,31 @@ def say_warning(text: str) -> None:
 def silence(stream: TextIO) -> None:
     """Send what is buffered or written later to /dev/null: otherwise Python would flush it at exit, and fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+_SKIPPED = {  # with the kinds of files named, or without
+    "needs_extra": ("need the extra office", True),
+    "unsupported": ("unsupported", True),
+    "archive": ("archived", True),
+    "not_text": ("binary", False),
+    "empty": ("empty", False),
+    "too_large": ("too large", False),
+    "not_a_file": ("no file", False),
+}
+MOST_KINDS_SHOWN = 5
+
+
+def skipped_line(skipped: dict[str, dict[str, int]]) -> str:
+    """`8 skipped: 6 .doc unsupported, 2 binary`, of the counts by reason and suffix; empty for none."""
+    parts = []
+    for reason, (words, by_kind) in _SKIPPED.items():
+        counts = sorted(skipped.get(reason, {}).items(), key=lambda item: (-item[1], item[0]))
+        shown = counts[:MOST_KINDS_SHOWN] if by_kind else []
+        parts += [f"{count:,} {kind} {words}" for kind, count in shown]
+        rest = sum(count for _, count in counts[len(shown) :])
+        parts += [f"{rest:,} {'other ' if shown else ''}{words}"] if rest else []
+    total = sum(sum(counts.values()) for counts in skipped.values())
+    return f"{total:,} skipped: {', '.join(parts)}" if total else ""
 
 
 def many(count: int, noun: str) -> str:

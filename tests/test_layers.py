@@ -37,6 +37,9 @@ DOORS = {
     "sglang": {"engines.sglang.host", "engines.sglang.scheduler"},
     "pypdfium2": {"reading.pdf", "reading.pdf_glyphs", "reading.pdf_judge", "reading.pdf_page", "reading.pdf_text"},
     "pypdf": {"reading.pdf_overlay", "reading.pdf_second"},
+    "python_calamine": {"reading.sheets"},
+    "selectolax": {"reading.html"},
+    "zipfile": {"reading.package"},
     "tokenizers": {"models.tokenizer"},
     "rich": {"report"},
 }
@@ -47,7 +50,10 @@ GUARD_LOADS = {
     "embedcli.engines.sglang.wire",
     "embedcli.processes",
 }
-HEAVY = {"torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "pypdfium2", "huggingface_hub"}
+HEAVY = {
+    *("torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
+    *("pypdfium2", "python_calamine", "selectolax"),
+}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -157,7 +157,7 @@ def _open_log(path: Path | None) -> Any:
 def _closing_lines(summary: Summary) -> list[str]:
     """`generation 2: 1 changed, 12 unchanged; ...`, and the sources that are not indexed, by reason."""
     from embedcli.records import TROUBLED
-    from embedcli.report import duration, many
+    from embedcli.report import duration, many, skipped_line
 
     sources, chunks = summary.sources, summary.chunks
     did = _counts({name: sources[name] for name in ("new", "changed", "moved", "unchanged", "gone", "excluded")})
@@ -167,7 +167,7 @@ def _closing_lines(summary: Summary) -> list[str]:
     troubled = _counts({name: sources[name] for name in TROUBLED})
     news = f"; {summary.failures_new:,} new" if summary.failures_new else ""
     failures = [f"{troubled}: {_counts(summary.failures)}{news}"] if troubled else []
-    skipped = [f"{sources['skipped']:,} skipped: binary, empty, too large or not a file"] if sources["skipped"] else []
+    skipped = [line] if (line := skipped_line(summary.skipped)) else []
     if summary.replaced["sources"]:
         sources_with = many(summary.replaced["sources"], "source")
         characters = many(summary.replaced["characters"], "character")

@@ -5,10 +5,10 @@ UnreadableSource. Not here: opening files and their errors (sources/walk.py), li
 (pool.py), decoding (decode.py) and clean-up (clean.py), PDF (pdf.py),
 Markdown (markdown.py).
 
-What a file is, its content says first: whatever begins with `%PDF-` is a PDF. After that its suffix: a
-`.pdf` that is none inside (a login page, half a download) is `damaged`, since whoever stored it expects a
-PDF's text; anything else is text if it decodes. A new format is one function and its suffixes in
-`_BY_SUFFIX`.
+What a file is, its content says first: whatever begins with `%PDF-` is a PDF, and kinds.py knows office files
+and archives. After that its suffix: a `.pdf` that is none inside (a login page, half a download) is `damaged`,
+since whoever stored it expects a PDF's text; anything else is text if it decodes. A new format of plain text is
+one function and its suffixes in `_BY_SUFFIX`, any other a line in kinds.py.
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from embedcli.errors import UnreadableSource
+from embedcli.reading.blocks import as_it_stands
 from embedcli.reading.clean import clean
 from embedcli.reading.decode import decode
+from embedcli.reading.kinds import reader_of
 from embedcli.reading.markdown import LONGEST_HEADING, Heading, front_matter, headings
+from embedcli.reading.notebook import read_notebook
+from embedcli.reading.subtitles import read_subtitles
+from embedcli.reading.tables import read_csv
 from embedcli.records import Document
 
 DEEPEST_PORTFOLIO = 2
@@ -50,10 +55,17 @@ def _read(file: BinaryIO, name: str, beat: Beat, *, with_forms: bool, depth: int
     if is_pdf or suffix == ".pdf":
         return _read_pdf(file, beat, with_forms=with_forms, depth=depth)
     beat(0)
-    text = clean(decode(file.read()), pdf=False)
+    reader = reader_of(file, suffix)
+    return reader(file, beat) if reader is not None else _read_text(file.read(), suffix)
+
+
+def _read_text(data: bytes, suffix: str) -> Document:
+    text = clean(decode(data), pdf=False)
     if not text or text.isspace():
         raise UnreadableSource("empty")
-    return _BY_SUFFIX.get(suffix, _plain)(text)
+    if suffix in _STRUCTURED:
+        return _STRUCTURED[suffix](text)
+    return as_it_stands(text, _BY_SUFFIX.get(suffix, _plain))
 
 
 def _read_pdf(file: BinaryIO, beat: Beat, *, with_forms: bool, depth: int) -> Document:
@@ -90,6 +102,12 @@ _BY_SUFFIX: dict[str, Callable[[str], Document]] = {
     ".rst": _restructured,
     ".rest": _restructured,
 }
+_STRUCTURED: dict[str, Callable[[str], Document]] = {
+    **dict.fromkeys((".csv", ".tsv", ".tab"), read_csv),
+    ".ipynb": read_notebook,
+    **dict.fromkeys((".srt", ".vtt"), read_subtitles),
+}
+"""Of text that is not to be read as it stands; these leave data out themselves, where they know what is a word."""
 
 
 def _with_headings(text: str, headings: Iterator[Heading], *, otherwise: str | None = None) -> Document:

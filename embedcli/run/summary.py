@@ -6,7 +6,9 @@ Not here: how they are printed (cli/, report.py).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -70,6 +72,7 @@ def _describe(
     summary.sources = _source_counts(plan, tally, by_status)
     summary.chunks["total"] = generation.counts["chunks"]
     summary.tokens["total"] = generation.counts["tokens"]
+    summary.skipped = _count_skipped(table)
     summary.failures_new = len(tally.news)
     summary.news = _first_news(table, tally.news)
     summary.failures = documents.count_by(table.filter(pc.is_in(table.column("status"), _TROUBLED)), "reason")
@@ -81,6 +84,15 @@ def _first_news(table: pa.Table, news: Collection[SourceKey]) -> list[dict[str, 
     """The first sources that are news, in walk order, as `--json` names them."""
     rows = table.take(documents.positions(table, news)[:NEWS_NAMED]).select(["uri", "status", "reason"]).to_pylist()
     return [{name: row[name] or "" for name in ("uri", "status", "reason")} for row in rows]
+
+
+def _count_skipped(table: pa.Table) -> dict[str, dict[str, int]]:
+    """How many sources were skipped, by reason and by the suffix of their names (`no suffix` for those without)."""
+    rows = table.filter(pc.equal(table.column("status"), "skipped")).select(["reason", "path"])
+    counts: dict[str, Counter[str]] = {}
+    for reason, path in zip(rows.column("reason").to_pylist(), rows.column("path").to_pylist(), strict=True):
+        counts.setdefault(reason, Counter())[PurePosixPath(path).suffix.lower() or "no suffix"] += 1
+    return {reason: dict(sorted(counts[reason].items())) for reason in sorted(counts)}
 
 
 def _source_counts(plan: Plan, tally: Tally, by_status: Mapping[str, int]) -> dict[str, int]:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.office_files import zipped
+from tests.ole_files import compound
 from tests.workshop import Workshop, words
 
 HERE = Path(__file__).resolve().parents[2]
@@ -276,12 +278,16 @@ def test_the_summary_counts_failures_by_reason_and_skipped_files_apart(tmp_path:
     (docs / "bad.pdf").write_bytes(b"%PDF-1.7 nothing")
     (docs / "empty.txt").touch()
     (docs / "picture.txt").write_bytes(bytes(range(256)) * 20)
+    (docs / "old.doc").write_bytes(compound({"WordDocument": b"text"}))
+    (docs / "notes.zip").write_bytes(zipped({"a.txt": "text"}))
     first = quick("ingest", "docs", "--index", "index", "--model", "minilm", "--json", cwd=tmp_path)
     for ran, code in ((first, 3), (quick("ingest", "--index", "index", "--json", cwd=tmp_path), 0)):
         assert ran.returncode == code
         summary = json.loads(ran.stdout)
-        assert (summary["failures"], summary["sources"]["skipped"]) == ({"damaged": 1}, 2)
-        assert "1 failed: 1 damaged" in ran.stderr and "2 skipped: binary, empty, too large or not a file" in ran.stderr
+        assert (summary["failures"], summary["sources"]["skipped"]) == ({"damaged": 1}, 4)
+        assert summary["skipped"]["unsupported"] == {".doc": 1}
+        assert "1 failed: 1 damaged" in ran.stderr
+        assert "4 skipped: 1 .doc unsupported, 1 .zip archived, 1 binary, 1 empty" in ran.stderr
 
 
 def test_text_is_read_without_packages_that_only_the_tests_need(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import subprocess
 import sys
 import time
@@ -14,6 +17,7 @@ from embedcli.errors import UnreadableSource
 from embedcli.fingerprints import READ_VERSION
 from embedcli.reading.formats import read
 from embedcli.records import SKIP_REASONS, Document
+from tests.office_files import zipped
 
 MARKDOWN = """---
 title: settings, no heading
@@ -170,11 +174,30 @@ def test_what_is_blank_after_the_clean_up_is_empty(data: bytes) -> None:
     assert reason_of(data, "blank.txt") == "empty"
 
 
-@pytest.mark.parametrize("name", ["a.docx", "a.xlsx", "a.odt", "a.epub", "a.txt"])
-def test_zipped_documents_are_not_text(name: str) -> None:
-    reason = reason_of(b"PK\x03\x04\x14\x00" + bytes(100), name)
-    assert reason == "not_text"
-    assert reason in SKIP_REASONS
+ARCHIVES = {
+    "zip": zipped({"readme.txt": "text"}),
+    "torn zip": b"PK\x03\x04\x14\x00" + bytes(100),
+    "gz": gzip.compress(b"text"),
+    "bz2": bz2.compress(b"text"),
+    "xz": lzma.compress(b"text"),
+    "7z": b"7z\xbc\xaf\x27\x1c" + bytes(30),
+    "rar": b"Rar!\x1a\x07\x01\x00" + bytes(30),
+    "tar": bytes(257) + b"ustar\x0000" + bytes(248),
+}
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_archives_are_skipped_by_that_name_and_not_as_binary(kind: str) -> None:
+    for name in ("a.zip", "a.tar.gz", "a.txt", "a"):
+        reason = reason_of(ARCHIVES[kind], name)
+        assert reason == "archive"
+        assert reason in SKIP_REASONS
+
+
+@pytest.mark.parametrize("suffix", ["docx", "docm", "xlsx", "xlsb"])
+def test_an_office_file_that_is_none_inside_is_damaged(suffix: str) -> None:
+    for data in (b"<html>Please log in</html>", ARCHIVES["torn zip"], ARCHIVES["zip"]):
+        assert reason_of(data, f"a.{suffix}") == "damaged"
 
 
 def test_text_is_announced_before_it_is_read() -> None:
@@ -187,7 +210,7 @@ def test_text_needs_no_pdf_library() -> None:
     code = (
         "import io, sys; from embedcli.reading.formats import read;"
         "read(io.BytesIO(b'# a'), name='a.md', beat=print);"
-        "sys.exit(bool({'pypdfium2', 'pypdf', 'chardet'} & set(sys.modules)))"
+        "sys.exit(bool({'pypdfium2', 'pypdf', 'chardet', 'python_calamine', 'selectolax'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
 

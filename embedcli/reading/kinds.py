@@ -1,0 +1,231 @@
+"""What a file is: its first bytes say it, then its name. The table of all formats but PDF and plain text.
+
+In: an open file and its suffix. Out: the function that reads it into a Document; None for text; UnreadableSource for
+what is known and not read (`archive`, `unsupported`, `password`), and `damaged` for a file that is not what its name
+says. Not here: how a format is read (the module that each function imports when it is needed, and no sooner).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import BinaryIO
+
+from embedcli.errors import UnreadableSource
+from embedcli.reading.clean import clean
+from embedcli.reading.decode import decode
+from embedcli.reading.package import Package, relation_target
+from embedcli.records import Document
+
+HEAD_BYTES = 4096
+LONGEST_TYPE = 200
+MAIL_HEADERS = 4
+"""As many different ones are no chance."""
+
+Beat = Callable[[int], None]
+Reader = Callable[[BinaryIO, Beat], Document]
+ZipReader = Callable[[Package, BinaryIO, Beat], Document]
+
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_UNSUPPORTED_STREAMS = frozenset(
+    {"worddocument", "powerpoint document", "visiodocument", "quill", "bodytext", "matost", "props", "pp40"}
+)
+"""Of Word, PowerPoint, Visio, Publisher, Hangul, Works and Project."""
+_RICH_TEXT = b"{\\rtf"
+_ARCHIVES = (
+    *(b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x28\xb5\x2f\xfd", b"MSCF"),
+    *(b"LZIP", b"\x04\x22\x4d\x18"),
+)
+_TAR_MAGIC, _TAR_OFFSET = b"ustar", 257
+_ZIPPED_SUFFIXES = frozenset(
+    {
+        *(".docx", ".docm", ".dotx", ".dotm", ".xlsx", ".xlsm", ".xltx", ".xltm", ".xlsb"),
+        *(".odt", ".ott", ".odp", ".otp", ".odg", ".ods", ".ots", ".epub"),
+        *(".pptx", ".pptm", ".ppsx", ".ppsm", ".potx", ".potm"),
+    }
+)
+
+_PAGE_SUFFIXES = frozenset({".html", ".htm", ".xhtml", ".xht", ".shtml"})
+_MISNAMED_SUFFIXES = frozenset({"", ".doc", ".xls"})
+"""Reports of many programs are web pages with the name of an office file."""
+_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html)[\s>]", re.IGNORECASE)
+
+
+_MAILBOX = re.compile(rb"From \S[^\r\n]*\r?\n[!-9;-~]+:")
+_MAIL_HEADERS = re.compile(rb"^(Received|Return-Path|Message-ID|From|To|Date|Subject|MIME-Version): ", re.M | re.I)
+
+
+def reader_of(file: BinaryIO, suffix: str) -> Reader | None:
+    """The reader of an open file, which is left at its beginning; `suffix` is in lower case, with its dot."""
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    if not head:
+        return None
+    if head.startswith(_ZIP):
+        return lambda file, beat: _read_zipped(file, suffix, beat)
+    if head.startswith(_OLE):
+        return _read_compound
+    if head.startswith(_RICH_TEXT):
+        return _read_rtf
+    if head.startswith(_ARCHIVES) or head[_TAR_OFFSET:].startswith(_TAR_MAGIC):
+        raise UnreadableSource("archive")
+    if suffix in _ZIPPED_SUFFIXES:
+        raise UnreadableSource("damaged", f"no zip archive, as a {suffix} is")
+    if suffix in _PAGE_SUFFIXES or (suffix in _MISNAMED_SUFFIXES and _PAGE.match(head)):
+        return _read_html
+    if suffix in (".xml", ".rss", ".atom", ".svg", ".json", ".geojson", ".jsonl", ".ndjson"):
+        return lambda file, beat: _read_structured(file.read(), suffix, beat)
+    if suffix in (".fodt", ".fodp", ".fodg", ".fods"):
+        return _read_flat_odf
+    return _mail_reader(head, suffix)
+
+
+def _mail_reader(head: bytes, suffix: str) -> Reader | None:
+    """A Maildir has names without a suffix, or with flags such as `.host:2,S`."""
+    if suffix in (".mhtml", ".mht"):
+        return _read_saved_page
+    if suffix == ".mbox" or (suffix == "" and _MAILBOX.match(head)):
+        return _read_mailbox
+    if suffix in (".eml", ".emlx"):
+        return _read_mail
+    in_maildir = suffix == "" or ":2," in suffix
+    return _read_mail if in_maildir and len(set(_MAIL_HEADERS.findall(head))) >= MAIL_HEADERS else None
+
+
+def _read_zipped(file: BinaryIO, suffix: str, beat: Beat) -> Document:
+    try:
+        package = Package(file, beat=beat)
+    except UnreadableSource as error:
+        if suffix in _ZIPPED_SUFFIXES:
+            raise
+        raise UnreadableSource("archive", str(error)) from None
+    reader = _zip_reader(package)
+    if reader is not None:
+        return reader(package, file, beat)
+    raise UnreadableSource(*(("damaged", f"no {suffix} inside") if suffix in _ZIPPED_SUFFIXES else ("archive",)))
+
+
+def _zip_reader(package: Package) -> ZipReader | None:
+    """By what the archive says of itself; None for one that is no document."""
+    main = relation_target(package, "officeDocument")
+    if main is not None:
+        return _office_reader(package.content_type(main), main)
+    kind = package.read("mimetype")[:LONGEST_TYPE].decode("ascii", "replace") if "mimetype" in package else ""
+    if "opendocument.spreadsheet" in kind:
+        return _read_sheets
+    if "epub" in kind or "META-INF/container.xml" in package:
+        return lambda package, _file, beat: _read_epub(package, beat)
+    if "opendocument" in kind and "content.xml" in package:
+        return lambda package, _file, _beat: _read_odf(package)
+    if "opendocument" in kind and kind.endswith("-template"):
+        raise UnreadableSource("empty", "a template of nothing but styles")
+    return None
+
+
+def _office_reader(content_type: str, main: str) -> ZipReader:
+    if "word" in content_type:
+        return lambda package, _file, _beat: _read_docx(package, main)
+    if "excel" in content_type or "spreadsheet" in content_type:
+        return _read_sheets
+    if "powerpoint" in content_type or "presentation" in content_type:
+        return lambda package, _file, _beat: _read_slides(package, main)
+    raise UnreadableSource("unsupported", content_type)
+
+
+def _read_structured(data: bytes, suffix: str, beat: Beat) -> Document:
+    from embedcli.reading import structured
+
+    if suffix in (".xml", ".rss", ".atom"):
+        return structured.read_xml(data, beat)
+    if suffix == ".svg":
+        return structured.read_svg(data, beat)
+    text = clean(decode(data), pdf=False)
+    return structured.read_json_lines(text) if suffix in (".jsonl", ".ndjson") else structured.read_json(text)
+
+
+def _read_compound(file: BinaryIO, beat: Beat) -> Document:
+    """By the streams at the top: a text may hold a table, and a table a text."""
+    from embedcli.reading.ole import CompoundFile
+
+    compound = CompoundFile(file.read())
+    names = {name.lower() for name in compound.names()}
+    if "encryptedpackage" in names:
+        raise UnreadableSource("password")
+    if names & {"workbook", "book"}:
+        from embedcli.reading.sheets import read_sheets
+
+        return read_sheets(file, beat=beat)
+    if "__properties_version1.0" in names:
+        from embedcli.reading.message import read_message
+
+        return read_message(compound, beat)
+    if names & _UNSUPPORTED_STREAMS:
+        raise UnreadableSource("unsupported", "an office format of before 2007")
+    raise UnreadableSource("not_text", "a compound file that is no document")
+
+
+def _read_rtf(file: BinaryIO, beat: Beat) -> Document:
+    from embedcli.reading.rtf import read_rtf
+
+    return read_rtf(file.read(), beat)
+
+
+def _read_docx(package: Package, main: str) -> Document:
+    from embedcli.reading.docx import read_docx
+
+    return read_docx(package, main)
+
+
+def _read_slides(package: Package, main: str) -> Document:
+    from embedcli.reading.slides import read_slides
+
+    return read_slides(package, main)
+
+
+def _read_epub(package: Package, beat: Beat) -> Document:
+    from embedcli.reading.epub import read_epub
+
+    return read_epub(package, beat)
+
+
+def _read_odf(package: Package) -> Document:
+    from embedcli.reading.odf import read_odf
+
+    return read_odf(package)
+
+
+def _read_flat_odf(file: BinaryIO, beat: Beat) -> Document:
+    from embedcli.reading.odf import read_flat
+
+    return read_flat(file, beat)
+
+
+def _read_sheets(package: Package, file: BinaryIO, beat: Beat) -> Document:
+    from embedcli.reading.sheets import read_sheets
+
+    return read_sheets(file, beat=beat, package=package)
+
+
+def _read_html(file: BinaryIO, beat: Beat) -> Document:
+    from embedcli.reading.html import read_html
+
+    return read_html(file.read(), beat)
+
+
+def _read_mail(file: BinaryIO, beat: Beat) -> Document:
+    from embedcli.reading.mail import read_mail
+
+    return read_mail(file.read(), beat)
+
+
+def _read_mailbox(file: BinaryIO, beat: Beat) -> Document:
+    from embedcli.reading.mail import read_mailbox
+
+    return read_mailbox(file.read(), beat)
+
+
+def _read_saved_page(file: BinaryIO, beat: Beat) -> Document:
+    from embedcli.reading.mail import read_saved_page
+
+    return read_saved_page(file.read(), beat)

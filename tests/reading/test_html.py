@@ -1,0 +1,136 @@
+"""A web page is read as its reader sees it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from embedcli.errors import UnreadableSource
+from tests.office_files import read_bytes
+
+
+def text_of(page: str) -> str:
+    return read_bytes(page.encode(), "a.html").text
+
+
+PAGE = """<!DOCTYPE html><html><head><meta charset="utf-8"><title>Pump
+ manual</title><style>p { color: red }</style><script>var a = "SCRIPT";</script></head><body>
+<nav><a href="/">MENU</a></nav><h1>The pump</h1><p>It <b>pu</b>mps,
+   as <a href="https://example.org/MARKUP">the maker</a> says.</p><h2>Install</h2>
+<ul><li>one<li><p>two</p><p>more</p></ul>text between<h3>Linux</h3>
+<table><tr><th>Part<th>Torque</tr><tr><td>Bolt<td>12&nbsp;Nm</table></body></html>"""
+
+
+def test_visible_text_comes_in_blocks_and_headings_are_sections() -> None:
+    document = read_bytes(PAGE.encode(), "a.html")
+    assert document.title == "Pump manual"
+    assert document.text == (
+        "The pump\n\nIt pumps, as the maker says.\n\nInstall\n- one\n- two\n\nmore\n\ntext between\n\nLinux\n"
+        "Part | Torque\nBolt | 12 Nm"
+    )
+    assert [path for _, path in document.sections] == ["The pump", "The pump > Install", "The pump > Install > Linux"]
+    assert document.text[document.sections[2][0] :].startswith("Linux\n")
+
+
+def test_a_break_ends_a_line_and_a_mark_inside_a_word_does_not() -> None:
+    assert text_of("<p>one<br>two<br/>thr<i>e</i>e</p>") == "one\ntwo\nthree"
+
+
+def test_what_is_not_displayed_is_out() -> None:
+    hidden = """<p>shown</p><p style="color:red; DISPLAY : none">A</p><p style="visibility:hidden;x:y">A</p>
+        <p style="border:none;overflow:hidden">too</p><div hidden><p>B</p></div><template>C</template>
+        <svg><text>D</text></svg><noscript>E</noscript><!-- F --><select><option>G</select><dialog><p>H</p></dialog>
+        <div role="navigation">I</div><iframe>J</iframe>"""
+    assert text_of(hidden) == "shown\n\ntoo"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<nav>Only this</nav>",
+        "<body style='display:none'><p>Only this</p></body>",
+        "<noscript>Only this</noscript>",
+        "<svg><text>Only this</text></svg>",
+        "<div hidden><div><select><option>Only this</select></div></div>",
+        "Only this",
+        "<frameset><noframes>Only this</noframes></frameset>",
+    ],
+)
+def test_a_page_that_has_text_is_never_empty(page: str) -> None:
+    assert text_of(page) == "Only this"
+
+
+def test_a_menu_that_was_never_closed_does_not_take_the_page_with_it() -> None:
+    assert "The text" in text_of("<p>Intro</p><nav><a>Home</a><h1>Title</h1><p>The text</p>")
+
+
+def test_a_page_of_nothing_is_empty() -> None:
+    for page in ("<html><script>var a</script></html>", "", " \n", "<style>p{}</style>"):
+        with pytest.raises(UnreadableSource) as caught:
+            text_of(page)
+        assert caught.value.reason == "empty"
+
+
+def test_tables_that_lay_out_a_page_are_read_as_passages() -> None:
+    inner = "<table><tr><td>Part</td><td>Price</td></tr><tr><td>Bolt</td><td></td></tr></table>"
+    layout = f"<table><tr><td><h1>News</h1><p>First</p></td><td><p>Aside</p></td></tr><tr><td>{inner}</td></tr></table>"
+    assert text_of(layout) == "News\n\nFirst\n\nAside\nPart | Price\n\nBolt"
+
+
+def test_code_keeps_its_lines_and_blanks() -> None:
+    assert text_of("<p>Type:</p><pre>if a:\n    b()\n</pre>") == "Type:\n\nif a:\n    b()"
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding"),
+    [
+        ("windows-1251", "cp1251"),
+        ("iso-8859-1", "cp1252"),
+        ("gb2312", "gb18030"),
+        ("Shift_JIS", "cp932"),
+        ("ks_c_5601-1987", "cp949"),
+        ("iso-8859-1", "utf-8"),
+        ("utf-8", "cp1252"),
+        ("no-such", "utf-8"),
+        ("utf-16", "utf-8"),
+        ("hex", "utf-8"),
+        ("iso-8859-2", "utf-16"),
+        ("big5", "utf-8-sig"),
+    ],
+)
+def test_the_encoding_is_the_one_that_the_page_names_unless_it_cannot_be(declared: str, encoding: str) -> None:
+    words = {
+        "cp1251": "Насос",
+        "gb18030": "联通 水泵 \u4e02",
+        "cp932": "ポンプ①",
+        "cp949": "펌프 믜",
+        "utf-16": "čerpadlo",
+    }.get(encoding, "Pumpe für 5 €")
+    for meta in (f'<meta charset="{declared}">', f'<meta http-equiv=x content="text/html; charset={declared}">'):
+        page = f"<html><head>{meta}</head><body><p>{words}</p></body></html>".encode(encoding)
+        assert read_bytes(page, "a.html").text == words
+
+
+def test_an_xhtml_page_may_name_its_encoding_in_its_first_line() -> None:
+    page = '<?xml version="1.0" encoding="windows-1250"?><html><body><p>čerpadlo</p></body></html>'
+    assert read_bytes(page.encode("cp1250"), "a.xhtml").text == "čerpadlo"
+
+
+def test_a_page_under_the_name_of_an_office_file_is_a_page() -> None:
+    for name in ("a.xls", "a.doc", "a"):
+        assert read_bytes(b"\n<HTML><p>Text</p></HTML>", name).text == "Text"
+    assert read_bytes(b"<html><p>Text</p></html>", "template.txt").text == "<html><p>Text</p></html>"
+
+
+def test_pictures_inside_a_page_are_no_text() -> None:
+    picture = '<img src="data:image/png;base64,' + "iVBORw0KGgo" * 1_000 + '">'
+    document = read_bytes(f"<p>a{picture}b</p>".encode(), "a.html")
+    assert (document.text, document.pages_skipped) == ("ab", 0)
+
+
+@pytest.mark.parametrize("hostile", ["<b>", "<table><tr><td>", "<p><i>", "<br>", "<td>", "&amp;", "<", "<!--", "<tr>"])
+def test_time_is_linear_in_hostile_markup(hostile: str) -> None:
+    started = time.perf_counter()
+    read_bytes(f"<p>x</p>{hostile * (200_000 // len(hostile))}".encode(), "a.html")
+    assert time.perf_counter() - started < 5

@@ -1,0 +1,127 @@
+"""OpenDocument texts and presentations are read as their readers see them."""
+
+from __future__ import annotations
+
+import pytest
+
+from embedcli.errors import UnreadableSource
+from tests.office_files import ODF_NAMESPACES, odf, read_bytes, zipped
+
+
+def text_of(body: str, **parts: str) -> str:
+    return read_bytes(odf(body, **parts), "a.odt").text
+
+
+def test_headings_lists_and_tables() -> None:
+    body = """<text:p text:style-name="P1">Pump manual</text:p><text:h text:outline-level="1">Install</text:h>
+        <text:h text:outline-level="2">Linux</text:h><text:list><text:list-item><text:p>Unpack it.</text:p>
+        <text:p>All.</text:p></text:list-item><text:list-item><text:p>Start it.</text:p></text:list-item></text:list>
+        <table:table><table:table-row><table:table-cell><text:p>Part</text:p></table:table-cell><table:table-cell>
+        <text:p>Torque</text:p></table:table-cell></table:table-row><table:table-row><table:table-cell
+        table:number-columns-spanned="2"><text:p>Both</text:p></table:table-cell><table:covered-table-cell/>
+        </table:table-row></table:table>"""
+    styles = '<style:style style:name="P1" style:parent-style-name="Title"/>'
+    document = read_bytes(odf(body, styles=styles), "a.odt")
+    assert document.title == "Pump manual"
+    assert [path for _, path in document.sections] == ["Install", "Install > Linux"]
+    assert document.text.endswith("Linux\n- Unpack it.\nAll.\n- Start it.\nPart | Torque\n\nBoth")
+
+
+def test_the_title_among_the_properties_is_the_title() -> None:
+    meta = "<office:meta><dc:title>Pumps</dc:title></office:meta>"
+    assert read_bytes(odf("<text:p>x</text:p>", meta=meta), "a.odt").title == "Pumps"
+
+
+def test_blanks_tabs_breaks_and_fields() -> None:
+    body = """<text:p>one  <text:s text:c="3"/>two<text:tab/>three<text:line-break/>
+        fo<text:span>u</text:span>r <text:date>1 May</text:date>, <text:title>Pumps</text:title></text:p>"""
+    assert text_of(body) == "one    two\tthree\n four 1 May, Pumps"
+
+
+def test_deleted_text_and_comments_are_out_and_notes_follow_their_paragraph() -> None:
+    body = """<text:tracked-changes><text:changed-region><text:deletion><text:p>DELETED</text:p></text:deletion>
+        </text:changed-region></text:tracked-changes><text:p>Kept<office:annotation><text:p>COMMENT</text:p>
+        </office:annotation> text<text:note><text:note-citation>1</text:note-citation><text:note-body><text:p>A note.
+        </text:p></text:note-body></text:note> here.</text:p><text:p>Next.</text:p>"""
+    assert text_of(body) == "Kept text here.\n\nA note.\n\nNext."
+
+
+def test_text_boxes_and_shapes_follow_their_paragraph_without_their_descriptions() -> None:
+    body = """<text:p>Before <draw:frame><draw:text-box><text:p>In a box</text:p></draw:text-box>
+        <svg:title>ALT</svg:title><svg:desc>ALT</svg:desc></draw:frame>
+        <draw:custom-shape><svg:title>ALT</svg:title><text:p>In a shape</text:p>
+        </draw:custom-shape>after</text:p>"""
+    assert text_of(body) == "Before after\n\nIn a box\n\nIn a shape"
+
+
+def test_hidden_sections_are_out_and_headers_and_footers_are_read_once() -> None:
+    margins = "".join(
+        f"<style:{name} {display}><text:p>{name[:6].upper()}</text:p></style:{name}>"
+        for name, display in (
+            ("header", ""),
+            ("header-first", ""),
+            ("footer", ""),
+            ("footer-left", 'style:display="false"'),
+        )
+    )
+    body = '<text:section text:display="none"><text:p>HIDDEN</text:p></text:section><text:p>Text</text:p>'
+    assert text_of(body, masters=margins) == "HEADER\n\nText\n\nFOOTER"
+
+
+SLIDES = """<draw:page><draw:frame presentation:class="outline"><draw:text-box><text:list><text:list-item>
+    <text:p>Body</text:p></text:list-item></text:list></draw:text-box></draw:frame>
+    <draw:frame presentation:class="title"><draw:text-box>
+    <text:p>The pump</text:p></draw:text-box></draw:frame><draw:frame presentation:class="page-number"><draw:text-box>
+    <text:p>7</text:p></draw:text-box></draw:frame><presentation:notes><draw:page-thumbnail/><draw:frame><draw:text-box>
+    <text:p>Say hello.</text:p></draw:text-box></draw:frame></presentation:notes></draw:page>
+    <draw:page draw:style-name="dp2"><draw:frame><draw:text-box><text:p>SECRET</text:p></draw:text-box></draw:frame>
+    </draw:page><draw:page><draw:custom-shape><text:p>No title</text:p></draw:custom-shape></draw:page><draw:page/>"""
+HIDDEN = '<style:style style:name="dp2"><style:drawing-page-properties presentation:visibility="hidden"/></style:style>'
+
+
+def test_slides_are_pages_with_titles_as_sections_and_notes_behind() -> None:
+    document = read_bytes(odf(SLIDES, kind="presentation", styles=HIDDEN, masters="<text:p>Click</text:p>"), "a.odp")
+    assert document.text == "The pump\n- Body\n\nNotes:\nSay hello.\n\nNo title"
+    assert (document.pages, document.page_count) == (((1, 0), (3, document.text.index("No title"))), 4)
+    assert [path for _, path in document.sections] == ["The pump", "Slide 3"]
+
+
+def test_a_flat_file_is_read_without_its_pictures() -> None:
+    picture = "<draw:frame><draw:image><office:binary-data>QUJD</office:binary-data></draw:image></draw:frame>"
+    flat = f"""<?xml version="1.0"?><office:document {ODF_NAMESPACES}><office:meta><dc:title>Flat</dc:title>
+        </office:meta><office:body><office:text><text:p>Text{picture}</text:p></office:text></office:body></office:document>"""
+    document = read_bytes(flat.encode(), "a.fodt")
+    assert (document.text, document.title) == ("Text", "Flat")
+
+
+def test_a_flat_workbook_has_its_sheets_as_sections() -> None:
+    def sheet(name: str, style: str) -> str:
+        cells = "".join(f"<table:table-cell><text:p>{name}{n}</text:p></table:table-cell>" for n in "12")
+        return (
+            f'<table:table table:name="{name}" table:style-name="{style}"><table:table-row>{cells}<table:table-cell'
+            ' table:number-columns-repeated="16382"/></table:table-row></table:table>'
+        )
+
+    styles = '<style:style style:name="h"><style:table-properties table:display="false"/></style:style>'
+    flat = f"""<office:document {ODF_NAMESPACES}><office:automatic-styles>{styles}</office:automatic-styles>
+        <office:body><office:spreadsheet>{sheet("A", "s")}{sheet("HIDDEN", "h")}</office:spreadsheet></office:body>
+        </office:document>"""
+    document = read_bytes(flat.encode(), "a.fods")
+    assert (document.text, document.sections) == ("A\nA1 | A2", ((0, "A"),))
+
+
+def test_an_encrypted_file_is_password_and_half_of_one_damaged() -> None:
+    manifest = f"""<manifest:manifest {ODF_NAMESPACES}><manifest:file-entry manifest:full-path="content.xml">
+        <manifest:encryption-data/></manifest:file-entry></manifest:manifest>"""
+    data = odf("<text:p>x</text:p>")
+    encrypted = zipped(
+        {
+            "mimetype": "application/vnd.oasis.opendocument.text",
+            "content.xml": b"\x80",
+            "META-INF/manifest.xml": manifest,
+        }
+    )
+    for broken, reason in ((encrypted, "password"), (data[: len(data) // 2], "damaged"), (odf(""), "empty")):
+        with pytest.raises(UnreadableSource) as caught:
+            read_bytes(broken, "a.odt")
+        assert caught.value.reason == reason

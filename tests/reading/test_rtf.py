@@ -1,0 +1,82 @@
+"""Rich text is read as its reader sees it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from embedcli.errors import UnreadableSource
+from embedcli.records import Document
+from tests.office_files import read_bytes
+
+START = (
+    r"{\rtf1\ansi\ansicpg1252\deff0{\fonttbl{\f0\fswiss Helvetica;}{\f1\fnil\fcharset204 FONTNAME;}"
+    r"{\f2\fcharset128 MS;}}{\colortbl;\red0\green0\blue0;}{\stylesheet{\s0 Normal;}{\s1\outlinelevel0 heading 1;}"
+    r"{\*\cs5 Heading 2 Char;}{\s2 heading 2;}}{\info{\title Pump manual}{\author ANNA}}"
+)
+
+
+def rtf(body: str, name: str = "a.rtf") -> Document:
+    return read_bytes((START + body + "}").encode("cp1252"), name)
+
+
+def test_headings_lists_and_tables() -> None:
+    body = r"""{\pard\s1 Install\par}{\pard\s2 Linux\par}\pard {\listtext\'b7\tab}Unpack it.\par
+{\*\pn\pnlvlblt}{\pntext 1.\tab}Start it.\par\pard Text
+ goes on.\par\trowd\cellx1\cellx2\pard\intbl Part\cell Torque\cell\row\trowd\pard\intbl Bolt\par M8\cell 12 Nm\cell\row
+\pard After.\par"""
+    document = rtf(body)
+    assert document.title == "Pump manual"
+    assert [path for _, path in document.sections] == ["Install", "Install > Linux"]
+    assert document.text == (
+        "Install\n\nLinux\n- Unpack it.\n- Start it.\n\nText goes on.\nPart | Torque\nBolt M8 | 12 Nm\n\nAfter."
+    )
+
+
+def test_characters_of_every_kind() -> None:
+    body = (
+        r"\'e4\u8364? {\f1 \'cd\'e0}{\f2 \'83\'7c}\u-10179?\u-8704?{\uc2\u9731\'3f\'3f}"
+        r"{\uc0\u233}\~x\_y\-z\emdash\ldblquote q\rdblquote \{a\}\\ one\line two\tab three"
+    )
+    assert rtf(body).text == "ä€ Наポ\U0001f600☃é\u00a0x-yz—“q”{a}\\ one\ntwo\tthree"
+
+
+def test_what_is_no_text_of_the_page_is_out() -> None:
+    body = (
+        r"Text{\pict\pngblip 89504e47}{\*\generator MARK;}{\*\bkmkstart MARK}{\annotation MARK}{\v MARK}{\deleted MARK}"
+        r"{\object{\*\objdata 4142}{\result shown}}{\field{\*\fldinst MARK}"
+        r"{\fldrslt link}}\bin4 MARK{\*\unknown{\b MARK}}."
+    )
+    assert rtf(body).text == "Textshownlink."
+
+
+def test_notes_follow_their_paragraph_and_margins_are_read_once() -> None:
+    body = (
+        r"{\header\pard ACME\par}{\headerf ACME\par}{\footer\pard Version 3\par}\pard Text{\super 1"
+        r"{\*\footnote A note.\par}} goes on.\par Next.{\*\shpinst{\sp{\sn MARK}}{\shptxt In a box.\par}}\par"
+    )
+    assert rtf(body).text == "ACME\n\nText1 goes on.\n\nA note.\n\nNext.In a box.\n\nVersion 3"
+
+
+def test_it_is_known_by_its_content_under_the_name_of_a_word_file() -> None:
+    assert rtf("Text", "a.doc").text == "Text"
+
+
+def test_torn_and_unbalanced_files_give_what_they_have() -> None:
+    assert read_bytes(rb"{\rtf1 Text {\b more", "a.rtf").text == "Text more"
+    assert read_bytes(rb"{\rtf1 Text}}} more", "a.rtf").text == "Text more"
+    for data in (rb"{\rtf1}", rb"{\rtf1 {\pict 00}}"):
+        with pytest.raises(UnreadableSource) as caught:
+            read_bytes(data, "a.rtf")
+        assert caught.value.reason == "empty"
+
+
+@pytest.mark.parametrize("hostile", ["{", "}", r"\'e4", r"\u8364?", r"\b ", r"\cell", r"{\footnote ", r"\bin9 ", "\\"])
+def test_time_is_linear_in_hostile_markup(hostile: str) -> None:
+    started = time.perf_counter()
+    try:
+        rtf("x" + hostile * (300_000 // len(hostile)))
+    except UnreadableSource as error:
+        assert error.reason == "damaged"
+    assert time.perf_counter() - started < 5
