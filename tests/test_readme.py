@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
+import pyarrow.parquet as pq
 import pytest
 import typer
 
@@ -26,7 +29,7 @@ def blocks(kind: str) -> list[str]:
 def masked(text: str) -> list[str]:
     """Lines without what differs from machine to machine: rates, seconds, the folder, on a slow one the progress;
     `...` stands for any end."""
-    text = re.sub(r"[\d,]+ tokens/s, [^\n]+ s$", "RATE", text, flags=re.MULTILINE)
+    text = re.sub(r"([\d,]+ tokens/s, )?(\d+ \w+ )?\d+ s$", "RATE", text, flags=re.MULTILINE)
     text = re.sub(r"^\w[^\n]*: [\d,]+/[\d,]+ documents[^\n]*\n", "", text, flags=re.MULTILINE)
     return [re.sub(r"(; largest: .*?kB, .*?kB, ).*", r"\1...", line) for line in text.splitlines()]
 
@@ -62,6 +65,60 @@ def test_the_index_is_queried_from_its_manifest_alone(place: Path) -> None:
     assert len(lines) == 3 and "manual.md Lumen Hub LH-2: product manual" in lines[0]
     scores = [float(line.split()[0]) for line in lines]
     assert scores == sorted(scores, reverse=True) and scores[0] > 0.4
+
+
+def test_the_query_in_sql_finds_the_passage(place: Path) -> None:
+    """After the session, in DuckDB; a stored vector is its own nearest."""
+    (query,) = blocks("sql")
+    table = pq.read_table(next((place / "idx/current/vectors").glob("*.parquet")))
+    row = table.slice(0, 1).to_pylist()[0]
+    with contextlib.chdir(place):
+        found = duckdb.execute(query, {"query": row["vector"]}).fetchall()
+    assert (len(found), found[0][:2]) == (5, (row["path"], row["chunk_index"]))
+    assert found[0][2] == pytest.approx(1.0)
+
+
+def test_the_line_for_cron_runs_in_the_environment_of_cron(place: Path) -> None:
+    """After the session: no terminal, no variables; nothing has changed, so nothing is printed."""
+    (line,) = blocks("crontab")
+    command = line.split(maxsplit=5)[5].strip()
+    command = command.replace("/opt/embedcli/.venv/bin/embedcli", f"{sys.executable} -m embedcli")
+    command = command.replace("/srv/index", str(place / "idx"))
+    bare = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HERE), "HOME": str(place)}
+    ran = subprocess.run(
+        ["/bin/sh", "-c", command], cwd="/", env=bare, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_the_units_are_valid_for_systemd(place: Path, tmp_path: Path) -> None:
+    (units,) = blocks("ini")
+    for name, text in re.findall(r"^# /etc/systemd/system/(\S+)\n(.*?)(?=^# |\Z)", units, re.DOTALL | re.MULTILINE):
+        text = text.replace("/opt/embedcli/.venv/bin/embedcli", str(place / ".bin/embedcli"))
+        (tmp_path / name).write_text(text)
+    files = sorted(map(str, tmp_path.iterdir()))
+    ran = subprocess.run(["systemd-analyze", "verify", *files], capture_output=True, text=True)
+    assert (len(files), ran.returncode, ran.stderr) == (2, 0, "")
+
+
+def test_every_line_of_shell_is_run_by_a_test_or_by_ci() -> None:
+    """The session and the line for cron are run above, the rest by the scripts named here."""
+    run_elsewhere = {
+        "python3 -m venv": "by .ci/run, .ci/resolve and .ci/sglang",
+        "EMBEDCLI_LONG=1": "by hand: most of a day",
+    }
+    for block in blocks("sh"):
+        assert any(block.startswith(start) for start in run_elsewhere), block
+
+
+def test_the_readme_is_read_in_one_sitting() -> None:
+    assert README.count("\n") < 250
+
+
+def test_every_folder_of_the_package_stands_on_the_map() -> None:
+    folders = {path.name for path in (HERE / "embedcli").iterdir() if (path / "__init__.py").exists()}
+    assert folders == {name for name in folders if f"`{name}/`" in README}
 
 
 def test_every_command_stands_in_the_readme() -> None:

@@ -165,8 +165,7 @@ def _closing_lines(summary: Summary) -> list[str]:
     made = f"{many(chunks['total'], 'chunk')} ({chunks['embedded']:,} embedded, {chunks['reused']:,} reused)"
     first = f"generation {summary.generation}: {did or 'no sources'}; {made}{rate}, {duration(summary.elapsed_s)}"
     troubled = _counts({name: sources[name] for name in TROUBLED})
-    news = f"; {summary.failures_new:,} new" if summary.failures_new else ""
-    failures = [f"{troubled}: {_counts(summary.failures)}{news}"] if troubled else []
+    failures = [f"{troubled}: {_counts(summary.failures)}"] if troubled else []
     skipped = [line] if (line := skipped_line(summary.skipped)) else []
     if summary.replaced["sources"]:
         sources_with = many(summary.replaced["sources"], "source")
