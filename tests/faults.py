@@ -1,8 +1,8 @@
 """Test doubles of the file operations and the clock, each with one fault, about ten lines each.
 
-In: when to fail. Out: what a disk that is full, torn, dying or of the wrong kind does to the code above it; a process
-killed at a named operation; a reader that lingers or dies. Engines with faults are in fake_engines.py.
-Not here: any expectation.
+In: when to fail. Out: disks that are full, torn, dying or lack links; a process that is killed at a named operation;
+readers that are slow or die.
+Not here: any expectation; engines with faults (fake_engines.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RUN = re.compile(r"\d{6}(-[0-9a-f]+)?(?=\b|\.)")
 
 
 def kind(path: Path) -> str:
-    """What a file is, its folder in front and numbers and ids taken out: `N.tmp/manifest.json`, `staging/N`."""
+    """The name of a file with its folder, without numbers and ids: `N.tmp/manifest.json`, `staging/N`."""
     name = "/".join(path.parts[-2:])
     for pattern, word in _NAMES:
         name = pattern.sub(word, name)
@@ -34,10 +34,10 @@ def kind(path: Path) -> str:
 
 
 class Watching(Disk):
-    """Tells `at` each operation before it is done; the real thing otherwise."""
+    """The real disk, which calls `at` before each operation."""
 
     def at(self, name: str) -> None:
-        """Something is about to be done to the disk, or a named step of the write order is reached."""
+        """Called before each operation, and at each named step of the write order."""
 
     def step(self, name: str) -> None:
         self.at(f"step {kind(Path(name))}")
@@ -64,7 +64,7 @@ class Watching(Disk):
 
 
 class Recording(Watching):
-    """Remembers what was done."""
+    """Remembers the operations."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -74,7 +74,7 @@ class Recording(Watching):
 
 
 class KillAt(Watching):
-    """SIGKILL to this process before the n-th operation of that name; without a name, before the n-th of all."""
+    """Sends SIGKILL to this process before the n-th operation called `name`; without a name, before the n-th of all."""
 
     def __init__(self, name: str | None = None, n: int = 1) -> None:
         self.name = name
@@ -87,7 +87,7 @@ class KillAt(Watching):
 
 
 class KilledAt(Disk):
-    """Leaves at the n-th step of that name as a kill would, and the test goes on."""
+    """Raises KeyboardInterrupt at the n-th step called `name`: the run ends as if killed, and the test continues."""
 
     def __init__(self, name: str, n: int = 1) -> None:
         self.name = name
@@ -100,7 +100,7 @@ class KilledAt(Disk):
 
 
 class FailAfter(Disk):
-    """Every fsync and rename after the n-th is an I/O error, for ever."""
+    """Every fsync and rename after the n-th is an I/O error."""
 
     def __init__(self, n: int) -> None:
         self.left = n
@@ -120,7 +120,7 @@ class FailAfter(Disk):
 
 
 class FailsFrom(Disk):
-    """Every fsync and rename from the named step on is an I/O error, for ever; from the start where it is empty."""
+    """Every fsync and rename after the named step is an I/O error; with an empty name, from the start."""
 
     def __init__(self, step: str) -> None:
         self.from_step = step
@@ -144,7 +144,7 @@ class FailsFrom(Disk):
 
 
 class _Limited:
-    """A sink that takes `room()` bytes at most, then the rest of the write is an error."""
+    """A sink that writes only the bytes `take` allows and raises the error for the rest."""
 
     closed = False
 
@@ -165,7 +165,7 @@ class _Limited:
 
 
 class TornWrite(Disk):
-    """The first `times` writes of files whose kind contains `what` stop half-way with an I/O error."""
+    """The first `times` writes of files whose kind contains `what` fail half-way with an I/O error."""
 
     def __init__(self, what: str, times: int = 1) -> None:
         self.what = what
@@ -182,7 +182,7 @@ class TornWrite(Disk):
 
 
 class DiskFull(Disk):
-    """Files whose kind contains `what` find room for `room_bytes` in all, then no space is left on the device."""
+    """Files whose kind contains `what` share `room_bytes`; after that no space is left on the device."""
 
     def __init__(self, what: str = "", room_bytes: int = 0, *, for_good: bool = False) -> None:
         self.what = what
@@ -211,13 +211,13 @@ class DiskFull(Disk):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def remove(self, path: Path) -> None:
-        """A file that goes leaves room, unless others take it at once (`for_good`)."""
+        """A removed file frees its bytes, unless the disk stays full (`for_good`)."""
         self.room_bytes += path.stat().st_size if path.is_file() and not self.for_good else 0
         super().remove(path)
 
 
 class FsyncFails(Disk):
-    """The first `times` fsyncs of files (folders not counted) after the `after`-th are I/O errors."""
+    """After `after` fsyncs that succeed, `times` fsyncs are I/O errors."""
 
     def __init__(self, times: int, after: int = 0) -> None:
         self.times = times
@@ -233,7 +233,7 @@ class FsyncFails(Disk):
 
 
 class RenameFails(Disk):
-    """The first `times` renames to a name whose kind contains `what` are refused with `error`."""
+    """The first `times` renames to a name whose kind contains `what` fail with `error`."""
 
     def __init__(self, what: str, times: int = 1 << 30, error: int = errno.EIO) -> None:
         self.what = what
@@ -248,7 +248,7 @@ class RenameFails(Disk):
 
 
 class ReadOnly(Disk):
-    """A filesystem mounted read-only; what is written, renamed or made is refused."""
+    """A filesystem mounted read-only: every write fails."""
 
     def _refuse(self, path: Path) -> None:
         with storage_errors(path):
@@ -267,21 +267,21 @@ class ReadOnly(Disk):
 
 
 class NoHardLinks(Disk):
-    """A filesystem on which link() is not permitted (exFAT, some FUSE)."""
+    """A filesystem without hard links (exFAT, some FUSE)."""
 
     def link(self, old: Path, new: Path) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 class NoSymlinks(Disk):
-    """A filesystem that knows no symbolic links."""
+    """A filesystem without symlinks."""
 
     def symlink(self, target: str, link: Path) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 class VanishingFile:
-    """A stop signal that never stops the run, but takes a file away when the run first asks for it."""
+    """A stop signal that never stops the run, but deletes a file when the run polls it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -292,7 +292,7 @@ class VanishingFile:
 
 
 class GrowingFile:
-    """A stop signal that never stops the run, but adds to a file when the run first asks for it."""
+    """A stop signal that never stops the run, but appends to a file when the run first polls it."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path, self.text = path, text
@@ -305,7 +305,7 @@ class GrowingFile:
 
 
 class ClockJumps:
-    """A clock that only sleeping moves, or somebody who sets it; `sleep` may do something else meanwhile."""
+    """A clock that advances only by `sleep`, which also calls `meanwhile`, or when a test sets `now`."""
 
     def __init__(self, meanwhile: Callable[[float], None] = lambda _: None, *, now: float = 0.0) -> None:
         self.now = now
@@ -320,7 +320,7 @@ class ClockJumps:
 
 
 class SlowReader(ReadingWork):
-    """Lingers over the file named `fault`, and reads it all the same."""
+    """Takes two seconds longer for the file named `fault`, and reads it."""
 
     outcome = ("indexed", None)
 
@@ -331,7 +331,7 @@ class SlowReader(ReadingWork):
 
 
 class ReaderSegfaults(ReadingWork):
-    """Dies over the file named `fault`, each time."""
+    """Dies whenever it reads the file named `fault`."""
 
     outcome = ("failed", "reader_crashed")
 
@@ -342,7 +342,7 @@ class ReaderSegfaults(ReadingWork):
 
 
 class FileVanishes(ReadingWork):
-    """The file named `fault` is gone as it is to be opened."""
+    """The file named `fault` is deleted just before it is opened."""
 
     outcome = ("failed", "vanished")
 
@@ -353,7 +353,7 @@ class FileVanishes(ReadingWork):
 
 
 class FileGrowsOnce(ReadingWork):
-    """The file named `fault` grows between its reading and the second look at its stat, in each process once."""
+    """The file named `fault` grows after it was read and before its stat is checked, once in each process."""
 
     outcome: tuple[str, str | None] = ("indexed", None)
     times = 1
@@ -367,14 +367,14 @@ class FileGrowsOnce(ReadingWork):
 
 
 class FileGrowsForEver(FileGrowsOnce):
-    """As a log does."""
+    """The file grows at every reading, as a log does."""
 
     outcome = ("failed", "changed_while_reading")
     times = 1_000
 
 
 class ReaderRefuses(ReadingWork):
-    """Refuses every file that is named after a reason, for that reason, and writes down that it was asked to."""
+    """Refuses every file that is named after a reason, for that reason, and logs each attempt in `refused.log`."""
 
     def __call__(self, task: Source, beat: Beat, *, with_forms: bool) -> Reading:
         file = Path(task.file)

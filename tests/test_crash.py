@@ -1,7 +1,7 @@
-"""Killed at every operation of the write order and at random moments, a run or a verb loses and doubles nothing.
+"""A run or verb that is killed, at each operation of the write order or at random, loses and duplicates nothing.
 
-The reference is an index made from scratch of the same tree. 200 kills are at random moments; EMBEDCLI_LONG=1: 2,000.
-The program as a user starts it is killed in test_regressions.py.
+The result is compared with an index made from scratch of the same tree. 200 kills are at random moments, with
+EMBEDCLI_LONG=1 2,000. Not here: kills of the program as a user starts it (test_regressions.py).
 """
 
 from __future__ import annotations
@@ -33,20 +33,23 @@ from tests.workshop import LONG_AGO_NS, follow, words
 DRIVER = Path(__file__).with_name("crash_driver.py")
 LONG = os.environ.get("EMBEDCLI_LONG") == "1"
 KILLS = 2_000 if LONG else 200
-"""At random moments."""
+"""How many kills are at random moments."""
 SIGKILLED = -9
 INTERVAL_S = 0.15
 SLOW_BATCH_S = 0.02
 ROWS_PER_S = BATCH_ROWS / SLOW_BATCH_S
-"""What the driver's engine can do at best in the test of what a kill costs."""
+"""The highest rate of the driver's engine in the test that measures the cost of a kill."""
 FLAGS = {
     "dim": 16, "max_tokens": 64, "checkpoint_bytes": 1, "checkpoint_every_s": 0.0,
-    "max_gone_percent": 100.0,  # after many kills in a row most of the tree has another name
+    "max_gone_percent": 100.0,  # most files can get another name between two complete runs
 }  # fmt: skip
 
 
 class Corpus:
-    """Two roots of tiny files, edited by a seeded hand; every edit is new text: an equal row is a repeated one."""
+    """Two roots of tiny files with random but seeded edits.
+
+    Every edit is new text, so that a row that is embedded twice can be recognised.
+    """
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.chance = random.Random(seed)
@@ -75,7 +78,7 @@ class Corpus:
             self._write(self.second / f"{number}.txt")
 
     def edit(self) -> None:
-        """Two files written anew; at times one more, one less, one under another name."""
+        """Rewrite two files; sometimes also add, delete or rename one."""
         for path in self.chance.sample(self.files(), 2):
             self._write(path)
         for change in self.chance.sample((self.add, self._delete, self._rename), self.chance.randint(0, 2)):
@@ -93,7 +96,7 @@ class Corpus:
 
 
 class Runs:
-    """Orders to the process that forks a run for each, and what they cost."""
+    """Sends orders to the driver, which forks a process for each run, and counts how many rows were embedded twice."""
 
     def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
         self.folder = folder
@@ -123,7 +126,7 @@ class Runs:
         return lines.total() - len(lines)
 
     def record(self, corpus: Corpus, **order: Any) -> list[str]:
-        """The operations of a run that ends."""
+        """The operations of a run that is not killed."""
         assert self.run(corpus, record=str(self.folder / "record"), **order) == 0
         return (self.folder / "record").read_text().splitlines()
 
@@ -131,12 +134,12 @@ class Runs:
 def rows_of(index: Path) -> dict[str, dict[str, Any]]:
     table = ds.dataset(sorted((index / "current/vectors").glob("*.parquet")), format="parquet").to_table()
     rows = table.drop_columns(["changed_in"]).to_pylist()
-    assert len({row["chunk_id"] for row in rows}) == len(rows), "a chunk is there twice"
+    assert len({row["chunk_id"] for row in rows}) == len(rows), "a chunk has two rows"
     return {row["chunk_id"]: row for row in rows}
 
 
 def documents_of(index: Path) -> list[dict[str, Any]]:
-    """documents.parquet with what was seen since; where the rows lie is as it may be."""
+    """documents.parquet with the stats seen since, without the places of the rows, which may differ."""
     opened = Index(index, disk=Disk())
     number = opened.current_number()
     assert number is not None
@@ -146,7 +149,7 @@ def documents_of(index: Path) -> list[dict[str, Any]]:
 
 
 def assert_as_from_scratch(runs: Runs, corpus: Corpus, **flags: Any) -> None:
-    """Run until it ends; rows and documents are those of an index that was never interrupted."""
+    """Complete a run; rows and documents must equal those of an index that was never interrupted."""
     assert runs.run(corpus, flags={**FLAGS, **flags}) == 0
     scratch = runs.folder / "scratch"
     assert runs.run(corpus, index=scratch, flags={**FLAGS, **flags}) == 0
@@ -158,8 +161,8 @@ def assert_as_from_scratch(runs: Runs, corpus: Corpus, **flags: Any) -> None:
         assert row == expected
     assert documents_of(runs.index) == documents_of(scratch)
     shutil.rmtree(scratch)
-    assert follow(runs.index) == ours.keys(), "who applied every change has the index"
-    assert not any((runs.index / "staging").iterdir()), "nothing of the killed runs is left"
+    assert follow(runs.index) == ours.keys(), "a loader that applied every change has the same chunks"
+    assert not any((runs.index / "staging").iterdir()), "no folder of a killed run is left"
     assert not list((runs.index / "generations").glob("*.tmp"))
 
 
@@ -174,7 +177,7 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
 
 @contextmanager
 def watched(index: Path) -> Iterator[None]:
-    """A second process reads `index` all the while, and never sees what no reader may see."""
+    """Meanwhile a second process reads `index`; it must never see a mixed or torn generation."""
     command = [sys.executable, str(DRIVER), "watch", str(index)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield
@@ -185,13 +188,13 @@ def watched(index: Path) -> Iterator[None]:
     assert seen["polls"] and seen["scans"]
 
 
-def test_killed_at_every_named_operation_nothing_is_lost_or_doubled(runs: Runs, tmp_path: Path) -> None:
+def test_runs_killed_at_every_named_operation_lose_and_duplicate_nothing(runs: Runs, tmp_path: Path) -> None:
     corpus = Corpus(tmp_path, seed=1)
     names = set(runs.record(corpus))
     corpus.edit()
     names |= set(runs.record(corpus))
     assert {"step shard merged", "step before swap", "point current", "append N/journal.jsonl"} <= names
-    left = sorted(names - {"rename N/probe.npy"})  # staging's: only a first run writes it
+    left = sorted(names - {"rename N/probe.npy"})  # in staging, where only a first run writes it
     with watched(runs.index):
         for attempt in range(6):
             if attempt > 1 and not left:
@@ -206,17 +209,17 @@ def test_killed_at_every_named_operation_nothing_is_lost_or_doubled(runs: Runs, 
 
 
 def _killed_at(name: str, runs: Runs, corpus: Corpus) -> bool:
-    """An edit before some of the kills, as the tree of a night does not wait for a run either."""
+    """Kill a run at the operation `name`, sometimes after another edit; returns whether it was killed."""
     if runs.last_status == 0 or corpus.chance.random() < 0.5:
         corpus.edit()
     return runs.run(corpus, kill=[name, 1], reading_processes=True) == SIGKILLED
 
 
-def test_killed_at_random_moments_nothing_is_lost_or_doubled(runs: Runs, tmp_path: Path) -> None:
+def test_runs_killed_at_random_moments_lose_and_duplicate_nothing(runs: Runs, tmp_path: Path) -> None:
     corpus, chance = Corpus(tmp_path, seed=2), random.Random(3)
     runs.record(corpus)
     corpus.edit()
-    operations = len(runs.record(corpus))  # of a night: the first run has more
+    operations = len(runs.record(corpus))  # of a later run: the first one has more
     longest_s, killed, tried = runs.seconds, 0, 0
     with watched(runs.index):
         while killed < KILLS:
@@ -234,7 +237,7 @@ def test_killed_at_random_moments_nothing_is_lost_or_doubled(runs: Runs, tmp_pat
             assert runs.last_status in (0, SIGKILLED)
             if tried % 50 == 49:
                 assert_as_from_scratch(runs, corpus)
-            assert tried < 4 * KILLS, "most runs ended before the moment of their kill"
+            assert tried < 4 * KILLS, "most runs ended before they were killed"
         assert_as_from_scratch(runs, corpus)
     print(
         f"{killed} kills in {tried} runs, rows embedded again: {sum(runs.repeated)},"
@@ -252,7 +255,7 @@ def test_a_kill_costs_at_most_a_checkpoint_interval(runs: Runs, tmp_path: Path) 
     assert runs.run(corpus, **slow) == 0
     rows, allowed = len(rows_of(runs.index)), ROWS_PER_S * 2 * INTERVAL_S
     print(f"of {rows} rows embedded again after each kill: {runs.repeated}, {allowed:.0f} allowed")
-    assert max(runs.repeated) <= allowed < rows / 5, "and a run that takes nothing over would be found out"
+    assert max(runs.repeated) <= allowed < rows / 5, "a run that adopts nothing would embed far more"
 
 
 def test_a_rebuild_killed_at_random_moments_is_continued_by_a_plain_run(runs: Runs, tmp_path: Path) -> None:
@@ -269,7 +272,7 @@ def test_a_rebuild_killed_at_random_moments_is_continued_by_a_plain_run(runs: Ru
         assert_as_from_scratch(runs, corpus, max_tokens=32)
 
 
-def test_a_first_run_that_publishes_on_the_way_killed_at_random_moments(runs: Runs, tmp_path: Path) -> None:
+def test_a_first_run_with_early_publishes_killed_at_random_moments_loses_nothing(runs: Runs, tmp_path: Path) -> None:
     corpus, chance = Corpus(tmp_path, seed=7), random.Random(8)
     flags = {**FLAGS, "publish_every_s": 0.05}
     assert runs.run(corpus, flags=flags, kill=["point current", 2], batch_s=SLOW_BATCH_S) == SIGKILLED
@@ -282,7 +285,7 @@ def test_a_first_run_that_publishes_on_the_way_killed_at_random_moments(runs: Ru
 
 
 @pytest.mark.parametrize("verb", ["moved", "forget", "rollback"])
-def test_a_verb_killed_at_any_operation_is_done_or_not_begun(runs: Runs, tmp_path: Path, verb: str) -> None:
+def test_a_verb_killed_at_any_operation_has_done_everything_or_nothing(runs: Runs, tmp_path: Path, verb: str) -> None:
     corpus = Corpus(tmp_path, seed=9)
     corpus.add_root()
     runs.record(corpus)
@@ -305,6 +308,6 @@ def test_a_verb_killed_at_any_operation_is_done_or_not_begun(runs: Runs, tmp_pat
         if not done:
             assert runs.run(corpus, verb=[verb, *arguments]) == 0
         opened = Index(runs.index, disk=Disk())
-        clear(opened, keep=2)  # as the next run begins
+        clear(opened, keep=2)  # a run begins with this
         assert rows_of(runs.index) == after and follow(runs.index) == after.keys()
         assert verify(opened).damage == []

@@ -1,4 +1,4 @@
-"""The promises of INDEX.md, with real files, readers and storage over a fake engine."""
+"""The promises of `ingest`, with real files, readers and storage and a fake engine."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_cores_of_the_published_rows_concatenate_to_the_document(shop: Workshop)
     assert {r["chunk_count"] for r in rows} == {len(rows)}
 
 
-def test_an_edit_embeds_the_chunks_that_changed_and_no_more(shop: Workshop) -> None:
+def test_an_edit_embeds_only_the_chunks_that_changed(shop: Workshop) -> None:
     fill(shop)
     shop.write("long.txt", "\n".join(words(40, n) for n in range(100)))
     shop.ingest()
@@ -56,11 +56,11 @@ def test_an_edit_embeds_the_chunks_that_changed_and_no_more(shop: Workshop) -> N
     shop.write("long.txt", "\n".join(words(40, n) for n in [*range(50), 1000, *range(50, 100)]))
     summary = shop.ingest()
     assert summary.sources["changed"] == 1
-    assert 3 <= summary.chunks["embedded"] <= 8, "the paragraph alone makes three or four"
+    assert 3 <= summary.chunks["embedded"] <= 8, "the new paragraph alone has three or four chunks"
     assert shop.embedded - before <= 8 + 18, "the probe set is embedded twice"
 
 
-def test_swapped_contents_are_both_seen(shop: Workshop) -> None:
+def test_two_files_that_swap_contents_are_both_read_again(shop: Workshop) -> None:
     one, two = words(100, 1), words(100, 2)
     shop.write("a.txt", one)
     shop.write("b.txt", two)
@@ -69,13 +69,13 @@ def test_swapped_contents_are_both_seen(shop: Workshop) -> None:
     shop.write("b.txt", one)
     summary = shop.ingest()
     assert summary.sources["changed"] == 2
-    assert summary.chunks["embedded"] == 0, "every vector is known"
+    assert summary.chunks["embedded"] == 0, "every vector is in the cache"
     assert {r["path"]: r["text"] for r in shop.rows() if r["chunk_index"] == 0}["a.txt"] == two[
         : len(shop.rows()[0]["text"])
     ]
 
 
-def test_two_files_of_equal_size_and_time_swapped_by_rename_are_both_seen(shop: Workshop) -> None:
+def test_two_files_of_equal_size_and_time_swapped_by_rename_are_both_read_again(shop: Workshop) -> None:
     a, b = shop.write("a.txt", "alpha " * 20), shop.write("b.txt", "omega " * 20)
     stat = a.stat()
     os.utime(b, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -87,7 +87,7 @@ def test_two_files_of_equal_size_and_time_swapped_by_rename_are_both_seen(shop: 
     assert {r["path"]: r["text"][:5] for r in shop.rows()} == {"a.txt": "omega", "b.txt": "alpha"}
 
 
-def test_a_touch_costs_a_digest_and_no_reading(shop: Workshop) -> None:
+def test_a_touched_file_is_digested_and_not_read_again(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
     for path in shop.docs.rglob("*.txt"):
@@ -99,7 +99,7 @@ def test_a_touch_costs_a_digest_and_no_reading(shop: Workshop) -> None:
     assert "12 unchanged, nothing to do" in shop.report.said
 
 
-def test_a_file_too_young_to_trust_is_digested_again_next_night(shop: Workshop) -> None:
+def test_a_file_younger_than_two_seconds_is_digested_again_by_the_next_run(shop: Workshop) -> None:
     young = shop.write("a.txt", words(20), age_s=0)
     shop.ingest()
     assert shop.documents()["a.txt"]["ctime_ns"] == 0
@@ -107,7 +107,7 @@ def test_a_file_too_young_to_trust_is_digested_again_next_night(shop: Workshop) 
     assert young.exists()
 
 
-def test_a_rename_costs_no_embedding_and_counts_as_moved(shop: Workshop) -> None:
+def test_a_renamed_file_counts_as_moved_and_is_not_embedded(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
     os.rename(shop.docs / "part-0/file-00.txt", shop.docs / "part-1/renamed.txt")
@@ -125,7 +125,7 @@ def test_the_same_text_under_two_names_is_embedded_once(shop: Workshop) -> None:
     assert len({r["chunk_id"] for r in rows}) == len(rows)
 
 
-def test_a_gone_source_takes_its_rows_with_it(shop: Workshop) -> None:
+def test_the_rows_of_a_gone_source_are_removed(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
     (shop.docs / "part-0/file-00.txt").unlink()
@@ -135,7 +135,7 @@ def test_a_gone_source_takes_its_rows_with_it(shop: Workshop) -> None:
     assert set(shop.documents()) == {r["path"] for r in shop.rows()}
 
 
-def test_an_unmounted_share_is_not_an_empty_corpus(shop: Workshop) -> None:
+def test_an_empty_root_is_an_error_because_the_share_may_be_unmounted(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
     before = shop.content()
@@ -185,7 +185,7 @@ def test_a_renamed_folder_is_moved_costs_no_embedding_and_its_known_failures_are
     assert set(shop.documents()) == {f"new/{number}.txt" for number in range(12)} | {"new/broken.pdf"}
 
 
-def test_a_folder_that_cannot_be_listed_is_told_and_keeps_its_rows(shop: Workshop) -> None:
+def test_a_folder_that_cannot_be_listed_is_reported_and_its_rows_are_kept(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
     rows = shop.content()
@@ -193,7 +193,7 @@ def test_a_folder_that_cannot_be_listed_is_told_and_keeps_its_rows(shop: Worksho
     for path in [shop.index, *shop.index.rglob("*")]:
         path.chmod(0o777)
 
-    def nights() -> None:
+    def two_runs() -> None:
         first, second = shop.ingest(), shop.ingest()
         assert (first.sources["stale"], first.sources["failed"], first.sources["gone"]) == (4, 1, 0)
         assert (first.exit_code, first.failures_new, second.exit_code) == (3, 5, 0)
@@ -202,36 +202,36 @@ def test_a_folder_that_cannot_be_listed_is_told_and_keeps_its_rows(shop: Worksho
         assert {row["reason"] for row in shop.documents().values() if row["status"] == "stale"} == {"permission"}
 
     try:
-        as_nobody(shop.docs, nights)
+        as_nobody(shop.docs, two_runs)
     finally:
         (shop.docs / "part-0").chmod(0o755)
     assert shop.content() == rows
-    healed = shop.ingest()
-    assert (healed.sources["stale"], healed.sources["failed"], healed.exit_code) == (0, 0, 0)
+    repaired = shop.ingest()
+    assert (repaired.sources["stale"], repaired.sources["failed"], repaired.exit_code) == (0, 0, 0)
     assert set(row["status"] for row in shop.documents().values()) == {"indexed"}
 
 
-def test_a_new_folder_that_cannot_be_listed_is_news_once(shop: Workshop) -> None:
+def test_a_new_folder_that_cannot_be_listed_is_exit_3_once(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
     (shop.docs / "lost+found").mkdir(mode=0)
     for path in [shop.index, *shop.index.rglob("*")]:
         path.chmod(0o777)
 
-    def nights() -> None:
+    def two_runs() -> None:
         assert [shop.ingest().exit_code for _ in range(2)] == [3, 0]
         assert shop.ingest(strict=True).exit_code == 3
 
-    as_nobody(shop.docs, nights)
+    as_nobody(shop.docs, two_runs)
 
 
-def test_a_mount_point_that_is_none_now_makes_its_sources_stale_and_excluded_it_is_forgotten(shop: Workshop) -> None:
+def test_the_sources_of_an_unmounted_folder_are_stale_until_it_is_excluded(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
     manifest = shop.index / "current" / "manifest.json"
-    told = json.loads(manifest.read_text())
-    told["roots"][0]["mounts"] = ["part-0"]  # as if it had been one
-    manifest.write_text(json.dumps(told))
+    data = json.loads(manifest.read_text())
+    data["roots"][0]["mounts"] = ["part-0"]  # as if it had been a mount point
+    manifest.write_text(json.dumps(data))
     shutil.rmtree(shop.docs / "part-0")
     (shop.docs / "part-0").mkdir()
     for exit_code in (3, 0):
@@ -245,7 +245,7 @@ def test_a_mount_point_that_is_none_now_makes_its_sources_stale_and_excluded_it_
     assert shop.ingest(rebuild=True, max_tokens=32).sources["unchanged"] == 8
 
 
-def test_an_unreadable_version_leaves_the_rows_of_the_last_good_one(shop: Workshop) -> None:
+def test_an_unreadable_new_version_of_a_file_keeps_the_rows_of_the_last_good_one(shop: Workshop) -> None:
     shop.write("a.txt", words(100))
     shop.write("b.txt", words(100, 1))
     shop.ingest()
@@ -254,14 +254,14 @@ def test_an_unreadable_version_leaves_the_rows_of_the_last_good_one(shop: Worksh
     summary = shop.ingest()
     assert (summary.exit_code, summary.failures_new, summary.sources["stale"]) == (3, 1, 1)
     assert [r for r in shop.rows() if r["path"] == "a.txt"] == before
-    assert shop.ingest().exit_code == 0, "known trouble is no news"
+    assert shop.ingest().exit_code == 0, "a known failure is not news"
     assert shop.ingest(strict=True).exit_code == 3
     shop.write("a.txt", words(100, 2))
     assert path.exists() and shop.ingest().sources["stale"] == 0
     assert shop.documents()["a.txt"]["status"] == "indexed"
 
 
-def test_a_failure_is_news_once_and_waits_for_a_change(shop: Workshop) -> None:
+def test_a_failure_is_exit_3_once_and_the_file_is_not_read_again_until_it_changes(shop: Workshop) -> None:
     shop.write("good.txt", words(50))
     shop.write("bad.pdf", b"%PDF-1.4 nothing")
     first = shop.ingest()
@@ -272,7 +272,7 @@ def test_a_failure_is_news_once_and_waits_for_a_change(shop: Workshop) -> None:
     assert "2 unchanged, nothing to do" in shop.report.said
 
 
-def test_skipped_is_a_state_and_no_failure(shop: Workshop) -> None:
+def test_a_skipped_file_is_not_a_failure(shop: Workshop) -> None:
     shop.write("good.txt", words(50))
     shop.write("empty.txt", b"")
     shop.write("picture.png", b"\x89PNG\r\n\x1a\n" + bytes(100))
@@ -283,7 +283,7 @@ def test_skipped_is_a_state_and_no_failure(shop: Workshop) -> None:
     assert reasons == {"good.txt": None, "empty.txt": "empty", "picture.png": "not_text", "pipe": "not_a_file"}
 
 
-def test_filters_are_remembered_and_what_they_leave_out_is_excluded(shop: Workshop) -> None:
+def test_filters_are_stored_and_sources_that_they_leave_out_count_as_excluded(shop: Workshop) -> None:
     fill(shop, 6)
     shop.write("notes.md", words(30))
     shop.ingest()
@@ -293,7 +293,7 @@ def test_filters_are_remembered_and_what_they_leave_out_is_excluded(shop: Worksh
     assert "notes.md" not in shop.documents()
 
 
-def test_an_empty_pattern_forgets_the_filters(shop: Workshop) -> None:
+def test_an_empty_pattern_clears_the_filters(shop: Workshop) -> None:
     shop.write("a.txt", words(20))
     shop.write("b.md", words(20, 1))
     assert shop.ingest(exclude=("*.md",)).sources["new"] == 1
@@ -301,7 +301,7 @@ def test_an_empty_pattern_forgets_the_filters(shop: Workshop) -> None:
     assert shop.ingest(shop.docs, exclude=("",)).sources["new"] == 1
 
 
-def test_every_run_speaks_of_its_own_roots(shop: Workshop, tmp_path: Path) -> None:
+def test_a_run_changes_only_the_roots_it_was_given(shop: Workshop, tmp_path: Path) -> None:
     fill(shop, 4)
     other = tmp_path / "other"
     other.mkdir()
@@ -313,7 +313,7 @@ def test_every_run_speaks_of_its_own_roots(shop: Workshop, tmp_path: Path) -> No
     assert shop.ingest().sources["unchanged"] == 5
 
 
-def test_a_wider_root_takes_in_the_roots_below_it(shop: Workshop) -> None:
+def test_a_wider_root_replaces_the_roots_below_it(shop: Workshop) -> None:
     fill(shop, 6)
     shop.ingest(shop.docs / "part-0")
     summary = shop.ingest(shop.docs)
@@ -323,7 +323,7 @@ def test_a_wider_root_takes_in_the_roots_below_it(shop: Workshop) -> None:
     assert len(shop.documents()) == 6 and len({r["uri"] for r in shop.rows()}) == 6
 
 
-def test_a_part_of_a_root_leaves_the_rest_alone(shop: Workshop) -> None:
+def test_a_run_of_a_part_of_a_root_does_not_change_the_rest(shop: Workshop) -> None:
     fill(shop, 6)
     shop.ingest()
     shop.write("part-0/new.txt", words(20, 50))
@@ -333,14 +333,14 @@ def test_a_part_of_a_root_leaves_the_rest_alone(shop: Workshop) -> None:
     assert shop.ingest().sources["new"] == 1
 
 
-def test_the_index_inside_the_corpus_is_never_a_source(shop: Workshop) -> None:
+def test_an_index_inside_a_root_is_not_a_source(shop: Workshop) -> None:
     fill(shop, 3)
     shop.index = shop.docs / "index"
     shop.ingest(shop.docs)
     assert shop.ingest().sources["unchanged"] == 3
 
 
-def test_other_settings_are_refused_with_both_values_named(shop: Workshop) -> None:
+def test_a_setting_that_contradicts_the_index_is_an_error_that_names_both_values(shop: Workshop) -> None:
     fill(shop, 3)
     shop.ingest()
     for flags in ({"dim": 8}, {"max_tokens": 128}, {"overlap": 4}, {"no_text": True}):
@@ -352,7 +352,7 @@ def test_other_settings_are_refused_with_both_values_named(shop: Workshop) -> No
         )
 
 
-def test_a_narrower_rebuild_costs_no_embedding(shop: Workshop) -> None:
+def test_a_rebuild_with_fewer_dimensions_embeds_nothing(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
     wide = {r["chunk_id"]: r["vector"] for r in shop.rows()}
@@ -418,7 +418,7 @@ def test_no_text_leaves_the_column_empty(shop: Workshop) -> None:
     assert {r["text"] for r in shop.rows()} == {None}
 
 
-def test_nothing_readable_leaves_no_index_behind(shop: Workshop) -> None:
+def test_a_run_without_a_readable_source_makes_no_index(shop: Workshop) -> None:
     with pytest.raises(InputError, match="no files found"):
         shop.ingest()
     shop.write("a.pdf", b"%PDF-1.4 nothing")
@@ -427,7 +427,7 @@ def test_nothing_readable_leaves_no_index_behind(shop: Workshop) -> None:
     assert not shop.index.exists()
 
 
-def test_a_foreign_folder_is_not_taken_for_an_index(shop: Workshop) -> None:
+def test_a_folder_with_other_files_is_not_used_as_an_index(shop: Workshop) -> None:
     fill(shop, 2)
     shop.index.mkdir()
     (shop.index / "thesis.doc").write_text("mine")
@@ -436,7 +436,7 @@ def test_a_foreign_folder_is_not_taken_for_an_index(shop: Workshop) -> None:
     assert os.listdir(shop.index) == ["thesis.doc"]
 
 
-def test_settings_that_do_not_suit_the_model_are_refused_before_anything_is_written(shop: Workshop) -> None:
+def test_settings_that_the_model_does_not_support_are_refused_before_anything_is_written(shop: Workshop) -> None:
     fill(shop, 2)
     for flags, said in (({"dim": 5000}, "width of 384"), ({"max_tokens": 999}, "256"), ({"overlap": 40}, "quarter")):
         with pytest.raises(UsageError, match=said):
@@ -444,7 +444,7 @@ def test_settings_that_do_not_suit_the_model_are_refused_before_anything_is_writ
     assert not shop.index.exists()
 
 
-def test_an_index_from_a_newer_version_is_refused_with_its_own_message(shop: Workshop) -> None:
+def test_an_index_of_a_newer_version_is_refused_with_a_message_that_says_so(shop: Workshop) -> None:
     fill(shop, 2)
     shop.ingest()
     path = shop.index / "current/manifest.json"
@@ -453,8 +453,8 @@ def test_an_index_from_a_newer_version_is_refused_with_its_own_message(shop: Wor
         shop.ingest()
 
 
-def test_a_checkpoint_keeps_no_loose_vectors_of_documents_that_are_stored(shop: Workshop) -> None:
-    """Each checkpoint may find a document half done; its vectors must not pile up in memory and staging for ever."""
+def test_loose_vectors_are_deleted_once_their_document_is_stored(shop: Workshop) -> None:
+    """A checkpoint can store vectors of a half-finished document; they must not accumulate in memory and staging."""
     for number in range(8):
         shop.write(f"{number}.txt", words(3000, number))
 

@@ -1,6 +1,6 @@
-"""What a run does when the disk is full, read-only, torn or of the wrong kind, and when the index is held by another.
+"""What a run does when the disk is full, read-only, torn or lacks links, and when another run has locked the index.
 
-After each fault the next run gets out of it, and the index equals the one that met no fault.
+After each fault the next run succeeds, and the index equals one that was made without faults.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def fill(shop: Workshop) -> None:
 
 
 def reference(shop: Workshop) -> list[tuple[object, ...]]:
-    """The content of an index made of the same folder on a sound disk."""
+    """The content of an index made of the same folder without faults."""
     sound = Workshop(shop.docs.parent, index="sound")
     sound.ingest()
     return sound.content()
@@ -77,9 +77,7 @@ def reference(shop: Workshop) -> list[tuple[object, ...]]:
         ("N/reserve", 5),
     ],
 )
-def test_a_disk_that_is_full_is_exit_14_and_the_next_run_gets_out_of_it(
-    shop: Workshop, what: str, room_bytes: int
-) -> None:
+def test_a_full_disk_is_exit_14_and_the_next_run_succeeds(shop: Workshop, what: str, room_bytes: int) -> None:
     fill(shop)
     disk = DiskFull(what, room_bytes, for_good=True)
     with pytest.raises(StorageError) as caught:
@@ -93,7 +91,7 @@ def test_a_disk_that_is_full_is_exit_14_and_the_next_run_gets_out_of_it(
     assert not any((shop.index / "staging").iterdir())
 
 
-def test_a_disk_that_is_full_half_way_costs_only_what_was_not_checkpointed(shop: Workshop) -> None:
+def test_a_disk_that_fills_up_during_a_run_costs_no_checkpointed_work(shop: Workshop) -> None:
     fill(shop)
     with pytest.raises(StorageError, match="No space left"):
         shop.ingest(disk=DiskFull("N.tmp/documents.parquet"), **SMALL_CHECKPOINTS)
@@ -110,8 +108,8 @@ def test_an_append_is_whole_or_absent(tmp_path: Path) -> None:
     assert file.read_bytes() == b"first\n"
 
 
-def test_on_a_full_disk_what_was_stored_is_still_named(shop: Workshop) -> None:
-    """The reserve makes room for the line of a shard that is on the disk already."""
+def test_the_journal_still_names_a_stored_shard_when_the_disk_is_full(shop: Workshop) -> None:
+    """Deleting the reserve makes room for the journal line of a shard that is already stored."""
     fill(shop)
     disk = DiskFull("journal.jsonl", 100)
     shop.ingest(disk=disk)
@@ -119,7 +117,7 @@ def test_on_a_full_disk_what_was_stored_is_still_named(shop: Workshop) -> None:
     assert shop.content() == reference(shop)
 
 
-def test_a_full_disk_leaves_the_generation_before_as_it_was(shop: Workshop) -> None:
+def test_a_full_disk_does_not_change_the_current_generation(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
     before = shop.content()
@@ -127,11 +125,11 @@ def test_a_full_disk_leaves_the_generation_before_as_it_was(shop: Workshop) -> N
     with pytest.raises(StorageError):
         shop.ingest(disk=DiskFull("N.tmp/manifest.json"))
     assert shop.content() == before
-    assert shop.ingest().generation == 2, "nobody has seen that one"
+    assert shop.ingest().generation == 2, "no reader has seen the generation that failed"
     assert shop.content() == reference(shop)
 
 
-def test_a_disk_that_is_full_while_a_reader_spools_is_exit_14_and_no_fault_of_the_source(
+def test_a_disk_that_is_full_while_a_reader_spools_is_a_storage_error_and_not_a_failed_source(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = shop.write("large.txt", words(20_000))
@@ -149,14 +147,14 @@ def test_a_disk_that_is_full_while_a_reader_spools_is_exit_14_and_no_fault_of_th
             work(task, lambda _: None, with_forms=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert not list(spool.iterdir()), "what was written of it is gone"
+    assert not list(spool.iterdir()), "the half-written file is deleted"
     assert work(task, lambda _: None, with_forms=True).table().num_rows > 100
 
 
 # ---- fsync, write and rename
 
 
-def test_an_fsync_that_fails_once_has_the_file_written_anew(shop: Workshop) -> None:
+def test_a_file_whose_fsync_fails_once_is_written_again(shop: Workshop) -> None:
     fill(shop)
     for nth in (0, 3, 6):
         shop.write("part-0/file-00.txt", words(60, 60 + nth))
@@ -164,7 +162,7 @@ def test_an_fsync_that_fails_once_has_the_file_written_anew(shop: Workshop) -> N
     assert shop.content() == reference(shop)
 
 
-def test_a_write_that_is_torn_once_is_written_anew(shop: Workshop) -> None:
+def test_a_file_whose_write_fails_once_is_written_again(shop: Workshop) -> None:
     fill(shop)
     disk = TornWrite("part.parquet")
     shop.ingest(disk=disk)
@@ -175,7 +173,7 @@ def test_a_write_that_is_torn_once_is_written_anew(shop: Workshop) -> None:
 @pytest.mark.parametrize(
     "step", ["", "staging begun", "shard stored", "after journal", "generation written", "before swap"]
 )
-def test_a_disk_that_fails_for_ever_is_exit_14_and_loses_nothing(shop: Workshop, step: str) -> None:
+def test_a_disk_that_keeps_failing_is_exit_14_and_loses_nothing(shop: Workshop, step: str) -> None:
     fill(shop)
     with pytest.raises(StorageError, match="Input/output error"):
         shop.ingest(disk=FailsFrom(step), **SMALL_CHECKPOINTS)
@@ -185,7 +183,7 @@ def test_a_disk_that_fails_for_ever_is_exit_14_and_loses_nothing(shop: Workshop,
 
 
 @pytest.mark.parametrize("what", ["part.parquet", "generations/N", "current", "N.tmp/manifest.json"])
-def test_a_rename_that_fails_publishes_nothing_and_the_next_run_does(shop: Workshop, what: str) -> None:
+def test_a_failed_rename_publishes_nothing_and_the_next_run_publishes(shop: Workshop, what: str) -> None:
     fill(shop)
     with pytest.raises(StorageError) as caught:
         shop.ingest(disk=RenameFails(what, error=errno.EACCES))
@@ -195,10 +193,10 @@ def test_a_rename_that_fails_publishes_nothing_and_the_next_run_does(shop: Works
     assert shop.content() == reference(shop)
 
 
-# ---- filesystems of other kinds
+# ---- filesystems that lack something
 
 
-def test_a_read_only_index_is_exit_14_with_a_word_on_the_filesystem(shop: Workshop) -> None:
+def test_a_read_only_filesystem_is_exit_14_and_named_in_the_hint(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
     before = shop.content()
@@ -209,7 +207,7 @@ def test_a_read_only_index_is_exit_14_with_a_word_on_the_filesystem(shop: Worksh
     assert shop.content() == before
 
 
-def test_an_index_without_the_right_to_write_is_exit_14(shop: Workshop) -> None:
+def test_an_index_without_write_permission_is_exit_14(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
     shop.write("new.txt", words(20, 70))
@@ -217,18 +215,18 @@ def test_an_index_without_the_right_to_write_is_exit_14(shop: Workshop) -> None:
     for path in folders:
         path.chmod(0o555)
 
-    def night() -> None:
+    def refused_run() -> None:
         with pytest.raises(StorageError, match="Permission denied") as caught:
             shop.ingest()
         assert "chown" in caught.value.hint
 
-    as_nobody(shop.docs.parent, night)
+    as_nobody(shop.docs.parent, refused_run)
     for path in folders:
         path.chmod(0o755)
     assert shop.ingest().generation == 2
 
 
-def test_without_hard_links_shards_are_copied_and_that_is_said(shop: Workshop) -> None:
+def test_without_hard_links_shards_are_copied_with_a_warning(shop: Workshop) -> None:
     fill(shop)
     shop.ingest(disk=NoHardLinks())
     shop.write("new.txt", words(60, 71))
@@ -236,14 +234,14 @@ def test_without_hard_links_shards_are_copied_and_that_is_said(shop: Workshop) -
     assert any("without hard links: each generation is a whole copy" in line for line in shop.report.said)
     assert shop.content() == reference(shop)
     shards = list((shop.index / "generations").glob("*/vectors/*.parquet"))
-    assert len(shards) > len({path.name for path in shards}), "one is in both generations"
+    assert len(shards) > len({path.name for path in shards}), "one shard is in both generations"
     assert {path.stat().st_nlink for path in shards} == {1}
 
 
-def test_an_index_on_another_filesystem_than_the_temporary_folder(shop: Workshop) -> None:
+def test_an_index_can_be_on_another_filesystem_than_the_temporary_folder(shop: Workshop) -> None:
     elsewhere = Path("/dev/shm")
     if not elsewhere.is_dir() or elsewhere.stat().st_dev == shop.docs.stat().st_dev:
-        pytest.skip("there is no other filesystem here")
+        pytest.skip("this machine has no second filesystem")
     fill(shop)
     with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
         there = copy.copy(shop)
@@ -267,7 +265,7 @@ def test_without_symlinks_an_index_is_refused_before_anything_is_embedded(shop: 
 
 def damage(path: Path, how: str) -> None:
     data = path.read_bytes()
-    path.unlink()  # the other links of the file stay sound
+    path.unlink()  # other hard links of the file stay undamaged
     if how == "cut":
         path.write_bytes(data[: len(data) // 2])
     elif how == "overwritten":
@@ -276,7 +274,7 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["cut", "overwritten", "missing"])
-def test_a_damaged_shard_does_not_stop_a_run_and_its_documents_come_back(shop: Workshop, how: str) -> None:
+def test_a_damaged_shard_does_not_stop_a_run_and_its_documents_are_read_again(shop: Workshop, how: str) -> None:
     fill(shop)
     shop.ingest()
     shop.write("later.txt", words(60, 80))
@@ -289,7 +287,7 @@ def test_a_damaged_shard_does_not_stop_a_run_and_its_documents_come_back(shop: W
     assert shop.content() == reference(shop)
 
 
-def test_a_torn_tail_of_the_journal_is_passed_over(shop: Workshop) -> None:
+def test_a_torn_last_line_of_the_journal_is_skipped(shop: Workshop) -> None:
     fill(shop)
     with pytest.raises(StorageError):
         shop.ingest(disk=DiskFull("N.tmp/documents.parquet"), **SMALL_CHECKPOINTS)
@@ -300,7 +298,7 @@ def test_a_torn_tail_of_the_journal_is_passed_over(shop: Workshop) -> None:
     assert not any((shop.index / "staging").iterdir())
 
 
-def test_a_file_that_vanishes_between_walk_and_reading_is_news_and_gone_the_next_night(shop: Workshop) -> None:
+def test_a_file_that_vanishes_between_walk_and_reading_is_gone_after_the_next_run(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
     lost = shop.write("part-1/lost.txt", words(20, 90))
@@ -310,7 +308,7 @@ def test_a_file_that_vanishes_between_walk_and_reading_is_news_and_gone_the_next
     assert shop.content() == reference(shop)
 
 
-def test_keys_of_a_shard_that_are_lost_cost_vectors_and_no_row(shop: Workshop) -> None:
+def test_lost_keys_of_a_shard_cost_embeddings_and_no_row(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
     for path in (shop.index / "keys").iterdir():
@@ -321,14 +319,14 @@ def test_keys_of_a_shard_that_are_lost_cost_vectors_and_no_row(shop: Workshop) -
 
 
 class FsyncsFolders(Recording):
-    """Recording that hears of the folders too."""
+    """A Recording that includes fsyncs of folders."""
 
     def fsync_folder(self, folder: Path) -> None:
         self.at(f"fsync {folder.name}")
         super().fsync_folder(folder)
 
 
-def test_before_the_swap_every_folder_that_it_needs_is_on_the_disk(shop: Workshop) -> None:
+def test_every_folder_that_a_generation_needs_is_fsynced_before_the_swap(shop: Workshop) -> None:
     fill(shop)
     disk = FsyncsFolders()
     shop.ingest(disk=disk)
@@ -337,7 +335,7 @@ def test_before_the_swap_every_folder_that_it_needs_is_on_the_disk(shop: Worksho
     assert disk.done[disk.done.index("point current") :].count("fsync index") == 1
 
 
-def test_the_order_of_a_publish_is_shards_then_documents_then_manifest_then_swap(shop: Workshop) -> None:
+def test_a_publish_writes_shards_then_documents_then_manifest_then_swaps(shop: Workshop) -> None:
     fill(shop)
     disk = Recording()
     shop.ingest(disk=disk, **SMALL_CHECKPOINTS)
@@ -353,7 +351,7 @@ def test_the_order_of_a_publish_is_shards_then_documents_then_manifest_then_swap
     ]
     assert [order.index(name) for name in landmarks] == sorted(order.index(name) for name in landmarks)
     removed = {name for name in order[: order.index("point current")] if name.startswith("remove")}
-    assert not {name for name in removed if "loose" not in name}, "nothing old goes"
+    assert not {name for name in removed if "loose" not in name}, "no old file is removed before the swap"
 
 
 # ---- the lock
@@ -364,7 +362,7 @@ import sys, time
 from pathlib import Path
 from embedcli.index.lock import Lock
 with Lock(Path(sys.argv[1]), network=False, warn=print):
-    print("held", flush=True)
+    print("locked", flush=True)
     sys.stdin.read()
 """
 
@@ -375,11 +373,11 @@ def holder(index: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
     )
-    assert process.stdout and process.stdout.readline() == "held\n"
+    assert process.stdout and process.stdout.readline() == "locked\n"
     return process
 
 
-def test_an_index_held_by_a_live_process_is_exit_11_and_says_by_whom(shop: Workshop) -> None:
+def test_an_index_locked_by_a_live_process_is_exit_11_and_names_the_process(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
     with holder(shop.index) as process:
@@ -404,20 +402,21 @@ def test_a_lock_left_by_a_dead_process_is_taken(shop: Workshop) -> None:
 
 
 def foreign(index: Path, count: int = 1, host: str = "other") -> None:
+    """Write the lock file as a run on another host does; `count` is the number of its beat."""
     data = {"host": host, "pid": 7, "since": "2026-01-01T00:00:00+00:00", "nonce": f"abc:{count}"}
     (index / "lock").write_text(json.dumps(data))
 
 
-def test_a_foreign_nonce_that_stands_still_for_ten_minutes_is_broken_with_a_warning(tmp_path: Path) -> None:
+def test_the_lock_of_another_host_is_taken_over_with_a_warning_after_ten_minutes_without_a_beat(tmp_path: Path) -> None:
     foreign(tmp_path)
     clock, warnings = ClockJumps(), list[str]()
-    with Lock(tmp_path, network=True, warn=warnings.append, clock=clock, sleep=clock.sleep) as held:
+    with Lock(tmp_path, network=True, warn=warnings.append, clock=clock, sleep=clock.sleep) as acquired:
         assert clock.now >= STALE_S
-        assert held.held()
-    assert "waiting" in warnings[0] and "`other`" in warnings[-1] and "has not moved for 10 minutes" in warnings[-1]
+        assert acquired.held()
+    assert "waiting" in warnings[0] and "`other`" in warnings[-1] and "no sign of life for 10 minutes" in warnings[-1]
 
 
-def test_a_foreign_nonce_that_moves_is_a_run(tmp_path: Path) -> None:
+def test_the_lock_of_another_host_with_a_new_beat_is_exit_11(tmp_path: Path) -> None:
     foreign(tmp_path)
     clock = ClockJumps(lambda now: foreign(tmp_path, 2) if now > 300 else None)
     with (
@@ -428,14 +427,14 @@ def test_a_foreign_nonce_that_moves_is_a_run(tmp_path: Path) -> None:
     assert clock.now < STALE_S
 
 
-def test_a_lock_of_a_dead_process_of_this_host_is_taken_at_once_on_a_network_too(tmp_path: Path) -> None:
+def test_a_lock_of_a_dead_process_of_this_host_is_taken_at_once_even_on_a_network_filesystem(tmp_path: Path) -> None:
     foreign(tmp_path, host=os.uname().nodename)
     with Lock(tmp_path, network=True, warn=pytest.fail, sleep=lambda _: pytest.fail("nothing to wait for")):
         pass
 
 
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOTSUP])
-def test_without_flock_the_lock_file_is_watched_and_that_is_said(
+def test_without_flock_the_lock_file_is_watched_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     def refused(*_: object) -> None:
@@ -443,20 +442,20 @@ def test_without_flock_the_lock_file_is_watched_and_that_is_said(
 
     monkeypatch.setattr(fcntl, "flock", refused)
     warnings: list[str] = []
-    with Lock(tmp_path, network=False, warn=warnings.append) as held:
-        assert held.held() and "without flock" in warnings[0]
-        clock = ClockJumps(lambda _: held._beat())
+    with Lock(tmp_path, network=False, warn=warnings.append) as acquired:
+        assert acquired.held() and "without flock" in warnings[0]
+        clock = ClockJumps(lambda _: acquired._beat())
         with (
             pytest.raises(Locked, match=f"pid {os.getpid()} on"),
             Lock(tmp_path, network=False, warn=warnings.append, clock=clock, sleep=clock.sleep),
         ):
             pass
-        assert held.held()
+        assert acquired.held()
 
 
-def test_a_beat_that_fails_is_no_end_and_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_beat_that_fails_is_retried_without_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT_S", 0.01)
-    with Lock(tmp_path, network=True, warn=pytest.fail) as held:
+    with Lock(tmp_path, network=True, warn=pytest.fail) as acquired:
         before = (tmp_path / "lock").read_bytes()
         with monkeypatch.context() as broken:
             broken.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
@@ -464,10 +463,10 @@ def test_a_beat_that_fails_is_no_end_and_no_traceback(tmp_path: Path, monkeypatc
             assert (tmp_path / "lock").read_bytes() == before
         time.sleep(0.1)
         assert (tmp_path / "lock").read_bytes() != before
-        assert held.held()
+        assert acquired.held()
 
 
-def test_a_lock_of_a_dead_container_under_another_host_name_is_taken_on_a_local_disk(shop: Workshop) -> None:
+def test_the_lock_of_a_dead_container_with_another_host_name_is_taken_on_a_local_disk(shop: Workshop) -> None:
     fill(shop)
     shop.ingest()
     foreign(shop.index)
@@ -475,15 +474,15 @@ def test_a_lock_of_a_dead_container_under_another_host_name_is_taken_on_a_local_
     assert shop.ingest().generation == 2
 
 
-def test_a_foreign_lock_that_is_released_is_taken_at_once(tmp_path: Path) -> None:
+def test_a_lock_that_another_host_releases_is_taken_at_once(tmp_path: Path) -> None:
     foreign(tmp_path)
     clock = ClockJumps(lambda _: (tmp_path / "lock").write_text("") and None)
     with Lock(tmp_path, network=True, warn=lambda _: None, clock=clock, sleep=clock.sleep):
         assert clock.now < 60
 
 
-def test_a_lock_file_that_cannot_be_read_at_this_moment_is_not_released(tmp_path: Path) -> None:
-    """The other host is just writing: half a line is no release."""
+def test_a_half_written_lock_file_does_not_count_as_released(tmp_path: Path) -> None:
+    """The other host may be writing its line at this moment."""
     foreign(tmp_path)
     whole = (tmp_path / "lock").read_text()
     clock = ClockJumps(lambda now: (tmp_path / "lock").write_text(whole[:20]) and None)
@@ -492,7 +491,7 @@ def test_a_lock_file_that_cannot_be_read_at_this_moment_is_not_released(tmp_path
 
 
 def test_a_beat_never_leaves_the_lock_file_empty(tmp_path: Path) -> None:
-    with Lock(tmp_path, network=False, warn=pytest.fail) as held:
+    with Lock(tmp_path, network=False, warn=pytest.fail) as acquired:
         done = threading.Event()
         seen: list[bytes] = []
 
@@ -503,14 +502,14 @@ def test_a_beat_never_leaves_the_lock_file_empty(tmp_path: Path) -> None:
         reader = threading.Thread(target=look)
         reader.start()
         for _ in range(200):
-            held._beat()
+            acquired._beat()
         done.set()
         reader.join()
     assert all(json.loads(data or b"null") for data in seen)
 
 
 class OtherHostTakesOver(Disk):
-    """Just before our publish another host, whose flock did not see ours, has the lock (and maybe published)."""
+    """Just before our publish another host takes the lock, as its flock does not see ours; it may publish too."""
 
     def __init__(self, shop: Workshop, *, publishes: bool) -> None:
         self.shop = shop
@@ -518,7 +517,7 @@ class OtherHostTakesOver(Disk):
 
     def step(self, name: str) -> None:
         if name == "generation written":
-            (self.shop.index / "lock").unlink()  # what it locked is not what we locked
+            (self.shop.index / "lock").unlink()  # so that the other host locks another file than we did
             if self.publishes:
                 self.shop.ingest()
             else:
@@ -526,7 +525,7 @@ class OtherHostTakesOver(Disk):
 
 
 @pytest.mark.parametrize("publishes", [True, False])
-def test_of_two_hosts_without_a_working_flock_one_publishes_and_the_other_is_exit_11(
+def test_without_a_working_flock_only_one_of_two_hosts_publishes_and_the_other_is_exit_11(
     shop: Workshop, publishes: bool
 ) -> None:
     fill(shop)
@@ -540,7 +539,7 @@ def test_of_two_hosts_without_a_working_flock_one_publishes_and_the_other_is_exi
 
 
 class Host:
-    """See host_driver.py."""
+    """A process that plays another host: host_driver.py."""
 
     def __init__(self, name: str, shop: Workshop) -> None:
         command = [
@@ -556,7 +555,8 @@ class Host:
         assert self.process.stdout
         return self.process.stdout.readline().strip()
 
-    def goes_on(self) -> int:
+    def finish(self) -> int:
+        """Let the host do its swap; returns the exit code of its run."""
         assert self.process.stdin
         print(file=self.process.stdin, flush=True)
         code = int(self.says())
@@ -564,22 +564,22 @@ class Host:
         return code
 
 
-def test_of_two_hosts_the_one_that_stood_still_too_long_is_exit_11_and_the_other_publishes(shop: Workshop) -> None:
-    """Two processes on a share without flock; the first is frozen, as by a pause of its virtual machine."""
+def test_a_host_frozen_for_too_long_is_exit_11_and_the_host_that_took_over_publishes(shop: Workshop) -> None:
+    """Two processes on a share without flock; the first is frozen, as if its virtual machine were paused."""
     fill(shop)
     shop.ingest()
     shop.write("new.txt", words(20, 100))
     frozen = Host("frozen", shop)
     assert frozen.says() == "ready"
     refused = Host("refused", shop)
-    assert refused.says() == "11", "as long as the first moves its lock"
+    assert refused.says() == "11", "the first host still writes to its lock"
     refused.process.communicate()
     frozen.process.send_signal(signal.SIGSTOP)
     second = Host("second", shop)
     assert second.says() == "ready"
     frozen.process.send_signal(signal.SIGCONT)
-    assert frozen.goes_on() == 11
-    assert second.goes_on() == 0
+    assert frozen.finish() == 11
+    assert second.finish() == 0
     assert shop.content() == reference(shop)
     assert verify(Index(shop.index, disk=Disk())).damage == []
 
@@ -595,7 +595,7 @@ def test_network_filesystems_are_recognised_by_the_longest_mount_point(tmp_path:
     assert not lock.on_network(Path("/mnt/share/local/index"), mounts)
     assert not lock.on_network(Path("/home/index"), mounts)
     (tmp_path / "link").symlink_to("/mnt/share")
-    assert lock.on_network(tmp_path / "link/index", mounts), "where it leads counts, not where it lies"
+    assert lock.on_network(tmp_path / "link/index", mounts), "the target of a symlink counts"
 
 
 @pytest.mark.parametrize(
@@ -606,7 +606,7 @@ def test_network_filesystems_are_recognised_by_the_longest_mount_point(tmp_path:
         *((kind, False) for kind in ("ext4", "xfs", "btrfs", "overlay", "tmpfs", "zfs", "fuseblk")),
     ],
 )
-def test_what_lies_on_other_hosts_is_known_by_its_filesystem(tmp_path: Path, kind: str, network: bool) -> None:
+def test_network_filesystems_are_recognised_by_their_type(tmp_path: Path, kind: str, network: bool) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text(f"21 1 8:1 / / rw - ext4 /dev/sda1 rw\n22 21 0:40 / /mnt/share rw - {kind} there rw\n")
     assert lock.on_network(Path("/mnt/share/index"), mounts) is network

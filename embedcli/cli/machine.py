@@ -56,7 +56,10 @@ def bench(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Measure this machine: the whole ingest, its engine alone, sentence-transformers; estimate hours for a corpus."""
+    """Measure the speed of this machine and estimate hours for a corpus.
+
+    Measures the whole `ingest`, its engine alone, and sentence-transformers on the same chunks.
+    """
     from embedcli.config import Options
     from embedcli.verbs.bench import generate, measure
 
@@ -93,7 +96,10 @@ def doctor(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Check what a run needs from this machine; each line is ok, or FAIL with the command that repairs it."""
+    """Check what a run needs from this machine.
+
+    Each line is ok, or FAIL with the command that repairs it.
+    """
     from embedcli.verbs import doctor as checks
 
     lines: list[Line] = []

@@ -35,7 +35,7 @@ def status(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Show what the index holds, its last runs, and the run in progress."""
+    """Show the index, its last runs and the run in progress."""
     from embedcli.cli import status_text
     from embedcli.verbs.status import status, troubled
 

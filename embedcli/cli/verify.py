@@ -80,11 +80,13 @@ def _report_damage(index: Index, verdict: Verdict, as_json: bool) -> int:
     if not as_json:
         _print_damage(verdict, after=0)
     if verdict.damaged_shards:
+        hint = f"`embedcli ingest --index {index.folder}` reads the documents of damaged shards again"
         try:
             state.note_damaged(index.state, verdict.damaged_shards, index.disk)
         except StorageError as error:
             say_warning(f"cannot note the damage, so the next run will not repair it: {error}")
-        say(f"\nhint: `embedcli ingest --index {index.folder}` reads the documents of damaged shards again")
+            hint = error.hint
+        say(f"\nhint: {hint}")
     elif any(item.file.endswith("/documents.parquet") for item in verdict.damage):
         say(f"\nhint: {index.way_back(verdict.generation)}")
     return len(verdict.damage)

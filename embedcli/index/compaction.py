@@ -24,8 +24,8 @@ from embedcli.index import documents
 from embedcli.index.disk import Disk
 from embedcli.index.shards import Shard, keys_by_row, read_rows, write_shard
 
-SETTLED_BYTES = 64 << 20
-"""A shard of this size or more is never merged again."""
+FULL_BYTES = 64 << 20
+"""A shard of this size or more is full: it is never merged."""
 LARGEST_BYTES = 256 << 20
 FAN = 8
 
@@ -97,7 +97,7 @@ def plan_groups(pieces: Sequence[Piece], *, apart: Collection[str] = ()) -> list
     groups: list[Group] = []
     tiers: dict[int, list[Group]] = {}
     for piece in pieces:
-        if piece.live_bytes >= SETTLED_BYTES or piece.shard.name in apart:
+        if piece.live_bytes >= FULL_BYTES or piece.shard.name in apart:
             groups.append((piece,))
         else:
             tiers.setdefault(_tier(piece.live_bytes), []).append((piece,))
@@ -107,7 +107,7 @@ def plan_groups(pieces: Sequence[Piece], *, apart: Collection[str] = ()) -> list
         while len(bucket) >= FAN:
             merged, bucket = _fill(bucket)
             size = _live_bytes(merged)
-            if size >= SETTLED_BYTES or _tier(size) <= tier:
+            if size >= FULL_BYTES or _tier(size) <= tier:
                 groups.append(merged)
             else:
                 tiers.setdefault(_tier(size), []).append(merged)
@@ -130,9 +130,9 @@ def _live_bytes(group: Group) -> int:
 
 
 def _tier(size_bytes: int) -> int:
-    """-1 from an eighth of SETTLED_BYTES up to it, -2 for the eighth below that, and so on; the smallest shards share
+    """-1 from an eighth of FULL_BYTES up to it, -2 for the eighth below that, and so on; the smallest shards share
     one tier."""
-    return math.floor(math.log(max(size_bytes, 4096) / SETTLED_BYTES, FAN))
+    return math.floor(math.log(max(size_bytes, 4096) / FULL_BYTES, FAN))
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,12 @@ def test_failed_prints_paths_that_the_file_system_can_open(shop: Workshop, comma
     assert len(listed) == 6, "a line end in a file name does not start a line"
 
 
+def test_status_counts_one_chunk_in_the_singular(shop: Workshop, command: Callable[..., Any]) -> None:
+    shop.write("a.txt", words(5))
+    shop.ingest()
+    assert "chunks     1 chunk, " in command("status", shop.index).stdout
+
+
 def test_status_fits_eighty_columns(kept: Workshop, command: Callable[..., Any]) -> None:
     lines = command("status", kept.index).stdout.splitlines()
     assert lines[1].startswith("generation 1, ")

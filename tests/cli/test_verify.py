@@ -38,7 +38,7 @@ def test_damage_is_printed_and_noted_even_if_the_disk_is_read_only_or_the_engine
     (kept.index / "state").write_text("a file, not a folder")
     again = command("verify", kept.index, *flags)
     assert again.exit_code == 3 and again.stdout == printed.stdout
-    assert "cannot note the damage" in again.stderr
+    assert "cannot note the damage" in again.stderr and "hint: run the same command again" in again.stderr
 
 
 def test_an_engine_that_does_not_start_is_an_engine_error_when_there_is_no_damage(

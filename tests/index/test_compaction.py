@@ -12,7 +12,7 @@ import pytest
 from embedcli.columns import READ_SCHEMA
 from embedcli.errors import StorageError
 from embedcli.index import shards
-from embedcli.index.compaction import FAN, LARGEST_BYTES, SETTLED_BYTES, Piece, plan_groups
+from embedcli.index.compaction import FAN, FULL_BYTES, LARGEST_BYTES, Piece, plan_groups
 from embedcli.index.disk import Disk
 from embedcli.index.shards import ROW_GROUP_ROWS, Shard
 from tests.faults import NoHardLinks
@@ -45,7 +45,7 @@ def test_seven_shards_of_a_tier_are_kept_and_eight_are_merged() -> None:
 
 
 def test_a_shard_of_64_mib_is_never_merged() -> None:
-    assert sizes([piece(SETTLED_BYTES) for _ in range(20)]) == [[64]] * 20
+    assert sizes([piece(FULL_BYTES) for _ in range(20)]) == [[64]] * 20
 
 
 def test_shards_of_different_tiers_are_not_merged() -> None:
@@ -63,7 +63,7 @@ def test_no_shard_grows_beyond_the_largest() -> None:
     assert all(sum(group) * MIB <= max(LARGEST_BYTES, FAN * 40 * MIB) for group in groups)
     assert sum(map(len, groups)) == 8
     many = sizes([piece(12 * MIB) for _ in range(40)])
-    assert all(SETTLED_BYTES <= sum(group) * MIB <= LARGEST_BYTES for group in many if len(group) > 1)
+    assert all(FULL_BYTES <= sum(group) * MIB <= LARGEST_BYTES for group in many if len(group) > 1)
 
 
 def test_only_live_rows_count_for_the_tier() -> None:

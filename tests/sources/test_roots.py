@@ -171,7 +171,7 @@ def test_a_root_does_not_move_into_another_by_a_link(shop: Workshop, link: Path,
     other.mkdir()
     (other / "3.txt").write_text(words(60, 3))
     shop.ingest(shop.docs, other)
-    with pytest.raises(InputError, match="lie in one another"):
+    with pytest.raises(InputError, match="overlap"):
         moved.moved(Index(shop.index, disk=Disk()), str(other), str(link / "sub"), warn=print)
 
 
