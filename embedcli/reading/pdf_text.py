@@ -21,6 +21,8 @@ from embedcli.reading.pdf_judge import MOST_GARBLED
 from embedcli.reading.pdf_rtl import turned_brackets, turned_ligatures
 
 MOST_SAMPLES = 8
+LEAST_BARE = 0.02
+"""Of a page's characters: fewer are not worth asking pypdf, which may take seconds."""
 WIDEST_GAP = 1.0
 """Of the line's height: what is further away is another column."""
 WIDEST_TOUCH = 0.12
@@ -82,14 +84,15 @@ def read_text(page: Any, *, bare_fonts: BareFonts | None = None) -> tuple[str, i
 def _bare_codes(glyphs: Glyphs, bare_fonts: BareFonts) -> Iterator[Edit]:
     """Characters that are but the numbers of their glyphs: "7KH RIILFH"."""
     samples = range(0, glyphs.count, glyphs.count // MOST_SAMPLES + 1)
-    if not any(map(glyphs.has_no_code, samples)) or not (names := bare_fonts()):
+    if not any(map(glyphs.has_no_code, samples)):
         return
-    bare = [
-        index
-        for index, character in enumerate(glyphs.text)
-        if not character.isspace() and glyphs.has_no_code(index) and glyphs.font_name(index) in names
-    ]
-    instead = "\ufffd" if len(bare) > MOST_GARBLED * len(ink(glyphs.text)) else ""
+    drawn = [index for index, character in enumerate(glyphs.text) if not character.isspace()]
+    bare = [index for index in drawn if glyphs.has_no_code(index)]
+    if len(bare) < LEAST_BARE * len(drawn):
+        return  # a symbol here and there
+    names = bare_fonts()
+    bare = [index for index in bare if glyphs.font_name(index) in names]
+    instead = "\ufffd" if len(bare) > MOST_GARBLED * len(drawn) else ""
     for index in bare:
         yield index, index + 1, instead
 
