@@ -22,7 +22,7 @@ from embedcli.index.staging import Finished, Loose, Staging
 from embedcli.run.pending import Pending, PendingDocuments
 
 SMALL_BYTES = 256
-"""What a document without rows counts."""
+"""How many bytes a document without rows counts."""
 
 
 @dataclass(eq=False)
@@ -37,7 +37,7 @@ class _Loose:
 
 @dataclass(frozen=True)
 class _Writing:
-    """A checkpoint on its way; `done` are the loose vectors that nobody needs once it is there."""
+    """A checkpoint that is being written; `done` are the loose vectors that nobody needs once it is durable."""
 
     stored: Future[list[Outcome]]
     loose: _Loose | None

@@ -1,6 +1,6 @@
 """Memory of a long run: what is freed goes back to the system.
 
-In: nothing. Out: glibc's malloc, told once for this process. Not here: the readers' limits (reading/process.py).
+In: nothing. Out: glibc's malloc, configured once for this process. Not here: the readers' limits (reading/process.py).
 """
 
 from __future__ import annotations

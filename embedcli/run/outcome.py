@@ -67,7 +67,7 @@ def _row(ended: Pending, fingerprints: Fingerprints) -> DocumentRow:
 
 
 def refused(source: Source, prior: LastSeen | None, reason: str, rules: Rules, *, sha256: str | None = None) -> Outcome:
-    """A source without rows tonight: failed or skipped; with rows of a good reading before, stale."""
+    """The outcome of a source that cannot be read: failed, skipped, or stale where it has rows of a good reading."""
     stat = source.stat or Stat(0, 0, 0, 0)
     attempts = prior.attempts + 1 if prior is not None and prior.reason == reason and prior.is_of(stat) else 1
     if prior is not None and prior.rows and reason not in SKIP_REASONS and not rules.rebuilding:
@@ -81,7 +81,7 @@ def refused(source: Source, prior: LastSeen | None, reason: str, rules: Rules, *
 
 
 def is_news(outcome: Outcome, prior: LastSeen | Moved | None) -> bool:
-    """Exit 3 is for what had not gone wrong the same way before."""
+    """Whether a source failed, went stale or partial in a way in which it had not before: then the run exits with 3."""
     if outcome.row is not None:
         status, reason = outcome.row.status, outcome.row.reason
     elif outcome.mark is not None:
@@ -90,7 +90,7 @@ def is_news(outcome: Outcome, prior: LastSeen | Moved | None) -> bool:
 
 
 def is_same(outcome: Outcome, prior: LastSeen) -> bool:
-    """Whether a source that was read again came out as it was: the same bytes, and the same said of them."""
+    """Whether a source that was read again is as it was: the same bytes, status and reason."""
     if outcome.row is not None:
         row = outcome.row
         same_bytes = row.sha256 == prior.sha256

@@ -1,4 +1,4 @@
-"""Documents on their way through the engine: chunks out by vector key, vectors back in their places.
+"""Documents on their way through the engine: chunks out by vector key, vectors back into their places.
 
 In: readings. Out: documents whose every chunk has a vector (or a reason why not), whole. A key that is known, or on
 its way already, is never sent again.
@@ -90,7 +90,7 @@ class PendingDocuments:
         return id(document) in self._unfinished
 
     def take(self, task: Task, reading: Reading) -> None:
-        """Begin a document: fill in what is known, send the rest."""
+        """Begin a document: fill in the vectors that are known, and send the other chunks to the engine."""
         table = reading.table()
         key_bytes: list[bytes] = table.column("key").to_pylist()
         keys = shards.keys_of(key_bytes)
@@ -161,8 +161,8 @@ class PendingDocuments:
         self._whole.append(document)
 
     def hand_over(self) -> tuple[VectorKeys, Floats, list[Pending]]:
-        """A checkpoint begins: keys and vectors computed since the last one for documents that are not whole yet, and
-        these documents."""
+        """Begin a checkpoint: returns the keys and vectors that were computed since the last one for documents that are not
+        whole yet, and these documents."""
         self._storing, self._recent = self._recent, {}
         open_ones = [document for document in self._unfinished.values() if document.fresh]
         keys, vectors = [np.zeros((2, 0), np.uint64)], [np.zeros((0, self._dim), np.float32)]
@@ -173,5 +173,5 @@ class PendingDocuments:
         return np.concatenate(keys, axis=1), np.concatenate(vectors), open_ones
 
     def stored(self) -> None:
-        """The checkpoint is durable: what was handed over can be had from the library now."""
+        """The checkpoint is durable: what was handed over is among the known vectors now."""
         self._storing = {}

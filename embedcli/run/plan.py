@@ -1,9 +1,9 @@
-"""Tonight's walk against yesterday's table -> what is new, changed, unchanged, gone, excluded, stale.
+"""What the walk finds against what the index knows -> what is new, changed, unchanged, moved, gone, excluded, stale.
 
 In: the roots of the run and the documents of the current generation, both in walk order, joined as they stream by.
 Out: a Plan: sources to read, marks on known ones, keys that leave. Nothing is written and no source is parsed here;
 a known file whose stat differs is digested, so that a `touch` costs no reading.
-Not here: what the run speaks of (sources/roots.py), walking (sources/walk.py), reading (reading/rows.py), what
+Not here: which roots the run covers (sources/roots.py), walking (sources/walk.py), reading (reading/rows.py), what
 is stored (index/staging.py, index/generations.py).
 """
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from embedcli.run.known import Known
 
 MAX_ATTEMPTS = 4
-"""A reason of RETRY_REASONS is tried once and on the next three nights."""
+"""A source that failed for a reason of RETRY_REASONS is read in four runs: once, and in the next three."""
 TELL_EVERY = 1_000
 FOLDERS_SHOWN = 5
 DIGESTED_AT_ONCE = 256
@@ -60,7 +60,10 @@ DIGESTED_AT_ONCE = 256
 
 @dataclass
 class Plan:
-    """What tonight is to do; `outcomes` need no reading, `dropped` leave, `seen` changed only in their stat."""
+    """What this run has to do.
+
+    `tasks` are read; `outcomes` need no reading; `dropped` sources leave the index; `seen` ones have another stat only.
+    """
 
     scopes: Scopes
     tasks: TaskList
@@ -74,7 +77,7 @@ class Plan:
     excluded: set[SourceKey] = field(default_factory=set)
     absorbed: set[SourceKey] = field(default_factory=set)
     unlisted: dict[str, str] = field(default_factory=dict)
-    """Folders of which nothing is known tonight, as absolute paths, and why."""
+    """Folders that could not be looked into, as absolute paths, and why."""
     news: set[SourceKey] = field(default_factory=set)
     new_of: Counter[str] = field(default_factory=Counter)
     changed: int = 0
@@ -88,7 +91,7 @@ class Plan:
 
     @property
     def whole(self) -> bool:
-        """Whether this run speaks of every root of the index."""
+        """Whether this run covers every root of the index."""
         return {scope.root.id for scope in self.scopes.scopes if not scope.below} >= {r.id for r in self.scopes.roots}
 
     def keep(self, key: SourceKey, status: str, reason: str | None, rows: int, *, why: str) -> None:
@@ -173,7 +176,7 @@ def compare(
 
 
 class _Join:
-    """One scope: the walk and yesterday's rows go side by side, the smaller path first."""
+    """One scope: the walk and the known rows are joined in the order of their paths."""
 
     def __init__(
         self,
@@ -282,31 +285,33 @@ class _Join:
                 self._stale(prior, unseen[folder])
             else:
                 self._plan.gone.add(key)
-        self._tell_unseen(lost, problems.unlisted, waited_for)
+        self._note_unseen(lost, problems.unlisted, waited_for)
         # a lost mount point is remembered as long as something below it waits for it
         mounts = {mount for mount in self._old_mounts if mount not in visited or mount in waited_for}
         self._plan.mounts[self._scope.root.id] = tuple(sorted(mounts | set(problems.mounts)))
 
-    def _tell_unseen(self, lost: Mapping[str, str], unlisted: Mapping[str, str], waited_for: Collection[str]) -> None:
-        told = {folder: "was a mount point and is none now" for folder in lost if folder in waited_for}
-        told |= {folder: f"cannot be listed ({reason})" for folder, reason in unlisted.items() if reason != "vanished"}
-        told |= {folder: "vanished" for folder in unlisted if folder not in told and folder in waited_for}
+    def _note_unseen(self, lost: Mapping[str, str], unlisted: Mapping[str, str], waited_for: Collection[str]) -> None:
+        reasons = {folder: "was a mount point and is none now" for folder in lost if folder in waited_for}
+        reasons |= {
+            folder: f"cannot be listed ({reason})" for folder, reason in unlisted.items() if reason != "vanished"
+        }
+        reasons |= {folder: "vanished" for folder in unlisted if folder not in reasons and folder in waited_for}
         root = self._scope.root.path
-        self._plan.unlisted |= {f"{root}/{folder}".rstrip("/"): why for folder, why in told.items()}
+        self._plan.unlisted |= {f"{root}/{folder}".rstrip("/"): why for folder, why in reasons.items()}
         if self._rules.rebuilding and waited_for:
             raise InputError(
                 f"`{min(self._plan.unlisted)}` cannot be listed, and a rebuild needs every source",
                 "mount it or mend its permissions, then run the same command again",
             )
         if "" in unlisted and not waited_for:
-            raise InputError(f"`{root}` {told.get('', 'vanished')}", f"look at it with `ls -la '{root}'`")
+            raise InputError(f"`{root}` {reasons.get('', 'vanished')}", f"look at it with `ls -la '{root}'`")
 
     def _stale(self, prior: LastSeen, reason: str) -> None:
         self._plan.keep((self._scope.root.id, prior.path), prior.status, prior.reason, prior.rows, why=reason)
 
 
 def _due_again(prior: LastSeen, rules: Rules) -> bool:
-    """Whether a file that has not changed is tried again tonight, for what it failed of."""
+    """Whether this run reads an unchanged file again because of the way in which its last reading failed."""
     if prior.status not in ("failed", "partial", "skipped", "stale"):
         return False
     if rules.retry_failed:
@@ -326,7 +331,7 @@ def _priors(seen: pa.Table, base: pa.Table, scope: Scope) -> Iterator[LastSeen]:
 
 
 def _check_absorbed(plan: Plan) -> None:
-    """A root that a wider one takes in is read anew below it: not tonight, when it cannot be seen."""
+    """Documents of a root that a wider root takes over are read again below it: refuse while they cannot be seen."""
     for path in plan.scopes.absorbed_paths:
         hidden = [folder for folder in plan.unlisted if inside(path, folder) or inside(folder, path)]
         if hidden:
@@ -352,7 +357,7 @@ def _settle_gone(plan: Plan, base: pa.Table, rules: Rules) -> None:
 
 
 def _digest_suspects(plan: Plan, suspects: TaskList, rules: Rules, say: Callable[[str], None]) -> None:
-    """Known files whose stat differs: the same bytes are the same document, whatever the clock says."""
+    """Digest the known files whose stat differs: a file with the same bytes is unchanged, whatever its times say."""
     done = 0
     with ThreadPoolExecutor(8) as pool:
         waiting = iter(suspects)
@@ -374,13 +379,13 @@ def _judge_suspect(plan: Plan, task: Task, sha256: str | None, rules: Rules) -> 
 
 
 def _read_elsewhere(plan: Plan, base: pa.Table, damaged: Collection[str]) -> int:
-    """Add the sources of damaged shards that the run does not speak of; returns how many. None of them is ever gone."""
+    """Add the sources of damaged shards that this run does not cover; returns how many. None of them counts as gone."""
     count = 0
     inside_damaged = documents.are_in_shards(base, damaged)
     rows = base.filter(inside_damaged).select(["root", "path", "uri"]).to_pylist()
     for row, prior in zip(rows, last_seen_rows(last_seen(base).filter(inside_damaged)), strict=True):
-        spoken_of = any(s.root.id == row["root"] and s.holds(row["path"]) for s in plan.scopes.scopes)
-        source = None if spoken_of or row["root"] in plan.scopes.absorbed else _source(row)
+        covered = any(s.root.id == row["root"] and s.holds(row["path"]) for s in plan.scopes.scopes)
+        source = None if covered or row["root"] in plan.scopes.absorbed else _source(row)
         if source is not None:
             plan.tasks.add(source, prior)
             count += 1

@@ -95,7 +95,7 @@ def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceK
     left = _left_over(run, work, shards_known, dropped)
     table = _next_table(run, work, left, shards_known, dropped)
     if table.untold or left.lost:
-        run.report.warn("`changes/` does not name all that a damaged shard held: loaders have to load anew")
+        run.report.warn("`changes/` does not name every row of a damaged shard: loaders have to load everything again")
     material = table.material or bool(left.lost)
     if current is not None and not material and _same_header(run, current, complete):
         state.write_seen(run.index.state, current.number, table.seen, run.tools.disk)
@@ -156,9 +156,9 @@ def _left_over(run: Run, work: Work, known: Mapping[str, Shard], dropped: Collec
     left = damage.left_over(run.known.table, {*anew, *dropped}, run.known.damaged, known)
     work.tally.news |= left.waiting | left.lost
     if left.waiting:
-        run.report.warn(f"{len(left.waiting):,} documents of damaged shards cannot be read tonight: they stay so")
+        run.report.warn(f"{len(left.waiting):,} documents of damaged shards cannot be read now: they stay as they are")
     if left.lost:
-        run.report.warn(f"the rows of {len(left.lost):,} documents are lost with their shards")
+        run.report.warn(f"the rows of {len(left.lost):,} documents are lost, since their shards are")
     return left
 
 

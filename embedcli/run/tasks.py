@@ -1,4 +1,4 @@
-"""Sources to read tonight, with what yesterday's table says of them: a million of them at a time.
+"""The sources that a run has to read, with what the index knows of each: up to millions of them.
 
 In: what the plan adds, in walk order. Out: Tasks in the same order, once or again.
 Not here: which sources those are (plan.py), reading them (reading/pool.py, reading/rows.py).
@@ -19,7 +19,7 @@ from embedcli.records import Source, SourceKey, Stat, digest
 
 
 class LastSeen(NamedTuple):
-    """What the table of yesterday says of a source: `path`, then columns of documents.parquet and `lacking`."""
+    """What the index knows of a source: `path`, then columns of documents.parquet, `lacking` and `row`."""
 
     path: str
     size: int
@@ -32,7 +32,7 @@ class LastSeen(NamedTuple):
     reason: str | None
     attempts: int
     tried: str | None
-    """Of a stale one: see `tried`."""
+    """For a stale source: the digest of its stat at the last failed attempt (see `tried()` below)."""
     rows: int
     lacking: int
     """Pages and chunks that its last good reading left out."""
@@ -44,7 +44,7 @@ class LastSeen(NamedTuple):
         return Stat(self.size, self.mtime_ns, self.ctime_ns, self.inode)
 
     def is_of(self, stat: Stat | None) -> bool:
-        """Whether it was said of the file of this stat. The stat of a stale one is that of its last good reading."""
+        """Whether this is about the file that has this stat. The stat of a stale source is that of its last good reading."""
         return self.tried == tried(stat) if self.status == "stale" else self.stat == stat
 
 
@@ -73,7 +73,7 @@ class Refused:
 
 
 def tried(stat: Stat | None) -> str | None:
-    """The digest of the stat of a file that could not be read: as long as it is the same, so is the file."""
+    """The digest of the stat of a file that could not be read: while it is the same, so is the file."""
     return None if stat is None else digest(stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode)
 
 

@@ -1,4 +1,4 @@
-"""What a run speaks of: the roots named or remembered, and how they lie in each other.
+"""Which roots a run covers: those that were named or are remembered, and how they lie in one another.
 
 In: what was asked, the roots that the index remembers. Out: the roots after this run, and the parts of them to walk.
 Not here: walking them (walk.py), what is done about what is found there (run/plan.py).
@@ -21,7 +21,7 @@ _PART = re.compile(r"[^/]+")
 
 @dataclass(frozen=True)
 class Scope:
-    """A root, or a folder or file below it, that this run speaks of."""
+    """A root that this run covers, or a folder or file below it."""
 
     root: Root
     below: str = ""
@@ -34,7 +34,10 @@ class Scope:
 
 @dataclass(frozen=True)
 class Scopes:
-    """Every root of the index after this run, in the order of documents.parquet, and what this run speaks of."""
+    """Every root of the index after this run, in the order of documents.parquet, and which parts this run covers.
+
+    `absorbed`: the ids of known roots that a wider root takes over; `absorbed_paths`: their paths.
+    """
 
     roots: tuple[Root, ...]
     scopes: tuple[Scope, ...]
@@ -161,7 +164,8 @@ def _from_the_top(path: str) -> Iterator[str]:
 
 
 def _by_known_names(named: Sequence[Root], known: Sequence[Root]) -> list[Root]:
-    """The same places as the roots reach them that are known, or named beside them: a link gives a folder two paths."""
+    """Replace each named path by the path under which a known root, or one named with it, reaches the same folder: a
+    symlink gives one folder two paths."""
     roots = {root.path: root for root in known}
     places = {os.path.realpath(root.path): root for root in known}
     found: list[Root] = []
@@ -175,8 +179,7 @@ def _by_known_names(named: Sequence[Root], known: Sequence[Root]) -> list[Root]:
 
 
 def _ways_to(places: Mapping[str, Root], real: str) -> Iterator[tuple[Root, str]]:
-    """The roots, by their real paths, whose walk comes to this one, the outermost first, with the path by which it
-    does."""
+    """Yield each root whose walk reaches the real path `real`, the outermost first, with the path that it takes."""
     for place in _from_the_top(real):
         root = places.get(place)
         if root is not None:
@@ -195,7 +198,7 @@ def _with_own_id(new: Root, taken: set[str]) -> Root:
 
 
 def _refuse_doubled(roots: Sequence[Root], asked: Options) -> None:
-    """Also what was well last night: a link may lead elsewhere now, and a filter may be lifted."""
+    """Refuse roots that reach the same folder, known ones too: a symlink may lead elsewhere now, a filter may be gone."""
     reals = [(os.path.realpath(root.path), root) for root in roots]
     places = dict(reals)
     for real, root in reals:
@@ -210,7 +213,7 @@ def _refuse_doubled(roots: Sequence[Root], asked: Options) -> None:
 
 
 def _uncovered(scopes: Iterable[Scope]) -> Iterator[Scope]:
-    """Without those that lie in another one."""
+    """Yield the scopes that do not lie in another one."""
     parts = {(scope.root.id, scope.below) for scope in scopes}
     for scope in scopes:
         above = list(_from_the_top(scope.below))[:-1]
@@ -226,7 +229,7 @@ def _refuse_index(root: Root, asked: Options) -> None:
 
 
 def _still_there(root: Root, asked: Options) -> Root:
-    """The remembered root as if it were named. Raises InputError where it is no more."""
+    """The remembered root, as if it had been named. Raises InputError when it does not exist any more."""
     try:
         return walk.root_of(root.path)
     except InputError as error:
@@ -253,7 +256,7 @@ def inside(path: str, folder: str) -> bool:
 
 
 def _filtered(root: Root, asked: Options, below: str) -> Root:
-    """The root with the filters asked for; those that it has where nothing was said."""
+    """The root with the filters that were asked for; where none were, it keeps its own."""
     if below and any((asked.include, asked.exclude, asked.gitignore is not None)):
         raise UsageError(
             f"filters are remembered for a whole root, and `{below}` is a part of `{root.path}`",
@@ -268,5 +271,5 @@ def _filtered(root: Root, asked: Options, below: str) -> Root:
 
 
 def _patterns(asked: tuple[str, ...], remembered: tuple[str, ...]) -> tuple[str, ...]:
-    """An empty pattern is how one forgets those that are remembered."""
+    """The patterns asked for, else the remembered ones; an empty pattern forgets the remembered ones."""
     return tuple(filter(None, asked)) if asked else remembered

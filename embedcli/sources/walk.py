@@ -1,11 +1,11 @@
 """A root -> its sources, in one fixed order, a folder at a time.
 
 In: a Root and its filters. Out: Sources sorted by path component, with the Stat that tells without reading
-whether a file changed; beside them what the walk could not see. A folder that cannot be listed stands among the
-Sources itself, with its problem: so it is told, and tried again, like a file. Only ignore files are ever opened here.
+whether a file changed; beside them what the walk could not see. A folder that cannot be listed is itself one of the
+Sources, with its problem: so the run reports it, and tries it again, like a file. The walk opens only ignore files.
 Not here: what is new, gone or stale (run/plan.py); which root a source belongs to (roots.py); reading (reading/).
 
-What is left out without a word: hidden names, what the filters leave out, links to folders (so that nothing
+The walk leaves out without a message: hidden names, what the filters leave out, links to folders (so that nothing
 is doubled and no walk runs in circles) and the index itself.
 """
 
@@ -92,7 +92,7 @@ def _file_of(root: Root, path: str) -> str:
 
 
 def reaches(root: Root, path: str) -> bool:
-    """Whether the walk of a root comes to this absolute path in it: past no hidden name, link to a folder or filter."""
+    """Whether the walk of a root reaches this absolute path: no filter and no symlink to a folder lies on the way."""
     below = path[len(root.path.rstrip("/")) :].strip("/")
     if not below:
         return True

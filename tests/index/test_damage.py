@@ -183,7 +183,7 @@ def test_damaged_rows_whose_source_is_unreadable_stay_and_are_news_until_it_is_r
     for _ in range(2):
         summary = two.ingest()
         assert summary.exit_code == 3
-        assert any("1 documents of damaged shards cannot be read tonight" in line for line in two.report.said)
+        assert any("1 documents of damaged shards cannot be read now" in line for line in two.report.said)
         assert {row["path"]: (row["status"], bool(row["rows"])) for row in two.documents().values()} == {
             **dict.fromkeys(("0.txt", "2.txt", "x.txt", "y.txt"), ("indexed", True)), "1.txt": ("stale", True),
         }  # fmt: skip
@@ -223,7 +223,7 @@ def test_rows_whose_shard_and_source_are_both_gone_are_reported_as_lost(two: Wor
     summary = two.ingest()
     assert summary.exit_code == 3
     assert any("the rows of 1 documents are lost" in line for line in two.report.said)
-    assert any("loaders have to load anew" in line for line in two.report.said)
+    assert any("loaders have to load everything again" in line for line in two.report.said)
     row = two.documents()["1.txt"]
     assert (row["status"], row["reason"], row["rows"]) == ("failed", "io", 0)
     assert {row["path"] for row in two.rows()} == {"0.txt", "2.txt", "x.txt", "y.txt"}
@@ -247,7 +247,7 @@ def test_a_warning_says_that_loaders_must_start_over_when_ids_are_damaged(two: W
     note(two)
     two.write("0.txt", words(150, 50))
     two.ingest()
-    assert any("loaders have to load anew" in line for line in two.report.said)
+    assert any("loaders have to load everything again" in line for line in two.report.said)
     assert two.ids() < follow(two.index)
 
 
