@@ -161,7 +161,7 @@ class PendingDocuments:
         self._whole.append(document)
 
     def hand_over(self) -> tuple[VectorKeys, Floats, list[Pending]]:
-        """Begin a checkpoint: returns the keys and vectors that were computed since the last one for documents that are not
+        """Begin a checkpoint: the keys and vectors computed since the last one for documents that are not whole yet, and
         whole yet, and these documents."""
         self._storing, self._recent = self._recent, {}
         open_ones = [document for document in self._unfinished.values() if document.fresh]

@@ -44,7 +44,7 @@ class LastSeen(NamedTuple):
         return Stat(self.size, self.mtime_ns, self.ctime_ns, self.inode)
 
     def is_of(self, stat: Stat | None) -> bool:
-        """Whether this is about the file that has this stat. The stat of a stale source is that of its last good reading."""
+        """Whether this is about the file that has this stat; that of a stale source is of its last good reading."""
         return self.tried == tried(stat) if self.status == "stale" else self.stat == stat
 
 

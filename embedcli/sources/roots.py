@@ -198,7 +198,7 @@ def _with_own_id(new: Root, taken: set[str]) -> Root:
 
 
 def _refuse_doubled(roots: Sequence[Root], asked: Options) -> None:
-    """Refuse roots that reach the same folder, known ones too: a symlink may lead elsewhere now, a filter may be gone."""
+    """Refuse roots that reach the same folder, known ones too: a symlink or a filter may have changed."""
     reals = [(os.path.realpath(root.path), root) for root in roots]
     places = dict(reals)
     for real, root in reals:
