@@ -41,6 +41,7 @@ class Options:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     gitignore: bool | None = None
+    default_excludes: bool | None = None
     max_file_bytes: int | None = None
     rebuild: bool = False
     reread: bool = False

@@ -65,14 +65,16 @@ class Root:
     exclude: tuple[str, ...] = ()
     gitignore: bool = False
     selection: tuple[str, ...] | None = None
+    default_excludes: bool = True
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Root:
-        """The root of a manifest or of a run's header; one of an older version has no selection."""
+        """The root of a manifest or of a run's header; one of an older version has no selection, and
+        goes on with reading what is left out by default now."""
         selection = data.get("selection")
         return cls(
             data["id"], data["path"], tuple(data["include"]), tuple(data["exclude"]), data["gitignore"],
-            None if selection is None else tuple(selection),
+            None if selection is None else tuple(selection), data.get("default_excludes", False),
         )  # fmt: skip
 
 

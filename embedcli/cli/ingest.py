@@ -45,6 +45,13 @@ Exclude = Annotated[
 Gitignore = Annotated[
     bool | None, typer.Option("--gitignore/--no-gitignore", help="Leave out what .gitignore files name.")
 ]
+DefaultExcludes = Annotated[
+    bool | None,
+    typer.Option(
+        "--default-excludes/--no-default-excludes",
+        help="Leave out office lock files (~$*), node_modules and __pycache__; a new root does.",
+    ),
+]
 MaxFileSize = Annotated[
     int | None, typer.Option(help="The largest text file to read, in MiB; default: 256.", metavar="MIB")
 ]
@@ -94,6 +101,7 @@ def ingest(
     include: Include = None,
     exclude: Exclude = None,
     gitignore: Gitignore = None,
+    default_excludes: DefaultExcludes = None,
     max_file_size: MaxFileSize = None,
     device: Device = None,
     engine: EngineName = "auto",
@@ -125,6 +133,7 @@ def ingest(
         max_tokens=max_tokens, overlap=overlap, no_text=no_text, device=flags.device_name(device),
         quantization=flags.quantization_name(quantization),
         include=tuple(include or ()), exclude=tuple(exclude or ()), gitignore=gitignore,
+        default_excludes=default_excludes,
         max_file_bytes=None if max_file_size is None else max_file_size * MIB, rebuild=rebuild, reread=reread,
         rehash=rehash, retry_failed=retry_failed, strict=strict, max_gone_percent=flags.max_gone(max_gone),
         max_gone_of=flags.max_gone_of(max_gone),

@@ -161,8 +161,8 @@ class PendingDocuments:
         self._whole.append(document)
 
     def hand_over(self) -> tuple[VectorKeys, Floats, list[Pending]]:
-        """Begin a checkpoint: the keys and vectors computed since the last one for documents that are not whole yet, and
-        whole yet, and these documents."""
+        """Begin a checkpoint: the keys and vectors computed since the last one for documents that are not yet whole,
+        and these documents."""
         self._storing, self._recent = self._recent, {}
         open_ones = [document for document in self._unfinished.values() if document.fresh]
         keys, vectors = [np.zeros((2, 0), np.uint64)], [np.zeros((0, self._dim), np.float32)]

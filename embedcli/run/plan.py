@@ -84,6 +84,8 @@ class Plan:
     unchanged: int = 0
     mounts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     walked: Largest = field(default_factory=Largest)
+    unmatched: list[str] = field(default_factory=list)
+    """Patterns of filters that matched nothing."""
 
     @property
     def new(self) -> int:
@@ -122,6 +124,8 @@ def make_plan(known: Known, scopes: Scopes, asked: Options, report: Report) -> P
     report.line(plan.walked.line())
     for folder, why in sorted(plan.unlisted.items())[:FOLDERS_SHOWN]:
         report.warn(f"`{folder}` {why}: what the index has of it stays as it is")
+    for pattern in dict.fromkeys(plan.unmatched):
+        report.warn(f"the pattern `{pattern}` of `--include` or `--exclude` matches nothing")
     for folder, lost in sorted(plan.frozen.items()):
         report.warn(
             f"`{folder}`: {lost} of its known sources are gone; they stay in the index, stale."
@@ -214,6 +218,7 @@ class _Join:
                 self._new(source)
         self._missing += [] if prior is None else [prior, *self._priors]
         self._settle_missing(problems)
+        self._plan.unmatched += problems.unmatched
 
     def _walk(self, problems: WalkProblems) -> Iterator[Source]:
         root, rules = self._scope.root, self._rules

@@ -15,6 +15,9 @@ from embedcli.errors import UsageError
 from embedcli.records import Root
 from embedcli.sources.brackets import take_out_sets
 
+DEFAULT_EXCLUDES = ("~$*", "node_modules/", "__pycache__/")
+"""Lock files of office programs, and folders of programs. Hidden names such as `.venv` are left out in any case."""
+
 EMBEDCLIIGNORE = ".embedcliignore"
 GITIGNORE = ".gitignore"
 
@@ -33,6 +36,12 @@ class Filter:
     def __init__(self, root: Root) -> None:
         self._include = compile_patterns(root.include, flag="--include")
         self._exclude = compile_patterns(root.exclude, flag="--exclude")
+        self._defaults = compile_patterns(DEFAULT_EXCLUDES) if root.default_excludes else []
+        self._unmatched = {
+            pattern: compile_patterns([pattern.lstrip("!")], flag=flag)
+            for flag, patterns in (("--include", root.include), ("--exclude", root.exclude))
+            for pattern in patterns
+        }
         self._ignore_files = (GITIGNORE, EMBEDCLIIGNORE) if root.gitignore else (EMBEDCLIIGNORE,)
         self._levels: list[tuple[str, Patterns]] = []
         self._root_path = root.path
@@ -47,14 +56,27 @@ class Filter:
         """Whether the walk would enter a folder of this path, for all that the filters say."""
         return self._come_to(folder.split("/"))
 
+    @property
+    def unmatched(self) -> list[str]:
+        """The patterns of flags that have matched no file and no folder so far."""
+        return list(self._unmatched)
+
+    def _note_matches(self, path: str) -> None:
+        for pattern in [name for name, compiled in self._unmatched.items() if verdict(compiled, path) is not None]:
+            del self._unmatched[pattern]
+
     def leaves_file_out(self, path: str) -> bool:
         """Of a file of the folder last entered."""
+        if self._unmatched:
+            self._note_matches(path)
         if self._include and not _selected(self._include, path):
             return True
         return self._ignored(path)
 
     def leaves_folder_out(self, folder: str) -> bool:
         """Of a folder in the folder last entered: what is left out is not entered, whatever its files."""
+        if self._unmatched:
+            self._note_matches(folder + "/")
         return self._ignored(folder + "/")
 
     def enter(self, folder: str, directory: str) -> None:
@@ -71,7 +93,7 @@ class Filter:
             self._levels.pop()
 
     def _ignored(self, path: str) -> bool:
-        if self._exclude and verdict(self._exclude, path):
+        if verdict(self._defaults, path) or verdict(self._exclude, path):
             return True
         for folder, patterns in reversed(self._levels):
             ignored = verdict(patterns, path[len(folder) + 1 :] if folder else path)
@@ -108,7 +130,10 @@ class Filter:
 
 
 def compile_patterns(lines: Iterable[str], *, flag: str = "") -> Patterns:
-    """Lines in gitignore syntax. One that can match nothing is passed over, as git does; in a flag, refused."""
+    """Lines in gitignore syntax. One that can match nothing is passed over, as git does; in a flag, refused.
+
+    The patterns of a flag match letters of either case, those of ignore files only the very letters, as git does.
+    """
     lines = list(lines)
     if not lines:
         return []
@@ -121,7 +146,21 @@ def compile_patterns(lines: Iterable[str], *, flag: str = "") -> Patterns:
         except (GitIgnorePatternError, re.error, ValueError) as error:
             if flag:
                 raise UsageError(f"`{flag}` is no pattern: `{line}`", f"try `{flag} '*.pdf'`") from error
+    if flag:
+        patterns = [(re.compile(regex.pattern, regex.flags | re.IGNORECASE), selects) for regex, selects in patterns]
     return patterns[::-1]
+
+
+def refuse_lists(patterns: Iterable[str], *, flag: str) -> None:
+    """Raise UsageError for a flag that was given several patterns as one, `*.pdf,*.md`."""
+    for pattern in patterns:
+        parts = re.split(r"(?<!\\),(?! )", pattern)
+        if len(parts) > 1:
+            again = " ".join(f"{flag} '{part}'" for part in parts)
+            raise UsageError(
+                f"`{flag}` takes one pattern, not a list: `{pattern}`",
+                f"repeat the flag: `{again}`; a comma in a name is written `\\,`",
+            )
 
 
 def _compiled(line: str) -> Patterns:

@@ -15,6 +15,7 @@ from embedcli.config import Options
 from embedcli.errors import InputError, UsageError
 from embedcli.records import Root, digest, printable
 from embedcli.sources import walk
+from embedcli.sources.filters import refuse_lists
 
 _PART = re.compile(r"[^/]+")
 
@@ -100,7 +101,7 @@ def _select(files: Sequence[str], roots: dict[str, Root], ids: set[str], asked: 
 
     A file in the very folder of a whole root is one that its filters leave out: it becomes a root of its own.
     """
-    if files and any((asked.include, asked.exclude, asked.gitignore is not None)):
+    if files and _any_filter(asked):
         raise UsageError(
             f"filters are for folders, and `{printable(os.fsencode(files[0]))}` is a file named by itself",
             "leave out `--include`, `--exclude` and `--gitignore`, or name the folder",
@@ -257,7 +258,9 @@ def inside(path: str, folder: str) -> bool:
 
 def _filtered(root: Root, asked: Options, below: str) -> Root:
     """The root with the filters that were asked for; where none were, it keeps its own."""
-    if below and any((asked.include, asked.exclude, asked.gitignore is not None)):
+    refuse_lists(asked.include, flag="--include")
+    refuse_lists(asked.exclude, flag="--exclude")
+    if below and _any_filter(asked):
         raise UsageError(
             f"filters are remembered for a whole root, and `{below}` is a part of `{root.path}`",
             f"name the root: `embedcli ingest {root.path} --index {asked.index} ...`",
@@ -267,7 +270,13 @@ def _filtered(root: Root, asked: Options, below: str) -> Root:
         include=_patterns(asked.include, root.include),
         exclude=_patterns(asked.exclude, root.exclude),
         gitignore=root.gitignore if asked.gitignore is None else asked.gitignore,
+        default_excludes=root.default_excludes if asked.default_excludes is None else asked.default_excludes,
     )
+
+
+def _any_filter(asked: Options) -> bool:
+    switches = (asked.gitignore, asked.default_excludes)
+    return bool(asked.include or asked.exclude) or any(switch is not None for switch in switches)
 
 
 def _patterns(asked: tuple[str, ...], remembered: tuple[str, ...]) -> tuple[str, ...]:

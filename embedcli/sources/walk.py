@@ -38,6 +38,8 @@ class WalkProblems:
 
     unlisted: dict[str, str] = field(default_factory=dict)
     mounts: list[str] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
+    """Patterns of `--include` and `--exclude` that matched nothing in a whole root."""
 
 
 def root_of(path: str) -> Root:
@@ -168,6 +170,8 @@ class _Walk:
                 source = self.source(path, file)
                 if source is not None:
                     yield source
+        if not self._below:
+            self._problems.unmatched += self._filter.unmatched
 
     def _single_file(self) -> Iterator[Source]:
         name = printable(os.fsencode(os.path.basename(self._root.path)))

@@ -322,3 +322,23 @@ def test_a_selection_whose_every_file_is_gone_stops_the_run(some: Workshop) -> N
         (some.docs / name).unlink()
     with pytest.raises(InputError, match="all 2 known sources"):
         some.ingest()
+
+
+@pytest.mark.parametrize("flag", ["include", "exclude"])
+def test_a_list_in_one_pattern_is_refused_with_the_flag_repeated(shop: Workshop, flag: str) -> None:
+    shop.write("a.txt", words(20, 1))
+    with pytest.raises(UsageError, match="takes one pattern, not a list") as caught:
+        shop.ingest(**{flag: ("*.pdf,*.md",)})
+    assert f"`--{flag} '*.pdf' --{flag} '*.md'`" in caught.value.hint
+    assert not shop.index.exists()
+
+
+def test_a_comma_in_a_name_can_be_meant(shop: Workshop) -> None:
+    shop.write("Miller, Ann.txt", words(20, 1))
+    shop.write("1,5.txt", words(20, 2))
+    shop.write("b.txt", words(20, 3))
+    shop.ingest(exclude=("Miller, *", r"1\,5.txt", "nothing"))
+    assert set(shop.documents()) == {"b.txt"}
+    assert [line for line in shop.report.said if "matches nothing" in line] == [
+        "warning: the pattern `nothing` of `--include` or `--exclude` matches nothing"
+    ]

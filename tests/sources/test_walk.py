@@ -417,3 +417,44 @@ def test_a_folder_of_many_files_is_held_as_names_only(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert count == 2000
     assert peak_bytes < 100_000
+
+
+# ---- filters of flags, and what is left out by default
+
+
+def filtered(root: Root, **filters: object) -> list[str]:
+    return paths(replace(root, **filters))  # type: ignore[arg-type]
+
+
+def test_patterns_of_flags_match_letters_of_either_case_and_ignore_files_do_not(tmp_path: Path) -> None:
+    root = tree(tmp_path, "a.pdf", "B.PDF", "c.txt", "Old/d.pdf")
+    assert filtered(root, include=("*.Pdf",)) == ["B.PDF", "Old/d.pdf", "a.pdf"]
+    assert filtered(root, exclude=("old/", "*.TXT")) == ["B.PDF", "a.pdf"]
+    (tmp_path / ".embedcliignore").write_text("*.PDF\n")
+    assert paths(root) == ["Old/d.pdf", "a.pdf", "c.txt"]
+
+
+def test_office_lock_files_and_folders_of_programs_are_left_out_unless_asked_for(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path, "offer.docx", "~$offer.docx", ".~lock.sheet.ods#", "web/node_modules/x/readme.md", "web/index.md",
+        "tool/__pycache__/a.txt", ".venv/b.txt",
+    )  # fmt: skip
+    assert paths(root) == ["offer.docx", "web/index.md"]
+    every = filtered(root, default_excludes=False)
+    assert every == [
+        "offer.docx",
+        "tool/__pycache__/a.txt",
+        "web/index.md",
+        "web/node_modules/x/readme.md",
+        "~$offer.docx",
+    ]
+
+
+def test_patterns_that_match_nothing_are_named(tmp_path: Path) -> None:
+    root = replace(tree(tmp_path, "a.pdf", "sub/b.md"), include=("*.pdf", "*.docx"), exclude=("sub/", "drafts/"))
+    problems = WalkProblems()
+    assert [s.path for s in walk(root, skip_folder=None, max_text_bytes=MIB, problems=problems)] == ["a.pdf"]
+    assert problems.unmatched == ["*.docx", "drafts/"]
+    partial = WalkProblems()
+    list(walk(root, below="sub", skip_folder=None, max_text_bytes=MIB, problems=partial))
+    assert partial.unmatched == [], "a part of a root says nothing of the rest"
