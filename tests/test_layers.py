@@ -39,6 +39,7 @@ DOORS = {
     "pypdf": {"reading.pdf"},
     "tokenizers": {"models.tokenizer"},
     "rich": {"report"},
+    "pynvml": {"engines.nvml"},
 }
 GUARD_LOADS = {
     "embedcli.engines",
@@ -47,7 +48,7 @@ GUARD_LOADS = {
     "embedcli.engines.sglang.wire",
     "embedcli.processes",
 }
-HEAVY = {"torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "pypdfium2", "huggingface_hub"}
+HEAVY = {"torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "pypdfium2", "huggingface_hub", "pynvml"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
