@@ -42,7 +42,7 @@ Beat = Callable[[int], None]
 class Reading:
     """One source read. `stat` is from before the reading, with a ctime of 0 when the file was too young to trust.
 
-    `stream` is an Arrow IPC stream of SCHEMA, or the path of the file that holds it.
+    `stream` is an Arrow IPC stream of SCHEMA, or the path of the file that has it.
     """
 
     stat: Stat

@@ -129,7 +129,7 @@ def test_every_chunk_gets_its_own_vector() -> None:
         feeder.flush()
         assert_sound(drain(feeder, rows), rows)
         statistics = feeder.statistics
-    assert statistics.rows == 2_000
+    assert statistics.chunks == 2_000
     assert statistics.tokens == sum(ids.size for ids in rows.values())
     assert statistics.padding < 0.05
     assert statistics.duplicates_accepted == 0
