@@ -42,6 +42,7 @@ DOORS = {
     "zipfile": {"reading.package"},
     "tokenizers": {"models.tokenizer"},
     "rich": {"report"},
+    "pynvml": {"engines.nvml"},
 }
 GUARD_LOADS = {
     "embedcli.engines",
@@ -52,7 +53,7 @@ GUARD_LOADS = {
 }
 HEAVY = {
     *("torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
-    *("pypdfium2", "python_calamine", "selectolax"),
+    *("pypdfium2", "python_calamine", "selectolax", "pynvml"),
 }
 
 

@@ -1,7 +1,7 @@
-"""Which model, device and engine a run takes on this machine, and opening that engine.
+"""Choose the model, device and engine of a run on this machine, and open that engine.
 
-In: the options, the settings that the index remembers, the flags for a card. Out: a Model, a device, an open Engine; or
-EngineError and UsageError, before anything is written, where a run cannot start.
+In: the options, the settings that the index remembers, the flags for a card. Out: a Model, a device, an open Engine.
+Where a run cannot start, EngineError or UsageError before anything is written.
 Not here: reading the flags (cli), the engines themselves (torch_engine.py, sglang/).
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def resolve_model(asked: Options, memory: IndexSettings | None, *, engine: str, card: CardFlags, say: Say) -> Model:
-    """The model that was asked for, that the index remembers, or that suits this machine.
+    """The model that the options name, else the one that the index remembers, else the one that suits this machine.
 
     Raises EngineError (exit 13) and UsageError (exit 2) where this machine cannot run it as asked.
     """
@@ -42,16 +42,14 @@ def resolve_model(asked: Options, memory: IndexSettings | None, *, engine: str, 
 
 
 def device_kind(asked: Options) -> str:
-    """The kind of device that a new index is built on: as asked, else the card where there is one."""
+    """The kind of device that a new index is built on: the one asked for, else `cuda` where there is a card."""
     from embedcli.engines import nvml
 
     return asked.device or ("cuda" if nvml.has_nvidia_card() else "cpu")
 
 
 def _check_engine(asked: Options, memory: IndexSettings | None, engine: str, card: CardFlags) -> None:
-    """Refuse before anything is written what cannot start. Raises EngineError (exit 13), UsageError (exit 2)."""
-    from importlib.util import find_spec
-
+    """Raise EngineError (exit 13) or UsageError (exit 2) where the engine cannot start, before anything is written."""
     from embedcli.engines import nvml
 
     device = asked.device or (memory.device_kind if memory else device_kind(asked))
@@ -61,21 +59,25 @@ def _check_engine(asked: Options, memory: IndexSettings | None, engine: str, car
         raise EngineError("SGLang needs an NVIDIA card", "use `--engine torch`")
     if _is_sglang(engine, device):
         if find_spec("sglang") is None:
-            raise EngineError("SGLang is not installed", "`pip install 'embedcli[gpu]'`, or use `--engine torch`")
+            raise EngineError(
+                "SGLang is not installed", "install it with `pip install 'embedcli[gpu]'`, or use `--engine torch`"
+            )
         return
     if asked.quantization is None and memory is not None and memory.quantization:
         flag = "--engine" if engine == "torch" else "--device"
         raise UsageError(
-            f"the index holds vectors of {memory.quantization} weights, which only SGLang makes: `{asked.index}`",
+            f"the index has vectors of {memory.quantization} weights, which only SGLang makes: `{asked.index}`",
             f"leave `{flag}` out, or start another index with `--index`",
         )
     given = [*card.given(), *(["--quantization"] if asked.quantization else [])]
     if given:
-        raise UsageError(f"only SGLang knows `{given[0]}`, and this run is on torch", f"leave `{given[0]}` out")
+        raise UsageError(f"only SGLang has `{given[0]}`, and this run uses torch", f"leave `{given[0]}` out")
 
 
 def _no_card(asked: Options, memory: IndexSettings | None) -> EngineError:
-    mend = "mend the driver (`nvidia-smi` tells)"
+    from embedcli.engines import nvml
+
+    mend = nvml.DRIVER_HINT
     if memory is not None and memory.quantization:
         return EngineError("there is no usable NVIDIA card, which an index of fp8 vectors needs", mend)
     why = "`--device cuda` asks for one" if asked.device else "this index was built on one"
@@ -97,7 +99,7 @@ def open_engine(
     warn: Say,
     show_log: Say | None,
 ) -> Engine:
-    """Open the engine of a run. `show_log` gets every line that SGLang logs; None: only the end of it, when it dies."""
+    """Open the engine of a run. `show_log` gets every line of SGLang's log; without it, errors quote the last ones."""
     if _is_sglang(engine, device):
         from embedcli.engines.sglang import engine as sglang_engine
         from embedcli.engines.sglang.settings import SGLangSettings
@@ -117,7 +119,7 @@ SMALL_MODEL = "Qwen/Qwen3-Embedding-0.6B"
 
 
 def choose_default(*, has_gpu: bool) -> tuple[str, str]:
-    """The model of a run that names none, and why."""
+    """(the model of a run that names none, why it is this one)"""
     if has_gpu:
         return GPU_MODEL, "an NVIDIA card is here"
     if find_spec(MINILM_PACKAGE) is not None:

@@ -42,7 +42,7 @@ class Statistics:
     """What the feeder did so far. `padding` is the share of the device's tokens that were none of ours."""
 
     tokens: int = 0
-    rows: int = 0
+    chunks: int = 0
     batches: int = 0
     device_tokens: int = 0
     busy_s: float = 0.0
@@ -193,7 +193,7 @@ class Meter:
         self.statistics = replace(
             old,
             tokens=old.tokens + (batch.tokens if first_look else 0),
-            rows=old.rows + (len(batch.chunks) if first_look else 0),
+            chunks=old.chunks + (len(batch.chunks) if first_look else 0),
             batches=old.batches + 1,
             device_tokens=old.device_tokens + batch.cost(padded=engine.padded),
             duplicates_accepted=old.duplicates_accepted + duplicates_accepted,

@@ -200,7 +200,7 @@ class EngineOwner:
 
     def _collect(self, engine: Engine, batch: Batch, delivered: np.ndarray) -> None:
         if delivered.shape != (len(batch.chunks), engine.dim):
-            raise EngineDied(f"the engine gave {list(delivered.shape)} for {len(batch.chunks)} rows")
+            raise EngineDied(f"the engine gave {list(delivered.shape)} for {len(batch.chunks)} chunks")
         judged = self._second_looks.judge(batch, delivered)
         self._recovery.note_answer(batch)
         state = self._state

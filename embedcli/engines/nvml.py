@@ -1,16 +1,16 @@
-"""What the NVIDIA driver says of the cards, without CUDA.
+"""What the NVIDIA driver says of the cards, without CUDA. The one door of pynvml, NVIDIA's bindings of NVML.
 
-In: which cards are meant, counted as CUDA_VISIBLE_DEVICES lets them be seen. Out: one Card each, or EngineError
-with what to mend. NVML leaves no CUDA context behind, which would cost memory and break forked children.
-Not here: what is run on a card (sglang/settings.py).
+In: the numbers of the cards asked for, among those that CUDA_VISIBLE_DEVICES leaves visible. Out: one Card each, or
+EngineError with what to mend. NVML leaves no CUDA context behind, which would cost memory and break forked children.
+Not here: what runs on a card (sglang/settings.py).
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,12 +19,13 @@ from typing import Any
 from embedcli.errors import EngineError
 
 CPU_HINT = "go on slowly with `--device cpu`"
-NAME_BYTES = 128
+DRIVER_HINT = "mend the driver (`nvidia-smi` shows what is wrong)"
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One card as it is now. `capability` 8.6 is (8, 6); `cuda` 13.0 is (13, 0), the newest that the driver runs."""
+    """One card as it is now. `capability` 8.6 is (8, 6). `cuda` is the newest version that the driver runs, (13, 0) for
+    13.0."""
 
     index: int
     uuid: str
@@ -36,12 +37,8 @@ class Card:
     cuda: tuple[int, int]
 
 
-class _Memory(ctypes.Structure):
-    _fields_ = [("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong)]
-
-
 def read_cards(wanted: Sequence[int] | None = None, *, environment: Mapping[str, str] = os.environ) -> list[Card]:
-    """The cards wanted, by their place among the visible ones; all visible ones for None."""
+    """The cards of these numbers, counted among the visible ones; all visible ones for None. Raises EngineError."""
     setting = environment.get("CUDA_VISIBLE_DEVICES")
     visible = visible_cards(_all_cards(), setting)
     if not visible and setting and setting.startswith("MIG-"):
@@ -68,9 +65,12 @@ def visible_cards(cards: Sequence[Card], setting: str | None) -> list[Card]:
 
 
 def check_driver(card: Card, torch_cuda: tuple[int, int] | None) -> None:
-    """Raise EngineError where the installed torch cannot run on this driver: it must know torch's major CUDA."""
+    """Raise EngineError where the installed torch cannot run on this driver: its CUDA must be of torch's major version
+    or newer."""
     if torch_cuda is None:
-        raise EngineError("the installed torch is one without CUDA", "`pip install --force-reinstall 'embedcli[gpu]'`")
+        raise EngineError(
+            "the installed torch was built without CUDA", "`pip install --force-reinstall 'embedcli[gpu]'`"
+        )
     if card.cuda[0] < torch_cuda[0]:
         newest, needed = ".".join(map(str, card.cuda)), ".".join(map(str, torch_cuda))
         raise EngineError(
@@ -95,68 +95,63 @@ def torch_cuda(version_file: Path) -> tuple[int, int] | None:
 
 
 def _all_cards() -> list[Card]:
+    from pynvml import NVMLError, NVMLError_LibraryNotFound
+
     try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError as error:
+        with _driver() as driver:
+            cards = [_read_card(driver, index) for index in range(driver.nvmlDeviceGetCount())]
+    except NVMLError_LibraryNotFound as error:
         raise EngineError("there is no NVIDIA driver here", f"install it, or {CPU_HINT}") from error
-    _check(nvml.nvmlInit_v2(), "nvmlInit")
+    except NVMLError as error:
+        raise EngineError(f"the NVIDIA driver does not answer: `{error}`", f"{DRIVER_HINT}, or {CPU_HINT}") from error
+    if not cards:
+        raise EngineError("the NVIDIA driver shows no card", f"{DRIVER_HINT}, or {CPU_HINT}")
+    return cards
+
+
+@contextmanager
+def _driver() -> Iterator[Any]:
+    """NVML's functions, for as long as the context lasts. Raises pynvml.NVMLError.
+
+    pynvml is imported here and not at the top: that takes 20 ms, and most commands ask no driver.
+    """
+    import pynvml
+
+    pynvml.nvmlInit()
     try:
-        count = ctypes.c_uint(0)
-        _check(nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)), "nvmlDeviceGetCount")
-        if not count.value:
-            raise EngineError("the NVIDIA driver shows no card", f"mend it (`nvidia-smi` tells), or {CPU_HINT}")
-        return [_read_card(nvml, index) for index in range(count.value)]
+        yield pynvml
     finally:
-        nvml.nvmlShutdown()
+        pynvml.nvmlShutdown()
 
 
-def _read_card(nvml: Any, index: int) -> Card:
-    handle, memory = ctypes.c_void_p(), _Memory()
-    major, minor, cuda = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    name, uuid, driver = (ctypes.create_string_buffer(NAME_BYTES) for _ in range(3))
-    _check(nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)), "nvmlDeviceGetHandleByIndex")
-    _check(nvml.nvmlDeviceGetName(handle, name, NAME_BYTES), "nvmlDeviceGetName")
-    _check(nvml.nvmlDeviceGetUUID(handle, uuid, NAME_BYTES), "nvmlDeviceGetUUID")
-    _check(nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)), "nvmlDeviceGetMemoryInfo")
-    capability = nvml.nvmlDeviceGetCudaComputeCapability(handle, ctypes.byref(major), ctypes.byref(minor))
-    _check(capability, "nvmlDeviceGetCudaComputeCapability")
-    _check(nvml.nvmlSystemGetDriverVersion(driver, NAME_BYTES), "nvmlSystemGetDriverVersion")
-    _check(nvml.nvmlSystemGetCudaDriverVersion_v2(ctypes.byref(cuda)), "nvmlSystemGetCudaDriverVersion")
+def _read_card(driver: Any, index: int) -> Card:
+    handle = driver.nvmlDeviceGetHandleByIndex(index)
+    memory = driver.nvmlDeviceGetMemoryInfo(handle)
+    cuda = driver.nvmlSystemGetCudaDriverVersion_v2()
     return Card(
         index=index,
-        uuid=uuid.value.decode(),
-        name=name.value.decode(),
-        capability=(major.value, minor.value),
+        uuid=driver.nvmlDeviceGetUUID(handle),
+        name=driver.nvmlDeviceGetName(handle),
+        capability=driver.nvmlDeviceGetCudaComputeCapability(handle),
         total_bytes=memory.total,
         free_bytes=memory.free,
-        driver=driver.value.decode(),
-        cuda=(cuda.value // 1000, cuda.value % 1000 // 10),
+        driver=driver.nvmlSystemGetDriverVersion(),
+        cuda=(cuda // 1000, cuda % 1000 // 10),
     )
-
-
-def _check(status: int, call: str) -> None:
-    if status != 0:
-        raise EngineError(
-            f"the NVIDIA driver does not answer: `{call}` gives {status}",
-            f"mend it (`nvidia-smi` tells), or {CPU_HINT}",
-        )
 
 
 def has_nvidia_card(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether the driver shows a card that we may use.
 
-    Asked of NVML, which answers where files in /proc and /dev mislead (containers, WSL) and, unlike cuInit,
-    leaves no CUDA state behind that a forked child would inherit.
+    NVML answers where files in /proc and /dev mislead (containers, WSL), and unlike cuInit it leaves no CUDA state
+    behind that a forked child would inherit.
     """
     if environment.get("CUDA_VISIBLE_DEVICES", "0").strip() in {"", "-1"}:
         return False
+    from pynvml import NVMLError
+
     try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
+        with _driver() as driver:
+            return bool(driver.nvmlDeviceGetCount())
+    except NVMLError:
         return False
-    if nvml.nvmlInit_v2() != 0:
-        return False
-    count = ctypes.c_uint(0)
-    answered = nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) == 0
-    nvml.nvmlShutdown()
-    return answered and count.value > 0

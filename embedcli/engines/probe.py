@@ -1,8 +1,8 @@
-"""Tonight's engine against the one that the index was begun with, by the probe set.
+"""The probe set: check that this engine gives the vectors that the index already has.
 
-In: an engine, and how the first engine of the index embedded the probe set. Out: the reference to go on with, or
+In: an engine, and how the first engine of the index embedded the probe set. Out: the reference to store, or
 EngineError: an index is never mixed from models that only share a name, and a broken engine never writes.
-Not here: the probe set itself (contract.py), where its vectors are kept (index/staging.py, index/generations.py).
+Not here: where the vectors of the probe set are stored (index/staging.py, index/generations.py).
 """
 
 from __future__ import annotations
@@ -32,20 +32,21 @@ class Reference:
 def judge(
     engine: Engine, reference: Reference | None, *, encode: Callable[[str], np.ndarray], max_tokens: int, model: str
 ) -> Reference:
-    """The reference of an index of `max_tokens`; where there was one, the engine must agree with it (EngineError).
+    """The reference of an index of `max_tokens`. Raises EngineError where the engine does not agree with an older one.
 
-    Another `max_tokens` cuts some texts elsewhere: those that it does not cut are compared, and keep their vectors.
+    Another `max_tokens` cuts some texts elsewhere: only the texts whose ids are the same are compared, and these keep
+    their vectors.
     """
-    rows = probe_set(encode, max_tokens)
-    vectors = probe(engine, rows)
+    texts = probe_set(encode, max_tokens)
+    vectors = probe(engine, texts)
     if reference is None:
         return Reference(vectors, max_tokens)
     then = probe_set(encode, reference.max_tokens)
-    same = [np.array_equal(now, before) for now, before in zip(rows, then, strict=True)]
+    same = [np.array_equal(now, before) for now, before in zip(texts, then, strict=True)]
     cosine = compare_probe(vectors[same], reference.vectors[same])
     if cosine < SAME_PROBE:
         raise EngineError(
-            f"`{model}` gives other vectors than the index holds: cosine {cosine:.4f} on the probe set",
+            f"`{model}` gives other vectors than those of the index: cosine {cosine:.4f} on the probe set",
             "use the engine and model that the index was built with, or start another index with `--index`",
         )
     vectors[same] = reference.vectors[same]
@@ -53,7 +54,7 @@ def judge(
 
 
 PROBE_AGREEMENT = 0.999
-"""The smallest cosine at which two ways to a vector are one model: bfloat16 against float32 keeps 0.9998."""
+"""The smallest cosine at which two vectors of a text are from one model: bfloat16 and float32 agree to 0.9998."""
 
 PROBE_LONGEST_TOKENS = 2_048
 PROBE_TIMEOUT_S = 600.0
@@ -70,43 +71,46 @@ PROBE_TEXTS = (
 """(a text to repeat, tokens to keep of it): Latin, Cyrillic, Han with kana, Arabic."""
 
 
-def probe_set(tokens_encode: Callable[[str], np.ndarray], max_tokens: int) -> list[np.ndarray]:
-    """The probe set: 8 texts of 1 to 512 tokens in 4 scripts, and one of min(max_tokens, 2,048).
+def probe_set(encode: Callable[[str], np.ndarray], max_tokens: int) -> list[np.ndarray]:
+    """The ids of the probe set: 8 texts of 1 to 512 tokens in 4 scripts, and one of min(max_tokens, 2,048).
 
-    `tokens_encode` gives the ids of a text with its special tokens. They are cut behind, and the last id is
-    kept last: the end token is what last-token pooling looks at.
+    `encode` gives the ids of a text with its special tokens. A text is cut at its end, but its last id stays last: the
+    end token is what last-token pooling takes.
     """
     longest = (" ".join(text for text, _ in PROBE_TEXTS), PROBE_LONGEST_TOKENS)
-    return [_probe_row(tokens_encode, text, min(count, max_tokens)) for text, count in (*PROBE_TEXTS, longest)]
+    return [_probe_ids(encode, text, min(count, max_tokens)) for text, count in (*PROBE_TEXTS, longest)]
 
 
-def _probe_row(tokens_encode: Callable[[str], np.ndarray], text: str, count: int) -> np.ndarray:
-    ids = np.asarray(tokens_encode(text), dtype=np.uint32)
+def _probe_ids(encode: Callable[[str], np.ndarray], text: str, count: int) -> np.ndarray:
+    ids = np.asarray(encode(text), dtype=np.uint32)
     repeats = 1
     while ids.size < count:
         repeats *= 2
-        ids = np.asarray(tokens_encode(text * repeats), dtype=np.uint32)
+        ids = np.asarray(encode(text * repeats), dtype=np.uint32)
     return np.concatenate([ids[: count - 1], ids[-1:]])
 
 
-def probe(engine: Engine, rows: Sequence[np.ndarray], *, timeout_s: float = PROBE_TIMEOUT_S) -> np.ndarray:
-    """The probe set's vectors, each alone; EngineError where they are unsound or differ in a batch."""
-    for row in rows:
-        if problem := ids_problem(row, engine):
+def probe(engine: Engine, texts: Sequence[np.ndarray], *, timeout_s: float = PROBE_TIMEOUT_S) -> np.ndarray:
+    """Vectors of texts given by their ids, each embedded alone: float32 [texts, dim].
+
+    Raises EngineError where a vector is not of unit length, or differs when the texts are one batch.
+    """
+    for ids in texts:
+        if problem := ids_problem(ids, engine):
             raise EngineError(
                 f"the model's tokenizer and its weights do not belong together: {problem}",
-                "fetch it again with `embedcli pull` and its hub id, or name another with `--model`",
+                "fetch the model again with `embedcli pull` and its hub id, or name another with `--model`",
             )
-    pending = [engine.submit([row]) for row in rows]
+    pending = [engine.submit([ids]) for ids in texts]
     alone = np.concatenate([_wait(future, timeout_s) for future in pending])
-    together = _wait(engine.submit(list(rows)), timeout_s)
+    together = _wait(engine.submit(list(texts)), timeout_s)
     (alone, alone_sound), (together, together_sound) = check_vectors(alone), check_vectors(together)
     if not (alone_sound.all() and together_sound.all()):
         raise EngineError("the engine's vectors of the probe set are not of unit length", "try another `--engine`")
     agreement = compare_probe(together, alone)
     if agreement < PROBE_AGREEMENT:
         raise EngineError(
-            f"the engine embeds a text in a batch otherwise than alone: cosine `{agreement:.4f}`",
+            f"the engine gives a text another vector in a batch than alone: cosine `{agreement:.4f}`",
             "try another `--engine`",
         )
     return alone
@@ -120,7 +124,7 @@ def _wait(future: Future[np.ndarray], timeout_s: float) -> np.ndarray:
 
 
 def compare_probe(now: np.ndarray, reference: np.ndarray) -> float:
-    """The smallest cosine between the probe set's vectors now and then; -1 for different shapes."""
+    """The smallest cosine between a text's vector in the one array and in the other; -1 where their shapes differ."""
     if now.shape != reference.shape:
         return -1.0
     return float((now.astype(np.float64) * reference.astype(np.float64)).sum(axis=1).min())

@@ -21,25 +21,29 @@ from embedcli.models.folder import ENCODERS, Model
 from embedcli.models.tokenizer import load_tokenizer
 
 CPU_TOKENS_PER_THREAD = 1_024
-"""A batch whose activations stay in the cache: on 2 cores MiniLM does more at 2,048 tokens than at 32,768."""
+"""The activations of such a batch stay in the cache: on 2 cores MiniLM is faster at 2,048 tokens than at 32,768."""
 
 CPU_ROWS = 64
 CARD_TOKENS = 16_384
 CARD_ROWS = 256
-CPU_HINT = "--device cpu"
+CPU_HINT = "run it on the CPU with `--device cpu`"
+DIM_HINT = "ask for fewer with `--dim`, or leave it out"
 
 
 def open_engine(model: Model, *, dim: int, device: str) -> Engine:
-    """Load the model; minutes for a large one. `device` is a name of torch's: cpu, cuda, cuda:1, mps."""
+    """Load the model, which takes minutes if it is large. `device` is a name of torch's: cpu, cuda, cuda:1, mps.
+
+    Raises EngineError.
+    """
     if not 1 <= dim <= model.width:
-        raise EngineError(f"the model's vectors have {model.width} components, not `{dim}`", "--dim")
+        raise EngineError(f"the model's vectors have {model.width} components, not `{dim}`", DIM_HINT)
     where = _device(device)
     network = _load(model, where)
     return TorchEngine(network, model=model, dim=dim, device=where, skipped_tokens=_skipped_tokens(model))
 
 
 def _skipped_tokens(model: Model) -> int:
-    """The ids at the start of every row that do not count in its pooling: special tokens and a prompt left out."""
+    """How many ids at the start of every chunk its pooling leaves out: the prompt and the special tokens before it."""
     if model.include_prompt or not model.prompt:
         return 0
     tokens = load_tokenizer(model.folder, prompt=model.prompt)
@@ -47,7 +51,7 @@ def _skipped_tokens(model: Model) -> int:
 
 
 class TorchEngine:
-    """One worker thread runs the batches in the order of their submission."""
+    """One worker thread runs the batches in the order in which they were submitted."""
 
     padded = True
     depth = 2
@@ -67,38 +71,38 @@ class TorchEngine:
         self._pad_id = int(network.config.pad_token_id or 0)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="embedcli-torch")
 
-    def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
-        return self._worker.submit(self._embed, rows)
+    def submit(self, batch: Sequence[np.ndarray]) -> Future[np.ndarray]:
+        return self._worker.submit(self._embed, batch)
 
     def close(self) -> None:
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    def _embed(self, rows: Sequence[np.ndarray]) -> np.ndarray:
-        if not rows:
+    def _embed(self, batch: Sequence[np.ndarray]) -> np.ndarray:
+        if not batch:
             return np.empty((0, self.dim), np.float32)
         try:
             with torch.inference_mode():
-                pooled = self._forward(rows).cpu().numpy()
+                pooled = self._forward(batch).cpu().numpy()
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise EngineOutOfMemory(f"out of memory on `{self.device}`", CPU_HINT) from error
         except RuntimeError as error:
             raise _translated(error, self.device) from error
         return truncate(pooled, self.dim)
 
-    def _forward(self, rows: Sequence[np.ndarray]) -> torch.Tensor:
-        """Padding goes behind for every model.
+    def _forward(self, batch: Sequence[np.ndarray]) -> torch.Tensor:
+        """Pooled vectors [chunks, width]. The padding comes after the ids, for every model.
 
-        Where a text is read from left to right its last token sees nothing that follows, and positions count from
-        the first token: the vector is that of padding in front, without positions to mend.
+        A model that reads from left to right gives the last token the same state with padding after it as with padding
+        before it, and positions count from the first token: no position has to be corrected.
         """
-        lengths = torch.tensor([row.size for row in rows])
+        lengths = torch.tensor([ids.size for ids in batch])
         longest = int(lengths.max())
-        ids = np.full((len(rows), longest), self._pad_id, dtype=np.int64)
-        for number, row in enumerate(rows):
-            ids[number, : row.size] = row
+        padded = np.full((len(batch), longest), self._pad_id, dtype=np.int64)
+        for number, ids in enumerate(batch):
+            padded[number, : ids.size] = ids
         real = torch.arange(longest)[None, :] < lengths[:, None]
         mask = None if bool(real.all()) else real.long().to(self._where)
-        tokens = torch.from_numpy(ids).to(self._where)
+        tokens = torch.from_numpy(padded).to(self._where)
         options = {} if not hasattr(self._network.config, "use_cache") else {"use_cache": False}
         states = self._network(input_ids=tokens, attention_mask=mask, **options).last_hidden_state
         return pool(
@@ -113,7 +117,10 @@ class TorchEngine:
 def pool(
     states: torch.Tensor, real: torch.Tensor, lengths: torch.Tensor, *, pooling: str, skipped_tokens: int
 ) -> torch.Tensor:
-    """One vector a row of [rows, tokens, width] padded behind; the first `skipped_tokens` do not count."""
+    """One vector for each chunk of `states`, [chunks, tokens, width] with the padding last, where `real` is False.
+
+    The first `skipped_tokens` of each chunk do not count.
+    """
     if pooling == "cls":
         first = torch.where(lengths > skipped_tokens, skipped_tokens, 0)
         return states[torch.arange(len(states), device=states.device), first]
@@ -126,14 +133,14 @@ def pool(
         return states.masked_fill(~counted, -torch.inf).amax(dim=1)
     if pooling == "mean":
         return (states * counted).sum(dim=1) / counted.sum(dim=1)
-    raise EngineError(f"this pooling is not known: `{pooling}`", "name another model with `--model`")
+    raise EngineError(f"unsupported pooling: `{pooling}`", "name another model with `--model`")
 
 
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise EngineError(f"there is no such kind of device: `{name}`", CPU_HINT) from error
+        raise EngineError(f"torch has no such kind of device: `{name}`", CPU_HINT) from error
     usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not usable.get(device.type, False):
         raise EngineError(f"this torch ({torch.__version__}) has no device `{name}`", CPU_HINT)
@@ -145,12 +152,12 @@ def _device(name: str) -> torch.device:
 
 
 def _load(model: Model, device: torch.device) -> Any:
-    chatter: Any = transformers.utils.logging  # untyped; progress is ours to show
+    chatter: Any = transformers.utils.logging  # untyped; the report shows our own progress
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # notes of library to library, none for a user
+            warnings.simplefilter("ignore")  # warnings from one library to another, none for a user
             network, found = _network_class(model).from_pretrained(
                 model.folder,
                 dtype=_dtype(device),
@@ -177,16 +184,16 @@ def _network_class(model: Model) -> Any:
 
 
 def _check_loaded(model: Model, network: Any, found: dict[str, Any]) -> None:
-    """Weights that are missing would be random ones. A pooler of BERT's kind is never asked."""
+    """Raise EngineError where weights are missing: torch would fill in random ones. BERT's pooler is never used."""
     missing = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise EngineError(
             f"the model lacks {len(missing)} weights, `{missing[0]}` among them: `{model.folder}`",
-            "fetch it again with `embedcli pull`",
+            "fetch the model again with `embedcli pull`",
         )
     if int(network.config.hidden_size) != model.width:
         raise EngineError(
-            f"the model is {network.config.hidden_size} wide and says {model.width}: `{model.folder}`",
+            f"the weights are {network.config.hidden_size} wide, the settings say {model.width}: `{model.folder}`",
             "name another model with `--model`",
         )
 

@@ -94,7 +94,7 @@ BAD = [
     (["ingest", "docs", "--index", "none", "--gpus", "0;1"], 2, "0;1", ""),
     (["ingest", "docs", "--index", "none", "--gpu-memory", "0"], 2, "must be more than 0", ""),
     (["ingest", "docs", "--index", "none", "--batch-tokens", "7"], 2, "must be at least 512", ""),
-    (["ingest", "docs", "--index", "none", "--gpu-memory", "8"], 2, "only SGLang knows", "leave `--gpu-memory` out"),
+    (["ingest", "docs", "--index", "none", "--gpu-memory", "8"], 2, "only SGLang has", "leave `--gpu-memory` out"),
     (["ingest", "--index", "index", "--quantization", "fp8"], 12, "quantization none", "--rebuild"),
 ]
 

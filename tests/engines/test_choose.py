@@ -1,6 +1,6 @@
 """The program on a machine with cards, as the shell sees it: the driver, torch and SGLang are fakes, the rest is real.
 
-What a flag does to SGLang, what is told where a card cannot be used, and what signals do to a run with a host.
+What a flag does to SGLang, the errors where a card cannot be used, and what signals do to a run with a host.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def test_a_card_that_cannot_be_used_is_exit_13_with_what_to_type(
 
 
 @pytest.mark.parametrize("amount", ["nan", "inf", "-1"])
-def test_an_amount_of_memory_that_is_none_is_exit_2(machine: dict[str, str], place: Path, amount: str) -> None:
+def test_an_amount_of_memory_that_cannot_be_is_exit_2(machine: dict[str, str], place: Path, amount: str) -> None:
     ran = embedcli(*NEW, "--gpu-memory", amount, cwd=place, env=machine)
     assert ran.returncode == 2 and "--gpu-memory" in ran.stderr and "Traceback" not in ran.stderr
 
@@ -125,12 +125,12 @@ def test_two_cards_are_fed_from_one_queue(machine: dict[str, str], place: Path) 
     assert json.loads(ran.stdout)["chunks"]["embedded"] >= 20
 
 
-def test_an_index_of_fp8_goes_on_with_nothing_else(machine: dict[str, str], place: Path) -> None:
+def test_an_index_of_fp8_weights_refuses_every_other_engine(machine: dict[str, str], place: Path) -> None:
     assert embedcli(*NEW, "--quantization", "fp8", cwd=place, env=machine).returncode == 0
     (place / "docs/more.txt").write_text(words(50, 99))
     for flags, hint in (["--device", "cpu"], "--device"), (["--engine", "torch"], "--engine"):
         ran = embedcli("ingest", "--index", "index", *flags, cwd=place, env=machine)
-        assert ran.returncode == 2 and "holds vectors of fp8 weights, which only SGLang makes" in ran.stderr
+        assert ran.returncode == 2 and "has vectors of fp8 weights, which only SGLang makes" in ran.stderr
         assert f"leave `{hint}` out" in ran.stderr
     ran = embedcli("ingest", "--index", "index", cwd=place, env={**machine, "FAKE_CARDS": "0"})
     assert ran.returncode == 13 and "an index of fp8 vectors" in ran.stderr and "--device cpu" not in ran.stderr

@@ -69,24 +69,24 @@ def embed(engine: Engine, rows: list[np.ndarray]) -> np.ndarray:
     return engine.submit(rows).result(60)
 
 
-def test_vectors_are_float32_of_unit_length_a_row_each(engine: Engine) -> None:
+def test_vectors_are_float32_of_unit_length_one_for_each_chunk(engine: Engine) -> None:
     vectors = embed(engine, some_rows(engine))
     assert vectors.shape == (12, engine.dim) and vectors.dtype == np.float32
     assert check_vectors(vectors)[1].all()
 
 
-def test_vectors_come_in_the_order_of_the_rows(engine: Engine) -> None:
+def test_vectors_come_in_the_order_of_the_batch(engine: Engine) -> None:
     rows = some_rows(engine)
     np.testing.assert_allclose(embed(engine, rows)[::-1], embed(engine, rows[::-1]), atol=2e-2)
 
 
-def test_a_row_has_the_same_vector_alone_and_in_company(engine: Engine) -> None:
+def test_a_chunk_has_the_same_vector_alone_and_in_a_batch(engine: Engine) -> None:
     rows = some_rows(engine)
     alone = np.concatenate([embed(engine, [row]) for row in rows])
     assert compare_probe(embed(engine, rows), alone) > 0.999
 
 
-def test_an_empty_list_has_an_empty_answer(engine: Engine) -> None:
+def test_an_empty_batch_has_an_empty_answer(engine: Engine) -> None:
     assert embed(engine, []).shape == (0, engine.dim)
 
 
@@ -104,12 +104,12 @@ def test_a_smaller_dim_is_the_renormalised_prefix(open_with: OpenWith) -> None:
     narrow.close()
 
 
-def test_the_longest_row_allowed_is_embedded(engine: Engine) -> None:
+def test_the_longest_chunk_allowed_is_embedded(engine: Engine) -> None:
     row = np.full(min(engine.max_tokens, 4_096), 9, np.uint32)
     assert check_vectors(embed(engine, [row]))[1].all()
 
 
-def test_the_engine_says_what_the_feeder_must_know(engine: Engine) -> None:
+def test_the_engine_has_every_attribute_that_the_feeder_reads(engine: Engine) -> None:
     assert engine.batch_tokens >= 1 and engine.batch_rows >= 1 and engine.depth >= 1
     assert engine.vocabulary is None or engine.vocabulary > 0
     assert engine.device and isinstance(engine.padded, bool)
@@ -145,7 +145,7 @@ def encode_within(vocabulary: int) -> Callable[[str], np.ndarray]:
     batch_rows=st.integers(1, 20),
     padded=st.booleans(),
 )
-def test_packing_keeps_every_row_and_both_limits(
+def test_packing_keeps_every_chunk_and_both_limits(
     lengths: list[int], batch_tokens: int, batch_rows: int, padded: bool
 ) -> None:
     batches = pack(lengths, batch_tokens=batch_tokens, batch_rows=batch_rows, padded=padded)
@@ -176,18 +176,18 @@ def test_packing_starts_with_the_longest() -> None:
         (np.zeros((1, 2), np.uint32), "[1, 2]"),
     ],
 )
-def test_rows_that_an_engine_would_take_ill_are_told(row: np.ndarray, problem: str) -> None:
+def test_ids_that_would_harm_an_engine_have_a_problem(row: np.ndarray, problem: str) -> None:
     assert problem in ids_problem(row, FakeEngine())
     assert ids_problem(np.array([1, 9_999], np.uint32), FakeEngine()) == ""
 
 
-def test_a_tokenizer_of_another_model_is_told_at_the_probe() -> None:
+def test_a_tokenizer_of_another_model_fails_at_the_probe() -> None:
     with pytest.raises(EngineError, match="do not belong together: token id 10000 of 10000") as caught:
         probe(FakeEngine(), [np.array([1], np.uint32), np.array([10_000], np.uint32)])
     assert "embedcli pull" in caught.value.hint
 
 
-def test_norms_within_two_percent_are_mended_and_others_doubted() -> None:
+def test_norms_within_two_percent_are_corrected_and_others_unsound() -> None:
     unit = np.eye(6, dtype=np.float32)
     scales = np.array([1.0, 1.019, 0.981, 1.03, 0.0, np.nan], np.float32)
     vectors, sound = check_vectors(unit * scales[:, None])
@@ -216,7 +216,7 @@ def test_the_probe_set_has_its_lengths_and_ends_with_the_end_token(max_tokens: i
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (EngineDiffersInBatches(), "in a batch otherwise than alone"),
+        (EngineDiffersInBatches(), "another vector in a batch than alone"),
         (EngineReturnsNaN(wrong=1.5), "not of unit length"),
     ],
 )
@@ -231,7 +231,7 @@ def test_an_engine_that_hangs_at_the_probe_is_dead() -> None:
         probe(EngineHangsOnKiller(), [np.array([7_777], np.uint32)], timeout_s=0.01)
 
 
-def test_another_model_is_told_by_its_probe() -> None:
+def test_the_probe_tells_another_model_apart() -> None:
     now = np.eye(4, dtype=np.float32)
     assert compare_probe(now, now) == 1.0
     assert compare_probe(now, now[::-1]) == 0.0

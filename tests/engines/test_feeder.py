@@ -1,4 +1,4 @@
-"""The feeder loses nothing and doubles nothing, whatever the engine does."""
+"""The feeder loses no chunk and embeds none twice, whatever the engine does."""
 
 from __future__ import annotations
 
@@ -77,15 +77,15 @@ def feeder_of(
         feeder.close(abort=True)
 
 
-class OpensWhenTold:
-    """Opens only when all rows are there, so that the lists do not depend on how threads take turns."""
+class OpensWhenAllowed:
+    """Opens only when all rows are there, so that the batches do not depend on how threads take turns."""
 
     def __init__(self, open_engine: Callable[[], FakeEngine]) -> None:
         self.open_engine = open_engine
-        self.told = threading.Event()
+        self.allowed = threading.Event()
 
     def __call__(self) -> FakeEngine:
-        assert self.told.wait(10)
+        assert self.allowed.wait(10)
         return self.open_engine()
 
 
@@ -119,37 +119,37 @@ def assert_sound(answers: dict[bytes, Answer], rows: Rows, *, but: dict[int, str
             np.testing.assert_allclose(answer, vector(rows[key], 16), atol=1e-6)
 
 
-def test_every_row_gets_its_own_vector() -> None:
+def test_every_chunk_gets_its_own_vector() -> None:
     rows = rows_of(2_000)
-    opener = OpensWhenTold(FakeEngine)
+    opener = OpensWhenAllowed(FakeEngine)
     with feeder_of(opener) as feeder:
         for key, ids in rows.items():
             feeder.add(key, ids)
-        opener.told.set()
+        opener.allowed.set()
         feeder.flush()
         assert_sound(drain(feeder, rows), rows)
         statistics = feeder.statistics
-    assert statistics.rows == 2_000
+    assert statistics.chunks == 2_000
     assert statistics.tokens == sum(ids.size for ids in rows.values())
     assert statistics.padding < 0.05
     assert statistics.duplicates_accepted == 0
 
 
-def test_rows_are_taken_while_the_engine_loads_until_the_look_ahead_is_full() -> None:
-    opener = OpensWhenTold(FakeEngine)
+def test_chunks_are_accepted_while_the_engine_loads_until_the_look_ahead_is_full() -> None:
+    opener = OpensWhenAllowed(FakeEngine)
     rows = rows_of(50, tokens=10)
     with feeder_of(opener, look_ahead_tokens=400) as feeder:
         for number, (key, ids) in enumerate(rows.items()):
             assert feeder.full == (number >= 40)
             feeder.add(key, ids)
         assert feeder.finished(0.0) == []
-        opener.told.set()
+        opener.allowed.set()
         feeder.flush()
         assert_sound(drain(feeder, rows), rows)
         assert not feeder.full
 
 
-def test_a_lone_row_is_embedded_without_a_flush() -> None:
+def test_a_single_chunk_is_embedded_without_a_flush() -> None:
     rows = rows_of(1)
     with feeder_of(FakeEngine) as feeder:
         feeder.add(*next(iter(rows.items())))
@@ -166,7 +166,7 @@ def test_equal_keys_are_embedded_once() -> None:
     assert sum(len(lengths) for lengths in log) == 20
 
 
-def test_on_open_sees_every_engine_before_any_row_does() -> None:
+def test_on_open_checks_every_engine_before_it_gets_a_chunk() -> None:
     seen: list[tuple[Engine, int]] = []
     log: Log = []
     opener = in_turn(lambda: EngineDiesOnBatch(2, log=log), lambda: FakeEngine(log=log))
@@ -181,8 +181,8 @@ def test_on_open_sees_every_engine_before_any_row_does() -> None:
 @pytest.mark.parametrize(
     "error", [EngineError("another model", "the hint"), StorageError("the disk is full", "a hint")]
 )
-def test_a_refusal_of_on_open_reaches_the_caller_alone_and_closes_the_engine(error: EmbedcliError) -> None:
-    """No thread says a word of it: what it judged by could not be kept, say."""
+def test_an_error_of_on_open_reaches_only_the_caller_and_closes_the_engine(error: EmbedcliError) -> None:
+    """The thread prints nothing; the error may be a disk that cannot store the probe set."""
     engine = FakeEngine()
 
     def refuse(_: Engine) -> None:
@@ -203,7 +203,7 @@ def drain_forever(feeder: Feeder) -> None:
 
 
 @pytest.mark.parametrize("first", [lambda: EngineDiesOnBatch(3), EngineDiesWhileSending])
-def test_after_a_death_nothing_is_lost_and_nothing_doubled(first: Callable[[], FakeEngine]) -> None:
+def test_after_a_death_no_chunk_is_lost_and_none_embedded_twice(first: Callable[[], FakeEngine]) -> None:
     rows = rows_of(600)
     with feeder_of(in_turn(first, FakeEngine)) as feeder:
         assert_sound(embed_all(feeder, rows), rows)
@@ -211,7 +211,7 @@ def test_after_a_death_nothing_is_lost_and_nothing_doubled(first: Callable[[], F
 
 
 class EngineCounts(FakeEngine):
-    """Answers from another thread, and notes how many lists are with it at each `submit`."""
+    """Answers from another thread, and notes how many batches it has at each `submit`."""
 
     def __init__(self, together: list[int]) -> None:
         super().__init__()
@@ -230,21 +230,21 @@ class EngineCounts(FakeEngine):
         self.worker.shutdown()
 
 
-def test_the_lists_of_a_dead_engine_are_sent_one_at_a_time() -> None:
+def test_the_batches_of_a_dead_engine_are_sent_one_at_a_time() -> None:
     together: list[int] = []
     rows = rows_of(600)
-    opener = OpensWhenTold(in_turn(lambda: EngineDiesOnBatch(1), lambda: EngineCounts(together)))
+    opener = OpensWhenAllowed(in_turn(lambda: EngineDiesOnBatch(1), lambda: EngineCounts(together)))
     with feeder_of(opener) as feeder:
         for key, ids in rows.items():
             feeder.add(key, ids)
-        opener.told.set()
+        opener.allowed.set()
         feeder.flush()
         assert_sound(drain(feeder, rows), rows)
     assert together[:4] == [1] * 4
 
 
 @pytest.mark.parametrize("engine", [EngineDiesOfKiller, EngineHangsOnKiller])
-def test_one_killer_among_eight_lists_is_found_and_all_others_get_vectors(
+def test_one_killer_among_eight_batches_is_found_and_all_others_get_vectors(
     engine: type[FakeEngine],
 ) -> None:
     rows = rows_of(8 * 256, killers=(1_000,), tokens=8)
@@ -263,7 +263,7 @@ def test_five_killers_are_set_aside_and_the_sixth_ends_the_run() -> None:
         embed_all(feeder, rows)
 
 
-def test_a_row_that_was_merely_last_in_flight_gets_no_strike() -> None:
+def test_a_chunk_that_was_merely_last_in_flight_gets_no_strike() -> None:
     rows = rows_of(1)
     with feeder_of(in_turn(lambda: EngineDiesOnBatch(1), FakeEngine)) as feeder:
         assert_sound(embed_all(feeder, rows), rows)
@@ -273,13 +273,13 @@ def test_three_restarts_without_progress_end_the_run_and_keep_what_was_done() ->
     def open_never() -> FakeEngine:
         raise EngineDied("no driver")
 
-    opener = OpensWhenTold(in_turn(lambda: EngineDiesOnBatch(2), open_never))
+    opener = OpensWhenAllowed(in_turn(lambda: EngineDiesOnBatch(2), open_never))
     rows = rows_of(400)
     answers: dict[bytes, Answer] = {}
     with feeder_of(opener) as feeder:
         for key, ids in rows.items():
             feeder.add(key, ids)
-        opener.told.set()
+        opener.allowed.set()
         with pytest.raises(EngineError, match="3 times without progress: no driver") as caught:
             while True:
                 answers |= dict(feeder.finished(10.0))
@@ -310,7 +310,7 @@ def test_an_engine_that_is_slow_but_answers_in_time_is_not_killed() -> None:
 
 
 class EngineNeverAnswers(FakeEngine):
-    """On a card; `sent` is set as soon as a list is with it."""
+    """On a card; `sent` is set as soon as it has a batch."""
 
     device = "cuda"
 
@@ -322,16 +322,16 @@ class EngineNeverAnswers(FakeEngine):
         self.sent.set()
 
 
-def test_a_card_that_never_gave_an_answer_is_given_up_after_ten_minutes() -> None:
-    """Not after as long as the slowest CPU would take for all that a card is given."""
+def test_a_card_that_never_answered_is_given_up_after_ten_minutes() -> None:
+    """The slowest CPU would be allowed far longer for as many tokens."""
     silent = EngineNeverAnswers()
     clock = JumpingClock(0.0)
     rows = rows_of(300, tokens=512)
-    opener = OpensWhenTold(in_turn(lambda: silent, FakeEngine))
+    opener = OpensWhenAllowed(in_turn(lambda: silent, FakeEngine))
     with feeder_of(opener, clock=clock) as feeder:
         for key, ids in rows.items():
             feeder.add(key, ids)
-        opener.told.set()
+        opener.allowed.set()
         assert silent.sent.wait(10)
         clock.now_s = 599.0
         assert feeder.finished(0.3) == [] and feeder.statistics.restarts == 0
@@ -341,7 +341,7 @@ def test_a_card_that_never_gave_an_answer_is_given_up_after_ten_minutes() -> Non
         assert feeder.statistics.restarts == 1
 
 
-def test_a_list_that_hangs_is_not_hidden_by_those_that_are_answered() -> None:
+def test_a_batch_that_hangs_is_not_hidden_by_those_that_are_answered() -> None:
     """As on one of two cards."""
     clock = JumpingClock(0.0)
     rows = rows_of(5, tokens=2_000)
@@ -359,7 +359,7 @@ def test_a_list_that_hangs_is_not_hidden_by_those_that_are_answered() -> None:
         assert feeder.statistics.restarts == 1
 
 
-def test_a_stop_does_not_wait_for_an_engine_that_is_being_opened() -> None:
+def test_close_does_not_wait_for_an_engine_that_is_still_opening() -> None:
     opening, go_on, judged = threading.Event(), threading.Event(), []
     late = FakeEngine()
 
@@ -377,11 +377,11 @@ def test_a_stop_does_not_wait_for_an_engine_that_is_being_opened() -> None:
         go_on.set()
         feeder.close(abort=False)
         wait_for(lambda: late.closed)
-    assert len(judged) == 1, "nothing more is asked of an engine that nobody waits for"
+    assert len(judged) == 1, "an engine that nobody waits for is closed without a check"
 
 
 @pytest.mark.parametrize("engine", [FakeEngine, EngineHangsOnKiller])
-def test_close_comes_back_when_the_engine_is_closed_and_not_before(engine: type[FakeEngine]) -> None:
+def test_close_returns_when_the_engine_is_closed_and_not_before(engine: type[FakeEngine]) -> None:
     """A process that ends while its engine is half closed would leave the rest of it behind."""
 
     class ClosesSlowly(engine):  # type: ignore[misc,valid-type]
@@ -412,7 +412,7 @@ def no_room() -> FakeEngine:
     raise EngineOutOfMemory("others hold the card")
 
 
-def test_a_restart_waits_for_memory_that_others_took_meanwhile() -> None:
+def test_a_restart_waits_for_memory_that_another_process_took() -> None:
     lines: list[str] = []
     rows = rows_of(100)
     opener = in_turn(lambda: EngineDiesOnBatch(1), *[no_room] * 6, FakeEngine)
@@ -429,15 +429,15 @@ def test_a_restart_waits_ten_minutes_and_no_longer() -> None:
     assert 600 < clock.now_s < 800
 
 
-def test_a_first_start_without_memory_is_told_at_once() -> None:
+def test_a_first_start_without_memory_fails_at_once() -> None:
     clock = JumpingClock(1.0)
     with feeder_of(no_room, clock=clock) as feeder, pytest.raises(EngineOutOfMemory, match="others hold the card"):
         drain_forever(feeder)
     assert clock.now_s < 60
 
 
-def test_a_row_for_which_there_was_room_is_not_set_aside_when_there_is_none() -> None:
-    """Others have taken the memory: the run ends and can go on, no chunk is to blame."""
+def test_a_chunk_that_fitted_before_is_not_set_aside_when_memory_runs_out() -> None:
+    """Another process took the memory: the run ends and can be continued, no chunk is to blame."""
     rows = rows_of(200, tokens=40)
     with feeder_of(lambda: EngineOutOfMemoryAbove(0)) as feeder:
         for key, ids in rows.items():
@@ -474,33 +474,33 @@ def test_ten_clean_minutes_double_the_budget_again() -> None:
     assert 32 in {len(lengths) for lengths in log[len(log) // 2 :]}
 
 
-def test_a_single_row_that_does_not_fit_is_set_aside() -> None:
+def test_a_single_chunk_that_does_not_fit_is_set_aside() -> None:
     """One that is longer than all that ever fitted."""
     rows = rows_of(40, tokens=20) | {(99).to_bytes(8, "big"): np.arange(3_000, dtype=np.uint32)}
     with feeder_of(lambda: EngineOutOfMemoryAbove(2_500)) as feeder:
         assert_sound(embed_all(feeder, rows), rows, but={99: "engine_killed"})
 
 
-def test_a_vector_that_is_bad_only_in_company_is_run_again_alone() -> None:
+def test_a_vector_that_is_bad_only_in_a_batch_is_computed_again_alone() -> None:
     rows = rows_of(100, killers=(7, 8))
     with feeder_of(lambda: EngineReturnsNaN(only_in_company=True)) as feeder:
         assert_sound(embed_all(feeder, rows), rows)
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 0.0, 1.1])
-def test_a_vector_that_is_bad_alone_too_is_never_given_out(wrong: float) -> None:
+def test_a_vector_that_is_bad_alone_too_is_a_refusal(wrong: float) -> None:
     rows = rows_of(100, killers=(7, 8))
     with feeder_of(lambda: EngineReturnsNaN(wrong=wrong)) as feeder:
         assert_sound(embed_all(feeder, rows), rows, but={7: "bad_vector", 8: "bad_vector"})
 
 
-def test_a_norm_as_bfloat16_leaves_it_is_mended() -> None:
+def test_a_norm_that_is_off_by_bfloat16_rounding_is_corrected() -> None:
     rows = rows_of(10, killers=(7,))
     with feeder_of(lambda: EngineReturnsNaN(wrong=1.005)) as feeder:
         assert_sound(embed_all(feeder, rows), rows)
 
 
-def test_a_neighbours_vector_is_found_out() -> None:
+def test_the_vector_of_another_chunk_is_noticed_and_computed_again() -> None:
     rows = rows_of(100, killers=(7, 50))
     with feeder_of(EngineRepeatsItself) as feeder:
         assert_sound(embed_all(feeder, rows), rows)
@@ -516,7 +516,7 @@ def test_equal_vectors_that_stay_equal_alone_are_accepted_and_counted() -> None:
     np.testing.assert_array_equal(np.stack(same[:1]), np.stack(same[1:]))
 
 
-def test_a_row_that_no_engine_takes_never_reaches_one_and_costs_only_itself() -> None:
+def test_ids_that_no_engine_takes_never_reach_one_and_cost_only_their_chunk() -> None:
     lines: list[str] = []
     log: Log = []
     bad = {
@@ -532,7 +532,7 @@ def test_a_row_that_no_engine_takes_never_reaches_one_and_costs_only_itself() ->
         assert f"a chunk is left out: {problem}; `embedcli status --failed` names its source" in lines
 
 
-def test_close_gives_the_answers_of_the_lists_in_flight() -> None:
+def test_close_gives_the_answers_of_the_batches_in_flight() -> None:
     rows = rows_of(10)
     with feeder_of(FakeEngine) as feeder:
         for key, ids in rows.items():

@@ -19,7 +19,7 @@ from tests.fake_engines import KILLER, EngineDiesOfKiller, EngineOutOfMemoryAbov
 
 
 class PatientEngine(FakeEngine):
-    """Answers when told to, or dies with all it has."""
+    """Answers when the test says so, or dies with all batches that it has."""
 
     def __init__(self) -> None:
         super().__init__(depth=2)
@@ -59,7 +59,7 @@ def cards_of(*engines: FakeEngine, said: list[str] | None = None) -> CardsEngine
     return open_on_all(list(of_card), lambda card, stop: of_card[card], warn=warn, revive_after_s=1e6)
 
 
-def test_each_list_goes_to_the_idlest_card() -> None:
+def test_each_batch_goes_to_the_card_with_the_fewest_tokens_to_do() -> None:
     one, two = PatientEngine(), PatientEngine()
     both = cards_of(one, two)
     for length in (100, 30, 30, 30, 30):
@@ -69,7 +69,7 @@ def test_each_list_goes_to_the_idlest_card() -> None:
     assert both.depth == 4
 
 
-def test_the_lists_of_a_dead_card_are_answered_by_the_others() -> None:
+def test_the_batches_of_a_dead_card_are_answered_by_the_others() -> None:
     one, two = PatientEngine(), PatientEngine()
     said: list[str] = []
     both = cards_of(one, two, said=said)
@@ -84,7 +84,7 @@ def test_the_lists_of_a_dead_card_are_answered_by_the_others() -> None:
     assert later.result(0).shape == (1, 16)
 
 
-def test_a_list_that_sees_two_cards_die_is_told() -> None:
+def test_a_batch_with_which_two_cards_died_fails() -> None:
     one, two, three = PatientEngine(), PatientEngine(), PatientEngine()
     cards = cards_of(one, two, three)
     futures = [cards.submit([row(token)]) for token in range(3)]
@@ -96,20 +96,20 @@ def test_a_list_that_sees_two_cards_die_is_told() -> None:
     assert all(future.exception(0) is None for future in futures[1:])
 
 
-def test_a_list_that_was_alone_is_told_at_the_first_death() -> None:
+def test_a_batch_that_was_alone_in_flight_fails_at_the_first_death() -> None:
     one, two = PatientEngine(), PatientEngine()
     both = cards_of(one, two)
     future = both.submit([row(KILLER)])
-    one.die(EngineDied("of the list"))
+    one.die(EngineDied("of the batch"))
     assert isinstance(future.exception(0), EngineDied) and not two.waiting
 
 
-def test_out_of_memory_is_told_at_once() -> None:
+def test_a_batch_that_ran_out_of_memory_fails_at_once() -> None:
     both = cards_of(EngineOutOfMemoryAbove(10), EngineOutOfMemoryAbove(10))
     assert isinstance(both.submit([row(1, 11)]).exception(0), EngineOutOfMemory)
 
 
-def test_no_card_left_is_told() -> None:
+def test_every_batch_fails_when_no_card_is_left() -> None:
     one = PatientEngine()
     alone = cards_of(one)
     one.die(EngineDied("gone"))
@@ -117,7 +117,7 @@ def test_no_card_left_is_told() -> None:
     assert isinstance(alone.submit([row(1)]).exception(0), EngineDied)
 
 
-def test_close_closes_every_card_and_answers_what_is_waiting() -> None:
+def test_close_closes_every_card_and_later_batches_fail() -> None:
     one, two = PatientEngine(), PatientEngine()
     both = cards_of(one, two)
     both.close()
@@ -125,7 +125,7 @@ def test_close_closes_every_card_and_answers_what_is_waiting() -> None:
     assert isinstance(both.submit([row(1)]).exception(0), EngineDied)
 
 
-def test_the_one_chunk_that_kills_cards_is_found_and_all_others_are_embedded() -> None:
+def test_the_chunk_that_kills_cards_is_found_and_all_others_are_embedded() -> None:
     lines: list[str] = []
 
     def open_cards() -> Engine:

@@ -119,7 +119,7 @@ def test_a_cut_vector_is_that_of_sentence_transformers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dim", [0, 65])
-def test_a_dim_that_the_model_has_not_is_refused(tmp_path: Path, dim: int) -> None:
+def test_a_dim_larger_than_the_models_width_is_refused(tmp_path: Path, dim: int) -> None:
     with pytest.raises(EngineError, match=f"64 components, not `{dim}`"):
         open_engine(load(make_bert(tmp_path)), dim=dim, device="cpu")
 
@@ -131,7 +131,7 @@ def test_a_device_that_torch_lacks_is_refused_with_the_hint(tmp_path: Path, devi
     with pytest.raises(EngineError) as caught:
         open_engine(load(make_bert(tmp_path)), dim=8, device=device)
     assert device in str(caught.value)
-    assert (caught.value.exit_code, caught.value.hint) == (13, "--device cpu")
+    assert (caught.value.exit_code, caught.value.hint) == (13, "run it on the CPU with `--device cpu`")
 
 
 def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_what_transformers_cannot_load_is_an_engine_error(tmp_path: Path) -> Non
 
 def test_a_model_of_another_width_is_refused(tmp_path: Path) -> None:
     model = replace(load(make_bert(tmp_path)), width=128)
-    with pytest.raises(EngineError, match="64 wide and says 128"):
+    with pytest.raises(EngineError, match="64 wide, the settings say 128"):
         open_engine(model, dim=8, device="cpu")
 
 
@@ -190,12 +190,12 @@ def test_every_foreign_error_of_a_batch_is_mapped(tmp_path: Path, foreign: Excep
     engine.close()
 
 
-def test_loading_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_loading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     open_engine(load(make_bert(tmp_path)), dim=8, device="cpu").close()
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_pooling_that_is_not_known_is_refused() -> None:
+def test_an_unsupported_pooling_is_refused() -> None:
     states = torch.zeros(1, 2, 4)
     with pytest.raises(EngineError, match="weightedmean"):
         pool(states, torch.ones(1, 2, dtype=torch.bool), torch.tensor([2]), pooling="weightedmean", skipped_tokens=0)

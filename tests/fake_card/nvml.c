@@ -1,4 +1,5 @@
-/* What the NVIDIA driver says of cards that are not there: FAKE_CARDS, FAKE_TOTAL and FAKE_FREE (GiB), FAKE_CUDA. */
+/* What the NVIDIA driver says of cards that are not there: FAKE_CARDS, FAKE_TOTAL and FAKE_FREE (GiB), FAKE_CUDA; the
+   status of its start is FAKE_INIT_STATUS, that of a card's memory FAKE_MEMORY_STATUS. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,8 +9,9 @@ static double setting(const char *name, double otherwise) {
     return value ? atof(value) : otherwise;
 }
 
-int nvmlInit_v2(void) { return 0; }
+int nvmlInitWithFlags(unsigned flags) { return (int)setting("FAKE_INIT_STATUS", 0); }
 int nvmlShutdown(void) { return 0; }
+const char *nvmlErrorString(int status) { return "an error that pynvml has no name for"; }
 int nvmlDeviceGetCount_v2(unsigned *count) {
     *count = (unsigned)setting("FAKE_CARDS", 1);
     return 0;
@@ -33,7 +35,7 @@ int nvmlDeviceGetMemoryInfo(void *handle, struct memory *memory) {
     memory->total = (unsigned long long)(setting("FAKE_TOTAL", 24) * (1 << 30));
     memory->free = (unsigned long long)(setting("FAKE_FREE", 23.5) * (1 << 30));
     memory->used = memory->total - memory->free;
-    return 0;
+    return (int)setting("FAKE_MEMORY_STATUS", 0);
 }
 int nvmlDeviceGetCudaComputeCapability(void *handle, int *major, int *minor) {
     *major = 8;

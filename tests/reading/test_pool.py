@@ -136,7 +136,7 @@ def test_a_memory_bomb_is_out_of_memory_and_the_next_file_is_read() -> None:
     assert (found["a"], found["b"]) == ("a", "b")
 
 
-def test_an_abort_that_says_why_is_a_crash_and_its_words_are_kept() -> None:
+def test_an_abort_that_prints_its_cause_is_a_crash_with_that_text() -> None:
     found = outcomes("loud_abort")["loud_abort"]
     assert reason(found) == "reader_crashed"
     assert "invalid pointer" in str(found)
@@ -158,11 +158,11 @@ def test_an_abort_that_says_why_is_a_crash_and_its_words_are_kept() -> None:
         (1, b"", "reader_crashed"),
     ],
 )
-def test_how_a_child_died_tells_the_reason(status: int, last_words: bytes, expected: str) -> None:
+def test_the_reason_follows_from_how_a_child_died(status: int, last_words: bytes, expected: str) -> None:
     assert reason_of_death(status, last_words) == expected
 
 
-def test_a_child_that_has_grown_fat_is_replaced_and_no_task_is_lost() -> None:
+def test_a_child_that_has_grown_too_large_is_replaced_and_no_task_is_lost() -> None:
     found = outcomes(*(f"leak {number}" for number in range(12)), limits=Limits(memory_bytes=256 << 20))
     assert len(found) == 12
     assert len(set(found.values())) == 3
@@ -179,7 +179,7 @@ def test_64_mebibytes_cross_quickly() -> None:
         assert time.monotonic() - started < 3.0
 
 
-def test_a_refusal_travels_whole_and_its_child_goes_on() -> None:
+def test_a_refusal_arrives_whole_and_its_child_goes_on() -> None:
     found = outcomes("refuse password", "state 1", "refuse damaged", "state 2")
     assert repr(found["refuse password"]) == repr(UnreadableSource("password", "told so"))
     assert found["state 1"] == found["state 2"]
@@ -216,7 +216,7 @@ def test_an_error_of_the_task_iterator_is_raised_where_results_are_taken() -> No
         list(results_of(pool, tasks()))
 
 
-def test_who_takes_results_slowly_holds_the_readers_back() -> None:
+def test_readers_wait_while_the_caller_takes_no_results() -> None:
     pulled: list[str] = []
 
     def tasks() -> Iterator[str]:
@@ -235,7 +235,7 @@ def test_who_takes_results_slowly_holds_the_readers_back() -> None:
         assert len(pulled) == 5
 
 
-def test_get_comes_back_without_an_outcome_when_there_is_none_yet_or_none_to_come() -> None:
+def test_get_returns_none_when_there_is_no_result_yet_or_none_to_come() -> None:
     with Pool(Acts(), processes=1, limits=PATIENT) as pool:
         assert pool.get(0.01) is None
         pool.feed(iter(["beat_slowly 3"]))

@@ -110,5 +110,5 @@ def test_a_probe_set_of_other_rows_is_made_anew_and_never_compared(shop: Worksho
     assert shop.ingest().exit_code == 0
     assert turn_probe_round(shop)["probe_version"] == PROBE_VERSION
     shop.write("c.txt", words(50, seed=2))
-    with pytest.raises(EngineError, match="gives other vectors than the index holds"):
+    with pytest.raises(EngineError, match="gives other vectors than those of the index"):
         shop.ingest()

@@ -251,7 +251,10 @@ def kernel_caches(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _checked_shape(model: Model, dim: int) -> Shape:
     if not 1 <= dim <= model.width:
-        raise EngineError(f"the model's vectors have {model.width} components, not `{dim}`", "--dim")
+        raise EngineError(
+            f"the model's vectors have {model.width} components, not `{dim}`",
+            "ask for fewer with `--dim`, or leave it out",
+        )
     if model.pooling != "lasttoken":
         raise EngineError(f"with SGLang we pool the last token, this model asks for `{model.pooling}`", TORCH_HINT)
     return read_shape(read_json(model.folder / "config.json"))

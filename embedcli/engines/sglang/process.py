@@ -41,7 +41,7 @@ QUOTED_LINES = 12
 FOLLOW_S = 0.3
 LOOK_S = 0.5
 SOCKET_FOLDER = "/tmp"
-"""A socket's path holds 107 bytes: TMPDIR may be too long."""
+"""The path of a socket has 107 bytes at most: TMPDIR may be too long."""
 
 MEMORY_HINT = "`nvidia-smi` lists who else uses the card; `--batch-tokens` makes batches smaller"
 DEBUG_HINT = "`--debug` shows all that SGLang logs"
