@@ -21,6 +21,9 @@ from embedcli.errors import InputError
 from embedcli.records import Root, Source, digest, printable, reason_of, stat_of
 from embedcli.sources.filters import Filter
 
+READ_IN_PARTS = (".pdf", ".docx", ".docm", ".pptx", ".pptm", ".ppsx", ".odt", ".odp", ".odg", ".epub")
+"""Files of which most may be pictures: their readers open what they need of them, so no size is too large."""
+
 __all__ = ["Filter", "WalkProblems", "root_of", "walk"]
 
 
@@ -205,7 +208,7 @@ class _Walk:
         known = stat_of(found)
         if not stat.S_ISREG(found.st_mode):
             return Source(root_id, path, file, known, "not_a_file")
-        too_large = found.st_size > self._max_text_bytes and not path.lower().endswith(".pdf")
+        too_large = found.st_size > self._max_text_bytes and not path.lower().endswith(READ_IN_PARTS)
         return Source(root_id, path, file, known, "too_large" if too_large else None)
 
 
