@@ -32,6 +32,9 @@ _UNSUPPORTED_STREAMS = frozenset(
     {"worddocument", "powerpoint document", "visiodocument", "quill", "bodytext", "matost", "props", "pp40"}
 )
 """Of Word, PowerPoint, Visio, Publisher, Hangul, Works and Project."""
+_UNSUPPORTED_ZIPS = frozenset({".pages", ".numbers", ".key", ".vsdx", ".vsdm", ".xps", ".oxps", ".hwpx"})
+_UNSUPPORTED_BINARIES = frozenset({".one", ".djvu", ".mobi", ".azw3", ".pst", ".ost", ".dwg", ".wpd"})
+"""Documents to whoever keeps them, so they are told as such and not as archives or binary files."""
 _RICH_TEXT = b"{\\rtf"
 _ARCHIVE = re.compile(
     rb"\x1f\x8b|BZh[1-9]1AY&SY|\xfd7zXZ\x00|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\x28\xb5\x2f\xfd|MSCF\x00{4}|LZIP\x01"
@@ -73,6 +76,8 @@ def reader_of(file: BinaryIO, suffix: str) -> Reader | None:
         raise UnreadableSource("archive")
     if suffix in _ZIPPED_SUFFIXES:
         raise UnreadableSource("damaged", f"no zip archive, as a {suffix} is")
+    if suffix in _UNSUPPORTED_BINARIES and b"\0" in head:
+        raise UnreadableSource("unsupported")
     if suffix in _PAGE_SUFFIXES or (suffix in _MISNAMED_SUFFIXES and _PAGE.match(head)):
         return _read_html
     if suffix in _XML_SUFFIXES or suffix in _JSON_SUFFIXES or (suffix == ".xls" and _XML.match(head)):
@@ -104,7 +109,9 @@ def _read_zipped(file: BinaryIO, suffix: str, beat: Beat) -> Document:
     reader = _zip_reader(package)
     if reader is not None:
         return reader(package, file, beat)
-    raise UnreadableSource(*(("damaged", f"no {suffix} inside") if suffix in _ZIPPED_SUFFIXES else ("archive",)))
+    if suffix in _ZIPPED_SUFFIXES:
+        raise UnreadableSource("damaged", f"no {suffix} inside")
+    raise UnreadableSource("unsupported" if suffix in _UNSUPPORTED_ZIPS else "archive")
 
 
 def _zip_reader(package: Package) -> ZipReader | None:
