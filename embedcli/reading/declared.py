@@ -12,7 +12,6 @@ from __future__ import annotations
 import codecs
 import re
 
-from embedcli.errors import UnreadableSource
 from embedcli.reading.decode import decode
 
 MOST_REPLACED = 0.01
@@ -71,7 +70,7 @@ def _codec(label: str | None) -> str | None:
         codec = codecs.lookup(_OTHER_NAMES.get(name, name))
     except (LookupError, ValueError):
         return None
-    if not codec._is_text_encoding or codec.name.startswith(("utf-16", "utf-32")):
+    if codec.name.startswith(("utf-16", "utf-32")):
         return None
     return _AS_BROWSERS_DO.get(codec.name, codec.name)
 
@@ -80,7 +79,7 @@ def _fitting(data: bytes, codec: str) -> str | None:
     """The text if it fits, but for a few damaged characters."""
     try:
         text = data.decode(codec, "replace")
-    except (UnicodeError, UnreadableSource):
+    except (LookupError, ValueError):  # `hex` and its like are known, and decode no text
         return None
     high_count = len(data) - len(data.decode("ascii", "ignore"))
     return text if text.count("\ufffd") <= MOST_REPLACED * high_count else None

@@ -103,11 +103,12 @@ _BY_SUFFIX: dict[str, Callable[[str], Document]] = {
     ".rest": _restructured,
 }
 _STRUCTURED: dict[str, Callable[[str], Document]] = {
-    **dict.fromkeys((".csv", ".tsv", ".tab"), read_csv),
+    **dict.fromkeys((".csv", ".tsv", ".tab", ".xls"), read_csv),
     ".ipynb": read_notebook,
     **dict.fromkeys((".srt", ".vtt"), read_subtitles),
 }
-"""Of text that is not to be read as it stands; these leave data out themselves, where they know what is a word."""
+"""Of text that is not to be read as it stands; these leave data out themselves, where they know what is a word. Many a
+`.xls` is a table of text."""
 
 
 def _with_headings(text: str, headings: Iterator[Heading], *, otherwise: str | None = None) -> Document:

@@ -32,12 +32,16 @@ _UNSUPPORTED_STREAMS = frozenset(
     {"worddocument", "powerpoint document", "visiodocument", "quill", "bodytext", "matost", "props", "pp40"}
 )
 """Of Word, PowerPoint, Visio, Publisher, Hangul, Works and Project."""
+_UNSUPPORTED_ZIPS = frozenset({".pages", ".numbers", ".key", ".vsdx", ".vsdm", ".xps", ".oxps", ".hwpx"})
+_UNSUPPORTED_BINARIES = frozenset({".one", ".djvu", ".mobi", ".azw3", ".pst", ".ost", ".dwg", ".wpd"})
+"""Documents to whoever keeps them, so they are told as such and not as archives or binary files."""
 _RICH_TEXT = b"{\\rtf"
-_ARCHIVES = (
-    *(b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x28\xb5\x2f\xfd", b"MSCF"),
-    *(b"LZIP", b"\x04\x22\x4d\x18"),
+_ARCHIVE = re.compile(
+    rb"\x1f\x8b|BZh[1-9]1AY&SY|\xfd7zXZ\x00|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\x28\xb5\x2f\xfd|MSCF\x00{4}|LZIP\x01"
+    rb"|\x04\x22\x4d\x18|.{257}ustar[\x00 ]",
+    re.DOTALL,
 )
-_TAR_MAGIC, _TAR_OFFSET = b"ustar", 257
+"""gzip, bzip2, xz, 7z, rar, zstandard, cabinet, lzip, lz4, tar."""
 _ZIPPED_SUFFIXES = frozenset(
     {
         *(".docx", ".docm", ".dotx", ".dotm", ".xlsx", ".xlsm", ".xltx", ".xltm", ".xlsb"),
@@ -45,13 +49,13 @@ _ZIPPED_SUFFIXES = frozenset(
         *(".pptx", ".pptm", ".ppsx", ".ppsm", ".potx", ".potm"),
     }
 )
-
 _PAGE_SUFFIXES = frozenset({".html", ".htm", ".xhtml", ".xht", ".shtml"})
 _MISNAMED_SUFFIXES = frozenset({"", ".doc", ".xls"})
 """Reports of many programs are web pages with the name of an office file."""
 _PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html)[\s>]", re.IGNORECASE)
-
-
+_XML_SUFFIXES = frozenset({".xml", ".rss", ".atom", ".svg"})
+_JSON_SUFFIXES = frozenset({".json", ".geojson", ".jsonl", ".ndjson"})
+_XML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<\?xml\s")
 _MAILBOX = re.compile(rb"From \S[^\r\n]*\r?\n[!-9;-~]+:")
 _MAIL_HEADERS = re.compile(rb"^(Received|Return-Path|Message-ID|From|To|Date|Subject|MIME-Version): ", re.M | re.I)
 
@@ -68,13 +72,15 @@ def reader_of(file: BinaryIO, suffix: str) -> Reader | None:
         return _read_compound
     if head.startswith(_RICH_TEXT):
         return _read_rtf
-    if head.startswith(_ARCHIVES) or head[_TAR_OFFSET:].startswith(_TAR_MAGIC):
+    if _ARCHIVE.match(head):
         raise UnreadableSource("archive")
     if suffix in _ZIPPED_SUFFIXES:
         raise UnreadableSource("damaged", f"no zip archive, as a {suffix} is")
+    if suffix in _UNSUPPORTED_BINARIES and b"\0" in head:
+        raise UnreadableSource("unsupported")
     if suffix in _PAGE_SUFFIXES or (suffix in _MISNAMED_SUFFIXES and _PAGE.match(head)):
         return _read_html
-    if suffix in (".xml", ".rss", ".atom", ".svg", ".json", ".geojson", ".jsonl", ".ndjson"):
+    if suffix in _XML_SUFFIXES or suffix in _JSON_SUFFIXES or (suffix == ".xls" and _XML.match(head)):
         return lambda file, beat: _read_structured(file.read(), suffix, beat)
     if suffix in (".fodt", ".fodp", ".fodg", ".fods"):
         return _read_flat_odf
@@ -103,7 +109,9 @@ def _read_zipped(file: BinaryIO, suffix: str, beat: Beat) -> Document:
     reader = _zip_reader(package)
     if reader is not None:
         return reader(package, file, beat)
-    raise UnreadableSource(*(("damaged", f"no {suffix} inside") if suffix in _ZIPPED_SUFFIXES else ("archive",)))
+    if suffix in _ZIPPED_SUFFIXES:
+        raise UnreadableSource("damaged", f"no {suffix} inside")
+    raise UnreadableSource("unsupported" if suffix in _UNSUPPORTED_ZIPS else "archive")
 
 
 def _zip_reader(package: Package) -> ZipReader | None:
@@ -136,10 +144,10 @@ def _office_reader(content_type: str, main: str) -> ZipReader:
 def _read_structured(data: bytes, suffix: str, beat: Beat) -> Document:
     from embedcli.reading import structured
 
-    if suffix in (".xml", ".rss", ".atom"):
-        return structured.read_xml(data, beat)
     if suffix == ".svg":
         return structured.read_svg(data, beat)
+    if suffix not in _JSON_SUFFIXES:
+        return structured.read_xml(data, beat)
     text = clean(decode(data), pdf=False)
     return structured.read_json_lines(text) if suffix in (".jsonl", ".ndjson") else structured.read_json(text)
 

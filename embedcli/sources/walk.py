@@ -25,6 +25,8 @@ from embedcli.sources.filters import Filter
 _INDEX_FOLDERS = frozenset({"generations", "staging", "keys", "changes", "state"})
 
 __all__ = ["Filter", "WalkProblems", "root_of", "walk", "walk_selection"]
+READ_IN_PARTS = (".pdf", ".docx", ".docm", ".pptx", ".pptm", ".ppsx", ".odt", ".odp", ".odg", ".epub")
+"""Files of which most may be pictures: their readers open what they need of them, so no size is too large."""
 
 
 @dataclass(slots=True)
@@ -234,7 +236,7 @@ class _Walk:
         known = stat_of(found)
         if not stat.S_ISREG(found.st_mode):
             return Source(root_id, path, file, known, "not_a_file")
-        too_large = found.st_size > self._max_text_bytes and not path.lower().endswith(".pdf")
+        too_large = found.st_size > self._max_text_bytes and not path.lower().endswith(READ_IN_PARTS)
         return Source(root_id, path, file, known, "too_large" if too_large else None)
 
 

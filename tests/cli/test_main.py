@@ -56,7 +56,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = json.loads(made.stdout)
     assert list(data) == [
         "exit_code", "index", "generation", "complete", "model", "dim", "fingerprint", "sources", "failures_new",
-        "news", "failures", "chunks", "tokens", "replaced", "bytes_rewritten", "elapsed_s", "tokens_per_s",
+        "news", "failures", "skipped", "chunks", "tokens", "replaced", "bytes_rewritten", "elapsed_s", "tokens_per_s",
     ]  # fmt: skip
     assert list(data["sources"]) == [
         "new", "changed", "moved", "unchanged", "gone", "failed", "stale", "partial", "skipped", "excluded",

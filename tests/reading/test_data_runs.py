@@ -29,7 +29,15 @@ def test_folded_base64_is_left_out_and_its_neighbours_stay_apart() -> None:
     text, count = without_data(f"PHOTO;ENCODING=b:\n {FOLDED.replace(chr(10), chr(10) + ' ')}END:VCARD\n")
     assert count == 1
     assert text.startswith("PHOTO;ENCODING=b:\n") and text.rstrip().endswith("END:VCARD")
-    assert len(text) < 60
+    assert len(text) < 80
+    assert without_data(FOLDED + "Regards\n") == ("\n\nRegards\n", 1)
+
+
+def test_a_line_of_minified_code_with_a_few_blanks_is_left_out() -> None:
+    style = "".join(f".c{n}{{color:#{n * 999:06x};margin:0 auto;padding:{n}px}}" for n in range(100))
+    assert without_data(f"/* Style */\n{style}\nend\n") == ("/* Style */\n\nend\n", 1)
+    code = "".join(f"if a{n} < {n}: return f(a{n}, {n}) # why; " for n in range(100))
+    assert without_data(code) == (code, 0)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +52,7 @@ def test_folded_base64_is_left_out_and_its_neighbours_stay_apart() -> None:
         BASE64[:1_900],
         FOLDED[:1_500],
         "word " * 5_000,
+        "/usr/lib/x86_64-linux-gnu/perl-base/unicore/lib/Perl/SpacePer/And_0x41\n" * 60,
     ],
 )
 def test_text_is_no_data(text: str) -> None:

@@ -182,7 +182,7 @@ ARCHIVES = {
     "xz": lzma.compress(b"text"),
     "7z": b"7z\xbc\xaf\x27\x1c" + bytes(30),
     "rar": b"Rar!\x1a\x07\x01\x00" + bytes(30),
-    "tar": bytes(257) + b"ustar\x0000" + bytes(248),
+    "tar": b"name" + bytes(253) + b"ustar\x0000" + bytes(248),
 }
 
 
@@ -194,7 +194,29 @@ def test_archives_are_skipped_by_that_name_and_not_as_binary(kind: str) -> None:
         assert reason in SKIP_REASONS
 
 
-@pytest.mark.parametrize("suffix", ["docx", "docm", "xlsx", "xlsb"])
+def test_documents_of_formats_that_are_not_read_are_told_by_that_name() -> None:
+    assert reason_of(zipped({"Index/Document.iwa": "x"}), "a.pages") == "unsupported"
+    assert reason_of(b"AT&TFORM\0\0\0\x10DJVU" + bytes(100), "a.djvu") == "unsupported"
+    assert read_bytes(b"ssh-ed25519 AAAA", "a.key").text == "ssh-ed25519 AAAA"
+
+
+def test_a_text_that_begins_like_an_archive_is_text() -> None:
+    for text in (
+        "BZh is no word.",
+        "MSCF stands for cabinets.",
+        "LZIP packs.",
+        "7z and Rar! pack too.",
+        "PK is short.",
+    ):
+        assert read_bytes(text.encode(), "a.txt").text == text
+
+
+def test_a_table_of_text_under_the_name_of_a_workbook_is_a_table() -> None:
+    assert read_bytes(b"Part\tTorque\nBolt\t12\n", "a.xls").text == "Part: Bolt; Torque: 12"
+    assert read_bytes(b'<?xml version="1.0"?><Row><Cell>Bolt</Cell></Row>', "a.xls").text == "Row.Cell: Bolt"
+
+
+@pytest.mark.parametrize("suffix", ["docx", "docm", "xlsx", "xlsb", "pptx", "odt", "ods", "odp", "epub"])
 def test_an_office_file_that_is_none_inside_is_damaged(suffix: str) -> None:
     for data in (b"<html>Please log in</html>", ARCHIVES["torn zip"], ARCHIVES["zip"]):
         assert reason_of(data, f"a.{suffix}") == "damaged"

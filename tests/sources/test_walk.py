@@ -155,11 +155,11 @@ def test_an_ignore_file_that_is_a_pipe_stops_nobody(tmp_path: Path) -> None:
     assert paths(root) == ["a"]
 
 
-def test_too_large_is_said_of_text_and_never_of_a_pdf(tmp_path: Path) -> None:
-    root = tree(tmp_path, "a.txt", "b.PDF", "c.txt")
-    for name, size in (("a.txt", MIB + 1), ("b.PDF", MIB + 1), ("c.txt", MIB)):
+def test_too_large_is_said_of_text_and_never_of_a_pdf_or_slides(tmp_path: Path) -> None:
+    root = tree(tmp_path, "a.txt", "b.PDF", "c.txt", "d.pptx")
+    for name, size in (("a.txt", MIB + 1), ("b.PDF", MIB + 1), ("c.txt", MIB), ("d.pptx", MIB + 1)):
         os.truncate(tmp_path / name, size)
-    assert [source.problem for source in sources(root)] == ["too_large", None, None]
+    assert [source.problem for source in sources(root)] == ["too_large", None, None, None]
 
 
 def test_a_folder_that_cannot_be_listed_is_a_source_with_a_problem_and_the_rest_is_walked(tmp_path: Path) -> None:
