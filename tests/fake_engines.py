@@ -133,9 +133,9 @@ class EngineHoldsBack(FakeEngine):
     def let_go(self) -> None:
         with self._lock:
             self._let_go = True
-            for future, rows in self._held:
-                future.set_result(super().submit(rows).result())
-            self._held.clear()
+            held, self._held = self._held, []
+        for future, rows in held:  # without the lock: whoever waits may submit the next list at once
+            future.set_result(super().submit(rows).result())
 
 
 class EngineOutOfMemoryAbove(FakeEngine):
