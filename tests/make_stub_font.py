@@ -1,7 +1,7 @@
 """Makes `embedcli/data/fonts/stub.ttf`: the one font pdfium is given, so that no text depends on the host.
 
 In: nothing. Out: the bytes of a font of one box glyph that claims Latin and every CJK code page.
-Not here: how pdfium is pointed at it (embedcli/reading/pdf.py).
+Not here: how pdfium is pointed at it (embedcli/reading/pdf/document.py).
 
 pdfium drops, without an error, the text of a font that is not embedded and uses a legacy CMap (GBK-EUC-H,
 90ms-RKSJ-H) unless some host font claims the code page. What the glyph looks like is of no matter, but it

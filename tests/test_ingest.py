@@ -14,7 +14,7 @@ from embedcli import fingerprints
 from embedcli.errors import InputError, Mismatch, NoIndex, Stopped, UsageError
 from embedcli.index.shards import load_keys
 from embedcli.reading import formats
-from embedcli.reading.clean import clean
+from embedcli.reading.text.clean import clean
 from embedcli.verbs.status import status
 from tests.published import index_of
 from tests.unprivileged import as_nobody

@@ -17,6 +17,8 @@ from tests.workshop import Workshop, words
 
 FOLDER = Path(embedcli.__file__).parent
 REPOSITORY = FOLDER.parent
+FOLDERS = {path.parent for room in ("embedcli", "tests") for path in (REPOSITORY / room).rglob("*.py")}
+FOLDERS |= {folder.parent for folder in FOLDERS}
 RANKS = [
     {"__main__"},
     {"cli"},
@@ -35,11 +37,17 @@ DOORS = {
     "torch": {"engines.torch_engine", "engines.sglang.host"},
     "transformers": {"engines.torch_engine"},
     "sglang": {"engines.sglang.host", "engines.sglang.scheduler"},
-    "pypdfium2": {"reading.pdf", "reading.pdf_glyphs", "reading.pdf_judge", "reading.pdf_page", "reading.pdf_text"},
-    "pypdf": {"reading.pdf_overlay", "reading.pdf_second"},
-    "python_calamine": {"reading.sheets"},
-    "selectolax": {"reading.html"},
-    "zipfile": {"reading.package"},
+    "pypdfium2": {
+        "reading.pdf.document",
+        "reading.pdf.glyphs",
+        "reading.pdf.judge",
+        "reading.pdf.page",
+        "reading.pdf.text",
+    },
+    "pypdf": {"reading.pdf.overlay", "reading.pdf.second"},
+    "python_calamine": {"reading.office.sheets"},
+    "selectolax": {"reading.office.html"},
+    "zipfile": {"reading.office.package"},
     "tokenizers": {"models.tokenizer"},
     "rich": {"report"},
     "pynvml": {"engines.nvml"},
@@ -142,8 +150,7 @@ def test_every_file_that_a_docstring_names_exists(folder: str) -> None:
             if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             for name in NAMED.findall(ast.get_docstring(node) or ""):
-                places = [path.parent, FOLDER, REPOSITORY, REPOSITORY / "tests", *(p for p in FOLDER.iterdir())]
-                places += [*FOLDER.parent.glob("tests/*/")]
+                places = [path.parent, REPOSITORY, *FOLDERS]
                 assert any((place / name).exists() for place in places), f"{path.relative_to(REPOSITORY)}: {name}"
 
 

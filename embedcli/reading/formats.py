@@ -2,8 +2,8 @@
 
 In: an open binary file and its name. Out: its text, with pages or headings where the format has them, or
 UnreadableSource. Not here: opening files and their errors (sources/walk.py), limits of time and memory
-(pool.py), decoding (decode.py) and clean-up (clean.py), PDF (pdf.py),
-Markdown (markdown.py).
+(pool.py), decoding (text/decode.py) and clean-up (text/clean.py), PDF (pdf/document.py),
+Markdown (text/markdown.py).
 
 What a file is, its content says first: whatever begins with `%PDF-` is a PDF, and kinds.py knows office files
 and archives. After that its suffix: a `.pdf` that is none inside (a login page, half a download) is `damaged`,
@@ -19,14 +19,14 @@ from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from embedcli.errors import UnreadableSource
-from embedcli.reading.blocks import as_it_stands
-from embedcli.reading.clean import clean
-from embedcli.reading.decode import decode
 from embedcli.reading.kinds import reader_of
-from embedcli.reading.markdown import LONGEST_HEADING, Heading, front_matter, headings
-from embedcli.reading.notebook import read_notebook
-from embedcli.reading.subtitles import read_subtitles
-from embedcli.reading.tables import read_csv
+from embedcli.reading.office.notebook import read_notebook
+from embedcli.reading.office.subtitles import read_subtitles
+from embedcli.reading.office.tables import read_csv
+from embedcli.reading.text.blocks import as_it_stands
+from embedcli.reading.text.clean import clean
+from embedcli.reading.text.decode import decode
+from embedcli.reading.text.markdown import LONGEST_HEADING, Heading, front_matter, headings
 from embedcli.records import Document
 
 DEEPEST_PORTFOLIO = 2
@@ -70,7 +70,7 @@ def _read_text(data: bytes, suffix: str) -> Document:
 
 def _read_pdf(file: BinaryIO, beat: Beat, *, with_forms: bool, depth: int) -> Document:
     """A PDF, and the files in a portfolio; those that are portfolios again only to a depth."""
-    from embedcli.reading.pdf import read_pdf  # loads pdfium; a folder of text never needs it
+    from embedcli.reading.pdf.document import read_pdf  # loads pdfium; a folder of text never needs it
 
     def read_inside(inside: BinaryIO, name: str) -> Document:
         return _read(inside, name, beat, with_forms=with_forms, depth=depth + 1)

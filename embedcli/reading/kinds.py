@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from embedcli.errors import UnreadableSource
-from embedcli.reading.clean import clean
-from embedcli.reading.decode import decode
-from embedcli.reading.package import Package, relation_target
+from embedcli.reading.office.package import Package, relation_target
+from embedcli.reading.text.clean import clean
+from embedcli.reading.text.decode import decode
 from embedcli.records import Document
 
 HEAD_BYTES = 4096
@@ -142,7 +142,7 @@ def _office_reader(content_type: str, main: str) -> ZipReader:
 
 
 def _read_structured(data: bytes, suffix: str, beat: Beat) -> Document:
-    from embedcli.reading import structured
+    from embedcli.reading.office import structured
 
     if suffix == ".svg":
         return structured.read_svg(data, beat)
@@ -154,18 +154,18 @@ def _read_structured(data: bytes, suffix: str, beat: Beat) -> Document:
 
 def _read_compound(file: BinaryIO, beat: Beat) -> Document:
     """By the streams at the top: a text may hold a table, and a table a text."""
-    from embedcli.reading.ole import CompoundFile
+    from embedcli.reading.office.ole import CompoundFile
 
     compound = CompoundFile(file.read())
     names = {name.lower() for name in compound.names()}
     if "encryptedpackage" in names:
         raise UnreadableSource("password")
     if names & {"workbook", "book"}:
-        from embedcli.reading.sheets import read_sheets
+        from embedcli.reading.office.sheets import read_sheets
 
         return read_sheets(file, beat=beat)
     if "__properties_version1.0" in names:
-        from embedcli.reading.message import read_message
+        from embedcli.reading.office.message import read_message
 
         return read_message(compound, beat)
     if names & _UNSUPPORTED_STREAMS:
@@ -174,66 +174,66 @@ def _read_compound(file: BinaryIO, beat: Beat) -> Document:
 
 
 def _read_rtf(file: BinaryIO, beat: Beat) -> Document:
-    from embedcli.reading.rtf import read_rtf
+    from embedcli.reading.office.rtf import read_rtf
 
     return read_rtf(file.read(), beat)
 
 
 def _read_docx(package: Package, main: str) -> Document:
-    from embedcli.reading.docx import read_docx
+    from embedcli.reading.office.docx import read_docx
 
     return read_docx(package, main)
 
 
 def _read_slides(package: Package, main: str) -> Document:
-    from embedcli.reading.slides import read_slides
+    from embedcli.reading.office.slides import read_slides
 
     return read_slides(package, main)
 
 
 def _read_epub(package: Package, beat: Beat) -> Document:
-    from embedcli.reading.epub import read_epub
+    from embedcli.reading.office.epub import read_epub
 
     return read_epub(package, beat)
 
 
 def _read_odf(package: Package) -> Document:
-    from embedcli.reading.odf import read_odf
+    from embedcli.reading.office.odf import read_odf
 
     return read_odf(package)
 
 
 def _read_flat_odf(file: BinaryIO, beat: Beat) -> Document:
-    from embedcli.reading.odf import read_flat
+    from embedcli.reading.office.odf import read_flat
 
     return read_flat(file, beat)
 
 
 def _read_sheets(package: Package, file: BinaryIO, beat: Beat) -> Document:
-    from embedcli.reading.sheets import read_sheets
+    from embedcli.reading.office.sheets import read_sheets
 
     return read_sheets(file, beat=beat, package=package)
 
 
 def _read_html(file: BinaryIO, beat: Beat) -> Document:
-    from embedcli.reading.html import read_html
+    from embedcli.reading.office.html import read_html
 
     return read_html(file.read(), beat)
 
 
 def _read_mail(file: BinaryIO, beat: Beat) -> Document:
-    from embedcli.reading.mail import read_mail
+    from embedcli.reading.office.mail import read_mail
 
     return read_mail(file.read(), beat)
 
 
 def _read_mailbox(file: BinaryIO, beat: Beat) -> Document:
-    from embedcli.reading.mail import read_mailbox
+    from embedcli.reading.office.mail import read_mailbox
 
     return read_mailbox(file.read(), beat)
 
 
 def _read_saved_page(file: BinaryIO, beat: Beat) -> Document:
-    from embedcli.reading.mail import read_saved_page
+    from embedcli.reading.office.mail import read_saved_page
 
     return read_saved_page(file.read(), beat)

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from embedcli.errors import UnreadableSource
-from embedcli.reading.message import message_attachments
-from embedcli.reading.ole import CompoundFile
+from embedcli.reading.office.message import message_attachments
+from embedcli.reading.office.ole import CompoundFile
 from embedcli.records import SKIP_REASONS
 from tests.office_files import read_bytes
 from tests.ole_files import compound, message, workbook

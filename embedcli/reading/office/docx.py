@@ -1,0 +1,451 @@
+"""A Word document (.docx, .docm, .dotx) -> a Document: what its reader would see with all changes accepted.
+
+In: an open Package. Out: paragraphs, headings as sections, list items and rows of tables on lines of their own; notes
+and text boxes after the paragraph that they belong to; headers first and footers last, each once. Left out: deleted and
+moved-away text, comments, hidden text, the instructions of fields, placeholders of empty content controls.
+Not here: zip archives (package.py), how blocks become a Document (text/blocks.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from embedcli.reading.office.package import Package, relation_target, title_of
+from embedcli.reading.office.xml_events import Attributes, End, Handler, Start, attribute, pass_over
+from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
+from embedcli.records import Document
+
+CELL_SEPARATOR = " | "
+BODY_TEXT = 9  # as Word counts the levels of an outline, from 0
+NO_HEADING = -1
+MOST_STYLES_ABOVE = 20
+
+_OFF = ("0", "false", "off", "none")
+_FORMATTING = ("pPrChange", "rPrChange", "sectPrChange", "tblPr", "tblGrid", "tcPr", "tblPrEx", "numPrChange")
+_UNSEEN = ("Fallback", "instrText", "delText", "delInstrText", "ffData", "annotationRef", "object")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A paragraph; `level` is that of a heading from 1, 0 for a title, NO_HEADING of other text; `gap` as in Blocks."""
+
+    text: str
+    level: int = NO_HEADING
+    gap: str = PARAGRAPH
+
+
+def read_docx(package: Package, main: str) -> Document:
+    """The document whose main part is `main`. Raises UnreadableSource."""
+    relations = package.relations(main)
+    parts: dict[str, list[str]] = {}
+    for relation in relations.values():
+        parts.setdefault(relation.kind, []).append(relation.target)
+    styles = _styles(package, parts.get("styles", []))
+    notes = {kind: _notes(package, parts.get(kind, []), styles) for kind in ("footnotes", "endnotes")}
+    body = _Body(styles, notes["footnotes"], notes["endnotes"])
+    package.parse(main, body)
+    shown = [relations[key].target for key in body.headers_and_footers if key in relations]
+    headers = [name for name in shown if name in parts.get("header", [])]
+    footers = [name for name in shown if name in parts.get("footer", [])]
+
+    blocks = Blocks()
+    for block in _once(package, headers, styles):
+        blocks.add(block.text)
+    title = title_of(package, relation_target(package, "core-properties"))
+    for block in body.blocks:
+        if block.level > 0:
+            blocks.heading(block.text, level=block.level)
+        else:
+            title = title or (" ".join(block.text.split()) if block.level == 0 else None)
+            blocks.add(block.text, gap=block.gap)
+    for block in _once(package, footers, styles):
+        blocks.add(block.text)
+    return blocks.document(title=title)
+
+
+def _once(package: Package, names: list[str], styles: dict[str, Style]) -> Iterator[Block]:
+    """The paragraphs of headers or footers: most sections of a document have the same ones."""
+    seen: set[str] = set()
+    for name in dict.fromkeys(names):
+        part = _Body(styles, {}, {})
+        if name in package:
+            package.parse(name, part)
+        for block in part.blocks:
+            if block.text.strip() and block.text not in seen:
+                seen.add(block.text)
+                yield block
+
+
+def _notes(package: Package, names: list[str], styles: dict[str, Style]) -> dict[str, list[Block]]:
+    found: dict[str, list[Block]] = {}
+    for name in names:
+        if name in package:
+            part = _Notes(styles)
+            package.parse(name, part)
+            found |= part.by_id
+    return found
+
+
+def _styles(package: Package, names: list[str]) -> dict[str, Style]:
+    part = _Styles()
+    for name in names:
+        if name in package:
+            package.parse(name, part)
+    return part.resolved()
+
+
+@dataclass(slots=True)
+class Style:
+    """What a paragraph of this style is: `level` as in Block, an item of a list, hidden; None where it does not say."""
+
+    level: int | None = None
+    is_item: bool | None = None
+    is_hidden: bool | None = None
+    base: str | None = None
+
+
+class _Styles(Handler):
+    """Handler of the part with the styles. Their names are English whatever the language of Word, their ids are not."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Style] = {}
+        self._style = Style()
+        super().__init__(
+            {
+                "style": self._start,
+                "name": self._name,
+                "basedOn": self._based_on,
+                "outlineLvl": self._outline,
+                "numId": self._item,
+                "vanish": self._hidden,
+            }
+        )
+
+    def resolved(self) -> dict[str, Style]:
+        """The styles with what they take over from those they are based on."""
+        return {name: self._resolve(style) for name, style in self._by_id.items()}
+
+    def _resolve(self, style: Style) -> Style:
+        found = Style(style.level, style.is_item, style.is_hidden)
+        for _ in range(MOST_STYLES_ABOVE):
+            above = self._by_id.get(style.base or "")
+            if above is None:
+                break
+            style = above
+            found.level = style.level if found.level is None else found.level
+            found.is_item = style.is_item if found.is_item is None else found.is_item
+            found.is_hidden = style.is_hidden if found.is_hidden is None else found.is_hidden
+        return found
+
+    def _start(self, attributes: Attributes) -> None:
+        self._style = self._by_id[attribute(attributes, "styleId") or ""] = Style()
+
+    def _name(self, attributes: Attributes) -> None:
+        name = (attribute(attributes, "val") or "").lower()
+        if name == "title":
+            self._style.level = 0
+        elif name.startswith("heading ") and name[8:].isdecimal():
+            self._style.level = int(name[8:])
+
+    def _based_on(self, attributes: Attributes) -> None:
+        self._style.base = attribute(attributes, "val")
+
+    def _outline(self, attributes: Attributes) -> None:
+        if self._style.level is None:
+            self._style.level = _outline_level(attributes)
+
+    def _item(self, attributes: Attributes) -> None:
+        self._style.is_item = attribute(attributes, "val") != "0"
+
+    def _hidden(self, attributes: Attributes) -> None:
+        self._style.is_hidden = _is_on(attributes)
+
+
+def _is_on(attributes: Attributes) -> bool:
+    """A switch such as `w:vanish`: its presence means on unless its value says off."""
+    return (attribute(attributes, "val") or "1").lower() not in _OFF
+
+
+def _outline_level(attributes: Attributes) -> int:
+    value = attribute(attributes, "val") or ""
+    return int(value) + 1 if value.isdecimal() and int(value) < BODY_TEXT else NO_HEADING
+
+
+@dataclass(slots=True)
+class _Paragraph:
+    words: list[str] = field(default_factory=list)
+    after: list[Block] = field(default_factory=list)  # notes and text boxes
+    level: int = NO_HEADING
+    is_item: bool = False
+    joins_next: bool = False  # its end was deleted
+
+
+@dataclass(slots=True)
+class _Row:
+    cells: list[list[Block]] = field(default_factory=list)
+    is_deleted: bool = False
+
+
+class _Body(Handler):
+    """Handler of a part with paragraphs. Text boxes, cells and notes hold some too: each has a list of its own."""
+
+    def __init__(
+        self, styles: dict[str, Style], footnotes: dict[str, list[Block]], endnotes: dict[str, list[Block]]
+    ) -> None:
+        super().__init__(self._all_starts(), self._all_ends())
+        self._styles, self._footnotes, self._endnotes = styles, footnotes, endnotes
+        self.blocks: list[Block] = []  # of the innermost text box, cell or note
+        self._outer: list[tuple[list[Block], _Paragraph | None, list[bool]]] = []
+        self._paragraph: _Paragraph | None = None
+        self._rows: list[_Row] = []
+        self._fields: list[bool] = []  # of the open fields, whether the result has begun
+        self._instructions = 0  # how many of them are still in their instruction
+        self._in_text = self._in_properties = self._in_row_properties = self._run_is_hidden = False
+        self._is_placeholder = False
+        self.headers_and_footers: list[str] = []
+
+    def _all_starts(self) -> dict[str, Start]:
+        return {
+            **dict.fromkeys((*_FORMATTING, *_UNSEEN), pass_over),
+            "p": self._start_paragraph,
+            "pPr": self._start_properties,
+            "pStyle": self._paragraph_style,
+            "outlineLvl": self._outline,
+            "numId": self._number,
+            "r": self._start_run,
+            "rStyle": self._run_style,
+            "vanish": self._vanish,
+            "t": self._start_text,
+            "tab": lambda _: self._character("\t"),
+            "ptab": lambda _: self._character("\t"),
+            "br": lambda _: self._character("\n"),
+            "cr": lambda _: self._character("\n"),
+            "noBreakHyphen": lambda _: self._character("-"),
+            "sym": self._symbol,
+            "rt": lambda _: self._character(" ("),
+            "fldChar": self._field,
+            "footnoteReference": lambda found: self._note(self._footnotes, found),
+            "endnoteReference": lambda found: self._note(self._endnotes, found),
+            "headerReference": self._reference,
+            "footerReference": self._reference,
+            "txbxContent": self._start_box,
+            "tr": self._start_row,
+            "trPr": self._row_properties,
+            "tbl": lambda _: self._flush(),
+            "del": self._deleted,
+            "moveFrom": self._deleted,
+            "tc": self._start_cell,
+            "sdtPr": self._control_properties,
+            "showingPlcHdr": self._placeholder,
+            "sdtContent": self._start_control,
+        }
+
+    def _all_ends(self) -> dict[str, End]:
+        return {
+            "p": self._end_paragraph,
+            "pPr": self._end_properties,
+            "r": self._end_run,
+            "t": self._end_text,
+            "rt": lambda: self._character(")"),
+            "txbxContent": self._end_box,
+            "tr": self._end_row,
+            "trPr": self._end_row_properties,
+            **dict.fromkeys(("body", "hdr", "ftr"), self._flush),
+            "tc": self._end_cell,
+        }
+
+    def text(self, characters: str) -> None:
+        if self._in_text:
+            self._character(characters)
+
+    def _character(self, characters: str) -> None:
+        """Text of the paragraph, unless it is hidden, stands in a field's instruction or among properties."""
+        hidden = self._run_is_hidden or self._in_properties or self._instructions
+        if self._paragraph is not None and not hidden:
+            self._paragraph.words.append(characters)
+
+    # paragraphs
+
+    def _start_paragraph(self, _attributes: Attributes) -> None:
+        joined = self._paragraph or _Paragraph()  # one whose end was deleted becomes part of this one
+        self._paragraph = _Paragraph(joined.words, joined.after)
+
+    def _start_properties(self, _attributes: Attributes) -> None:
+        self._in_properties = True
+
+    def _end_properties(self) -> None:
+        self._in_properties = self._run_is_hidden = False
+
+    def _paragraph_style(self, attributes: Attributes) -> None:
+        style = self._styles.get(attribute(attributes, "val") or "")
+        if style is not None and self._paragraph is not None:
+            self._paragraph.level = NO_HEADING if style.level is None else style.level
+            self._paragraph.is_item = bool(style.is_item)
+
+    def _outline(self, attributes: Attributes) -> None:
+        if self._paragraph is not None and not self._paragraph.words:
+            self._paragraph.level = _outline_level(attributes)
+
+    def _number(self, attributes: Attributes) -> None:
+        """The number 0 takes a paragraph out of the list that its style puts it in."""
+        if self._paragraph is not None:
+            self._paragraph.is_item = attribute(attributes, "val") != "0"
+
+    def _end_paragraph(self) -> None:
+        # an instruction does not go on in the next paragraph: a field that is never closed must not hide the rest
+        self._set_fields([])
+        if self._paragraph is not None and not self._paragraph.joins_next:
+            self._flush()
+
+    def _flush(self) -> None:
+        """The paragraph becomes a block."""
+        paragraph, self._paragraph = self._paragraph, None
+        if paragraph is None:
+            return
+        text = "".join(paragraph.words).strip()
+        if text and paragraph.is_item and paragraph.level == NO_HEADING:
+            self.blocks.append(Block(f"- {text}", gap=LINE))
+        elif text:
+            self.blocks.append(Block(text, paragraph.level))
+        self.blocks += paragraph.after
+
+    def _deleted(self, _attributes: Attributes) -> bool:
+        """Deleted text, or the mark of a deleted paragraph end or row among their properties."""
+        if self._in_properties and self._paragraph is not None:
+            self._paragraph.joins_next = True
+        elif self._in_row_properties and self._rows:
+            self._rows[-1].is_deleted = True
+        return True
+
+    # runs
+
+    def _start_run(self, _attributes: Attributes) -> None:
+        self._run_is_hidden = False
+
+    def _end_run(self) -> None:
+        self._run_is_hidden = False
+
+    def _run_style(self, attributes: Attributes) -> None:
+        style = self._styles.get(attribute(attributes, "val") or "")
+        if style is not None and style.is_hidden:
+            self._run_is_hidden = True
+
+    def _vanish(self, attributes: Attributes) -> None:
+        self._run_is_hidden = _is_on(attributes)
+
+    def _start_text(self, _attributes: Attributes) -> None:
+        self._in_text = True
+
+    def _end_text(self) -> None:
+        self._in_text = False
+
+    def _symbol(self, attributes: Attributes) -> None:
+        """A character of a font by its number; those of symbol fonts are in the private area and mean nothing alone."""
+        value = attribute(attributes, "char") or ""
+        try:
+            character = chr(int(value, 16))
+        except (ValueError, OverflowError):
+            return
+        if not "\ue000" <= character <= "\uf8ff":
+            self._character(character)
+
+    def _field(self, attributes: Attributes) -> None:
+        kind = attribute(attributes, "fldCharType")
+        if kind == "begin":
+            self._fields.append(False)
+            self._instructions += 1
+        elif kind in ("separate", "end") and self._fields:
+            self._instructions -= not self._fields.pop()
+            if kind == "separate":
+                self._fields.append(True)
+
+    def _set_fields(self, fields: list[bool]) -> None:
+        self._fields = fields
+        self._instructions = fields.count(False)
+
+    # what stands beside or around paragraphs
+
+    def _note(self, notes: dict[str, list[Block]], attributes: Attributes) -> None:
+        if self._paragraph is not None:
+            self._paragraph.after += notes.get(attribute(attributes, "id") or "", [])
+
+    def _reference(self, attributes: Attributes) -> None:
+        self.headers_and_footers.append(attribute(attributes, "id") or "")
+
+    def _start_box(self, _attributes: Attributes) -> None:
+        self._outer.append((self.blocks, self._paragraph, self._fields))
+        self.blocks, self._paragraph = [], None
+        self._set_fields([])
+
+    def _end_box(self) -> None:
+        inner = self._leave()
+        if self._paragraph is not None:
+            self._paragraph.after += inner
+        else:
+            self.blocks += inner
+
+    def _leave(self) -> list[Block]:
+        self._flush()
+        inner = self.blocks
+        self.blocks, self._paragraph, fields = self._outer.pop()
+        self._set_fields(fields)
+        return inner
+
+    def _start_row(self, _attributes: Attributes) -> None:
+        self._rows.append(_Row())
+
+    def _row_properties(self, _attributes: Attributes) -> None:
+        self._in_row_properties = True
+
+    def _end_row_properties(self) -> None:
+        self._in_row_properties = False
+
+    def _start_cell(self, attributes: Attributes) -> None:
+        self._start_box(attributes)
+
+    def _end_cell(self) -> None:
+        cell = self._leave()
+        if self._rows:
+            self._rows[-1].cells.append(cell)
+
+    def _end_row(self) -> None:
+        """A row is a line; one of a single cell is a frame around paragraphs, as letters are laid out."""
+        row = self._rows.pop()
+        cells = [] if row.is_deleted else row.cells
+        if len(cells) == 1:
+            self.blocks += cells[0]
+            return
+        texts = [" ".join(" ".join(block.text for block in cell).split()) for cell in cells]
+        if any(texts):
+            self.blocks.append(Block(CELL_SEPARATOR.join(texts), gap=LINE))
+
+    def _control_properties(self, _attributes: Attributes) -> None:
+        self._is_placeholder = False
+
+    def _placeholder(self, attributes: Attributes) -> None:
+        self._is_placeholder = _is_on(attributes)
+
+    def _start_control(self, _attributes: Attributes) -> bool:
+        is_placeholder, self._is_placeholder = self._is_placeholder, False
+        return is_placeholder
+
+
+class _Notes(_Body):
+    """Handler of the part with footnotes or endnotes: the blocks of each by its id."""
+
+    def __init__(self, styles: dict[str, Style]) -> None:
+        super().__init__(styles, {}, {})
+        self.by_id: dict[str, list[Block]] = {}
+        self._id = ""
+        note: dict[str, Callable[[Attributes], bool | None]] = dict.fromkeys(("footnote", "endnote"), self._start_note)
+        self.starts |= note
+        self.ends |= dict.fromkeys(("footnote", "endnote"), self._end_note)
+
+    def _start_note(self, attributes: Attributes) -> bool:
+        self._id = attribute(attributes, "id") or ""
+        return attribute(attributes, "type") in ("separator", "continuationSeparator", "continuationNotice")
+
+    def _end_note(self) -> None:
+        self.by_id[self._id] = [Block(block.text) for block in self.blocks]
+        self.blocks = []

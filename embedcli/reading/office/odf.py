@@ -1,0 +1,340 @@
+"""An OpenDocument text, presentation or drawing (.odt, .odp, .odg, and flat .fodt, .fodp) -> a Document.
+
+In: an open Package, or the stream of a flat file. Out: paragraphs, headings as sections, list items and rows of tables
+on lines of their own, notes and text boxes after their paragraph; of a presentation a page for each slide that is
+shown, the speaker's notes behind it. Left out: what tracked changes have deleted, comments, hidden sections and slides.
+Not here: spreadsheets (sheets.py), zip archives (package.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO
+
+from embedcli.errors import UnreadableSource
+from embedcli.reading.office.package import Package, Properties
+from embedcli.reading.office.xml_events import Attributes, End, Handler, Start, attribute, parse, pass_over
+from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
+from embedcli.records import Document
+
+CELL_SEPARATOR = " | "
+SHEET_LEVEL = 2
+"""Not 1: the first heading of that level would be the title."""
+MOST_BLANKS = 100
+MOST_COLUMNS = 1_000
+
+_UNSEEN = (
+    *("tracked-changes", "annotation", "annotation-end", "note-citation", "binary-data", "forms", "ruby-text"),
+    *("table-of-content-source", "alphabetical-index-source", "covered-table-cell"),
+)
+_SHAPES = (
+    *("frame", "custom-shape", "rect", "ellipse", "circle", "line", "connector", "polyline", "polygon", "path"),
+    *("caption", "measure", "regular-polygon"),
+)
+_HEADERS = ("header", "header-left", "header-first")
+_FOOTERS = ("footer", "footer-left", "footer-first")
+
+Beat = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A paragraph; `level` is that of a heading, 0 of other text; with a `page`, where a slide of this name begins."""
+
+    text: str
+    level: int = 0
+    gap: str = PARAGRAPH
+    page: int = 0
+
+
+def read_odf(package: Package) -> Document:
+    """The document in an archive. Raises UnreadableSource; `password` for an encrypted one."""
+    manifest = _Manifest()
+    if "META-INF/manifest.xml" in package:
+        package.parse("META-INF/manifest.xml", manifest)
+    if manifest.is_encrypted:
+        raise UnreadableSource("password")
+    body, properties = _Body(), Properties()
+    styles = _Body(masters=True)
+    if "meta.xml" in package:
+        package.parse("meta.xml", properties)
+    if "styles.xml" in package:
+        package.parse("styles.xml", styles)
+    package.parse("content.xml", body)
+    return _document(body, styles, properties.title)
+
+
+def read_flat(stream: IO[bytes], beat: Beat) -> Document:
+    """The document in a file that is one part of XML: all of it is in there, pictures too."""
+    body, properties = _Body(), Properties()
+    styles = _Body(masters=True)
+    for handler in (properties, styles, body):
+        stream.seek(0)
+        parse(stream, handler, beat=beat)
+    return _document(body, styles, properties.title)
+
+
+def _document(body: _Body, styles: _Body, title: str | None) -> Document:
+    """Headers and footers belong to the pages of texts; the masters of slides hold only samples."""
+    blocks = Blocks()
+    is_show = bool(body.slide_count)
+    for text in [] if is_show else dict.fromkeys(block.text for block in styles.headers):
+        blocks.add(text)
+    for block in body.blocks:
+        if block.page:
+            blocks.page(block.page)
+            blocks.section(block.text or f"Slide {block.page}", level=1)
+        elif block.level:
+            blocks.heading(block.text, level=block.level)
+        else:
+            blocks.add(block.text, gap=block.gap)
+    for text in [] if is_show else dict.fromkeys(block.text for block in styles.footers):
+        blocks.add(text)
+    return blocks.document(title=title or body.title, page_count=body.slide_count or None)
+
+
+class _Manifest(Handler):
+    """Handler of the list of parts."""
+
+    def __init__(self) -> None:
+        super().__init__({"encryption-data": self._encrypted})
+        self.is_encrypted = False
+
+    def _encrypted(self, _attributes: Attributes) -> None:
+        self.is_encrypted = True
+
+
+@dataclass(slots=True)
+class _Paragraph:
+    words: list[str] = field(default_factory=list)
+    after: list[Block] = field(default_factory=list)  # notes and text boxes
+    level: int = 0
+    is_title: bool = False
+
+
+@dataclass(slots=True)
+class _Slide:
+    number: int
+    outer: list[Block]
+    title: str = ""
+
+
+class _Body(Handler):
+    """Handler of the content, or with `masters` of the styles, whose page masters have headers and footers."""
+
+    def __init__(self, *, masters: bool = False) -> None:
+        super().__init__(self._all_starts(), self._all_ends())
+        if masters:
+            self.starts["body"] = pass_over
+        else:
+            self.starts["master-styles"] = pass_over
+        self.blocks: list[Block] = []  # of the innermost text box, cell, note or slide
+        self.headers: list[Block] = []
+        self.footers: list[Block] = []
+        self.title: str | None = None
+        self.slide_count = 0
+        self._outer: list[tuple[list[Block], _Paragraph | None, str]] = []
+        self._shape_class = ""  # of a placeholder on a slide: `title`, `page-number`
+        self._paragraph: _Paragraph | None = None
+        self._rows: list[list[list[Block]]] = []
+        self._repeats: list[int] = []
+        self._in_items = 0
+        self._is_first_in_item = False
+        self._slide: _Slide | None = None
+        self._in_spreadsheet = False
+        self._style = ""
+        self._hidden_styles: set[str] = set()
+        self._title_styles: set[str] = {"Title"}
+
+    def _all_starts(self) -> dict[str, Start]:
+        return {
+            **dict.fromkeys(_UNSEEN, pass_over),
+            "style": self._start_style,
+            "drawing-page-properties": self._slide_properties,
+            "table-properties": self._table_properties,
+            "spreadsheet": self._start_spreadsheet,
+            "table": self._start_table,
+            "p": self._start_paragraph,
+            "h": self._start_paragraph,
+            "s": self._blanks,
+            "tab": lambda _: self._character("\t"),
+            "line-break": lambda _: self._character("\n"),
+            "section": self._start_section,
+            "list-item": self._start_item,
+            "list-header": self._start_item,
+            **dict.fromkeys(("note", "notes", *_SHAPES), self._start_inner),
+            "table-row": self._start_row,
+            "table-cell": self._start_cell,
+            "page": self._start_slide,
+            **dict.fromkeys((*_HEADERS, *_FOOTERS), self._start_margin),
+        }
+
+    def _all_ends(self) -> dict[str, End]:
+        return {
+            "p": self._end_paragraph,
+            "h": self._end_paragraph,
+            "list-item": self._end_item,
+            "list-header": self._end_item,
+            **dict.fromkeys(("note", *_SHAPES), self._end_inner),
+            "table-row": self._end_row,
+            "table-cell": self._end_cell,
+            "page": self._end_slide,
+            "notes": self._end_notes,
+            **dict.fromkeys(_HEADERS, lambda: self._end_margin(self.headers)),
+            **dict.fromkeys(_FOOTERS, lambda: self._end_margin(self.footers)),
+        }
+
+    def text(self, characters: str) -> None:
+        """White space is one blank, across the borders of elements too; more are written as elements."""
+        if self._paragraph is None:
+            return
+        words = self._paragraph.words
+        text = " ".join(f"|{characters}|".split())[1:-1]
+        words.append(text.lstrip(" ") if words and words[-1].endswith(" ") else text)
+
+    def _character(self, characters: str) -> None:
+        if self._paragraph is not None:
+            self._paragraph.words.append(characters)
+
+    # styles
+
+    def _start_style(self, attributes: Attributes) -> None:
+        self._style = attribute(attributes, "name") or ""
+        if (attribute(attributes, "parent-style-name") or "") in self._title_styles:
+            self._title_styles.add(self._style)
+
+    def _slide_properties(self, attributes: Attributes) -> None:
+        if attribute(attributes, "visibility") == "hidden":
+            self._hidden_styles.add(self._style)
+
+    def _table_properties(self, attributes: Attributes) -> None:
+        if attribute(attributes, "display") == "false":
+            self._hidden_styles.add(self._style)
+
+    # paragraphs
+
+    def _start_paragraph(self, attributes: Attributes) -> None:
+        level = attribute(attributes, "outline-level") or "0"
+        is_title = (attribute(attributes, "style-name") or "") in self._title_styles
+        self._paragraph = _Paragraph(level=int(level) if level.isdecimal() else 0, is_title=is_title)
+
+    def _end_paragraph(self) -> None:
+        paragraph, self._paragraph = self._paragraph, None
+        if paragraph is None:
+            return
+        text = "".join(paragraph.words).strip()
+        if text:
+            if paragraph.is_title and self.title is None:
+                self.title = " ".join(text.split())
+            is_item = self._in_items > 0 and not paragraph.level
+            mark = "- " if is_item and self._is_first_in_item else ""
+            self._is_first_in_item = False
+            self.blocks.append(Block(mark + text, paragraph.level, LINE if is_item else PARAGRAPH))
+        self.blocks += paragraph.after
+
+    def _blanks(self, attributes: Attributes) -> None:
+        count = attribute(attributes, "c") or "1"
+        self._character(" " * min(int(count) if count.isdecimal() else 1, MOST_BLANKS))
+
+    def _start_section(self, attributes: Attributes) -> bool:
+        return attribute(attributes, "display") == "none"
+
+    def _start_item(self, _attributes: Attributes) -> None:
+        self._in_items += 1
+        self._is_first_in_item = True
+
+    def _end_item(self) -> None:
+        self._in_items -= 1
+
+    # what stands beside or around paragraphs
+
+    def _start_inner(self, attributes: Attributes) -> None:
+        self._outer.append((self.blocks, self._paragraph, self._shape_class))
+        self.blocks, self._paragraph, self._shape_class = [], None, attribute(attributes, "class") or ""
+
+    def _leave(self) -> list[Block]:
+        inner = self.blocks
+        self.blocks, self._paragraph, self._shape_class = self._outer.pop()
+        return inner
+
+    def _end_inner(self) -> None:
+        """A note or a shape; the one that holds a slide's title names the slide."""
+        kind, inner = self._shape_class, self._leave()
+        if self._slide is not None and kind == "title" and not self._slide.title:
+            self._slide.title = " ".join(" ".join(block.text for block in inner).split())
+            self.blocks[:0] = [Block(self._slide.title)] if self._slide.title else []
+        elif kind in ("page-number", "date-time"):
+            return
+        elif self._paragraph is not None:
+            self._paragraph.after += inner
+        else:
+            self.blocks += inner
+
+    def _start_margin(self, attributes: Attributes) -> bool:
+        """A header or footer; one that is not displayed is that of pages which share another's."""
+        if attribute(attributes, "display") == "false":
+            return True
+        self._start_inner(attributes)
+        return False
+
+    def _end_margin(self, margin: list[Block]) -> None:
+        margin += self._leave()
+
+    def _start_spreadsheet(self, _attributes: Attributes) -> None:
+        self._in_spreadsheet = True
+
+    def _start_table(self, attributes: Attributes) -> bool:
+        """A table of a text, or a sheet, whose name is a heading; neither has to be shown."""
+        if attribute(attributes, "style-name") in self._hidden_styles:
+            return True
+        if self._in_spreadsheet and not self._rows:
+            self.blocks.append(Block(attribute(attributes, "name") or "", level=SHEET_LEVEL))
+        return False
+
+    def _start_row(self, _attributes: Attributes) -> None:
+        self._rows.append([])
+
+    def _start_cell(self, attributes: Attributes) -> None:
+        repeat = attribute(attributes, "number-columns-repeated") or "1"
+        self._repeats.append(min(int(repeat), MOST_COLUMNS) if repeat.isdecimal() else 1)
+        self._start_inner(attributes)
+
+    def _end_cell(self) -> None:
+        cell, repeat = self._leave(), self._repeats.pop()
+        if self._rows:
+            self._rows[-1] += [cell] * repeat
+
+    def _end_row(self) -> None:
+        """A row is a line; one of a single cell is a frame around paragraphs."""
+        cells = self._rows.pop()
+        if len(cells) == 1:
+            self.blocks += cells[0]
+            return
+        texts = [" ".join(" ".join(block.text for block in cell).split()) for cell in cells]
+        if any(texts):
+            self.blocks.append(Block(CELL_SEPARATOR.join(texts).rstrip(CELL_SEPARATOR), gap=LINE))
+
+    # slides
+
+    def _start_slide(self, attributes: Attributes) -> bool:
+        self.slide_count += 1
+        if attribute(attributes, "style-name") in self._hidden_styles:
+            return True
+        self._slide = _Slide(self.slide_count, self.blocks)
+        self.blocks = []
+        return False
+
+    def _end_slide(self) -> None:
+        slide, self._slide = self._slide, None
+        if slide is not None:
+            inner = self.blocks
+            self.blocks = slide.outer
+            if inner:
+                self.blocks += [Block(slide.title, page=slide.number), *inner]
+
+    def _end_notes(self) -> None:
+        notes = [block for block in self._leave() if block.text]
+        if notes:
+            self.blocks.append(Block("Notes:"))
+            self.blocks += [Block(block.text, gap=LINE) for block in notes]

@@ -1,0 +1,146 @@
+"""The characters of one loaded page: what they are and where they stand.
+
+In: a page of pdfium. Out: its text with one code point a character of pdfium's list, so that an index into the text
+is an index for pdfium, and boxes turned so that the writing runs to the right. Not here: mending it (text.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+from typing import Any, NamedTuple
+
+import pypdfium2 as pdfium
+import pypdfium2.raw as pdfium_c
+
+from embedcli.reading.text.hyphens import CUT
+
+MISSING = "\0"
+"""Stands in the text for a character that pdfium knows no code point for."""
+
+FONT_NAME_BYTES = 200
+
+Sides = tuple[float, float, float, float]
+"""left, bottom, right, top in points."""
+
+
+@functools.cache
+def _buffer_type(bits: int) -> Any:
+    """An array of up to 2 ** bits UTF-16 units; a type for every length would cost more than what is read into it."""
+    return ctypes.c_ushort * (1 << bits)
+
+
+class Box(NamedTuple):
+    """Where a character stands, in points: `start` and `end` along the line, `low` and `high` across it."""
+
+    start: float
+    end: float
+    low: float
+    high: float
+
+
+def ink(text: str) -> str:
+    """What is drawn: no blanks, no line ends."""
+    return "".join(text.replace(MISSING, "").split())
+
+
+def bounds_of_page(page: Any) -> Sides:
+    """What of a loaded page is shown, in its own space."""
+    found = pdfium_c.FS_RECTF()
+    pdfium_c.FPDF_GetPageBoundingBox(page, found)
+    return found.left, found.bottom, found.right, found.top
+
+
+class Glyphs:
+    """The text of a page as pdfium orders it under the page's present rotation. Close it."""
+
+    def __init__(self, page: Any) -> None:
+        self.raw = pdfium_c.FPDFText_LoadPage(page)
+        if not self.raw:
+            raise pdfium.PdfiumError("no text page")
+        self.count = int(pdfium_c.FPDFText_CountChars(self.raw))
+        self.bounds = bounds_of_page(page)
+        self.text, self.seen = self._text()
+        self._sides = (ctypes.c_double(), ctypes.c_double(), ctypes.c_double(), ctypes.c_double())
+        self._rectangle = pdfium_c.FS_RECTF()
+        self.quarter = 0
+        """How often a quarter to the right most of the text is turned in the page's own space: boxes follow it."""
+
+    def close(self) -> None:
+        pdfium_c.FPDFText_ClosePage(self.raw)
+
+    def _text(self) -> tuple[str, str]:
+        """The text, and what of it pdfium finds within the bounds.
+
+        What pdfium finds within the bounds is all there is on most pages. It leaves out what stands outside, but also
+        line ends where two lines have the same height in the page's space, and then the whole text is asked for.
+        """
+        if self.count <= 0:
+            return "", ""
+        units = 2 * self.count + 2
+        buffer = _buffer_type(units.bit_length())()
+        left, bottom, right, top = self.bounds
+        length = pdfium_c.FPDFText_GetBoundedText(self.raw, left, top, right, bottom, buffer, units)
+        seen = ctypes.string_at(buffer, 2 * max(length, 0)).decode("utf-16-le", "replace").rstrip("\0")
+        if len(seen) == self.count and (CUT not in seen or self._are_hyphens(seen)):
+            return seen, seen
+        length = max(pdfium_c.FPDFText_GetText(self.raw, 0, self.count, buffer) - 1, 0)
+        text = ctypes.string_at(buffer, 2 * length).decode("utf-16-le", "replace").replace("\ufffe", CUT)
+        if len(text) != self.count or "\ufffd" in text:
+            text = "".join(map(self._character, range(self.count)))
+        return text, seen
+
+    def _are_hyphens(self, text: str) -> bool:
+        """Whether every U+0002 is a hyphen, and none a character of that code."""
+        at = text.find(CUT)
+        while at >= 0 and pdfium_c.FPDFText_IsHyphen(self.raw, at) == 1:
+            at = text.find(CUT, at + 1)
+        return at < 0
+
+    def _character(self, index: int) -> str:
+        code = int(pdfium_c.FPDFText_GetUnicode(self.raw, index))
+        if code == ord(CUT) and pdfium_c.FPDFText_IsHyphen(self.raw, index) != 1:
+            return MISSING
+        return chr(code) if code < 0x110000 else MISSING
+
+    def box(self, index: int) -> Box:
+        """The glyph's own outline."""
+        left, right, bottom, top = self._sides
+        pdfium_c.FPDFText_GetCharBox(self.raw, index, left, right, bottom, top)
+        return self.turned(left.value, bottom.value, right.value, top.value)
+
+    def line_box(self, index: int) -> Box:
+        """From the font's lowest to its highest point: equal for all characters of a font on one line."""
+        found = self._rectangle
+        pdfium_c.FPDFText_GetLooseCharBox(self.raw, index, found)
+        return self.turned(found.left, found.bottom, found.right, found.top)
+
+    def turned(self, left: float, bottom: float, right: float, top: float) -> Box:
+        """A box of the page's own space as it lies about the writing."""
+        if self.quarter == 0:
+            return Box(left, right, bottom, top)
+        if self.quarter == 1:
+            return Box(-top, -bottom, left, right)
+        if self.quarter == 2:
+            return Box(-right, -left, -top, -bottom)
+        return Box(bottom, top, -right, -left)
+
+    def origin(self, index: int) -> tuple[float, float]:
+        x, y, *_ = self._sides
+        pdfium_c.FPDFText_GetCharOrigin(self.raw, index, x, y)
+        return x.value, y.value
+
+    def quarter_of(self, index: int) -> int:
+        """How often a quarter to the right this character is turned in the page's own space, 0 to 3."""
+        return round(float(pdfium_c.FPDFText_GetCharAngle(self.raw, index)) / (math.pi / 2)) % 4
+
+    def has_no_code(self, index: int) -> bool:
+        """Whether pdfium knew no code point, and gave the number that the font has for the glyph."""
+        return bool(pdfium_c.FPDFText_HasUnicodeMapError(self.raw, index) == 1)
+
+    def font_name(self, index: int) -> str:
+        buffer = ctypes.create_string_buffer(FONT_NAME_BYTES)
+        flags = ctypes.c_int()
+        length = pdfium_c.FPDFText_GetFontInfo(self.raw, index, buffer, FONT_NAME_BYTES, flags)
+        return buffer.raw[: max(min(length, FONT_NAME_BYTES) - 1, 0)].decode("utf-8", "replace")

@@ -1,0 +1,251 @@
+"""The text of one page: pdfium's, mended where the places of the characters say otherwise.
+
+In: a loaded page. Out: its text with U+0002 for hyphens at line ends, CRLF for line ends. Not here: whether it can be
+believed (judge.py), the order of right-to-left letters (rtl.py), hyphens (text/hyphens.py), clean-up (text/clean.py).
+
+Every step looks for its trigger in the text first: asking pdfium where a character stands costs more than reading it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pypdfium2.raw as pdfium_c
+
+from embedcli.reading.pdf.glyphs import MISSING, Box, Glyphs, ink
+from embedcli.reading.pdf.judge import MOST_GARBLED
+from embedcli.reading.pdf.rtl import turned_brackets, turned_ligatures
+
+MOST_SAMPLES = 8
+LEAST_BARE = 0.02
+"""Of a page's characters: fewer are not worth asking pypdf, which may take seconds."""
+WIDEST_GAP = 1.0
+"""Of the line's height: what is further away is another column."""
+WIDEST_TOUCH = 0.12
+LEAST_SHARED = 0.5
+
+Edit = tuple[int, int, str]
+"""Half-open indices into the text, and what stands there instead."""
+
+_RAISED_BREAK = re.compile(
+    r"\r\n(?:(?<=[\d*†‡§¶™®©ªº°◦]\r\n)(?!\d)"  # back down from a raised mark
+    r"|(?<=\d(?:st|nd|rd|th|er|re)\r\n)"
+    r"|(?:(?<=[\d)\]]\r\n)|(?<=\W[A-Za-z]\r\n)|(?<=\W[a-z]{2}\r\n))(?=\d{1,3}[\s.,;:)\]])"  # up to an exponent
+    r"|(?<=\S\r\n)(?=[.,;:!?)\]’”*†‡§¶]))"  # or from a lowered one to the end of the sentence
+)
+_CLOSING = ".,;:!?)]’”"
+_ACCENTS = {
+    "`": "\u0300", "´": "\u0301", "^": "\u0302", "ˆ": "\u0302", "~": "\u0303", "˜": "\u0303", "¯": "\u0304",
+    "ˉ": "\u0304", "˘": "\u0306", "˙": "\u0307", "¨": "\u0308", "˚": "\u030a", "°": "\u030a", "˝": "\u030b",
+    "ˇ": "\u030c", "¸": "\u0327", "˛": "\u0328",
+}  # fmt: skip
+_WORD = re.compile(r"\S+")
+_RARE = re.compile("[\u0590-\u08ff\uf6be-\ufdff\ufe70-\ufefc]")
+"""Right-to-left text, and private code points that Adobe's names have."""
+_ACCENT = re.compile(f"[{''.join(map(re.escape, _ACCENTS))}]")
+_DOTLESS = {"ı": "i", "ȷ": "j", "\uf6be": "j"}
+_PRIVATE = re.compile("[\uf6be-\uf6ff\uf721-\uf7ff\uf8e8-\uf8ea]")
+_ICONS = re.compile("icon|awesome|glyph|dingbat|wingding|webding|symbol|emoji|fontello|material", re.IGNORECASE)
+_ADOBE = {
+    **{0xF700 + code: chr(code).lower() for code in (0x21, 0x24, 0x26, *range(0x30, 0x3A), 0x3F, 0x60)},
+    **{0xF700 + code: chr(code).lower() for code in (*range(0x61, 0x7B), 0xA1, 0xA2, 0xA8, 0xAF, 0xB4, 0xB8, 0xBF)},
+    **{0xF700 + code: chr(code) for code in (*range(0xE0, 0xF7), *range(0xF8, 0x100))},
+    **dict(zip(range(0xF6D9, 0xF6DD), "©®™1", strict=True)),
+    **dict(zip(range(0xF6DE, 0xF6F4), "—¢¢,,$$--..abdeilmorst", strict=True)),
+    **dict(
+        zip((0xF6BE, 0xF6C3, 0xF6F9, 0xF6FA, 0xF6FD, 0xF6FF, 0xF8E8, 0xF8E9, 0xF8EA), "ȷ\u0326łœšž®©™", strict=True)
+    ),
+}
+"""Private code points that the Adobe Glyph List gives to oneoldstyle, Asmall and the like: the plain characters."""
+
+
+BareFonts = Callable[[], frozenset[str]]
+"""Names of the page's fonts whose codes are numbers of glyphs; slow."""
+
+
+def read_text(page: Any, *, bare_fonts: BareFonts | None = None) -> tuple[str, int]:
+    """The text, and how many characters pdfium has. What is no text but numbers of glyphs is U+FFFD, or gone where it
+    is little; without `bare_fonts` there is none."""
+    glyphs = Glyphs(page)
+    try:
+        unwanted = list(_bare_codes(glyphs, bare_fonts)) if bare_fonts else []
+        turned = None if unwanted else _turned_quarter(glyphs, page)
+        if turned is None:
+            return _mended(glyphs, unwanted), glyphs.count
+    finally:
+        glyphs.close()
+    return _turned_text(page, turned), glyphs.count
+
+
+def _bare_codes(glyphs: Glyphs, bare_fonts: BareFonts) -> Iterator[Edit]:
+    """Characters that are but the numbers of their glyphs: "7KH RIILFH"."""
+    samples = range(0, glyphs.count, glyphs.count // MOST_SAMPLES + 1)
+    if not any(map(glyphs.has_no_code, samples)):
+        return
+    drawn = [index for index, character in enumerate(glyphs.text) if not character.isspace()]
+    bare = [index for index in drawn if glyphs.has_no_code(index)]
+    if len(bare) < LEAST_BARE * len(drawn):
+        return  # a symbol here and there
+    names = bare_fonts()
+    bare = [index for index in bare if glyphs.font_name(index) in names]
+    instead = "\ufffd" if len(bare) > MOST_GARBLED * len(drawn) else ""
+    for index in bare:
+        yield index, index + 1, instead
+
+
+def _turned_quarter(glyphs: Glyphs, page: Any) -> int | None:
+    """The direction of text whose lines run down the screen, if there is any: pdfium turns their order round."""
+    text = glyphs.text
+    if not text:
+        return None
+    starts = [text.find("\n", index) + 1 for index in range(0, len(text), len(text) // MOST_SAMPLES + 1)]
+    quarters = [glyphs.quarter_of(index) for index in starts]
+    glyphs.quarter = max(quarters, key=quarters.count)
+    downwards = (1 - pdfium_c.FPDFPage_GetRotation(page)) % 4
+    return downwards if downwards in quarters else None
+
+
+def _turned_text(page: Any, quarter: int) -> str:
+    """The text when some or all of it runs down the screen: each part read with the page turned for it."""
+    texts = [_part(page, lambda found: found != quarter, None)]
+    pdfium_c.FPDFPage_SetRotation(page, -quarter % 4)
+    turned = _part(page, lambda found: found == quarter, quarter)
+    return "\r\n".join(text for text in (*texts, turned) if text)
+
+
+def _part(page: Any, wanted: Callable[[int], bool], quarter: int | None) -> str:
+    glyphs = Glyphs(page)
+    try:
+        quarters = [glyphs.quarter_of(index) for index in range(glyphs.count)]
+        inked = Counter(
+            found for found, character in zip(quarters, glyphs.text, strict=True) if not character.isspace()
+        )
+        glyphs.quarter = quarter if quarter is not None else max(filter(wanted, inked), key=inked.get, default=0)  # type: ignore[arg-type]
+        unwanted = [
+            (index, index + 1, "")
+            for index, character in enumerate(glyphs.text)
+            if not character.isspace() and not wanted(quarters[index])
+        ]
+        text = _mended(glyphs, unwanted)
+    finally:
+        glyphs.close()
+    return _without_blank_lines(text)
+
+
+def _without_blank_lines(text: str) -> str:
+    return "\r\n".join(line for line in text.split("\r\n") if line and not line.isspace())
+
+
+def _mended(glyphs: Glyphs, unwanted: list[Edit] | None = None) -> str:
+    edits = list(unwanted or ())
+    outside: list[Edit] = []
+    if glyphs.seen != glyphs.text and (all_ink := ink(glyphs.text)) != (seen_ink := ink(glyphs.seen)):
+        same_before = _same_at_start(all_ink, seen_ink)
+        same_behind = _same_at_start(all_ink[::-1], seen_ink[::-1])
+        outside += _off_the_page(glyphs, same_before, len(all_ink) - same_behind)
+    edits += outside
+    edits += _false_breaks(glyphs)
+    edits += _accents(glyphs)
+    rare = not glyphs.text.isascii() and _RARE.search(glyphs.text)
+    if rare:
+        edits += turned_ligatures(glyphs)
+        edits += _private(glyphs)
+    text = _apply(edits, glyphs.text) if edits else glyphs.text
+    text = _without_blank_lines(text) if outside else text
+    text = turned_brackets(text) if rare else text
+    return text.replace(MISSING, "") if MISSING in text else text
+
+
+def _apply(edits: list[Edit], text: str) -> str:
+    """The text with all edits made; where two overlap the earlier one is."""
+    parts: list[str] = []
+    end_of_last = 0
+    for start, end, instead in sorted(edits):
+        if start >= end_of_last:
+            parts += (text[end_of_last:start], instead)
+            end_of_last = end
+    return "".join((*parts, text[end_of_last:]))
+
+
+def _same_at_start(one: str, other: str) -> int:
+    """How many characters at the start of both are the same."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
+
+
+def _off_the_page(glyphs: Glyphs, from_ink: int, to_ink: int) -> Iterator[Edit]:
+    """Words that begin and end outside of what is shown: printer's marks. One that runs over the edge is kept whole.
+
+    Only characters from `from_ink` to `to_ink` may be outside; blanks are not counted.
+    """
+    corners = glyphs.turned(*glyphs.bounds)
+    passed = 0
+    for word in _WORD.finditer(glyphs.text):
+        start, end = word.span()
+        passed += end - start
+        if passed - (end - start) > to_ink:
+            break
+        if passed >= from_ink and not any(_overlap(glyphs.box(index), corners) for index in (start, end - 1)):
+            yield start, end, ""
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one.start <= other.end and one.end >= other.start and one.low <= other.high and one.high >= other.low
+
+
+def _false_breaks(glyphs: Glyphs) -> Iterator[Edit]:
+    """Line ends beside a raised or lowered mark: the text goes on where the mark ends."""
+    for found in _RAISED_BREAK.finditer(glyphs.text):
+        after = found.end()
+        before = glyphs.line_box(found.start() - 1)
+        behind = glyphs.line_box(after)
+        height = max(before.high - before.low, behind.high - behind.low)
+        shared = min(before.high, behind.high) - max(before.low, behind.low)
+        gap = behind.start - before.end
+        if (
+            shared >= LEAST_SHARED * min(before.high - before.low, behind.high - behind.low)
+            and -WIDEST_TOUCH * height <= gap <= WIDEST_GAP * height
+            and height > 0
+        ):
+            yield found.start(), after, _filling(glyphs.text, found.start(), after, apart=gap > WIDEST_TOUCH * height)
+
+
+def _filling(text: str, before: int, after: int, *, apart: bool) -> str:
+    """What stands between a mark and the text that goes on: a note's own number stands apart from its words."""
+    if text[after] in _CLOSING:
+        return ""
+    is_number_of_note = text[after].isalpha() and text[text.rfind("\n", 0, before) + 1 : before].isdigit()
+    return " " if apart or is_number_of_note else ""
+
+
+def _accents(glyphs: Glyphs) -> Iterator[Edit]:
+    """An accent drawn over (or under) the letter beside it, as TeX's old fonts do, is one character with it."""
+    text = glyphs.text
+    for found in _ACCENT.finditer(text):
+        start, mark = found.start(), _ACCENTS[found[0]]
+        for letter_at, first, last in ((start + 1, start, start + 2), (start - 1, start - 1, start + 1)):
+            letter = text[letter_at : letter_at + 1] if letter_at >= 0 else ""
+            composed = unicodedata.normalize("NFC", _DOTLESS.get(letter, letter) + mark) if letter.isalpha() else ""
+            if len(composed) == 1 and _is_drawn_over(glyphs.box(start), glyphs.box(letter_at)):
+                yield first, last, composed
+                break
+
+
+def _is_drawn_over(accent: Box, letter: Box) -> bool:
+    middle, slack = (accent.start + accent.end) / 2, 0.1 * (accent.high - letter.low)
+    return letter.start - abs(slack) <= middle <= letter.end + abs(slack)
+
+
+def _private(glyphs: Glyphs) -> Iterator[Edit]:
+    """Old-style figures and small capitals as what they are; in fonts of icons the same codes are pictures."""
+    for found in _PRIVATE.finditer(glyphs.text):
+        plain = _ADOBE.get(ord(found[0]))
+        if plain and not _ICONS.search(glyphs.font_name(found.start())):
+            yield found.start(), found.end(), plain

@@ -1,0 +1,116 @@
+"""A workbook is read sheet by sheet, a row a line, values as they are meant."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from typing import Any
+
+import openpyxl
+import pytest
+
+from embedcli.errors import UnreadableSource
+from embedcli.reading.office import sheets
+from tests.office_files import read_bytes, saved
+
+
+def workbook(*rows: list[Any], name: str = "Torques") -> Any:
+    made = openpyxl.Workbook()
+    made.active.title = name
+    for row in rows:
+        made.active.append(row)
+    return made
+
+
+def lines(made: Any) -> list[str]:
+    return read_bytes(saved(made), "a.xlsx").text.split("\n")
+
+
+def reason_of(data: bytes, name: str) -> str:
+    with pytest.raises(UnreadableSource) as caught:
+        read_bytes(data, name)
+    return caught.value.reason
+
+
+def test_a_row_is_led_by_its_headings_under_the_name_of_its_sheet() -> None:
+    made = workbook(["Part", "Torque"], ["Bolt", "12 Nm"], ["Nut", 3.0])
+    made.create_sheet("Empty")
+    made.create_sheet("Prices").append(["One", "cell"])
+    document = read_bytes(saved(made), "a.xlsx")
+    assert document.text == "Torques\nPart: Bolt; Torque: 12 Nm\nPart: Nut; Torque: 3\n\nPrices\nOne | cell"
+    assert document.sections == ((0, "Torques"), (document.text.index("Prices"), "Prices"))
+
+
+def test_values_are_as_they_are_meant() -> None:
+    day = datetime.datetime(2024, 1, 2)
+    row = [3.0, 0.1 + 0.2, 12.5, "00123", True, day, day.replace(hour=13, minute=5), datetime.time(7, 30), -4, 1e20]
+    assert lines(workbook(row))[1] == (
+        "3 | 0.3 | 12.5 | 00123 | TRUE | 2024-01-02 | 2024-01-02 13:05:00 | 07:30:00 | -4 | 1e+20"
+    )
+
+
+def test_merged_cells_are_read_once_and_line_breaks_become_blanks() -> None:
+    made = workbook(["Bolts and\nnuts", None, None], [1, 2, 3])
+    made.active.merge_cells("A1:C1")
+    assert lines(made)[1:] == ["Bolts and nuts", "1 | 2 | 3"]
+
+
+def test_hidden_sheets_and_charts_are_out() -> None:
+    made = workbook(["shown", "too"])
+    for state in ("hidden", "veryHidden"):
+        sheet = made.create_sheet(state)
+        sheet.sheet_state = state
+        sheet.append(["SECRET"])
+    made.create_chartsheet("Chart")
+    assert lines(made) == ["Torques", "shown | too"]
+
+
+def test_a_title_among_the_properties_is_the_title() -> None:
+    made = workbook(["a", "b"])
+    made.properties.title = "Torques of 2024"
+    assert read_bytes(saved(made), "a.xlsx").title == "Torques of 2024"
+
+
+def test_it_is_known_by_its_content() -> None:
+    assert read_bytes(saved(workbook(["a", "b"])), "a.dat").text == "Torques\na | b"
+
+
+def test_no_rows_are_empty_and_half_a_file_is_damaged() -> None:
+    data = saved(workbook(["a", "b"]))
+    assert reason_of(saved(openpyxl.Workbook()), "a.xlsx") == "empty"
+    assert reason_of(data[: len(data) // 2], "a.xlsx") == "damaged"
+
+
+def test_a_workbook_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheets, "MOST_UNPACKED_BYTES", 20_000)
+    assert reason_of(saved(workbook(*[["a", "b"]] * 2_000)), "a.xlsx") == "too_large"
+
+
+def test_twenty_thousand_rows_take_under_a_second() -> None:
+    made = openpyxl.Workbook(write_only=True)
+    sheet = made.create_sheet("Bolts")
+    sheet.append(["Part", "Torque", "Checked", "Count"])
+    for number in range(20_000):
+        sheet.append([f"Bolt {number}", number / 8, datetime.datetime(2024, 1, 2), number])
+    data = saved(made)
+    started = time.process_time()
+    document = read_bytes(data, "a.xlsx")
+    assert time.process_time() - started < 1
+    assert document.text.count("\n") == 20_000
+    assert document.text.endswith("Part: Bolt 19999; Torque: 2499.875; Checked: 2024-01-02; Count: 19999")
+
+
+def test_a_cell_that_strayed_to_the_end_of_a_sheet_costs_no_memory() -> None:
+    day = datetime.datetime(2024, 1, 2)
+    rows = [
+        ["Part", "Torque", "Checked", "At", "Code", "Fits"],
+        ["Bolt", 12.0, day, day.replace(hour=13), "00123", True],
+    ]
+    rows.append(["Nut\nand more", 0.1 + 0.2, day, datetime.time(7, 30), "x", False])
+    made = workbook(*rows)
+    dense = lines(made)
+    made.active.cell(1_048_576, 16_384).value = "strayed"
+    started = time.process_time()
+    assert lines(made) == [*dense, "strayed"]
+    assert time.process_time() - started < 2
+    assert dense[1] == "Part: Bolt; Torque: 12; Checked: 2024-01-02; At: 2024-01-02 13:00:00; Code: 00123; Fits: TRUE"
