@@ -1,7 +1,7 @@
 """PDFs for tests, written byte by byte: each shows one trap and nothing else.
 
 In: contents and resources of pages. Out: the bytes of a PDF with a correct cross-reference table.
-Not here: what is read out of them (test_pdf.py).
+Not here: what is read out of them (reading/pdf/test_document.py).
 """
 
 from __future__ import annotations

@@ -184,6 +184,9 @@ def test_an_unchanged_night_loads_neither_torch_nor_a_tokenizer(shop: Workshop) 
 LARGE = {
     "report.Summary": "the JSON object that a run prints: one attribute a key",
     "run.plan.Plan": "what a run is to do, as one record, which `make_plan` fills in",
+    "reading.office.docx._Body": "where a parser of events stands in a document",
+    "reading.office.odf._Body": "where a parser of events stands in a document",
+    "reading.office.rtf._Reader": "where a parser of control words stands in a document",
 }
 """Classes of more than twelve attributes, and why they have so many."""
 
@@ -222,7 +225,7 @@ def test_no_call_has_more_than_six_positional_arguments() -> None:
     """Nobody can tell the seventh from the eighth: they have names, or are a record."""
     for module, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call):
+            if isinstance(node, ast.Call) and not ast.unparse(node.func).startswith("pdfium_c."):  # C knows no names
                 assert len(node.args) <= 6, f"{module}:{node.lineno}: {ast.unparse(node.func)}"
 
 

@@ -20,7 +20,7 @@ from embedcli.errors import UnreadableSource
 from embedcli.records import REASONS, Document
 from tests.office_files import odf, read_bytes, saved, zipped
 from tests.ole_files import compound, message, workbook
-from tests.reading.test_epub import epub
+from tests.reading.office.test_epub import epub
 
 
 def word() -> bytes:

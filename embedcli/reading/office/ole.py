@@ -122,7 +122,7 @@ class CompoundFile:
             name = raw[: max(0, min(size, 64) - 2)].decode("utf-16-le", "replace")
             # files of old versions have rubbish in the upper half
             length = length & 0xFFFFFFFF if self._sector_bytes == HEADER_BYTES else length
-            found.append(_Entry(name, kind, left, right, child, first, length))
+            found.append(_Entry(name, kind, left=left, right=right, child=child, start=first, size=length))
         return found
 
     def _paths(self) -> Iterator[tuple[str, _Entry]]:

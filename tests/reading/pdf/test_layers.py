@@ -7,13 +7,13 @@ import zlib
 
 import pypdf
 import pytest
-from tests.reading.test_pdf import read, reason_of
 
 from embedcli.reading import formats
 from embedcli.reading.pdf.hints import Hints, hints_of
 from embedcli.reading.pdf.xfa import xfa_text
 from embedcli.records import Document
 from tests.pdf_files import FIRST_EXTRA, HELVETICA, IMAGE, lines, pdf, stream
+from tests.reading.pdf.test_document import read, reason_of
 
 ON, OFF = FIRST_EXTRA, FIRST_EXTRA + 1
 GROUPS = [b"<</Type/OCG/Name(Shown)>>", b"<</Type/OCG/Name(Notes)>>"]

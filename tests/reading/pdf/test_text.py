@@ -6,11 +6,11 @@ import unicodedata
 
 import pytest
 from fontTools.agl import AGL2UV
-from tests.reading.test_pdf import read, reason_of
 
 from embedcli.reading.pdf.rtl import turned_brackets
 from embedcli.reading.pdf.text import _ADOBE
 from tests.pdf_files import FIRST_EXTRA, HELVETICA, lines, pdf, stream
+from tests.reading.pdf.test_document import read, reason_of
 
 TURNED = {0: b"1 0 0 1 100 500", 90: b"0 1 -1 0 300 100", 180: b"-1 0 0 -1 500 500", 270: b"0 -1 1 0 300 700"}
 
