@@ -73,9 +73,14 @@ class Root:
         goes on with reading what is left out by default now."""
         selection = data.get("selection")
         return cls(
-            data["id"], data["path"], tuple(data["include"]), tuple(data["exclude"]), data["gitignore"],
-            None if selection is None else tuple(selection), data.get("default_excludes", False),
-        )  # fmt: skip
+            id=data["id"],
+            path=data["path"],
+            include=tuple(data["include"]),
+            exclude=tuple(data["exclude"]),
+            gitignore=data["gitignore"],
+            selection=None if selection is None else tuple(selection),
+            default_excludes=data.get("default_excludes", False),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ def test_a_broken_file_is_read_or_refused_by_a_known_reason(name: str) -> None:
     generator = random.Random(name)
     ways: list[Any] = [changed, *([changed_inside] * 2 if data.startswith(b"PK") else [])]
     for _ in range(150):
-        started = time.perf_counter()
+        started = time.process_time()
         reason = reason_of(generator.choice(ways)(data, generator), name)
         assert reason is None or reason in REASONS
-        assert time.perf_counter() - started < 5
+        assert time.process_time() - started < 5

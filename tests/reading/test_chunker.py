@@ -229,9 +229,9 @@ def test_rows_of_a_table_are_parted_even_where_each_has_a_line_under_it(chosen: 
 def test_time_is_linear_in_hostile_tables_and_headings(hostile: str) -> None:
     text = hostile * (300_000 // len(hostile))
     sections = tuple((place, "h") for place in range(0, len(text), len(hostile)))
-    start_s = time.perf_counter()
+    start_s = time.process_time()
     Together(Document(text, sections=sections)).spans(1_000, 2_000)
-    assert time.perf_counter() - start_s < 5
+    assert time.process_time() - start_s < 5
 
 
 def test_the_blank_between_two_chunks_belongs_to_the_second(chosen: Chosen) -> None:

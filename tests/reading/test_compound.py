@@ -98,7 +98,7 @@ def test_torn_and_knotted_files_end() -> None:
     streams = message({**HEAD, "1000": "Hello " * 2_000}, sent=SENT)
     whole = compound(streams | attached(0, {"__substg1.0_37010102": b"x" * 10_000}))
     generator = random.Random(7)
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(300):
         broken = bytearray(whole[: generator.randrange(8, len(whole))])
         for _ in range(generator.randrange(20)):
@@ -107,4 +107,4 @@ def test_torn_and_knotted_files_end() -> None:
             read_bytes(bytes(broken), "a.msg")
         except UnreadableSource as error:
             assert error.reason in ("damaged", "not_text", "empty")
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20

@@ -271,6 +271,6 @@ def test_time_is_linear_in_hostile_markup(hostile: str) -> None:
     count = 100_000
     closing = "".join(f"</{tag.strip('<>')}>" for tag in reversed(hostile.split("><"))) if "/" not in hostile else ""
     body = paragraph(hostile * count + paragraph("x") * 100 + closing * count)
-    started = time.perf_counter()
+    started = time.process_time()
     read_bytes(docx(body), "a.docx")
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10

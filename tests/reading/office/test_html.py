@@ -131,6 +131,6 @@ def test_pictures_inside_a_page_are_no_text() -> None:
 
 @pytest.mark.parametrize("hostile", ["<b>", "<table><tr><td>", "<p><i>", "<br>", "<td>", "&amp;", "<", "<!--", "<tr>"])
 def test_time_is_linear_in_hostile_markup(hostile: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     read_bytes(f"<p>x</p>{hostile * (200_000 // len(hostile))}".encode(), "a.html")
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5

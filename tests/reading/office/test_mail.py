@@ -204,8 +204,8 @@ def test_messages_inside_messages_without_end_are_damaged() -> None:
 
 @pytest.mark.parametrize("hostile", ["--b\r\n", "Content-Type: a/b; c=", "=?utf-8?q?", "\r\n", ">", " \r\n"])
 def test_time_is_linear_in_hostile_mails(hostile: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     body = hostile * (200_000 // len(hostile))
     raw("Subject: " + "=?utf-8?q?a?= " * 2_000, "Content-Type: multipart/mixed; boundary=b", body=body)
     raw("Subject: x", "Content-Type: text/plain; format=flowed", body=body)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10

@@ -74,9 +74,9 @@ def test_torn_and_unbalanced_files_give_what_they_have() -> None:
 
 @pytest.mark.parametrize("hostile", ["{", "}", r"\'e4", r"\u8364?", r"\b ", r"\cell", r"{\footnote ", r"\bin9 ", "\\"])
 def test_time_is_linear_in_hostile_markup(hostile: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         rtf("x" + hostile * (300_000 // len(hostile)))
     except UnreadableSource as error:
         assert error.reason == "damaged"
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5

@@ -169,10 +169,10 @@ def test_subtitles_are_what_is_said() -> None:
     "hostile", ["[", '{"a":', "<a>", "<a b='c'>", "<text>", "&", "0:0", "00:00:00,0 --> 00:00:00,0\n", "<v a", "{\\"]
 )
 def test_time_is_linear_in_hostile_files(name: str, hostile: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for end in ("", "x"):
         try:
             read_bytes((hostile * (300_000 // len(hostile)) + end).encode(), name)
         except UnreadableSource as error:
             assert error.reason in ("damaged", "empty", "not_text")
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5

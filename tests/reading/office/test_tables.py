@@ -115,6 +115,6 @@ def test_a_cell_of_data_is_left_out_and_counted() -> None:
 
 @pytest.mark.parametrize("hostile", ['"', ",", '",', "\n", "0", "a,\n", "1\n\n"])
 def test_time_is_linear_in_hostile_tables(hostile: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     read_bytes(b"a,b\n" * 60 + hostile.encode() * (1_000_000 // len(hostile)) + b"x", "a.csv")
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5

@@ -386,17 +386,17 @@ def test_clean_text_is_nfc_stays_clean_and_encodes(text: str, pdf: bool) -> None
 )
 def test_time_is_linear_in_hostile_text(hostile: str) -> None:
     text = "漢" + hostile * (400_000 // len(hostile)) + "x"
-    start_s = time.perf_counter()
+    start_s = time.process_time()
     clean(text, pdf=True, spellings=find_spellings([text, "\x02"]))
-    assert time.perf_counter() - start_s < 5
+    assert time.process_time() - start_s < 5
 
 
 @pytest.mark.parametrize("hostile", [b"\xe9", b"\xe9\n", b"a\xe9", b"a", b"\n", b"\x1b$", b"\xc3", b"\xff"])
 def test_decoding_time_is_linear_in_hostile_bytes(hostile: bytes) -> None:
     data = b"a" + hostile * (2_000_000 // len(hostile)) + b"\xe9"
-    start_s = time.perf_counter()
+    start_s = time.process_time()
     try:
         decode(data)
     except UnreadableSource as problem:
         assert problem.reason == "not_text"
-    assert time.perf_counter() - start_s < 5
+    assert time.process_time() - start_s < 5

@@ -71,6 +71,6 @@ def test_a_text_file_with_data_is_partial_and_one_of_nothing_else_is_no_text() -
     "part", ["A" * 60 + "\n", "A" * 59 + "\n", "a", " " * 9 + "\n", "A" * 60 + " " * 9 + "\n", "0"]
 )
 def test_time_is_linear(part: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     without_data(part * (2_000_000 // len(part)))
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

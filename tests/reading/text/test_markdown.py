@@ -164,7 +164,7 @@ def test_front_matter_is_text_of_the_document_and_no_heading() -> None:
 )
 def test_time_is_linear_in_hostile_markdown(hostile: str) -> None:
     data = b"---\n" + hostile.encode() * (300_000 // len(hostile))
-    start_s = time.perf_counter()
+    start_s = time.process_time()
     read_bytes(data, "a.md")
     read_bytes(b"<p>\n" + data, "a.md")
-    assert time.perf_counter() - start_s < 5
+    assert time.process_time() - start_s < 5

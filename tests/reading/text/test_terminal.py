@@ -79,6 +79,6 @@ def test_other_text_is_returned_as_it_is() -> None:
     ["\x1b", "\x1b[", "\x1b]", "\x1bP", "\x1b[1", "\b", "a\b", "a\b\b", "漢\b\b", "\x1b[\b", "\x1b(", "\x9b1"],
 )
 def test_time_is_linear_in_hostile_output(hostile: str) -> None:
-    start_s = time.perf_counter()
+    start_s = time.process_time()
     as_shown(hostile * (400_000 // len(hostile)))
-    assert time.perf_counter() - start_s < 5
+    assert time.process_time() - start_s < 5
