@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from embedcli import config, fingerprints
 from embedcli.config import IndexSettings, Options, Rules
-from embedcli.fingerprints import BOUNDARY_VERSION, READ_VERSION, Fingerprints
+from embedcli.fingerprints import BOUNDARY_VERSION, Fingerprints
 
 if TYPE_CHECKING:
     from embedcli.models.folder import Model
@@ -28,7 +28,7 @@ def rules_of(asked: Options, memory: Memory, *, rebuilding: bool) -> Rules:
         rebuilding=rebuilding,
         rehash=asked.rehash,
         retry_failed=asked.retry_failed,
-        read_fingerprint=fingerprints.read_fingerprint(READ_VERSION),
+        read_fingerprint=fingerprints.read_fingerprint(fingerprints.READ_VERSION),
         max_file_bytes=_max_file_bytes(asked, memory),
         max_gone_percent=asked.max_gone_percent,
         max_gone_of=asked.max_gone_of,
@@ -69,4 +69,4 @@ def settle_settings(
     chunk = fingerprints.chunk_fingerprint(
         model.tokenizer_digest, max_tokens=max_tokens, overlap=overlap, boundary_version=BOUNDARY_VERSION
     )
-    return settings, Fingerprints(fingerprint, chunk, fingerprints.read_fingerprint(READ_VERSION))
+    return settings, Fingerprints(fingerprint, chunk, fingerprints.read_fingerprint(fingerprints.READ_VERSION))
