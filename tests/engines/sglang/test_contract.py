@@ -47,6 +47,19 @@ def members(file: str, name: str) -> dict[str, ast.AST]:
     return stated
 
 
+@cache
+def argument_names() -> frozenset[str]:
+    """What SGLang puts together into ServerArgs: the fields that arg_groups/fields declares by `A[...]`."""
+    names = set()
+    for file in sorted((FOLDER / "srt/arg_groups/fields").glob("*.py")):
+        for found in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(found, ast.AnnAssign) and isinstance(found.target, ast.Name):
+                kind = found.annotation.value if isinstance(found.annotation, ast.Subscript) else found.annotation
+                if isinstance(kind, ast.Name) and kind.id == "A":
+                    names.add(found.target.id)
+    return frozenset(names)
+
+
 def parameters(function: ast.AST) -> list[str]:
     assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
     return [one.arg for one in function.args.args]
@@ -74,7 +87,15 @@ def test_the_schedulers_process_is_one_that_we_can_relieve() -> None:
         for node in ast.parse(scheduler).body
         if isinstance(node, ast.FunctionDef) and node.name == "run_scheduler_process"
     )
-    assert parameters(process)[0] == "server_args"
+    assert parameters(process)[:7] == [
+        "server_args",
+        "port_args",
+        "gpu_id",
+        "tp_rank",
+        "pp_rank",
+        "dp_rank",
+        "pipe_writer",
+    ]
     file = "srt/managers/scheduler_components/batch_result_processor.py"
     processor = members(file, "SchedulerBatchResultProcessor")
     prefill = ast.unparse(processor["process_batch_result_prefill"])
@@ -103,16 +124,18 @@ def test_its_signal_handlers_can_be_replaced_by_ours() -> None:
 
 
 def test_the_scheduler_tells_its_pool() -> None:
-    assert "max_total_num_tokens" in text("srt/managers/scheduler.py")
-    assert "page_size" in members("srt/server_args.py", "ServerArgs")
+    assert '"max_total_num_tokens": self.max_total_num_tokens' in text("srt/managers/scheduler.py")
+    resolved = members("srt/server_args.py", "ServerArgs")["resolved_dict"]
+    assert "resolution_result(self, field.name)" in ast.unparse(resolved), "settled values, not those that were given"
+    assert "page_size" in argument_names()
+    assert "_page_size_default" in text("srt/arg_groups/pipeline.py"), "where no page size is given, one is settled"
 
 
 @pytest.mark.parametrize("flash", [True, False])
 def test_every_argument_that_we_give_is_one_of_its_own(flash: bool) -> None:
     chosen = plan(H100, SMALL, max_tokens=32_768, asked=SGLangSettings(), flash=flash).arguments
-    fields = members("srt/server_args.py", "ServerArgs")
-    assert not chosen.keys() - fields.keys()
-    assert {"model_path", "load_format"} <= fields.keys()
+    assert not chosen.keys() - argument_names()
+    assert {"model_path", "load_format"} <= argument_names()
 
 
 def test_nothing_is_kept_of_a_row_on_the_same_conditions() -> None:

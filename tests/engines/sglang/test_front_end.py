@@ -202,10 +202,10 @@ def test_kill_9_of_our_process_leaves_nothing_at_work_or_while_it_starts(model: 
     code = f"""
 import os
 from pathlib import Path
-from embedcli.engine_process import Host
-from embedcli.engine_sglang import host_environment
-from embedcli.sglang_settings import SGLangSettings, plan, read_shape
-from embedcli.model_files import read_json
+from embedcli.engines.sglang.process import Host
+from embedcli.engines.sglang.engine import host_environment
+from embedcli.engines.sglang.settings import SGLangSettings, plan, read_shape
+from embedcli.models.files import read_json
 from tests.front_ends import CARD
 folder = Path({str(model.folder)!r})
 chosen = plan(CARD, read_shape(read_json(folder / "config.json")), max_tokens=512, asked=SGLangSettings())
