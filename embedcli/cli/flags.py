@@ -23,6 +23,9 @@ GpuMemory = Annotated[
 ]
 BatchTokens = Annotated[int | None, typer.Option(help="SGLang: most tokens of a batch; chosen from the card.")]
 Quantization = Annotated[str | None, typer.Option(help="SGLang: fp8, faster and smaller; other vectors.")]
+EngineForward = Annotated[
+    str | None, typer.Option(help="SGLang: whose forward pass, own (faster, where it was tested) or sglang.")
+]
 Gpus = Annotated[str | None, typer.Option(help="SGLang: the cards to use, such as 0,1; the first otherwise.")]
 
 
@@ -53,6 +56,10 @@ def device_name(text: str | None) -> str | None:
 
 def quantization_name(text: str | None) -> str | None:
     return one_of("--quantization", text, (None, "fp8"))
+
+
+def forward_name(text: str | None) -> str | None:
+    return one_of("--engine-forward", text, (None, "own", "sglang"))
 
 
 def one_of(flag: str, value: str | None, allowed: tuple[str | None, ...]) -> str | None:

@@ -92,6 +92,8 @@ BAD = [
     (["ingest", "docs", "--index", "none", "--gpus", "0;1"], 2, "0;1", ""),
     (["ingest", "docs", "--index", "none", "--gpu-memory", "0"], 2, "no amount over 0", ""),
     (["ingest", "docs", "--index", "none", "--batch-tokens", "7"], 2, "under 512", ""),
+    (["ingest", "docs", "--index", "none", "--engine-forward", "fast"], 2, "not one of own, sglang", ""),
+    (["ingest", "docs", "--index", "none", "--engine-forward", "own"], 2, "only SGLang knows", "`--engine-forward`"),
     (["ingest", "docs", "--index", "none", "--gpu-memory", "8"], 2, "only SGLang knows", "leave `--gpu-memory` out"),
     (["ingest", "--index", "index", "--quantization", "fp8"], 12, "quantization none", "--rebuild"),
 ]
