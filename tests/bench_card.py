@@ -4,10 +4,11 @@
     PYTHONPATH=. python tests/bench_card.py equal MODEL [WORD ...]   # cosines with float32; 1 to 32,000 tokens
     PYTHONPATH=. python tests/bench_card.py small MODEL [WORD ...]   # as on 24 GB, rows of 32,000 tokens among others
 
-In: a model folder with weights (random ones will do), a card. A word is a length, `fp8`, or `own` or `sglang` for one
-of the two forward passes: both, one after the other, where none is named. Out: a table each. `rates` also compares
-4,096 rows of mixed lengths, all in flight at once, with the same rows sent a list at a time; `equal` does so with rows
-alone and in one list of 256, whole and cut to 128 dimensions. Each ends within ten minutes, whatever happens.
+In: a model folder with weights (random ones will do), a card. A word is a length, `fp8`, `card=1` for another card than
+the first (with CUDA_VISIBLE_DEVICES=1), or `own` or `sglang` for one of the two forward passes: both, one after the
+other, where none is named. Out: a table each. `rates` also compares 4,096 rows of mixed lengths, all in flight at once,
+with the same rows sent a list at a time; `equal` does so with rows alone and in one list of 256, whole and cut to 128
+dimensions. Each ends within ten minutes, whatever happens.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def worst_cosine(engine: Engine, source: np.random.Generator) -> float:
 
 def rates(model: Model, lengths: Sequence[int], ways: Sequence[SGLangSettings]) -> None:
     for way in ways:
-        source, peak = np.random.default_rng(0), Peak()
+        source, peak = np.random.default_rng(0), Peak(way.gpus)
         longest = max([512, *lengths])
         engine = open_engine(model, dim=128, settings=replace(way, max_tokens=longest), say=print)
         try:
@@ -201,7 +202,7 @@ def small(model: Model, ways: Sequence[SGLangSettings]) -> None:
     tried = [(f"{name_of(way)} {flags}", replace(way, **limits)) for way in ways]
     tried += [(f"{name_of(way)} without these flags", way) for way in ways]
     for name, settings in tried:
-        peak = Peak()
+        peak = Peak(settings.gpus)
         engine = open_engine(model, dim=128, settings=settings)
         try:
             feed(engine, short[:16])
@@ -231,7 +232,9 @@ def name_of(way: SGLangSettings) -> str:
 def ways_of(words: Sequence[str]) -> list[SGLangSettings]:
     """The forward passes that are named, or both; SGLang's first, for ours is compared with it."""
     named = [name for name in ("sglang", "own") if name in words] or ["sglang", "own"]
-    return [SGLangSettings(forward=name, quantization="fp8" if "fp8" in words else None) for name in named]
+    cards = [int(word.removeprefix("card=")) for word in words if word.startswith("card=")] or [0]
+    quantization = "fp8" if "fp8" in words else None
+    return [SGLangSettings(gpus=tuple(cards), forward=name, quantization=quantization) for name in named]
 
 
 def opens(model: Model, way: SGLangSettings) -> Callable[[int], Engine]:
