@@ -69,7 +69,8 @@ def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def rate(engine: Engine, length: int, seconds: float, source: np.random.Generator) -> float:
     """Tokens/s with as many lists in flight as the feeder keeps there."""
-    lists = lists_of(random_rows(source, np.full(8 * engine.batch_rows, length)), engine.batch_rows)
+    size = engine.batch_rows if length <= 512 else max(1, engine.batch_tokens // length)
+    lists = lists_of(random_rows(source, np.full(8 * size, length)), size)
     flight: deque[Future[np.ndarray]] = deque()
     began, done = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - began) < seconds:
@@ -79,7 +80,7 @@ def rate(engine: Engine, length: int, seconds: float, source: np.random.Generato
         done += 1
     for future in flight:
         future.result(ANSWER_S)
-    return done * engine.batch_rows * length / elapsed
+    return done * size * length / elapsed
 
 
 def worst_cosine(engine: Engine, source: np.random.Generator) -> float:

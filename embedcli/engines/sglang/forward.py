@@ -57,7 +57,8 @@ class Arithmetic(Protocol):
     def add(self, stream: Stream, operand: Operand, matrix: Matrix) -> None:
         """The product is added to the stream, or owed."""
 
-    def activate(self, gate_up: Tensor) -> Operand: ...
+    def gated(self, operand: Operand, matrix: Matrix) -> Operand:
+        """silu of the first half of the product, times the second."""
 
     def operand(self, x: Tensor) -> Operand: ...
 
@@ -79,8 +80,8 @@ class Plain:
     def add(self, stream: Stream, operand: Tensor, matrix: Tensor) -> None:
         stream.x.addmm_(operand, matrix.t())
 
-    def activate(self, gate_up: Tensor) -> Tensor:
-        return silu_and_multiply(gate_up)
+    def gated(self, operand: Tensor, matrix: Tensor) -> Tensor:
+        return silu_and_multiply(linear(operand, matrix))
 
     def operand(self, x: Tensor) -> Tensor:
         return x
@@ -109,8 +110,8 @@ class Float8:
     def add(self, stream: Stream, operand: Quantized, matrix: tuple[Tensor, Tensor]) -> None:
         stream.owed = self.multiply(operand, matrix)
 
-    def activate(self, gate_up: Tensor) -> Quantized:
-        return silu_quantized(gate_up)
+    def gated(self, operand: Quantized, matrix: tuple[Tensor, Tensor]) -> Quantized:
+        return silu_quantized(self.multiply(operand, matrix))
 
     def operand(self, x: Tensor) -> Quantized:
         return quantized(x)
@@ -224,8 +225,8 @@ class Forward:
     def _finish(self, stream: Stream, layer: Layer, mixed: Tensor) -> None:
         do = self.arithmetic
         do.add(stream, do.operand(mixed), layer.out)
-        gate_up = do.multiply(do.norm(stream, layer.mlp_norm, self.epsilon), layer.gate_up)
-        do.add(stream, do.activate(gate_up), layer.down)
+        inner = do.gated(do.norm(stream, layer.mlp_norm, self.epsilon), layer.gate_up)
+        do.add(stream, inner, layer.down)
 
 
 def starts_of(lengths: Tensor) -> Tensor:

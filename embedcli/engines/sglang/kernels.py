@@ -89,7 +89,7 @@ def _quantized(kernel: Any, x: torch.Tensor, rows: int, width: int) -> Quantized
     scale = torch.empty((rows, 1), dtype=torch.float32, device=x.device)
     if rows:
         block = triton.next_power_of_2(width)
-        kernel[(rows,)](x, out, scale, width, block, num_warps=_warps(block))
+        kernel[(rows,)](x, out, scale, width, block, num_warps=min(16, max(4, block // 512)))
     return out, scale
 
 
@@ -107,12 +107,10 @@ def _launch_norm(
     rows, width = x.shape
     if rows:
         block = triton.next_power_of_2(width)
-        _norm[(rows,)](x, owed, weight, out, scale, epsilon, width, block, add, quantize, num_warps=_warps(block))
-
-
-def _warps(block: int) -> int:
-    """Eight to sixteen numbers a thread."""
-    return min(16, max(4, block // 512))
+        each = max(1, 4_096 // block)  # rows a program, so that it has enough to wait for
+        _norm[(triton.cdiv(rows, each),)](
+            x, owed, weight, out, scale, rows, epsilon, width, block, each, add, quantize, num_warps=8
+        )
 
 
 @triton.jit
@@ -124,21 +122,24 @@ def _store_quantized(OUT, SCALE, row, value, columns, inside, width):
 
 @triton.jit
 def _norm(
-    X, OWED, WEIGHT, OUT, SCALE, epsilon,
-    WIDTH: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr, QUANTIZE: tl.constexpr,
+    X, OWED, WEIGHT, OUT, SCALE, rows, epsilon,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, EACH: tl.constexpr, ADD: tl.constexpr, QUANTIZE: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)  # rows times columns are more than 32 bits count
-    columns = tl.arange(0, BLOCK)
-    inside = columns < WIDTH
-    place = row * WIDTH + columns
+    # rows times columns are more than 32 bits count
+    row = tl.program_id(0).to(tl.int64) * EACH + tl.arange(0, EACH)[:, None]
+    column = tl.arange(0, BLOCK)[None, :]
+    inside = (row < rows) & (column < WIDTH)
+    place = row * WIDTH + column
     value = tl.load(X + place, inside, 0.0).to(tl.float32)
     if ADD:
         value += tl.load(OWED + place, inside, 0.0).to(tl.float32)
         tl.store(X + place, value.to(X.dtype.element_ty), inside)
-    weight = tl.load(WEIGHT + columns, inside, 0.0).to(tl.float32)
-    value = value * tl.rsqrt(tl.sum(value * value, 0) / WIDTH + epsilon) * weight
+    weight = tl.load(WEIGHT + column, column < WIDTH, 0.0).to(tl.float32)
+    value = value * tl.rsqrt(tl.sum(value * value, 1) / WIDTH + epsilon)[:, None] * weight
     if QUANTIZE:
-        _store_quantized(OUT, SCALE, row, value, columns, inside, WIDTH)
+        scale = tl.maximum(tl.max(tl.abs(value), 1) / 448.0, 1e-10)[:, None]
+        tl.store(SCALE + row, scale, row < rows)
+        tl.store(OUT + place, (value / scale).to(OUT.dtype.element_ty), inside)
     else:
         tl.store(OUT + place, value.to(OUT.dtype.element_ty), inside)
 

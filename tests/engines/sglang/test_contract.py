@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from embedcli.engines.nvml import Card
+from embedcli.engines.sglang import models
 from embedcli.engines.sglang.engine import host_environment
 from embedcli.engines.sglang.settings import GIB, SGLangSettings, Shape, plan
 
@@ -26,6 +27,7 @@ FOLDER = Path(SPEC.origin).parent if SPEC and SPEC.origin else Path()
 pytestmark = pytest.mark.skipif(SPEC is None, reason="SGLang is not installed")
 
 H100 = Card(0, "GPU-1", "NVIDIA H100", (9, 0), 80 * GIB, 79 * GIB, "580.65", (13, 0))
+OUR_CLASS = "Qwen3ForCausalLM"
 SMALL = Shape(28, 1_024, 3_072, 16, 8, 128, 151_669, 40_960, True)
 
 
@@ -144,12 +146,40 @@ def test_nothing_is_kept_of_a_row_on_the_same_conditions() -> None:
 
 
 def test_the_environment_that_we_set_is_read() -> None:
-    ours = host_environment({"EMBEDCLI_CACHE": "/c", "HOME": "/h"}, H100)
+    ours = host_environment({"EMBEDCLI_CACHE": "/c", "HOME": "/h"}, H100, own_forward=True)
     names = {name for name in ours if name.startswith("SGLANG_")}
-    assert len(names) == 2
+    assert len(names) == 3
     read = text("srt/environ.py")
     for name in names:
         assert name in read, name
+
+
+def test_a_model_class_of_ours_is_found_and_takes_the_place_of_its_own() -> None:
+    registry = text("srt/models/registry.py")
+    assert "envs.SGLANG_EXTERNAL_MODEL_PACKAGE.get()" in registry and 'hasattr(module, "EntryClass")' in registry
+    assert f"class {OUR_CLASS}(" in text("srt/models/qwen3.py")
+    ours = (Path(models.__file__).parent / "qwen3.py").read_text()
+    assert f"EntryClass = {OUR_CLASS}" in ours
+
+
+def test_what_our_forward_pass_takes_from_sglangs_model_is_there() -> None:
+    attention = text("srt/models/qwen3.py")
+    for used in ("qkv_proj", "o_proj", "q_norm", "k_norm", "rotary_emb", "num_heads", "num_kv_heads", "head_dim"):
+        assert f"self.{used} =" in attention, used
+    for used in ("input_layernorm", "post_attention_layernorm", "mlp", "self_attn"):
+        assert f"self.{used} =" in attention, used
+    assert parameters(members("srt/models/qwen3.py", OUR_CLASS)["forward"])[1:] == [
+        "input_ids", "positions", "forward_batch", "input_embeds", "get_embedding", "pp_proxy_tensors",
+    ]  # fmt: skip
+    backend = text("srt/layers/attention/flashattention_backend.py")
+    assert "result = self.flash_attn_varlen_func(" in backend
+    metadata = members("srt/layers/attention/flashattention_backend.py", "FlashAttentionMetadata")
+    assert {"cu_seqlens_q", "max_seq_len_q"} <= metadata.keys()
+    fp8 = text("srt/layers/quantization/fp8.py")
+    for used in ("self.block_quant =", "self.use_marlin =", "self.use_mxfp8 =", "Parameter(qweight.t()"):
+        assert used in fp8, used
+    assert "embeddings" in members("srt/layers/pooler.py", "EmbeddingPoolerOutput")
+    assert "def get_attn_backend()" in text("srt/model_executor/forward_context.py")
 
 
 def test_what_it_leaves_in_shared_memory_has_the_name_that_we_remove() -> None:
