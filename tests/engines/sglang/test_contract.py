@@ -83,7 +83,9 @@ def test_the_engine_is_made_and_ended_as_we_do_it() -> None:
 def test_the_schedulers_process_is_one_that_we_can_relieve() -> None:
     """engines/sglang/scheduler.py stands in its place, with one of its methods changed."""
     scheduler = text("srt/managers/scheduler.py")
-    assert {"_apply_war_barrier", "record_batch_in_overlap"} <= members("srt/managers/scheduler.py", "Scheduler").keys()
+    changed = {"_apply_war_barrier", "record_batch_in_overlap", "publish_load_snapshot"}
+    assert changed <= members("srt/managers/scheduler.py", "Scheduler").keys()
+    assert "snapshot = self.publish_load_snapshot(force=True)" in scheduler
     (process,) = (
         node
         for node in ast.parse(scheduler).body
@@ -102,6 +104,10 @@ def test_the_schedulers_process_is_one_that_we_can_relieve() -> None:
     processor = members(file, "SchedulerBatchResultProcessor")
     prefill = ast.unparse(processor["process_batch_result_prefill"])
     assert "result.copy_done.synchronize()" in prefill, "a batch must be over before its places are given away"
+    begun, ended = prefill.find("free_group_begin()"), prefill.find("free_group_end()")
+    assert 0 < begun < ended < prefill.find("stream_output("), "and all of them, before another batch is made ready"
+    allocator = members("srt/mem_cache/allocator/base.py", "BaseTokenToKVPoolAllocator")
+    assert "return free_index.clone()" in ast.unparse(allocator["_copy_for_free_group"])
 
 
 def test_the_detokenizer_that_we_leave_out_is_two_lists_to_the_engine() -> None:
