@@ -1,4 +1,4 @@
-"""What is changed of SGLang's scheduler: where nothing is kept of a batch, the next one does not wait for it, and nothing
+"""What is changed of SGLang's scheduler: where nothing is kept of a batch, the next does not wait for it, and nothing
 is copied; and no census is held.
 
 In: doubles of the names that are used (test_contract.py: they are there). Out: what ran, in order.
