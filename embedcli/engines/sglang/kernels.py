@@ -69,7 +69,7 @@ def silu_and_multiply(gate_up: torch.Tensor) -> torch.Tensor:
     out = torch.empty((rows, width), dtype=gate_up.dtype, device=gate_up.device)
     if rows:
         block = min(2_048, triton.next_power_of_2(width))
-        _silu[(rows, triton.cdiv(width, block))](gate_up, out, width, block, num_warps=4)
+        _silu[(rows, triton.cdiv(width, block))](gate_up, out, width, block, num_warps=8)
     return out
 
 
@@ -89,7 +89,7 @@ def _quantized(kernel: Any, x: torch.Tensor, rows: int, width: int) -> Quantized
     scale = torch.empty((rows, 1), dtype=torch.float32, device=x.device)
     if rows:
         block = triton.next_power_of_2(width)
-        kernel[(rows,)](x, out, scale, width, block, num_warps=min(16, max(4, block // 512)))
+        kernel[(rows,)](x, out, scale, width, block, num_warps=min(8, max(4, block // 512)))
     return out, scale
 
 
@@ -108,8 +108,9 @@ def _launch_norm(
     if rows:
         block = triton.next_power_of_2(width)
         each = max(1, 4_096 // block)  # rows a program, so that it has enough to wait for
+        warps = 8 if each > 1 else 4
         _norm[(triton.cdiv(rows, each),)](
-            x, owed, weight, out, scale, rows, epsilon, width, block, each, add, quantize, num_warps=8
+            x, owed, weight, out, scale, rows, epsilon, width, block, each, add, quantize, num_warps=warps
         )
 
 
