@@ -49,6 +49,10 @@ class Stream:
 class Arithmetic(Protocol):
     """The steps that differ between bfloat16 and float8."""
 
+    @property
+    def rounded(self) -> bool:
+        """Whether query and key are rounded before they are turned, as SGLang does."""
+
     def norm(self, stream: Stream, weight: Tensor, epsilon: float) -> Operand:
         """The normed stream; what was owed is then added."""
 
@@ -70,6 +74,8 @@ class Arithmetic(Protocol):
 
 class Plain:
     """bfloat16 on a card; any other float as well."""
+
+    rounded = False
 
     def norm(self, stream: Stream, weight: Tensor, epsilon: float) -> Tensor:
         return rms_norm(stream.x, weight, epsilon)
@@ -98,6 +104,7 @@ class Float8:
     """Weights with a scale for each output, operands with one for each row. `product` multiplies the two."""
 
     product: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    rounded: bool = True
 
     def norm(self, stream: Stream, weight: Tensor, epsilon: float) -> Quantized:
         operand = rms_norm_quantized(stream.x, stream.owed, weight, epsilon)
@@ -202,7 +209,10 @@ class Forward:
 
     def _turn(self, heads: Tensor, layer: Layer, positions: Tensor, *, queries: int, keys: int) -> None:
         norms = (layer.query_norm, layer.key_norm)
-        norm_and_rotate(heads, *norms, self.cos_sin, positions, self.epsilon, queries=queries, keys=keys)
+        norm_and_rotate(
+            heads, *norms, self.cos_sin, positions, self.epsilon, queries=queries, keys=keys,
+            rounded=self.arithmetic.rounded,
+        )  # fmt: skip
 
     def _mix(
         self, query: Tensor, kv: Tensor, batch: Batch, query_starts: Tensor, query_longest: int, *, causal: bool

@@ -1,7 +1,8 @@
 """The kernels of our forward pass, in Triton: what SGLang does in several passes over memory, in one each.
 
 In: tensors of one card, rows of tokens, the last axis contiguous. Out: new tensors, or the same ones changed in place
-where a docstring says so. Sums are float32, and nothing is rounded between two steps of one kernel.
+where a docstring says so. Sums are float32. Nothing is rounded between two steps of one kernel, unless it goes on to
+float8: then it is where SGLang rounds, since float8 makes much of a small difference.
 Not here: matrix products and attention, which others do better (forward.py calls them).
 """
 
@@ -49,17 +50,19 @@ def norm_and_rotate(
     *,
     queries: int,
     keys: int,
+    rounded: bool = False,
 ) -> None:
     """Query and key heads, in place: each by its root mean square, times its weight, turned by its position.
 
     `heads` is [rows, so many queries, keys and whatever follows them, times 128]; `cos_sin` is float32
-    [positions, 128], 64 cosines and 64 sines. Either kind of head may be absent.
+    [positions, 128], 64 cosines and 64 sines. Either kind of head may be absent. `rounded`: before it is turned too.
     """
     if heads.shape[0]:
         warps = 4 if queries + keys > 8 else 1
         stride = heads.stride(0)
         _norm_and_rotate[(heads.shape[0],)](
-            heads, query_weight, key_weight, cos_sin, positions, stride, epsilon, queries, keys, num_warps=warps
+            heads, query_weight, key_weight, cos_sin, positions, stride, epsilon, queries, keys, rounded,
+            num_warps=warps,
         )  # fmt: skip
 
 
@@ -138,6 +141,7 @@ def _norm(
     weight = tl.load(WEIGHT + column, column < WIDTH, 0.0).to(tl.float32)
     value = value * tl.rsqrt(tl.sum(value * value, 1) / WIDTH + epsilon)[:, None] * weight
     if QUANTIZE:
+        value = value.to(X.dtype.element_ty).to(tl.float32)
         scale = tl.maximum(tl.max(tl.abs(value), 1) / 448.0, 1e-10)[:, None]
         tl.store(SCALE + row, scale, row < rows)
         tl.store(OUT + place, (value / scale).to(OUT.dtype.element_ty), inside)
@@ -146,18 +150,24 @@ def _norm(
 
 
 @triton.jit
-def _turn(PLACE, WEIGHT, cosine, sine, half, epsilon):
+def _turn(PLACE, WEIGHT, cosine, sine, half, epsilon, ROUNDED: tl.constexpr):
     first = tl.load(PLACE).to(tl.float32)
     second = tl.load(PLACE + 64).to(tl.float32)
     by = tl.rsqrt((tl.sum(first * first, 1) + tl.sum(second * second, 1)) / 128 + epsilon)[:, None]
     first = first * by * tl.load(WEIGHT + half).to(tl.float32)[None, :]
     second = second * by * tl.load(WEIGHT + 64 + half).to(tl.float32)[None, :]
+    if ROUNDED:
+        first = first.to(PLACE.dtype.element_ty).to(tl.float32)
+        second = second.to(PLACE.dtype.element_ty).to(tl.float32)
     tl.store(PLACE, (first * cosine - second * sine).to(PLACE.dtype.element_ty))
     tl.store(PLACE + 64, (second * cosine + first * sine).to(PLACE.dtype.element_ty))
 
 
 @triton.jit
-def _norm_and_rotate(HEADS, QUERY, KEY, COS_SIN, POSITIONS, stride, epsilon, QUERIES: tl.constexpr, KEYS: tl.constexpr):
+def _norm_and_rotate(
+    HEADS, QUERY, KEY, COS_SIN, POSITIONS, stride, epsilon,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, ROUNDED: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     position = tl.load(POSITIONS + row).to(tl.int64)
     half = tl.arange(0, 64)
@@ -165,9 +175,9 @@ def _norm_and_rotate(HEADS, QUERY, KEY, COS_SIN, POSITIONS, stride, epsilon, QUE
     sine = tl.load(COS_SIN + position * 128 + 64 + half).to(tl.float32)[None, :]
     start = HEADS + row * stride + half[None, :]
     if QUERIES > 0:
-        _turn(start + tl.arange(0, QUERIES)[:, None] * 128, QUERY, cosine, sine, half, epsilon)
+        _turn(start + tl.arange(0, QUERIES)[:, None] * 128, QUERY, cosine, sine, half, epsilon, ROUNDED)
     if KEYS > 0:
-        _turn(start + (QUERIES + tl.arange(0, KEYS)[:, None]) * 128, KEY, cosine, sine, half, epsilon)
+        _turn(start + (QUERIES + tl.arange(0, KEYS)[:, None]) * 128, KEY, cosine, sine, half, epsilon, ROUNDED)
 
 
 @triton.jit
@@ -191,7 +201,8 @@ def _silu_quantized(GATE_UP, OUT, SCALE, WIDTH: tl.constexpr, BLOCK: tl.constexp
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < WIDTH
-    _store_quantized(OUT, SCALE, row, _silu_of(GATE_UP, row, columns, inside, WIDTH), columns, inside, WIDTH)
+    value = _silu_of(GATE_UP, row, columns, inside, WIDTH).to(GATE_UP.dtype.element_ty).to(tl.float32)
+    _store_quantized(OUT, SCALE, row, value, columns, inside, WIDTH)
 
 
 @triton.jit

@@ -170,6 +170,42 @@ def test_silu_takes_any_width() -> None:
         )
 
 
+def nearly_all(same: Any) -> bool:
+    """A last bit of float32 may turn a rounding."""
+    return bool(same.float().mean() > 0.95)
+
+
+def test_what_goes_on_to_float8_is_rounded_where_sglang_rounds() -> None:
+    """Its norm and its silu give rounded numbers, whose scale is found. In half precision, for the interpreter cuts
+    bfloat16 where a card rounds it."""
+    x, owed, weight = (torch.randn(64, 160, device=DEVICE).half() for _ in range(3))
+    total = x.float() + owed.float()
+    by = torch.rsqrt(total.square().mean(1, keepdim=True) + EPSILON)
+    wanted = (total * by * weight[0].float()).half().float().abs().amax(1, keepdim=True) / kernels.FLOAT8_MOST
+    _, scale = kernels.rms_norm_quantized(x, owed, weight[0], EPSILON)
+    assert nearly_all(torch.isclose(scale, wanted, rtol=1e-5, atol=0))
+    assert torch.equal(x, total.half()), "what was owed is paid"
+    gate, up = x.float().chunk(2, 1)
+    wanted = (torch.nn.functional.silu(gate) * up).half().float().abs().amax(1, keepdim=True) / kernels.FLOAT8_MOST
+    _, scale = kernels.silu_quantized(x)
+    assert nearly_all(torch.isclose(scale, wanted, rtol=1e-5, atol=0))
+
+
+@pytest.mark.parametrize("rounded", [True, False])
+def test_a_query_is_rounded_before_it_is_turned_where_that_is_asked(rounded: bool) -> None:
+    heads, weight = torch.randn(9, 4 * kernels.HEAD, device=DEVICE).half(), torch.randn(kernels.HEAD, device=DEVICE)
+    angles = torch.arange(9, device=DEVICE)[:, None] * torch.rand(64, device=DEVICE)
+    cos_sin, by_head = torch.cat([angles.cos(), angles.sin()], 1), heads.float().view(9, 4, -1)
+    normed = by_head * torch.rsqrt(by_head.square().mean(-1, keepdim=True) + EPSILON) * weight
+    normed = normed.half().float() if rounded else normed
+    (first, second), cosine, sine = normed.chunk(2, -1), angles.cos()[:, None], angles.sin()[:, None]
+    wanted = torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1).half().view(9, -1)
+    kernels.norm_and_rotate(
+        heads, weight, weight, cos_sin, torch.arange(9, device=DEVICE), EPSILON, queries=4, keys=0, rounded=rounded
+    )
+    assert nearly_all(heads == wanted)
+
+
 def test_no_tokens_are_no_work() -> None:
     nothing = torch.empty(0, 2 * INNER, device=DEVICE)
     assert kernels.silu_and_multiply(nothing).shape == (0, INNER)
