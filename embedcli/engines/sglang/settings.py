@@ -55,7 +55,7 @@ MODELS = "embedcli.engines.sglang.models"
 OWN_FORWARD_VERSION = "0.5.23"
 OWN_FORWARD_CAPABILITY = (9, 0)
 OWN_FORWARD_SHAPES = {(1_024, 3_072, 16, 8, 128), (2_560, 9_728, 32, 8, 128)}
-"""What our forward pass was compared on: SGLang's version, an H200 (an H100 has the same processor), Qwen3-Embedding 0.6B
+"""What our forward pass was compared on: SGLang's version, an H200 (an H100 has its processor), Qwen3-Embedding 0.6B
 and 4B."""
 
 SMALLER_MODEL = "Qwen/Qwen3-Embedding-0.6B"
