@@ -185,6 +185,7 @@ class CardFlags:
     gpu_memory: float | None = None
     batch_tokens: int | None = None
     gpus: tuple[int, ...] | None = None
+    engine_forward: str | None = None
 
     def __post_init__(self) -> None:
         if self.gpu_memory is not None and not 0 < self.gpu_memory < inf:

@@ -1,12 +1,14 @@
 """What our SGLang engine does on a card: its speed, its memory, and whether its vectors are those of transformers.
 
-    PYTHONPATH=. python tests/bench_card.py rates MODEL [LENGTH ...]   # tokens/s on rows of one length; 128 and 512
-    PYTHONPATH=. python tests/bench_card.py equal MODEL [LENGTH ...]   # cosines with float32; 1 to 32,000 tokens
-    PYTHONPATH=. python tests/bench_card.py small MODEL                # as on 24 GB, rows of 32,000 tokens among others
+    PYTHONPATH=. python tests/bench_card.py rates MODEL [WORD ...]   # tokens/s on rows of one length; 128 and 512
+    PYTHONPATH=. python tests/bench_card.py equal MODEL [WORD ...]   # cosines with float32; 1 to 32,000 tokens
+    PYTHONPATH=. python tests/bench_card.py small MODEL [WORD ...]   # as on 24 GB, rows of 32,000 tokens among others
 
-In: a model folder with weights (random ones will do), a card. Out: a table each. `rates` also compares 4,096 rows of
-mixed lengths, all in flight at once, with the same rows sent a list at a time; `equal` does so with rows alone and in
-one list of 256, whole and cut to 128 dimensions. Each ends within ten minutes, whatever happens.
+In: a model folder with weights (random ones will do), a card. A word is a length, `fp8`, `card=1` for another card than
+the first (with CUDA_VISIBLE_DEVICES=1), or `own` or `sglang` for one of the two forward passes: both, one after the
+other, where none is named. Out: a table each. `rates` also compares 4,096 rows of mixed lengths, all in flight at once,
+with the same rows sent a list at a time; `equal` does so with rows alone and in one list of 256, whole and cut to 128
+dimensions. Each ends within ten minutes, whatever happens.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import faulthandler
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +42,10 @@ LIST_ROWS = 256
 ATTENTION_STEP = 512
 """Queries at a time: all of 32,000 would need 60 GB in float32."""
 
-SMALL = "--gpu-memory 20 --batch-tokens 16384", SGLangSettings(gpu_memory=20, batch_tokens=16_384)
+SMALL: tuple[str, dict[str, Any]] = (
+    "--gpu-memory 20 --batch-tokens 16384",
+    {"gpu_memory": 20, "batch_tokens": 16_384},
+)
 Rows = list[np.ndarray]
 
 
@@ -63,7 +69,8 @@ def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def rate(engine: Engine, length: int, seconds: float, source: np.random.Generator) -> float:
     """Tokens/s with as many lists in flight as the feeder keeps there."""
-    lists = lists_of(random_rows(source, np.full(8 * engine.batch_rows, length)), engine.batch_rows)
+    size = engine.batch_rows if length <= 512 else max(1, engine.batch_tokens // length)
+    lists = lists_of(random_rows(source, np.full(8 * size, length)), size)
     flight: deque[Future[np.ndarray]] = deque()
     began, done = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - began) < seconds:
@@ -73,7 +80,7 @@ def rate(engine: Engine, length: int, seconds: float, source: np.random.Generato
         done += 1
     for future in flight:
         future.result(ANSWER_S)
-    return done * engine.batch_rows * length / elapsed
+    return done * size * length / elapsed
 
 
 def worst_cosine(engine: Engine, source: np.random.Generator) -> float:
@@ -85,43 +92,53 @@ def worst_cosine(engine: Engine, source: np.random.Generator) -> float:
     return float(cosines(together, alone[order]).min())
 
 
-def rates(model: Model, lengths: Sequence[int]) -> None:
-    source = np.random.default_rng(0)
-    engine = open_engine(model, dim=128, settings=SGLangSettings(max_tokens=512), say=print)
-    try:
-        for length in lengths or (128, 512):
-            rate(engine, length, WARM_UP_S, source)
-            print(f"{length:>5} tokens a row: {rate(engine, length, SECONDS, source):>9,.0f} tokens/s", flush=True)
-        print(f"in flight together against a list at a time: cosine {worst_cosine(engine, source):.6f} at worst")
-    finally:
-        engine.close()
+def rates(model: Model, lengths: Sequence[int], ways: Sequence[SGLangSettings]) -> None:
+    for way in ways:
+        source, peak = np.random.default_rng(0), Peak(way.gpus)
+        longest = max([512, *lengths])
+        engine = open_engine(model, dim=128, settings=replace(way, max_tokens=longest), say=print)
+        try:
+            for length in lengths or (128, 512):
+                rate(engine, length, WARM_UP_S, source)
+                speed = rate(engine, length, SECONDS, source)
+                print(f"{name_of(way):<10}{length:>6} tokens a row: {speed:>9,.0f} tokens/s", flush=True)
+            worst = worst_cosine(engine, source)
+        finally:
+            engine.close()
+        told = f"in flight together against a list at a time: cosine {worst:.6f} at worst"
+        print(f"{name_of(way):<10}{told}; {(peak.stop() or 0) / GIB:.1f} GiB", flush=True)
 
 
 # ---- equal
 
 
-def equal(model: Model, lengths: Sequence[int], *, open_with: Callable[[int], Engine], device: str) -> float:
-    """Prints the cosines with transformers in float32; returns the worst. `open_with` opens our engine at a dim."""
+def equal(model: Model, lengths: Sequence[int], *, ways: Mapping[str, Callable[[int], Engine]], device: str) -> float:
+    """Prints the cosines with transformers in float32; returns the worst. A way opens our engine at a dim; of two, the
+    second is compared with the first as well."""
     source = np.random.default_rng(3)
     rows = random_rows(source, lengths)
     for row in rows:
         row[-1] = END_ID
     company = random_rows(source, source.integers(2, 513, LIST_ROWS - len(rows)))
-    ours = {dim: alone_and_mixed(open_with(dim), rows, company, source) for dim in (model.width, 128)}
+    dims = (model.width, 128)
+    ours = {
+        (name, dim): alone_and_mixed(opens(dim), rows, company, source) for dim in dims for name, opens in ways.items()
+    }
     reference = transformers_vectors(model, rows, dtype="float32", device=device)
-    print("tokens      ", *(f"{length:>8}" for length in lengths))
+    print(f"{'tokens':<21}", *(f"{length:>8}" for length in lengths))
     worst = 1.0
-    for dim, (alone, mixed) in ours.items():
-        for name, one, other in (
-            ("alone", alone, reference[:, :dim]),
-            ("mixed", mixed, reference[:, :dim]),
-            ("m/a", mixed, alone),
-        ):
+    for (name, dim), (alone, mixed) in ours.items():
+        pairs = {"alone": (alone, reference[:, :dim]), "mixed": (mixed, reference[:, :dim]), "m/a": (mixed, alone)}
+        if name != next(iter(ways)):
+            pairs[f"/{next(iter(ways))}"] = (alone, ours[next(iter(ways)), dim][0])
+        for kind, (one, other) in pairs.items():
             found = cosines(one, other)
             worst = min(worst, float(found.min()))
-            print(f"{name:<6}{dim:>6}", *(f"{cosine:8.6f}" for cosine in found), flush=True)
-    half = cosines(transformers_vectors(model, rows, dtype="bfloat16", device=device), reference)
-    print("its own bf16", *(f"{cosine:8.6f}" for cosine in half))
+            print(f"{name:<10}{kind:<6}{dim:>5}", *(f"{cosine:8.6f}" for cosine in found), flush=True)
+    for dim in dims:
+        half = transformers_vectors(model, rows, dtype="bfloat16", device=device)[:, :dim]
+        found = cosines(half, reference[:, :dim])
+        print(f"{'its own bf16':<16}{dim:>5}", *(f"{cosine:8.6f}" for cosine in found))
     print(f"worst of ours {worst:.6f}")
     return worst
 
@@ -177,20 +194,23 @@ def attention_in_steps(
 # ---- small
 
 
-def small(model: Model) -> None:
+def small(model: Model, ways: Sequence[SGLangSettings]) -> None:
     source = np.random.default_rng(0)
     short = [random_rows(source, source.integers(200, 513, 64)) for _ in range(80)]
     mixed = [[*rows, *random_rows(source, [32_000] * (number % 8 == 0))] for number, rows in enumerate(short[:72])]
-    print(f"{'':40}{'200-512':>10}{'with 32,000':>13}{'card':>11}")
-    for name, settings in (SMALL, ("without these flags", SGLangSettings())):
-        peak = Peak()
+    print(f"{'':46}{'200-512':>10}{'with 32,000':>13}{'card':>11}")
+    flags, limits = SMALL
+    tried = [(f"{name_of(way)} {flags}", replace(way, **limits)) for way in ways]
+    tried += [(f"{name_of(way)} without these flags", way) for way in ways]
+    for name, settings in tried:
+        peak = Peak(settings.gpus)
         engine = open_engine(model, dim=128, settings=settings)
         try:
             feed(engine, short[:16])
             speeds = f"{feed(engine, short):>10,.0f}{feed(engine, mixed):>13,.0f}"
         finally:
             engine.close()
-        print(f"{name:40}{speeds}{(peak.stop() or 0) / GIB:>7.2f} GiB", flush=True)
+        print(f"{name:46}{speeds}{(peak.stop() or 0) / GIB:>7.2f} GiB", flush=True)
 
 
 def feed(engine: Engine, lists: Sequence[Rows]) -> float:
@@ -206,16 +226,32 @@ def feed(engine: Engine, lists: Sequence[Rows]) -> float:
     return sum(row.size for rows in lists for row in rows) / (time.perf_counter() - began)
 
 
-def main(mode: str, folder: str, *lengths: str) -> None:
+def name_of(way: SGLangSettings) -> str:
+    return f"{way.forward} {way.quantization or ''}".strip()
+
+
+def ways_of(words: Sequence[str]) -> list[SGLangSettings]:
+    """The forward passes that are named, or both; SGLang's first, for ours is compared with it."""
+    named = [name for name in ("sglang", "own") if name in words] or ["sglang", "own"]
+    cards = [int(word.removeprefix("card=")) for word in words if word.startswith("card=")] or [0]
+    quantization = "fp8" if "fp8" in words else None
+    return [SGLangSettings(gpus=tuple(cards), forward=name, quantization=quantization) for name in named]
+
+
+def opens(model: Model, way: SGLangSettings) -> Callable[[int], Engine]:
+    return lambda dim: open_engine(model, dim=dim, settings=way, say=print)
+
+
+def main(mode: str, folder: str, *words: str) -> None:
     faulthandler.dump_traceback_later(LIMIT_S, exit=True)
     model = resolve(folder, report=print)
-    numbers = [int(text) for text in lengths]
+    lengths, ways = [int(word) for word in words if word.isdecimal()], ways_of(words)
     if mode == "rates":
-        rates(model, numbers)
+        rates(model, lengths, ways)
     elif mode == "equal":
-        equal(model, numbers or EQUAL_LENGTHS, open_with=lambda dim: open_engine(model, dim=dim), device="cuda")
+        equal(model, lengths or EQUAL_LENGTHS, ways={name_of(way): opens(model, way) for way in ways}, device="cuda")
     else:
-        small(model)
+        small(model, ways)
 
 
 if __name__ == "__main__":

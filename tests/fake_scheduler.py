@@ -129,14 +129,17 @@ def misbehave(ids: set[int]) -> None:
 
 def run_scheduler(*arguments: Any) -> None:
     """In place of sglang.srt.managers.scheduler.run_scheduler_process; arguments are its own."""
-    settings, ports, ready = arguments[0], arguments[1], arguments[-1]
+    settings, ports, ready = arguments[0], arguments[1], arguments[6]
     import psutil
+    from sglang.srt.arg_groups.overrides import model_config_of
     from sglang.srt.managers.load_snapshot import create_load_snapshot_writer
+    from sglang.srt.runtime_context import SpawnRanks, publish
     from sglang.srt.utils import kill_itself_when_parent_died
 
     kill_itself_when_parent_died()
-    _kept = create_load_snapshot_writer(settings, ports, 1, 0)  # what a killed scheduler leaves in shared memory
-    width = settings.get_model_config().hidden_size
+    publish(settings, role="scheduler", ranks=SpawnRanks(world_rank=0, dp_rank=0, gpu_id=0))
+    _kept = create_load_snapshot_writer(ports, 1, 0)  # what a killed scheduler leaves in shared memory
+    width = model_config_of(settings).hidden_size
     times: dict[str, Any] = {"load_weight": 0.0, "kv_cache_allocation": 0.0, "scheduler_e2e": 0.0, "cuda_graph": {}}
     facts = {"status": "ready", "max_total_num_tokens": POOL_TOKENS, "max_req_input_len": POOL_TOKENS}
     ready.send({**facts, "startup_time": times})

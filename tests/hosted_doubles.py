@@ -31,6 +31,9 @@ KILLED = "[2026-11-26 05:00:10] Subprocess scheduler_0 (pid=5868) crashed with e
 OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
+OUR_MODELS = "embedcli.engines.sglang.models"
+
+
 class HostedDouble:
     """Answers at once."""
 
@@ -118,6 +121,18 @@ def open_double_without_memory(_: dict[str, Any]) -> HostedDouble:
 
 def open_double_whose_scheduler_is_killed(_: dict[str, Any]) -> HostedDouble:
     raise RuntimeError("Rank 0 scheduler died during initialization (exit code: -9).")
+
+
+def open_double_that_refuses_our_forward(_: dict[str, Any]) -> HostedDouble:
+    if OUR_MODELS in os.environ.get("SGLANG_EXTERNAL_MODEL_PACKAGE", ""):
+        raise ValueError("our forward pass needs: heads of 128")
+    return HostedDouble()
+
+
+def open_double_that_wants_our_forward(_: dict[str, Any]) -> HostedDouble:
+    if os.environ.get("SGLANG_EXTERNAL_MODEL_PACKAGE") != OUR_MODELS:
+        raise ValueError("our forward pass was not asked for")
+    return HostedDouble()
 
 
 def open_double_without_flash(arguments: dict[str, Any]) -> HostedDouble:

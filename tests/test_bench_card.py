@@ -24,7 +24,15 @@ def test_equal_finds_no_difference_where_there_is_none(
     def open_with(dim: int) -> Engine:
         return torch_engine.open_engine(model, dim=dim, device="cpu")
 
-    assert bench_card.equal(model, (1, 2, 17, 700), open_with=open_with, device="cpu") > 0.99999
+    ways = {"one": open_with, "other": open_with}
+    assert bench_card.equal(model, (1, 2, 17, 700), ways=ways, device="cpu") > 0.99999
     table = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in table] == ["tokens", *["alone", "mixed", "m/a"] * 2, "its", "worst"]
+    first, second = ["one alone", "one mixed", "one m/a"], ["other alone", "other mixed", "other m/a", "other /one"]
+    wanted = ["tokens 1", *[*first, *second] * 2, *["its own"] * 2, "worst of"]
+    assert [" ".join(line.split()[:2]) for line in table] == wanted
     assert max(map(len, table)) <= 100
+
+
+def test_both_forward_passes_are_tried_unless_one_is_named() -> None:
+    names = {words: [bench_card.name_of(way) for way in bench_card.ways_of(words.split())] for words in ("", "own fp8")}
+    assert names == {"": ["sglang", "own"], "own fp8": ["own fp8"]}

@@ -34,9 +34,17 @@ RANKS = [
 other; files of one rank may, as long as there is no circle."""
 RANK = {room: number for number, rooms in enumerate(reversed(RANKS)) for room in rooms}
 DOORS = {
-    "torch": {"engines.torch_engine", "engines.sglang.host"},
+    "torch": {
+        "engines.torch_engine",
+        "engines.sglang.host",
+        "engines.sglang.forward",
+        "engines.sglang.kernels",
+        "engines.sglang.models.qwen3",
+    },
+    "triton": {"engines.sglang.kernels"},
     "transformers": {"engines.torch_engine"},
-    "sglang": {"engines.sglang.host", "engines.sglang.scheduler"},
+    "sglang": {"engines.sglang.host", "engines.sglang.scheduler", "engines.sglang.models.qwen3"},
+    "sgl_kernel": {"engines.sglang.models.qwen3"},
     "pypdfium2": {
         "reading.pdf.document",
         "reading.pdf.glyphs",

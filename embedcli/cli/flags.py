@@ -38,6 +38,10 @@ BatchTokens = Annotated[
 Quantization = Annotated[
     str | None, typer.Option(help="SGLang: fp8 is faster and needs less memory, but gives other vectors.")
 ]
+EngineForward = Annotated[
+    str | None,
+    typer.Option(help="SGLang: whose forward pass, own (faster, where it was tested) or sglang; default: own."),
+]
 Gpus = Annotated[
     str | None, typer.Option(help="SGLang: the numbers of the cards to use, such as 0,1; default: the first card.")
 ]
@@ -99,6 +103,10 @@ def device_name(text: str | None) -> str | None:
 
 def quantization_name(text: str | None) -> str | None:
     return one_of("--quantization", text, (None, "fp8"))
+
+
+def forward_name(text: str | None) -> str | None:
+    return one_of("--engine-forward", text, (None, "own", "sglang"))
 
 
 def one_of(flag: str, value: str | None, allowed: tuple[str | None, ...]) -> str | None:

@@ -109,6 +109,7 @@ def ingest(
     batch_tokens: flags.BatchTokens = None,
     quantization: flags.Quantization = None,
     gpus: flags.Gpus = None,
+    engine_forward: flags.EngineForward = None,
     rebuild: Rebuild = False,
     reread: Reread = False,
     rehash: Rehash = False,
@@ -140,7 +141,7 @@ def ingest(
         keep_generations=keep_generations, publish_every_s=publish_every, checkpoint_every_s=checkpoint_every,
     )  # fmt: skip
     engine = flags.engine_name(engine)
-    card = config.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus))
+    card = config.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus), flags.forward_name(engine_forward))
     report = Report(quiet=quiet, verbose=verbose, log=_open_log(log_file))
     make_tools = tools_maker(context)
     tools = make_tools(engine, report.line, card=card, warn=report.warn, show_log=report.line if debug else None)

@@ -53,6 +53,7 @@ def bench(
     batch_tokens: flags.BatchTokens = None,
     quantization: flags.Quantization = None,
     gpus: flags.Gpus = None,
+    engine_forward: flags.EngineForward = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -70,7 +71,7 @@ def bench(
             max_tokens=max_tokens, device=flags.device_name(device),
             quantization=flags.quantization_name(quantization),
         )  # fmt: skip
-        card = config.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus))
+        card = config.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus), flags.forward_name(engine_forward))
         tools = tools_maker(context)(flags.engine_name(engine), say, card=card, show_log=say if debug else None)
         if docs is None:
             (place / "docs").mkdir()

@@ -106,7 +106,7 @@ def open_engine(
 
         asked = SGLangSettings(
             gpus=card.gpus or (0,), gpu_memory=card.gpu_memory, batch_tokens=card.batch_tokens,
-            quantization=settings.quantization, max_tokens=settings.max_tokens,
+            quantization=settings.quantization, max_tokens=settings.max_tokens, forward=card.engine_forward or "own",
         )  # fmt: skip
         return sglang_engine.open_engine(model, dim=settings.dim, settings=asked, say=say, warn=warn, show_log=show_log)
     from embedcli.engines import torch_engine

@@ -94,6 +94,8 @@ BAD = [
     (["ingest", "docs", "--index", "none", "--gpus", "0;1"], 2, "0;1", ""),
     (["ingest", "docs", "--index", "none", "--gpu-memory", "0"], 2, "must be more than 0", ""),
     (["ingest", "docs", "--index", "none", "--batch-tokens", "7"], 2, "must be at least 512", ""),
+    (["ingest", "docs", "--index", "none", "--engine-forward", "fast"], 2, "not one of own, sglang", ""),
+    (["ingest", "docs", "--index", "none", "--engine-forward", "own"], 2, "only SGLang has", "`--engine-forward`"),
     (["ingest", "docs", "--index", "none", "--gpu-memory", "8"], 2, "only SGLang has", "leave `--gpu-memory` out"),
     (["ingest", "--index", "index", "--quantization", "fp8"], 12, "quantization none", "--rebuild"),
 ]

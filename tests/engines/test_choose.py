@@ -89,13 +89,15 @@ def test_every_flag_reaches_sglang_and_its_chatter_reaches_nobody_who_did_not_as
     assert (seen["max_prefill_tokens"], seen["quantization"]) == (16_384, None)
     assert seen["environment"]["CUDA_VISIBLE_DEVICES"] == "0"
     assert "SGLang is ready after" in plain.stderr and CHATTER not in plain.stderr
+    assert "SGLang's own forward pass is used: ours was not tested on NVIDIA GeForce RTX 4090" in plain.stderr
     flags = ["--gpus", "1", "--batch-tokens", "4096", "--quantization", "fp8", "--gpu-memory", "0.5"]
+    flags += ["--engine-forward", "sglang"]
     asked = embedcli(*NEW, "--index", "other", *flags, "--debug", cwd=place, env=env)
     assert asked.returncode == 0, asked.stderr
     seen = started_with(place)
     assert (seen["max_prefill_tokens"], seen["quantization"]) == (4_096, "fp8")
     assert seen["environment"]["CUDA_VISIBLE_DEVICES"] == "1"
-    assert CHATTER in asked.stderr
+    assert CHATTER in asked.stderr and "forward pass" not in asked.stderr
     tight = embedcli(*NEW, "--index", "third", "--gpu-memory", "0.01", cwd=place, env=env)
     assert tight.returncode == 13 and "leave `--gpu-memory` out" in tight.stderr
 

@@ -201,7 +201,7 @@ def test_each_requirement_of_a_card_has_a_line(machine: dict[str, str], tmp_path
         "python", "card", "sglang", "compiler", "c++", "ninja", "nvcc", "kernel cache", "model", "room", "index",
     ]  # fmt: skip
     assert "RTX 4090, 23.5 of 24.0 GiB free; driver 580.65, CUDA 13.0" in lines["card"]
-    assert lines["sglang"].startswith("ok") and "0.5.17" in lines["sglang"]
+    assert lines["sglang"].startswith("ok") and "0.5.23" in lines["sglang"]
     assert lines["nvcc"].startswith("ok") and str(tmp_path / "cuda") in lines["nvcc"]
     assert lines["room"].startswith("ok") and "batches of 16,384 tokens" in lines["room"]
     code, lines = on_card(machine, "--model", "./model", cwd=tmp_path, **{**settings, "CUDA_HOME": "/none"})

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -29,9 +30,11 @@ from embedcli.engines.sglang.settings import (
     BATCH_ROWS,
     BATCH_TOKENS,
     DEPTH,
+    MODELS,
     EngineArguments,
     SGLangSettings,
     Shape,
+    own_forward_problem,
     plan,
     read_shape,
 )
@@ -109,21 +112,31 @@ def start_engine(
     stop: threading.Event | None = None,
     factory: str = ENGINE_FACTORY,
     timeout_s: float = START_TIMEOUT_S,
+    sglang_version: str | None = None,
 ) -> SGLangEngine:
     """The engine of one card. `factory` is `module:function`, what makes SGLang's Engine from its arguments.
+    `sglang_version` is the one that is installed, where nothing else is said.
 
     EngineError where it would not start another time either, EngineDied where it might, and once `stop` is set.
     """
     shape = _checked_shape(model, dim)
     job = {"factory": factory, "dim": dim}
     arguments = {"model_path": str(model.folder), "load_format": load_format}
+    say = say or _silent
+    own = _uses_own_forward(card, shape, settings, sglang_version or _installed_version(), say)
     start = _Start(
         card, shape, model.max_tokens, job, arguments,
-        say=say or _silent, show_log=show_log, stop=stop, timeout_s=timeout_s,
+        say=say, show_log=show_log, stop=stop, timeout_s=timeout_s, own_forward=own,
     )  # fmt: skip
     try:
         return start.within_memory(settings, flash=True)
     except EngineError as error:
+        if own and type(error) is EngineError:
+            with suppress(EngineError):  # the first one tells what is wrong
+                engine = replace(start, own_forward=False).within_memory(settings, flash=True)
+                say(f"SGLang's own forward pass is used: ours does not start here: {str(error).splitlines()[0]}")
+                return engine
+            raise
         if not _lacks_flash(card, error):
             raise
         with suppress(EngineError):  # the first one tells what is wrong with this card
@@ -144,6 +157,7 @@ class _Start:
     show_log: Say | None
     stop: threading.Event | None
     timeout_s: float
+    own_forward: bool
 
     def within_memory(self, asked: SGLangSettings, *, flash: bool) -> SGLangEngine:
         """As planned, or with smaller batches where the card runs out of memory while it warms up."""
@@ -161,7 +175,8 @@ class _Start:
         arguments = {**self.arguments, **chosen.arguments}
         job = {**self.job, "arguments": arguments, "warm_up": chosen.warm_up}
         self.say(f"starting SGLang on {self.card.name}, batches of {chosen.batch_tokens:,} tokens")
-        host = Host(job, environment=host_environment(os.environ, self.card), show_log=self.show_log)
+        environment = host_environment(os.environ, self.card, own_forward=self.own_forward)
+        host = Host(job, environment=environment, show_log=self.show_log)
         with ExitStack() as unless_ready:
             unless_ready.callback(host.close)
             facts = host.wait_until_ready(self.timeout_s, self.stop)
@@ -169,6 +184,23 @@ class _Start:
             unless_ready.pop_all()
         self.say(f"SGLang is ready after {host.age_s:.0f} s")
         return engine
+
+
+def _uses_own_forward(card: Card, shape: Shape, settings: SGLangSettings, sglang_version: str, say: Say) -> bool:
+    """Says why not, unless that was asked for."""
+    if settings.forward != "own":
+        return False
+    problem = own_forward_problem(card, shape, settings, sglang_version)
+    if problem is not None:
+        say(f"SGLang's own forward pass is used: {problem}")
+    return problem is None
+
+
+def _installed_version() -> str:
+    try:
+        return version("sglang")
+    except PackageNotFoundError:
+        return "an unknown one"
 
 
 def _silent(_: str) -> None:
@@ -213,11 +245,12 @@ class SGLangEngine:
         self._host.close()
 
 
-def host_environment(environment: Mapping[str, str], card: Card) -> dict[str, str]:
+def host_environment(environment: Mapping[str, str], card: Card, *, own_forward: bool = False) -> dict[str, str]:
     """What the host and SGLang's processes see: one card, no network, and the caches where they can be written."""
     return {
         **environment,
         **kernel_caches(environment),
+        **({"SGLANG_EXTERNAL_MODEL_PACKAGE": MODELS} if own_forward else {}),
         "PATH": host_path(environment),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML counts
         "CUDA_VISIBLE_DEVICES": str(card.index),

@@ -91,11 +91,10 @@ class SGLang:
         return np.array([one["embedding"] for one in out], dtype=np.float32)
 
     def facts(self) -> dict[str, int]:
+        """The page is the resolved one: the arguments themselves keep what was given, and that is None."""
         info = self._engine._scheduler_init_result.scheduler_infos[0]
-        return {
-            "pool_tokens": int(info["max_total_num_tokens"]),
-            "page_tokens": int(self._engine.server_args.page_size or 1),
-        }
+        resolved = self._engine.server_args.resolved_dict()
+        return {"pool_tokens": int(info["max_total_num_tokens"]), "page_tokens": int(resolved["page_size"])}
 
 
 class _Handlers:

@@ -49,6 +49,15 @@ FRACTION_WITHOUT_POOL = 0.95
 WATCHDOG_S = 300
 """The first forward pass may compile kernels for over a minute. Hangs in work are the feeder's to notice."""
 
+MODELS = "embedcli.engines.sglang.models"
+"""Where SGLang finds our model class, when its environment names this package."""
+
+OWN_FORWARD_VERSION = "0.5.23"
+OWN_FORWARD_CAPABILITY = (9, 0)
+OWN_FORWARD_SHAPES = {(1_024, 3_072, 16, 8, 128), (2_560, 9_728, 32, 8, 128)}
+"""What our forward pass was compared on: SGLang's version, an H200 (an H100 has its processor), Qwen3-Embedding 0.6B
+and 4B."""
+
 SMALLER_MODEL = "Qwen/Qwen3-Embedding-0.6B"
 SMALLER_MODEL_HIDDEN = 1_024
 
@@ -64,6 +73,9 @@ class SGLangSettings:
     max_tokens: int | None = None
     """The longest row that will be sent, where that is less than the model takes: it decides what must fit."""
 
+    forward: str = "own"
+    """Whose forward pass: `own`, where it was tested, or `sglang`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -78,6 +90,8 @@ class Shape:
     vocabulary: int
     positions: int
     tied: bool
+    usual: bool = True
+    """silu, no bias, positions that are not scaled."""
 
     @property
     def layer_weights(self) -> int:
@@ -133,9 +147,30 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
             vocabulary=int(config["vocab_size"]),
             positions=int(config["max_position_embeddings"]),
             tied=bool(config.get("tie_word_embeddings", False)),
+            usual=_is_usual(config),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError(f"the model's config.json is not complete: `{error}`", "name another model") from error
+
+
+def _is_usual(config: Mapping[str, Any]) -> bool:
+    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    return not config.get("attention_bias") and config.get("hidden_act", "silu") == "silu" and kind == "default"
+
+
+def own_forward_problem(card: Card, shape: Shape, asked: SGLangSettings, version: str) -> str | None:
+    """Why our forward pass is not used where nothing was said: it was never compared with SGLang's on the like."""
+    sizes = (shape.hidden, shape.intermediate, shape.heads, shape.kv_heads, shape.head_dim)
+    if version != OWN_FORWARD_VERSION:
+        return f"ours was tested with SGLang {OWN_FORWARD_VERSION}, not {version}"
+    if card.capability != OWN_FORWARD_CAPABILITY:
+        return f"ours was not tested on {card.name}"
+    if sizes not in OWN_FORWARD_SHAPES or not shape.usual:
+        return "ours was not tested with a model of these sizes"
+    if asked.quantization not in (None, "fp8"):
+        return f"ours was not tested with {asked.quantization}"
+    return None
 
 
 def plan(card: Card, shape: Shape, *, max_tokens: int, asked: SGLangSettings, flash: bool = True) -> EngineArguments:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from embedcli.engines.nvml import Card
+from embedcli.engines.sglang import models
 from embedcli.engines.sglang.engine import host_environment
 from embedcli.engines.sglang.settings import GIB, SGLangSettings, Shape, plan
 
@@ -26,6 +27,7 @@ FOLDER = Path(SPEC.origin).parent if SPEC and SPEC.origin else Path()
 pytestmark = pytest.mark.skipif(SPEC is None, reason="SGLang is not installed")
 
 H100 = Card(0, "GPU-1", "NVIDIA H100", (9, 0), 80 * GIB, 79 * GIB, "580.65", (13, 0))
+OUR_CLASS = "Qwen3ForCausalLM"
 SMALL = Shape(28, 1_024, 3_072, 16, 8, 128, 151_669, 40_960, True)
 
 
@@ -45,6 +47,19 @@ def members(file: str, name: str) -> dict[str, ast.AST]:
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             stated[node.target.id] = node
     return stated
+
+
+@cache
+def argument_names() -> frozenset[str]:
+    """What SGLang puts together into ServerArgs: the fields that arg_groups/fields declares by `A[...]`."""
+    names = set()
+    for file in sorted((FOLDER / "srt/arg_groups/fields").glob("*.py")):
+        for found in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(found, ast.AnnAssign) and isinstance(found.target, ast.Name):
+                kind = found.annotation.value if isinstance(found.annotation, ast.Subscript) else found.annotation
+                if isinstance(kind, ast.Name) and kind.id == "A":
+                    names.add(found.target.id)
+    return frozenset(names)
 
 
 def parameters(function: ast.AST) -> list[str]:
@@ -68,17 +83,31 @@ def test_the_engine_is_made_and_ended_as_we_do_it() -> None:
 def test_the_schedulers_process_is_one_that_we_can_relieve() -> None:
     """engines/sglang/scheduler.py stands in its place, with one of its methods changed."""
     scheduler = text("srt/managers/scheduler.py")
-    assert {"_apply_war_barrier", "record_batch_in_overlap"} <= members("srt/managers/scheduler.py", "Scheduler").keys()
+    changed = {"_apply_war_barrier", "record_batch_in_overlap", "publish_load_snapshot"}
+    assert changed <= members("srt/managers/scheduler.py", "Scheduler").keys()
+    assert "snapshot = self.publish_load_snapshot(force=True)" in scheduler
     (process,) = (
         node
         for node in ast.parse(scheduler).body
         if isinstance(node, ast.FunctionDef) and node.name == "run_scheduler_process"
     )
-    assert parameters(process)[0] == "server_args"
+    assert parameters(process)[:7] == [
+        "server_args",
+        "port_args",
+        "gpu_id",
+        "tp_rank",
+        "pp_rank",
+        "dp_rank",
+        "pipe_writer",
+    ]
     file = "srt/managers/scheduler_components/batch_result_processor.py"
     processor = members(file, "SchedulerBatchResultProcessor")
     prefill = ast.unparse(processor["process_batch_result_prefill"])
     assert "result.copy_done.synchronize()" in prefill, "a batch must be over before its places are given away"
+    begun, ended = prefill.find("free_group_begin()"), prefill.find("free_group_end()")
+    assert 0 < begun < ended < prefill.find("stream_output("), "and all of them, before another batch is made ready"
+    allocator = members("srt/mem_cache/allocator/base.py", "BaseTokenToKVPoolAllocator")
+    assert "return free_index.clone()" in ast.unparse(allocator["_copy_for_free_group"])
 
 
 def test_the_detokenizer_that_we_leave_out_is_two_lists_to_the_engine() -> None:
@@ -103,16 +132,18 @@ def test_its_signal_handlers_can_be_replaced_by_ours() -> None:
 
 
 def test_the_scheduler_tells_its_pool() -> None:
-    assert "max_total_num_tokens" in text("srt/managers/scheduler.py")
-    assert "page_size" in members("srt/server_args.py", "ServerArgs")
+    assert '"max_total_num_tokens": self.max_total_num_tokens' in text("srt/managers/scheduler.py")
+    resolved = members("srt/server_args.py", "ServerArgs")["resolved_dict"]
+    assert "resolution_result(self, field.name)" in ast.unparse(resolved), "settled values, not those that were given"
+    assert "page_size" in argument_names()
+    assert "_page_size_default" in text("srt/arg_groups/pipeline.py"), "where no page size is given, one is settled"
 
 
 @pytest.mark.parametrize("flash", [True, False])
 def test_every_argument_that_we_give_is_one_of_its_own(flash: bool) -> None:
     chosen = plan(H100, SMALL, max_tokens=32_768, asked=SGLangSettings(), flash=flash).arguments
-    fields = members("srt/server_args.py", "ServerArgs")
-    assert not chosen.keys() - fields.keys()
-    assert {"model_path", "load_format"} <= fields.keys()
+    assert not chosen.keys() - argument_names()
+    assert {"model_path", "load_format"} <= argument_names()
 
 
 def test_nothing_is_kept_of_a_row_on_the_same_conditions() -> None:
@@ -121,12 +152,40 @@ def test_nothing_is_kept_of_a_row_on_the_same_conditions() -> None:
 
 
 def test_the_environment_that_we_set_is_read() -> None:
-    ours = host_environment({"EMBEDCLI_CACHE": "/c", "HOME": "/h"}, H100)
+    ours = host_environment({"EMBEDCLI_CACHE": "/c", "HOME": "/h"}, H100, own_forward=True)
     names = {name for name in ours if name.startswith("SGLANG_")}
-    assert len(names) == 2
+    assert len(names) == 3
     read = text("srt/environ.py")
     for name in names:
         assert name in read, name
+
+
+def test_a_model_class_of_ours_is_found_and_takes_the_place_of_its_own() -> None:
+    registry = text("srt/models/registry.py")
+    assert "envs.SGLANG_EXTERNAL_MODEL_PACKAGE.get()" in registry and 'hasattr(module, "EntryClass")' in registry
+    assert f"class {OUR_CLASS}(" in text("srt/models/qwen3.py")
+    ours = (Path(models.__file__).parent / "qwen3.py").read_text()
+    assert f"EntryClass = {OUR_CLASS}" in ours
+
+
+def test_what_our_forward_pass_takes_from_sglangs_model_is_there() -> None:
+    attention = text("srt/models/qwen3.py")
+    for used in ("qkv_proj", "o_proj", "q_norm", "k_norm", "rotary_emb", "num_heads", "num_kv_heads", "head_dim"):
+        assert f"self.{used} =" in attention, used
+    for used in ("input_layernorm", "post_attention_layernorm", "mlp", "self_attn"):
+        assert f"self.{used} =" in attention, used
+    assert parameters(members("srt/models/qwen3.py", OUR_CLASS)["forward"])[1:] == [
+        "input_ids", "positions", "forward_batch", "input_embeds", "get_embedding", "pp_proxy_tensors",
+    ]  # fmt: skip
+    backend = text("srt/layers/attention/flashattention_backend.py")
+    assert "result = self.flash_attn_varlen_func(" in backend
+    metadata = members("srt/layers/attention/flashattention_backend.py", "FlashAttentionMetadata")
+    assert {"cu_seqlens_q", "max_seq_len_q"} <= metadata.keys()
+    fp8 = text("srt/layers/quantization/fp8.py")
+    for used in ("self.block_quant =", "self.use_marlin =", "self.use_mxfp8 =", "Parameter(qweight.t()"):
+        assert used in fp8, used
+    assert "embeddings" in members("srt/layers/pooler.py", "EmbeddingPoolerOutput")
+    assert "def get_attn_backend()" in text("srt/model_executor/forward_context.py")
 
 
 def test_what_it_leaves_in_shared_memory_has_the_name_that_we_remove() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -43,13 +44,27 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def start(model: Model) -> Iterator[Start]:
     engines: list[SGLangEngine] = []
 
-    def start_over(name: str = "open_double", *, card: Card = H100, said: list[str] | None = None) -> SGLangEngine:
-        factory = f"tests.hosted_doubles:{name}"
-        say = None if said is None else said.append
-        engines.append(
-            start_engine(model, dim=DIM, card=card, settings=SGLangSettings(), factory=factory, say=say, timeout_s=30)
+    def start_over(
+        name: str = "open_double",
+        *,
+        card: Card = H100,
+        said: list[str] | None = None,
+        of: Model = model,
+        forward: str = "sglang",
+        version: str | None = None,
+    ) -> SGLangEngine:
+        started = start_engine(
+            of,
+            dim=DIM,
+            card=card,
+            settings=SGLangSettings(forward=forward),
+            factory=f"tests.hosted_doubles:{name}",
+            say=None if said is None else said.append,
+            timeout_s=30,
+            sglang_version=version,
         )
-        return engines[-1]
+        engines.append(started)
+        return started
 
     yield start_over
     for engine in engines:
@@ -90,6 +105,50 @@ def test_the_start_is_told_with_its_seconds(start: Start) -> None:
     start(said=said)
     assert said[0] == "starting SGLang on NVIDIA H100, batches of 32,768 tokens"
     assert len(said) == 2 and said[1].startswith("SGLang is ready after ")
+
+
+# Whose forward pass.
+
+
+@pytest.fixture
+def published(model: Model, tmp_path: Path) -> Model:
+    """The tiny model under the sizes of a published one."""
+    sizes = {"hidden_size": 1_024, "intermediate_size": 3_072, "num_attention_heads": 16, "num_key_value_heads": 8}
+    config = json.loads((model.folder / "config.json").read_text()) | sizes | {"head_dim": 128}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return replace(model, folder=tmp_path)
+
+
+def test_our_forward_pass_is_named_to_sglang_where_it_was_tested(start: Start, published: Model) -> None:
+    wants, said = "open_double_that_wants_our_forward", list[str]()
+    start(wants, of=published, forward="own", version="0.5.23", said=said)
+    assert not any("forward" in line for line in said)
+    with pytest.raises(EngineError, match="not asked for"):
+        start(wants, of=published, forward="sglang", version="0.5.23")
+
+
+def test_with_another_sglang_its_own_forward_pass_is_used_and_told(start: Start, published: Model) -> None:
+    said: list[str] = []
+    refuses = "open_double_that_refuses_our_forward"
+    start(refuses, of=published, forward="own", version="0.5.24", said=said)
+    assert said[0] == "SGLang's own forward pass is used: ours was tested with SGLang 0.5.23, not 0.5.24"
+    assert sum(line.startswith("starting") for line in said) == 1
+
+
+def test_where_our_forward_pass_does_not_start_sglangs_is_used_and_the_reason_told(
+    start: Start, published: Model
+) -> None:
+    said: list[str] = []
+    refuses = "open_double_that_refuses_our_forward"
+    engine = start(refuses, of=published, forward="own", version="0.5.23", said=said)
+    assert engine.submit([np.array([1], np.uint32)]).result(20).shape == (1, DIM)
+    assert sum("own forward pass is used: ours does not start here" in line for line in said) == 1
+    assert "ValueError: our forward pass needs: heads of 128" in said[-1] and "\n" not in said[-1]
+
+
+def test_a_start_that_fails_with_either_forward_pass_tells_of_the_first(start: Start, published: Model) -> None:
+    with pytest.raises(EngineError, match="no weights here"):
+        start("open_double_that_raises", of=published, forward="own", version="0.5.23")
 
 
 # Starts that fail.

@@ -1,4 +1,5 @@
-"""What is changed of SGLang's scheduler: no batch waits for the one before where nothing is kept of it.
+"""What is changed of SGLang's scheduler: where nothing is kept of a batch, the next does not wait for it, and nothing
+is copied; and no census is held.
 
 In: doubles of the names that are used (test_contract.py: they are there). Out: what ran, in order.
 Not here: speed and equality on a card.
@@ -35,15 +36,32 @@ def test_a_batch_waits_for_the_one_before_only_where_keys_and_values_are_kept(
         def _apply_war_barrier(self) -> None:
             log.append("barrier")
 
+        def publish_load_snapshot(self, force: bool = False) -> object:
+            log.append("census")
+            return object()
+
+    class Allocator:
+        @staticmethod
+        def _copy_for_free_group(places: list[int]) -> list[int]:
+            log.append("copy")
+            return [*places]
+
     def run_scheduler_process(server_args: object, *rest: object, **named: object) -> None:
         assert (rest, named) == (("port",), {"rank": 0}) and gc.get_threshold() == GC_THRESHOLD
         Scheduler()._apply_war_barrier()
+        places = [1, 2]
+        assert Allocator()._copy_for_free_group(places) == places
+        assert Scheduler().publish_load_snapshot(force=True) is None
         log.append("ran")
 
     module = types.ModuleType("scheduler")
     vars(module).update(Scheduler=Scheduler, run_scheduler_process=run_scheduler_process)
     monkeypatch.setitem(sys.modules, "sglang.srt.managers.scheduler", module)
-    for package in ("sglang", "sglang.srt", "sglang.srt.managers"):
+    base = types.ModuleType("base")
+    vars(base)["BaseTokenToKVPoolAllocator"] = Allocator
+    monkeypatch.setitem(sys.modules, "sglang.srt.mem_cache.allocator.base", base)
+    packages = ("sglang", "sglang.srt", "sglang.srt.managers", "sglang.srt.mem_cache", "sglang.srt.mem_cache.allocator")
+    for package in packages:
         monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
     run_scheduler(SimpleNamespace(prefill_only_disable_kv_cache=nothing_kept), "port", rank=0)
-    assert log == (["ran"] if nothing_kept else ["barrier", "ran"])
+    assert log == (["ran"] if nothing_kept else ["barrier", "copy", "ran"])

@@ -14,6 +14,7 @@ from embedcli.engines.sglang.settings import (
     SGLangSettings,
     Shape,
     has_flash,
+    own_forward_problem,
     plan,
     read_shape,
     usable_bytes,
@@ -231,3 +232,41 @@ def test_another_family_is_refused_with_the_engine_that_takes_it() -> None:
 def test_an_incomplete_config_is_told_by_its_field() -> None:
     with pytest.raises(EngineError, match="num_attention_heads"):
         read_shape({"model_type": "qwen3"})
+
+
+@pytest.mark.parametrize("asked", [SGLangSettings(), SGLangSettings(quantization="fp8")])
+@pytest.mark.parametrize("shape", [SMALL, MIDDLE], ids=["0.6B", "4B"])
+@pytest.mark.parametrize("card", [H100, H200], ids=lambda card: card.name)
+def test_our_forward_pass_is_for_what_it_was_tested_on(card: Card, shape: Shape, asked: SGLangSettings) -> None:
+    assert own_forward_problem(card, shape, asked, "0.5.23") is None
+
+
+@pytest.mark.parametrize(
+    ("card", "shape", "version", "said"),
+    [
+        (H100, SMALL, "0.5.24", "0.5.23, not 0.5.24"),
+        (A100, SMALL, "0.5.23", "not tested on NVIDIA A100"),
+        (B200, MIDDLE, "0.5.23", "not tested on NVIDIA B200"),
+        (H100, replace(SMALL, hidden=2_048), "0.5.23", "a model of these sizes"),
+        (H100, replace(SMALL, head_dim=64), "0.5.23", "a model of these sizes"),
+        (H100, replace(SMALL, usual=False), "0.5.23", "a model of these sizes"),
+    ],
+)
+def test_elsewhere_it_is_sglangs_and_the_reason_is_told(card: Card, shape: Shape, version: str, said: str) -> None:
+    assert said in (own_forward_problem(card, shape, SGLangSettings(), version) or "")
+
+
+@pytest.mark.parametrize(
+    ("more", "usual"),
+    [
+        ({}, True),
+        ({"rope_scaling": None}, True),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, True),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, False),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, False),
+        ({"attention_bias": True}, False),
+        ({"hidden_act": "gelu"}, False),
+    ],
+)
+def test_a_model_with_scaled_positions_or_a_bias_is_not_the_usual_one(more: dict[str, object], usual: bool) -> None:
+    assert read_shape(qwen(28, 1_024, 3_072, 16, tied=True) | more).usual is usual

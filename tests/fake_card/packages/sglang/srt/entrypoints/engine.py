@@ -42,5 +42,5 @@ class Engine:
         time.sleep(float(os.environ.get("FAKE_START", 0)))
         self.loop = asyncio.new_event_loop()
         self.tokenizer_manager = TokenizerManager()
-        self.server_args = SimpleNamespace(page_size=1)
+        self.server_args = SimpleNamespace(page_size=None, resolved_dict=lambda: {"page_size": 1})
         self._scheduler_init_result = SimpleNamespace(scheduler_infos=[{"max_total_num_tokens": 60_000}])
