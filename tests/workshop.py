@@ -173,8 +173,8 @@ UNFINISHED = words(20, 99).replace(".", f" {KILLER_WORD}.")
 """A text whose vectors come only when `stopped_half_way` has stopped the run."""
 
 
-def stopped_half_way(shop: Workshop, *sources: Path, **flags: Any) -> None:
-    """A run that is told to stop once a document is stored. One of its sources must be UNFINISHED: then, whatever is
+def stopped_half_way(shop: Workshop, *sources: Path, when: Callable[[], bool] = lambda: True, **flags: Any) -> None:
+    """A run that is told to stop once a document is stored and `when` says so. A source must be UNFINISHED: whatever is
     faster, there is something left to stop."""
     engines: list[EngineHoldsBack] = []
 
@@ -183,7 +183,7 @@ def stopped_half_way(shop: Workshop, *sources: Path, **flags: Any) -> None:
         return engines[-1]
 
     def signal_number() -> int | None:
-        if not any(shop.index.glob("staging/*/part-*.parquet")):
+        if not any(shop.index.glob("staging/*/part-*.parquet")) or not when():
             return None
         for engine in engines:
             engine.let_go()
