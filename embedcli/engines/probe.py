@@ -18,8 +18,6 @@ from embedcli.columns import Floats
 from embedcli.engines.contract import Engine, check_vectors, ids_problem
 from embedcli.errors import EngineDied, EngineError
 
-SAME_PROBE = 0.999
-
 
 @dataclass(frozen=True)
 class Reference:
@@ -44,7 +42,7 @@ def judge(
     then = probe_set(encode, reference.max_tokens)
     same = [np.array_equal(now, before) for now, before in zip(texts, then, strict=True)]
     cosine = compare_probe(vectors[same], reference.vectors[same])
-    if cosine < SAME_PROBE:
+    if cosine < PROBE_AGREEMENT:
         raise EngineError(
             f"`{model}` gives other vectors than those of the index: cosine {cosine:.4f} on the probe set",
             "use the engine and model that the index was built with, or start another index with `--index`",
