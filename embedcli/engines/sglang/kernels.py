@@ -18,9 +18,6 @@ HEAD = 128
 """Components of a head. Each kernel takes one for its two halves, which turn together."""
 
 FLOAT8_MOST = 448.0
-LEAST_SCALE = 1e-10
-"""So that a row of zeros has a scale."""
-
 Quantized = tuple[torch.Tensor, torch.Tensor]
 """float8 [rows, columns], float32 [rows, 1]: the row is the first times the second."""
 

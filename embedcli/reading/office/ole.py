@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 from embedcli.errors import UnreadableSource
 
-MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 HEADER_BYTES = 512
 ENTRY_BYTES = 128
 MOST_ENTRIES = 1_000_000
