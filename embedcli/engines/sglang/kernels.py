@@ -18,6 +18,7 @@ HEAD = 128
 """Components of a head. Each kernel takes one for its two halves, which turn together."""
 
 FLOAT8_MOST = 448.0
+
 Quantized = tuple[torch.Tensor, torch.Tensor]
 """float8 [rows, columns], float32 [rows, 1]: the row is the first times the second."""
 
