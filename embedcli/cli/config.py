@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WIDTH = 20
 VALUE_WIDTH = 24
 OF_THE_COMMAND = {"json", "debug"}
-IN_ROOTS = {"include", "exclude", "gitignore", "default_excludes"}
+IN_ROOTS = {"include", "exclude", "gitignore", "default_excludes", "follow_links"}
 
 
 def config(context: typer.Context, **given: Any) -> None:

@@ -48,6 +48,7 @@ def verify(
     holder = lock.read_holder(opened.folder)
     busy = holder is not None and holder.alive is not False
     verdict = verify(opened, run_is_under_way=busy)
+    _warn_of_rights(opened, verdict)
     printed = _report_damage(opened, verdict, as_json)  # before the engine is started: it may fail or hang
     if probe:
         _compare_engine(opened, verdict, _prober(tools_maker(context), opened.folder, engine, device))
@@ -90,6 +91,14 @@ def _report_damage(index: Index, verdict: Verdict, as_json: bool) -> int:
     elif any(item.file.endswith("/documents.parquet") for item in verdict.damage):
         say(f"\nhint: {index.way_back(verdict.generation)}")
     return len(verdict.damage)
+
+
+def _warn_of_rights(index: Index, verdict: Verdict) -> None:
+    from embedcli.verbs.rights import openness
+
+    told, mend = openness(index, index.read(verdict.generation))
+    if told:
+        say_warning(f"{told}: {mend}")
 
 
 def _compare_engine(index: Index, verdict: Verdict, probe: Callable[[Generation], Floats]) -> None:

@@ -83,10 +83,11 @@ class Index:
         inside = (path for name in names - {"state"} for path in (self.folder / name).rglob("*"))
         return not any(path.is_file() and path.suffix != ".tmp" for path in inside)
 
-    def create(self) -> None:
-        """Make the folders of an index. Raises StorageError, also where the filesystem has no symlinks."""
+    def create(self, mode: int | None = None) -> None:
+        """Make the folders of an index, as open as `mode` or else the index's own folder. Raises StorageError, also
+        where the filesystem has no symlinks."""
         for folder in (self.generations, self.staging, self.keys, self.changes, self.state):
-            self.disk.make_folder(folder)
+            self.disk.make_folder(folder, mode)
         if self.linked_number() is None:
             self.disk.check_symlinks(self.folder)
 

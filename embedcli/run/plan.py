@@ -229,11 +229,17 @@ class _Join:
                 skip_folder=rules.index,
                 max_text_bytes=rules.max_file_bytes,
                 problems=problems,
+                places=self._plan.scopes.places,
             )
         files = {prior.path for prior in self._priors} | self._scope.named
         self._priors = self._priors_again()
         return walk_selection(
-            root, files, skip_folder=rules.index, max_text_bytes=rules.max_file_bytes, problems=problems
+            root,
+            files,
+            skip_folder=rules.index,
+            max_text_bytes=rules.max_file_bytes,
+            problems=problems,
+            places=self._plan.scopes.places,
         )
 
     def _count(self, source: Source, say: Callable[[str], None], *, new: bool) -> None:

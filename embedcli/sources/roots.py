@@ -45,6 +45,11 @@ class Scopes:
     absorbed: frozenset[str]
     absorbed_paths: tuple[str, ...]
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The real paths of all roots."""
+        return tuple(os.path.realpath(root.path) for root in self.roots)
+
 
 def settle_roots(asked: Options, known: Sequence[Root], *, everything: bool) -> Scopes:
     """The roots named, or the remembered ones, and both where `everything` is made anew.
@@ -271,11 +276,12 @@ def _filtered(root: Root, asked: Options, below: str) -> Root:
         exclude=_patterns(asked.exclude, root.exclude),
         gitignore=root.gitignore if asked.gitignore is None else asked.gitignore,
         default_excludes=root.default_excludes if asked.default_excludes is None else asked.default_excludes,
+        follow_links=root.follow_links if asked.follow_links is None else asked.follow_links,
     )
 
 
 def _any_filter(asked: Options) -> bool:
-    switches = (asked.gitignore, asked.default_excludes)
+    switches = (asked.gitignore, asked.default_excludes, asked.follow_links)
     return bool(asked.include or asked.exclude) or any(switch is not None for switch in switches)
 
 

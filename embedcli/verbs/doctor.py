@@ -31,9 +31,11 @@ from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.models import resolve
 from embedcli.models.files import read_json
+from embedcli.verbs.rights import openness
 
 if TYPE_CHECKING:
     from embedcli.config import IndexSettings
+    from embedcli.index.manifest import Generation
     from embedcli.models.folder import Model
 
 GIB = 1 << 30
@@ -205,6 +207,12 @@ def _storage(index: Path) -> Iterator[Line]:
     except OSError as error:
         mend = "free some space (`df -i` counts files too), or put the index elsewhere with `--index`"
         yield Line("folders", f"cannot be made in `{parent}`: {error.strerror}", False, mend, STORAGE)
+
+
+def rights(index: Index, current: Generation) -> Line:
+    """Whether other users can read the text of sources here that they cannot read where it comes from."""
+    told, mend = openness(index, current)
+    return Line("rights", told or "the index is not more open than its sources", not told, mend)
 
 
 def _tried(what: str, folder: Path, attempt: Callable[[Path], None]) -> Line:
