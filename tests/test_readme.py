@@ -119,6 +119,7 @@ def test_every_line_of_shell_is_run_by_a_test_or_by_ci() -> None:
     """The session and the line for cron are run above, the rest by the scripts named here."""
     run_elsewhere = {
         "python3 -m venv": "by .ci/run, .ci/resolve and .ci/sglang",
+        "cp -a": "by test_backup.py",
     }
     for block in blocks("sh"):
         assert any(block.startswith(start) for start in run_elsewhere), block

@@ -193,13 +193,18 @@ class Disk:
                     self._write_once(new, lambda sink: shutil.copyfileobj(source, sink, 1 << 20))
 
     def point(self, link: Path, target: str) -> None:
-        """Make the symlink `link` point to `target` by one rename. Raises StorageError."""
-        temporary = link.with_name(f".{link.name}.tmp")
+        """Make the symlink `link` point to `target` by one rename; a folder in its place, the copy of a backup that
+        followed links, goes. Raises StorageError."""
+        temporary, trash = link.with_name(f".{link.name}.tmp"), link.with_name(f".trash-{link.name}")
         with storage_errors(link):
             with suppress(FileNotFoundError):
                 temporary.unlink()
             self.symlink(target, temporary)
+            if link.is_dir() and not link.is_symlink():
+                shutil.rmtree(trash, ignore_errors=True)
+                self.rename(link, trash)
             self.rename(temporary, link)
+            shutil.rmtree(trash, ignore_errors=True)
 
     def check_symlinks(self, folder: Path) -> None:
         """Raise StorageError where the filesystem has no symlinks: nothing could be published there."""

@@ -29,6 +29,7 @@ from embedcli.index.manifest import FORMAT, Generation
 from embedcli.index.shards import Shard
 
 _NUMBER = re.compile(r"\d{6,}")
+LONGEST_TARGET = 200
 _OURS = {"current", "generations", "staging", "keys", "changes", "state"}
 
 
@@ -88,16 +89,38 @@ class Index:
         where the filesystem has no symlinks."""
         for folder in (self.generations, self.staging, self.keys, self.changes, self.state):
             self.disk.make_folder(folder, mode)
-        if self.linked_number() is None:
+        number = self.linked_number()
+        if number is None:
             self.disk.check_symlinks(self.folder)
+        elif self.current_is_copied:
+            self.disk.point(self.folder / "current", f"generations/{number:06d}")
+            self.warn(f"`{self.folder / 'current'}` was a copy of generation {number}: it is a link to it again")
 
     def linked_number(self) -> int | None:
-        """The number that `current` points to, whether or not that generation exists; None without such a link."""
+        """The number that `current` points to, whether or not that generation exists, or that it is a copy of; None
+        without such a link or copy."""
         try:
-            target = Path(os.readlink(self.folder / "current"))
+            return _number_in(os.readlink(self.folder / "current"))
         except OSError:
+            return self._copied_number()
+
+    def _copied_number(self) -> int | None:
+        """The generation of which `current` is a copy: a backup that followed links made a folder of it, one that knows
+        none a file with the target."""
+        place = self.folder / "current"
+        try:
+            if place.is_file():
+                return _number_in(place.read_text("utf-8")) if place.stat().st_size < LONGEST_TARGET else None
+            copied = (place / "manifest.json").read_bytes()
+            number = int(json.loads(copied)["generation"])
+            return number if (self.path(number) / "manifest.json").read_bytes() == copied else None
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        return int(target.name) if target.parent.name == "generations" and target.name.isdigit() else None
+
+    @property
+    def current_is_copied(self) -> bool:
+        """Whether `current` is recognised, but no link: `create` mends it."""
+        return not (self.folder / "current").is_symlink() and self.linked_number() is not None
 
     def current_number(self) -> int | None:
         """None where nothing was published yet. Raises NoIndex when `current` is missing or not a link of ours."""
@@ -243,6 +266,11 @@ class Index:
         return self.changes / f"{number:06d}.when-{target:06d}"
 
 
+def _number_in(target: str) -> int | None:
+    path = Path(target)
+    return int(path.name) if path.parent.name == "generations" and path.name.isdigit() else None
+
+
 def _size_bytes(path: Path) -> int:
     """The size of a file; -1 where it does not exist."""
     try:
@@ -265,6 +293,11 @@ def current_of(index: Index) -> Generation:
     index.check()
     current = index.current()
     if current is not None:
+        if index.current_is_copied:
+            index.warn(
+                f"`{index.folder / 'current'}` is a copy of generation {current.number} and no link, as `cp -rL` and"
+                f" zip make it: `embedcli ingest --index {index.folder}` mends it"
+            )
         return current
     if leftovers(index.staging):
         raise NoIndex(
