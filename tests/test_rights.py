@@ -39,9 +39,9 @@ def modes(folder: Path) -> tuple[set[int], set[int]]:
 
 def opened_up(path: Path) -> None:
     """Let everyone pass to what lies in a folder of this test: the folder of all tests is closed."""
-    while not path.stat().st_mode & 0o001:
-        path.chmod(path.stat().st_mode | 0o055)
-        path = path.parent
+    for folder in (path, *path.parents):
+        if not folder.stat().st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o055)
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])

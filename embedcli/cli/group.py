@@ -105,8 +105,8 @@ class Group(TyperGroup):
             where = _where(ctx, _NAMED.findall(f"{error} {error.hint}"))
             if not where:
                 raise
-            hint = f"{error.hint}; " if error.hint else ""
-            raise type(error)(str(error), f"{hint}`--{where[0]}` comes from {where[1]}") from error
+            before = f"{error.hint}; " if error.hint else ""
+            raise type(error)(str(error), f"{before}`--{where[0]}` comes from {where[1]}") from error
 
 
 _NAMED = re.compile(r"`(--[a-z-]+)")

@@ -62,8 +62,8 @@ def rollback(
     from embedcli.verbs.rollback import rollback
 
     done = rollback(opened_index(index, index_option), to=to, warn=say_warning)
-    kept = f"; {done.before} is kept for an hour" if done.before is not None else ""
-    _print_done(done, as_json, f"is current again{kept}")
+    old = f"; {done.before} is kept for an hour" if done.before is not None else ""
+    _print_done(done, as_json, f"is current again{old}")
 
 
 @app.command()

@@ -16,7 +16,7 @@ import typer
 from embedcli.cli.app import AsJson, Debug, MakeTools, app, print_json, tools_maker
 from embedcli.cli.flags import IndexArgument, IndexFolder, opened_index
 from embedcli.config import Options
-from embedcli.errors import EmbedcliError, StorageError
+from embedcli.errors import EmbedcliError, StorageError, quoted
 from embedcli.report import many, one_line, say, say_warning
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _report_damage(index: Index, verdict: Verdict, as_json: bool) -> int:
     if not as_json:
         _print_damage(verdict, after=0)
     if verdict.damaged_shards:
-        hint = f"`embedcli ingest --index {index.folder}` reads the documents of damaged shards again"
+        hint = f"`embedcli ingest --index {quoted(index.folder)}` reads the documents of damaged shards again"
         try:
             state.note_damaged(index.state, verdict.damaged_shards, index.disk)
         except StorageError as error:

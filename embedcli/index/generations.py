@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedcli.columns import Floats
-from embedcli.errors import NoIndex, StorageError
+from embedcli.errors import NoIndex, StorageError, quoted
 from embedcli.index import state
 from embedcli.index.disk import Disk, digest_of
 from embedcli.index.documents import SCHEMA
@@ -200,7 +200,9 @@ class Index:
         """A hint: the command that makes a readable generation current again, or else how to restore the index."""
         for number in reversed(self.numbers()):
             if number != damaged and not self.lacks(number):
-                return f"`embedcli rollback --to {number} --index {self.folder}` makes generation {number} current"
+                return (
+                    f"`embedcli rollback --to {number} --index {quoted(self.folder)}` makes generation {number} current"
+                )
         return "restore the folder from a copy with its links (`cp -a`, `rsync -a`), or start a new one with `--index`"
 
     def lacks(self, number: int) -> str:
@@ -296,15 +298,15 @@ def current_of(index: Index) -> Generation:
         if index.current_is_copied:
             index.warn(
                 f"`{index.folder / 'current'}` is a copy of generation {current.number} and no link, as `cp -rL` and"
-                f" zip make it: `embedcli ingest --index {index.folder}` mends it"
+                f" zip make it: `embedcli ingest --index {quoted(index.folder)}` mends it"
             )
         return current
     if leftovers(index.staging):
         raise NoIndex(
             f"`{index.folder}` has published nothing yet; the documents that its first run finished are kept",
-            f"continue with `embedcli ingest --index {index.folder}`",
+            f"continue with `embedcli ingest --index {quoted(index.folder)}`",
         )
     raise NoIndex(
         f"`{index.folder}` is not an index, or has published nothing yet",
-        f"make one with `embedcli ingest SOURCE --index {index.folder}`",
+        f"make one with `embedcli ingest SOURCE --index {quoted(index.folder)}`",
     )

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from embedcli.errors import DamagedShard, EmbedcliError, Mismatch, StorageError
+from embedcli.errors import DamagedShard, EmbedcliError, Mismatch, StorageError, quoted
 from embedcli.index import lock, state
 from embedcli.index.disk import mode_of, set_mode
 from embedcli.run.known import no_index
@@ -56,7 +56,7 @@ def check_asked(index: Index, asked: Options) -> None:
         rights = ",".join(f"{who}={_RIGHTS[int(bit)]}" for who, bit in zip("ugo", bits, strict=True))
         raise Mismatch(
             f"index `{index.folder}` has the mode {found:o}, this run asks for {bits}",
-            f"leave `--mode` out, or change it with `chmod -R {rights} {index.folder}`",
+            f"leave `--mode` out, or change it with `chmod -R {rights} {quoted(index.folder)}`",
         )
     for source in asked.sources:
         walk.root_of(source)

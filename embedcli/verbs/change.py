@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli.errors import DamagedShard, InputError, StorageError
+from embedcli.errors import DamagedShard, InputError, StorageError, quoted
 from embedcli.index import changes, compaction, lock, shards, state
 from embedcli.index.documents import amend
 from embedcli.index.generations import Index, current_of
@@ -133,7 +133,7 @@ def changing(index: Index, verb: str, warn: Say) -> Iterator[Change]:
         except (OSError, pa.ArrowException, DamagedShard) as error:
             raise StorageError(
                 f"`{verb}` failed and the current generation stays: {error}",
-                f"`embedcli verify {index.folder}` names what is damaged",
+                f"`embedcli verify {quoted(index.folder)}` names what is damaged",
             ) from error
 
 

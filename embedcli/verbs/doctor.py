@@ -25,7 +25,7 @@ from embedcli.engines import choose, nvml
 from embedcli.engines.nvml import Card, check_driver, installed_torch_cuda, read_cards
 from embedcli.engines.sglang.engine import host_path, kernel_caches
 from embedcli.engines.sglang.settings import SGLangSettings, plan, read_shape
-from embedcli.errors import EmbedcliError, EngineError, ModelUnavailable, StorageError
+from embedcli.errors import EmbedcliError, EngineError, ModelUnavailable, StorageError, quoted
 from embedcli.index import lock
 from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
@@ -187,7 +187,9 @@ def _storage(index: Path) -> Iterator[Line]:
         yield Line("index", f"`{parent}` is a file", False, "name another folder with `--index`", STORAGE)
         return
     if not os.access(parent, os.W_OK):
-        yield Line("index", f"`{parent}` cannot be written to", False, f"`chown {os.getuid()} {parent}`", STORAGE)
+        yield Line(
+            "index", f"`{parent}` cannot be written to", False, f"`chown {os.getuid()} {quoted(parent)}`", STORAGE
+        )
         return
     try:
         Index(index, disk=Disk()).check()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from embedcli.errors import StorageError
+from embedcli.errors import StorageError, quoted
 from embedcli.index.generations import Index
 from embedcli.index.manifest import Generation
 from embedcli.records import from_printable
@@ -32,7 +32,7 @@ def openness(index: Index, current: Generation) -> tuple[str, str]:
         return "", ""
     others = "everyone" if bits & OTHERS else "its group"
     told = f"{others} may read `{index.folder}`, but not {many(len(closed), 'source')} in it, `{closed[0]}` the first"
-    return told, f"`chmod -R go-rwx {index.folder}`"
+    return told, f"`chmod -R go-rwx {quoted(index.folder)}`"
 
 
 def _is_more_open(bits: int, group: int, readers: _Readers, file: str) -> bool:
