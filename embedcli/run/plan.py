@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli.config import Options, Rules
-from embedcli.errors import InputError
+from embedcli.errors import InputError, quoted
 from embedcli.index import documents
 from embedcli.index.documents import Mark
 from embedcli.index.outcomes import Outcome
@@ -123,7 +123,8 @@ def make_plan(known: Known, scopes: Scopes, asked: Options, report: Report) -> P
         report.line(f"{elsewhere:,} documents of damaged shards are read again, wherever they lie")
     report.line(plan.walked.line())
     for folder, why in sorted(plan.unlisted.items())[:FOLDERS_SHOWN]:
-        report.warn(f"`{folder}` {why}: what the index has of it stays as it is")
+        forget = f"`embedcli forget {quoted(folder)} --index {quoted(asked.index)}`"
+        report.warn(f"`{folder}` {why}: what the index has of it stays as it is; if it is gone for good: {forget}")
     for pattern in dict.fromkeys(plan.unmatched):
         report.warn(f"the pattern `{pattern}` of `--include` or `--exclude` matches nothing")
     for folder, lost in sorted(plan.frozen.items()):
