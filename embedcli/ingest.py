@@ -34,7 +34,7 @@ def ingest(asked: Options, *, tools: Tools, report: Report) -> Summary:
     summary = Summary(str(index.folder), exit_code=1)  # a bug, unless the run ends otherwise
     with history_line(index, summary), closing(report):
         check_asked(index, asked)  # refuses before a folder is made
-        with opened(index, report) as lock:
+        with opened(index, report, asked.mode) as lock:
             again_past_damage(lambda: _run(index, asked, tools, report, lock, summary), index, report)
     return summary
 

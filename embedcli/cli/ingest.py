@@ -52,6 +52,12 @@ DefaultExcludes = Annotated[
         help="Leave out office lock files (~$*), node_modules and __pycache__; a new root does.",
     ),
 ]
+FollowLinks = Annotated[
+    bool | None,
+    typer.Option(
+        "--follow-links/--no-follow-links", help="Read links to files outside every root; a new root does not."
+    ),
+]
 MaxFileSize = Annotated[
     int | None, typer.Option(help="The largest text file to read, in MiB; default: 256.", metavar="MIB")
 ]
@@ -72,6 +78,9 @@ MaxGone = Annotated[
         help="Keep the sources of a folder of ten or more of which more than this share is gone; default: 50.",
         metavar="[FOLDER=]PERCENT",
     ),
+]
+Mode = Annotated[
+    str | None, typer.Option(help="Who may read a new index, as of chmod; default: 700, only you.", metavar="OCTAL")
 ]
 KeepGenerations = Annotated[int, typer.Option(help="How many generations to keep.", metavar="N")]
 PublishEvery = Annotated[
@@ -102,6 +111,7 @@ def ingest(
     exclude: Exclude = None,
     gitignore: Gitignore = None,
     default_excludes: DefaultExcludes = None,
+    follow_links: FollowLinks = None,
     max_file_size: MaxFileSize = None,
     device: Device = None,
     engine: EngineName = "auto",
@@ -116,6 +126,7 @@ def ingest(
     retry_failed: RetryFailed = False,
     strict: Strict = False,
     max_gone: MaxGone = None,
+    mode: Mode = None,
     keep_generations: KeepGenerations = 2,
     publish_every: PublishEvery = None,
     checkpoint_every: CheckpointEvery = 60.0,
@@ -134,10 +145,11 @@ def ingest(
         max_tokens=max_tokens, overlap=overlap, no_text=no_text, device=flags.device_name(device),
         quantization=flags.quantization_name(quantization),
         include=tuple(include or ()), exclude=tuple(exclude or ()), gitignore=gitignore,
-        default_excludes=default_excludes,
+        default_excludes=default_excludes, follow_links=follow_links,
         max_file_bytes=None if max_file_size is None else max_file_size * MIB, rebuild=rebuild, reread=reread,
         rehash=rehash, retry_failed=retry_failed, strict=strict, max_gone_percent=flags.max_gone(max_gone),
         max_gone_of=flags.max_gone_of(max_gone),
+        mode=flags.mode_bits(mode),
         keep_generations=keep_generations, publish_every_s=publish_every, checkpoint_every_s=checkpoint_every,
     )  # fmt: skip
     engine = flags.engine_name(engine)

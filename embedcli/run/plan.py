@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli.config import Options, Rules
-from embedcli.errors import InputError
+from embedcli.errors import InputError, quoted
 from embedcli.index import documents
 from embedcli.index.documents import Mark
 from embedcli.index.outcomes import Outcome
@@ -123,7 +123,8 @@ def make_plan(known: Known, scopes: Scopes, asked: Options, report: Report) -> P
         report.line(f"{elsewhere:,} documents of damaged shards are read again, wherever they lie")
     report.line(plan.walked.line())
     for folder, why in sorted(plan.unlisted.items())[:FOLDERS_SHOWN]:
-        report.warn(f"`{folder}` {why}: what the index has of it stays as it is")
+        forget = f"`embedcli forget {quoted(folder)} --index {quoted(asked.index)}`"
+        report.warn(f"`{folder}` {why}: what the index has of it stays as it is; if it is gone for good: {forget}")
     for pattern in dict.fromkeys(plan.unmatched):
         report.warn(f"the pattern `{pattern}` of `--include` or `--exclude` matches nothing")
     for folder, lost in sorted(plan.frozen.items()):
@@ -229,11 +230,17 @@ class _Join:
                 skip_folder=rules.index,
                 max_text_bytes=rules.max_file_bytes,
                 problems=problems,
+                places=self._plan.scopes.places,
             )
         files = {prior.path for prior in self._priors} | self._scope.named
         self._priors = self._priors_again()
         return walk_selection(
-            root, files, skip_folder=rules.index, max_text_bytes=rules.max_file_bytes, problems=problems
+            root,
+            files,
+            skip_folder=rules.index,
+            max_text_bytes=rules.max_file_bytes,
+            problems=problems,
+            places=self._plan.scopes.places,
         )
 
     def _count(self, source: Source, say: Callable[[str], None], *, new: bool) -> None:
