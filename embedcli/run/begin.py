@@ -6,6 +6,7 @@ Not here: what is done in between (ingest.py), the first steps of the work itsel
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -35,7 +36,8 @@ def history_line(index: Index, summary: Summary) -> Iterator[None]:
         raise
     finally:
         summary.elapsed_s = round(time.monotonic() - started, 3)
-        line = {"ended_at": datetime.now(UTC).isoformat(timespec="seconds"), **summary.to_json(), "error": error}
+        ended_at = datetime.now(UTC).isoformat(timespec="seconds")
+        line = {"ended_at": ended_at, "host": platform.node(), **summary.to_json(), "error": error}
         with suppress(StorageError):
             if index.state.is_dir():
                 state.append_run(index.state, line, index.disk)
@@ -51,8 +53,8 @@ def check_asked(index: Index, asked: Options) -> None:
 
 @contextmanager
 def opened(index: Index, report: Report) -> Iterator[lock.Lock]:
-    """Hold the lock of the index, whose folder is made where it is new. A new index without a row is removed again
-    when the run fails."""
+    """Hold the lock of the index, whose folder is made where it is new. A new index in which nothing was done is
+    removed again."""
     made_folder = not index.folder.exists()
     index.disk.make_folder(index.folder)
     with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=report.warn) as held:
@@ -66,6 +68,8 @@ def opened(index: Index, report: Report) -> Iterator[lock.Lock]:
             if new:
                 _remove_if_empty(index, folder_too=made_folder)
             raise
+        if new:  # a run whose time was over at once
+            _remove_if_empty(index, folder_too=made_folder)
 
 
 def _remove_if_empty(index: Index, *, folder_too: bool) -> None:
