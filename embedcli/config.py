@@ -58,6 +58,8 @@ class Options:
     publish_every_s: float | None = None
     checkpoint_every_s: float = 60.0
     checkpoint_bytes: int = 64 * MIB
+    require_complete: bool = False
+    """Whether a run that leaves something for the next one exits with 3."""
 
     def __post_init__(self) -> None:
         if self.dim is not None and self.dim < 1:

@@ -6,6 +6,7 @@ Not here: what is done in between (ingest.py), the first steps of the work itsel
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -36,7 +37,8 @@ def history_line(index: Index, summary: Summary) -> Iterator[None]:
         raise
     finally:
         summary.elapsed_s = round(time.monotonic() - started, 3)
-        line = {"ended_at": datetime.now(UTC).isoformat(timespec="seconds"), **summary.to_json(), "error": error}
+        ended_at = datetime.now(UTC).isoformat(timespec="seconds")
+        line = {"ended_at": ended_at, "host": platform.node(), **summary.to_json(), "error": error}
         with suppress(StorageError):
             if index.state.is_dir():
                 state.append_run(index.state, line, index.disk)
@@ -68,8 +70,8 @@ _RIGHTS = ("", "X", "w", "wX", "r", "rX", "rw", "rwX")
 
 @contextmanager
 def opened(index: Index, report: Report, mode: int | None) -> Iterator[lock.Lock]:
-    """Hold the lock of the index, whose folder is made where it is new. A new index without a row is removed again
-    when the run fails. `mode`: who may read a new index, NEW_MODE if None."""
+    """Hold the lock of the index, whose folder is made where it is new. A new index in which nothing was done is
+    removed again. `mode`: who may read a new index, NEW_MODE if None."""
     made_folder = not index.folder.exists()
     mode = None if index.generations.exists() else NEW_MODE if mode is None else mode
     index.disk.make_folder(index.folder, mode)
@@ -86,6 +88,8 @@ def opened(index: Index, report: Report, mode: int | None) -> Iterator[lock.Lock
             if new:
                 _remove_if_empty(index, folder_too=made_folder)
             raise
+        if new:  # a run whose time was over at once
+            _remove_if_empty(index, folder_too=made_folder)
 
 
 def _remove_if_empty(index: Index, *, folder_too: bool) -> None:
