@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedcli.errors import Mismatch, UsageError
+
+if TYPE_CHECKING:
+    from embedcli.filelist import FileList
 
 MIN_MAX_TOKENS = 16
 DEFAULT_MAX_TOKENS = 512
@@ -31,6 +34,8 @@ class Options:
 
     index: Path
     sources: tuple[str, ...] = ()
+    listed: FileList | None = None
+    """Files that stand in a list (`--files-from`)."""
     model: str | None = None
     dim: int | None = None
     max_tokens: int | None = None
@@ -56,7 +61,15 @@ class Options:
     checkpoint_every_s: float = 60.0
     checkpoint_bytes: int = 64 * MIB
 
+    @property
+    def names_sources(self) -> bool:
+        """Whether this run says what it is about; else it is about every root that the index remembers."""
+        return bool(self.sources) or self.listed is not None
+
     def __post_init__(self) -> None:
+        if self.listed is not None and (self.sources or self.rebuild):
+            other = "a SOURCE" if self.sources else "`--rebuild`, which reads every source,"
+            raise UsageError(f"`--files-from` and {other} in one run", "give them to one run each")
         if self.dim is not None and self.dim < 1:
             raise UsageError(f"`--dim` must be at least 1, not `{self.dim}`", "leave `--dim` out for the default")
         if self.max_tokens is not None and self.max_tokens < MIN_MAX_TOKENS:

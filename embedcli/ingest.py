@@ -18,7 +18,7 @@ from embedcli.run.known import look
 from embedcli.run.plan import make_plan
 from embedcli.run.record import nothing_to_do, settle_run
 from embedcli.run.summary import finish_unchanged, summarise
-from embedcli.sources.roots import settle_roots
+from embedcli.sources.lists import settle_sources
 
 if TYPE_CHECKING:
     from embedcli.config import Options
@@ -42,7 +42,7 @@ def ingest(asked: Options, *, tools: Tools, report: Report) -> Summary:
 def _run(index: Index, asked: Options, tools: Tools, report: Report, lock: Lock, summary: Summary) -> None:
     clear(index, keep=asked.keep_generations)
     known = look(index, asked)  # the current generation, what killed runs left, what is damaged
-    scopes = settle_roots(asked, known.roots, everything=known.rebuilding)  # which roots, or parts of them, to walk
+    scopes = settle_sources(asked, known.roots, everything=known.rebuilding)  # roots, or parts of them, to walk
     plan = make_plan(known, scopes, asked, report)  # new, changed, gone ...; exit 15 when too much is gone
     if nothing_to_do(plan, known, scopes, asked):
         return finish_unchanged(index, known, plan, asked, report, summary)

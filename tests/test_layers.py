@@ -27,7 +27,7 @@ RANKS = [
     {"run"},
     {"reading", "engines"},
     {"sources", "models", "index"},
-    {"report", "config", "fingerprints", "processes"},
+    {"report", "config", "fingerprints", "processes", "filelist"},
     {"columns", "records", "errors"},
 ]
 """From top to bottom: a room imports rooms of lower ranks only. Rooms of one rank that are folders never import each

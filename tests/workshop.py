@@ -125,7 +125,7 @@ class Workshop:
         self.report = report or Lines()
         new = not (self.index / "current").exists()
         defaults = {"dim": 16, "max_tokens": 64} if new else {}
-        given = sources or ((self.docs,) if new else ())
+        given = sources or ((self.docs,) if new and "listed" not in flags else ())
         asked = Options(index=self.index, sources=tuple(map(str, given)), **{**defaults, **flags})
         tools = Tools(
             resolve=_resolve,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedcli import config
+from embedcli import config, filelist
 from embedcli.cli import flags
 from embedcli.cli.app import AsJson, Debug, app, print_json, tools_maker
-from embedcli.errors import StorageError
+from embedcli.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from embedcli.report import Summary
@@ -26,6 +26,11 @@ Sources = Annotated[
     list[str] | None,
     typer.Argument(metavar="[SOURCE]...", help="Files and folders; default: the roots that the index remembers."),
 ]
+FilesFrom = Annotated[
+    str | None,
+    typer.Option(help="Read the files that stand in this list, a name a line; `-`: on stdin.", metavar="FILE"),
+]
+Nul = Annotated[bool, typer.Option("-0", help="The names in the list end in NUL, as `find -print0` writes them.")]
 ModelName = Annotated[
     str | None,
     typer.Option(help="The model: a folder, a hub id such as Qwen/Qwen3-Embedding-0.6B, or `minilm`."),
@@ -92,6 +97,8 @@ LogFile = Annotated[Path | None, typer.Option(help="Also write every line to thi
 def ingest(
     context: typer.Context,
     source: Sources = None,
+    files_from: FilesFrom = None,
+    nul: Nul = False,
     index: flags.IndexFolder = None,
     model: ModelName = None,
     dim: Dim = None,
@@ -130,7 +137,8 @@ def ingest(
     from embedcli.report import Report
 
     asked = config.Options(
-        index=config.index_folder(index), sources=tuple(source or ()), model=config.model_name(model), dim=dim,
+        index=config.index_folder(index), sources=tuple(source or ()), listed=_list_of(files_from, nul),
+        model=config.model_name(model), dim=dim,
         max_tokens=max_tokens, overlap=overlap, no_text=no_text, device=flags.device_name(device),
         quantization=flags.quantization_name(quantization),
         include=tuple(include or ()), exclude=tuple(exclude or ()), gitignore=gitignore,
@@ -153,6 +161,12 @@ def ingest(
     if as_json:
         print_json(summary.to_json())
     raise typer.Exit(summary.exit_code)
+
+
+def _list_of(name: str | None, nul: bool) -> filelist.FileList | None:
+    if name is None and nul:
+        raise UsageError("`-0` is for the names of `--files-from`", "add `--files-from -`, or leave `-0` out")
+    return None if name is None else filelist.read_list(name, nul=nul)
 
 
 def _open_log(path: Path | None) -> Any:

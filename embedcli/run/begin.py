@@ -43,7 +43,7 @@ def history_line(index: Index, summary: Summary) -> Iterator[None]:
 
 def check_asked(index: Index, asked: Options) -> None:
     """Refuse what can be seen to be wrong before a folder is made. Raises NoIndex (exit 10), InputError (exit 15)."""
-    if not asked.sources and not index.folder.exists():
+    if not asked.names_sources and not index.folder.exists():
         raise no_index(index)
     for source in asked.sources:
         walk.root_of(source)

@@ -46,7 +46,7 @@ from embedcli.run.settings import rules_of
 from embedcli.run.tasks import LastSeen, Task, TaskList, last_seen, last_seen_rows
 from embedcli.sources.filters import Filter
 from embedcli.sources.roots import Scope, Scopes, inside
-from embedcli.sources.walk import WalkProblems, walk, walk_selection
+from embedcli.sources.walk import WalkProblems, walk, walk_list, walk_selection
 
 if TYPE_CHECKING:
     from embedcli.run.known import Known
@@ -94,7 +94,7 @@ class Plan:
     @property
     def whole(self) -> bool:
         """Whether this run covers every root of the index."""
-        return {scope.root.id for scope in self.scopes.scopes if not scope.below} >= {r.id for r in self.scopes.roots}
+        return {scope.root.id for scope in self.scopes.scopes if scope.is_whole} >= {r.id for r in self.scopes.roots}
 
     def keep(self, key: SourceKey, status: str, reason: str | None, rows: int, *, why: str) -> None:
         """A known source that cannot be seen keeps its rows, and is stale for the reason `why`."""
@@ -122,6 +122,8 @@ def make_plan(known: Known, scopes: Scopes, asked: Options, report: Report) -> P
     if elsewhere := _read_elsewhere(plan, known.table, known.damaged):
         report.line(f"{elsewhere:,} documents of damaged shards are read again, wherever they lie")
     report.line(plan.walked.line())
+    for why, count in scopes.left_out.items():
+        report.warn(f"{count:,} names of the list are {why}")
     for folder, why in sorted(plan.unlisted.items())[:FOLDERS_SHOWN]:
         report.warn(f"`{folder}` {why}: what the index has of it stays as it is")
     for pattern in dict.fromkeys(plan.unmatched):
@@ -137,8 +139,9 @@ def make_plan(known: Known, scopes: Scopes, asked: Options, report: Report) -> P
 
 def _check_not_empty(plan: Plan, table: pa.Table) -> None:
     if plan.tasks.count + len(plan.outcomes) + table.num_rows == 0:
+        places = ", ".join(f"`{scope.root.path}`" for scope in plan.scopes.scopes) or "the list"
         raise InputError(
-            f"no files found in {', '.join(f'`{scope.root.path}`' for scope in plan.scopes.scopes)}",
+            f"no files found in {places}",
             "check the path; hidden files and what `--include`, `--exclude`, `.embedcliignore` leave out do not count",
         )
     if plan.excluded and not (plan.unchanged or plan.tasks.count or plan.outcomes):
@@ -222,6 +225,9 @@ class _Join:
 
     def _walk(self, problems: WalkProblems) -> Iterator[Source]:
         root, rules = self._scope.root, self._rules
+        if self._scope.listed is not None:
+            paths = iter_values(self._scope.listed)
+            return walk_list(root, paths, max_text_bytes=rules.max_file_bytes, problems=problems)
         if root.selection is None:
             return walk(
                 root,
@@ -330,9 +336,18 @@ def _due_again(prior: LastSeen, rules: Rules) -> bool:
 
 def _priors(seen: pa.Table, base: pa.Table, scope: Scope) -> Iterator[LastSeen]:
     """What the index knows of a scope, in walk order."""
-    for prior in last_seen_rows(seen.filter(pc.equal(base.column("root"), scope.root.id))):
+    mine = pc.equal(base.column("root"), scope.root.id)
+    if scope.listed is not None:
+        mine = pc.and_(mine, pc.is_in(base.column("path"), value_set=scope.listed))
+    for prior in last_seen_rows(seen.filter(mine)):
         if scope.holds(prior.path):
             yield prior
+
+
+def iter_values(array: pa.Array) -> Iterator[str]:
+    """The strings of an array, a batch at a time."""
+    for start in range(0, len(array), TELL_EVERY):
+        yield from array.slice(start, TELL_EVERY).to_pylist()
 
 
 def _check_absorbed(plan: Plan) -> None:

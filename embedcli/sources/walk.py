@@ -24,7 +24,7 @@ from embedcli.sources.filters import Filter
 
 _INDEX_FOLDERS = frozenset({"generations", "staging", "keys", "changes", "state"})
 
-__all__ = ["Filter", "WalkProblems", "root_of", "walk", "walk_selection"]
+__all__ = ["Filter", "WalkProblems", "root_of", "walk", "walk_list", "walk_selection"]
 READ_IN_PARTS = (".pdf", ".docx", ".docm", ".pptx", ".pptm", ".ppsx", ".odt", ".odp", ".odg", ".epub")
 """Files of which most may be pictures: their readers open what they need of them, so no size is too large."""
 
@@ -89,6 +89,19 @@ def walk_selection(
     single = _Walk(root, below=(), skipped=None, max_text_bytes=max_text_bytes, problems=problems)
     named = (single.source(path, _file_of(root, path)) for path in sorted(set(loose), key=lambda path: path.split("/")))
     yield from heapq.merge(filter(None, named), *walks, key=lambda source: source.path.split("/"))
+
+
+def walk_list(root: Root, paths: Iterable[str], *, max_text_bytes: int, problems: WalkProblems) -> Iterator[Source]:
+    """The sources at these paths below a root, in the order given; what is not there has the problem `vanished`.
+    Folders are none."""
+    walk = _Walk(root, below=(), skipped=None, max_text_bytes=max_text_bytes, problems=problems)
+    for path in paths:
+        file = _file_of(root, path)
+        source = walk.source(path, file)
+        if source is None and not os.path.isdir(file):
+            source = Source(root.id, path, file, None, "vanished")
+        if source is not None:
+            yield source
 
 
 def _file_of(root: Root, path: str) -> str:
