@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedcli.errors import Mismatch, UsageError
+from embedcli.records import RecordRule
 
 if TYPE_CHECKING:
     from embedcli.filelist import FileList
@@ -29,6 +30,16 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True)
+class Stream:
+    """Records on stdin: the name that they have in the index, and whether they are all that it has under that name."""
+
+    name: str
+    whole: bool = False
+    file: str = ""
+    """Where they lie, once stdin was read."""
+
+
+@dataclass(frozen=True)
 class Options:
     """What the user asked for. None: the flag was not given, so the setting of the index or the default counts."""
 
@@ -36,6 +47,9 @@ class Options:
     sources: tuple[str, ...] = ()
     listed: FileList | None = None
     """Files that stand in a list (`--files-from`)."""
+    stream: Stream | None = None
+    records: tuple[RecordRule, ...] = ()
+    """How records are read; of a pattern that is remembered this is the new rule."""
     model: str | None = None
     dim: int | None = None
     max_tokens: int | None = None
@@ -64,9 +78,11 @@ class Options:
     @property
     def names_sources(self) -> bool:
         """Whether this run says what it is about; else it is about every root that the index remembers."""
-        return bool(self.sources) or self.listed is not None
+        return bool(self.sources) or self.listed is not None or self.stream is not None
 
     def __post_init__(self) -> None:
+        if self.stream is not None and (self.sources or self.listed is not None):
+            raise UsageError("records on stdin and other sources in one run", "give them to one run each")
         if self.listed is not None and (self.sources or self.rebuild):
             other = "a SOURCE" if self.sources else "`--rebuild`, which reads every source,"
             raise UsageError(f"`--files-from` and {other} in one run", "give them to one run each")

@@ -19,6 +19,7 @@ from embedcli.run.plan import make_plan
 from embedcli.run.record import nothing_to_do, settle_run
 from embedcli.run.summary import finish_unchanged, summarise
 from embedcli.sources.lists import settle_sources
+from embedcli.sources.streams import spooled
 
 if TYPE_CHECKING:
     from embedcli.config import Options
@@ -34,7 +35,7 @@ def ingest(asked: Options, *, tools: Tools, report: Report) -> Summary:
     summary = Summary(str(index.folder), exit_code=1)  # a bug, unless the run ends otherwise
     with history_line(index, summary), closing(report):
         check_asked(index, asked)  # refuses before a folder is made
-        with opened(index, report) as lock:
+        with opened(index, report) as lock, spooled(asked, index.staging) as asked:
             again_past_damage(lambda: _run(index, asked, tools, report, lock, summary), index, report)
     return summary
 
@@ -82,6 +83,6 @@ def _embed(run: Run, summary: Summary) -> None:
             if publish_is_due():
                 run = publish_so_far(run, work)
             run.report.progress(work.tally.progress)
-    published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped)
+    published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped | work.tally.left)
     clear_staging(run)
     summarise(summary, run, work.tally, published)

@@ -57,6 +57,7 @@ DOORS = {
     "selectolax": {"reading.office.html"},
     "zipfile": {"reading.office.package"},
     "tokenizers": {"models.tokenizer"},
+    "orjson": {"reading.containers.fields", "reading.containers.lines"},
     "rich": {"report"},
     "pynvml": {"engines.nvml"},
 }
@@ -69,7 +70,7 @@ GUARD_LOADS = {
 }
 HEAVY = {
     *("torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
-    *("pypdfium2", "python_calamine", "selectolax", "pynvml"),
+    *("pypdfium2", "python_calamine", "selectolax", "pynvml", "orjson"),
 }
 
 

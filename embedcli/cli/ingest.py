@@ -31,6 +31,22 @@ FilesFrom = Annotated[
     typer.Option(help="Read the files that stand in this list, a name a line; `-`: on stdin.", metavar="FILE"),
 ]
 Nul = Annotated[bool, typer.Option("-0", help="The names in the list end in NUL, as `find -print0` writes them.")]
+Records = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Read these files as records (JSON lines, CSV, TSV, Parquet, Arrow); `-`: those on stdin; repeatable.",
+        metavar="GLOB",
+    ),
+]
+Name = Annotated[str | None, typer.Option(help="The name of the records that come on stdin.")]
+Whole = Annotated[
+    bool, typer.Option("--whole/--append", help="Whether records that stdin does not hold any more are gone.")
+]
+TextField = Annotated[list[str] | None, typer.Option(help="A field of a record that is its text; repeatable: text.")]
+IdField = Annotated[str | None, typer.Option(help="The field that is a record's id: id.")]
+TitleField = Annotated[str | None, typer.Option(help="The field that is a record's title: title.")]
+MetaField = Annotated[list[str] | None, typer.Option(help="A field to keep as meta; repeatable: all others.")]
+LabelFields = Annotated[bool, typer.Option("--label-fields", help="Lead each text field by its name.")]
 ModelName = Annotated[
     str | None,
     typer.Option(help="The model: a folder, a hub id such as Qwen/Qwen3-Embedding-0.6B, or `minilm`."),
@@ -99,6 +115,14 @@ def ingest(
     source: Sources = None,
     files_from: FilesFrom = None,
     nul: Nul = False,
+    records: Records = None,
+    name: Name = None,
+    whole: Whole = False,
+    text_field: TextField = None,
+    id_field: IdField = None,
+    title_field: TitleField = None,
+    meta_field: MetaField = None,
+    label_fields: LabelFields = False,
     index: flags.IndexFolder = None,
     model: ModelName = None,
     dim: Dim = None,
@@ -138,6 +162,10 @@ def ingest(
 
     asked = config.Options(
         index=config.index_folder(index), sources=tuple(source or ()), listed=_list_of(files_from, nul),
+        stream=flags.stream_of(records, name, whole=whole),
+        records=flags.record_rules(
+            records, text=text_field, id_field=id_field, title=title_field, meta=meta_field, label=label_fields
+        ),
         model=config.model_name(model), dim=dim,
         max_tokens=max_tokens, overlap=overlap, no_text=no_text, device=flags.device_name(device),
         quantization=flags.quantization_name(quantization),

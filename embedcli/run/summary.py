@@ -98,11 +98,11 @@ def _count_skipped(table: pa.Table) -> dict[str, dict[str, int]]:
 def _source_counts(plan: Plan, tally: Tally, by_status: Mapping[str, int]) -> dict[str, int]:
     moved = len(plan.moved)
     return {
-        "new": plan.new - moved,
+        "new": plan.new - moved + tally.new,
         "changed": tally.changed,
         "moved": moved,
         "unchanged": tally.unchanged,
-        "gone": len(plan.gone) - moved,
+        "gone": len(plan.gone | tally.left) - moved,
         "failed": by_status.get("failed", 0),
         "stale": by_status.get("stale", 0),
         "partial": by_status.get("partial", 0),

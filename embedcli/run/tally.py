@@ -32,11 +32,15 @@ class Tally:
     progress: Progress
     news: set[SourceKey]
     moved: Mapping[SourceKey, Moved]
+    new: int = 0
+    """Documents inside sources that are new, or were known without them."""
     changed: int = 0
     unchanged: int = 0
     embedded: int = 0
     reused: int = 0
     bytes_rewritten: int = 0
+    left: set[SourceKey] = field(default_factory=set)
+    """Documents that are not in their container any more."""
     replaced: dict[str, int] = field(default_factory=lambda: {"sources": 0, "characters": 0})
     """Of what this run has read: bytes that are not text, each read as U+FFFD."""
 
@@ -58,8 +62,11 @@ class Tally:
         if task.prior is not None:
             same = is_same(outcome, task.prior)
             self.unchanged, self.changed = self.unchanged + same, self.changed + (not same)
+        elif task.source.container is not None:
+            self.new += 1
         if is_news(outcome, task.prior or self.moved.get(task.key)):
             self.news.add(outcome.key)
-        self.progress.documents += 1
-        self.progress.bytes_read += task.source.stat.size if task.source.stat else 0
+        if task.source.container is None:
+            self.progress.documents += 1
+            self.progress.bytes_read += task.size_bytes
         self.progress.chunks += outcome.row.chunks if outcome.row else 0

@@ -35,6 +35,8 @@ class Tools:
     disk: Disk = dataclasses.field(default_factory=Disk)
     make_pool: Callable[..., Any] | None = None
     """Where the reading is done; None: in processes (reading.pool.Pool)."""
+    make_splitter: Callable[..., Any] | None = None
+    """Where containers are split; None: in a process (reading.splitter.Splitter)."""
 
 
 def make_tools(

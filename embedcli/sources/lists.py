@@ -31,6 +31,7 @@ from embedcli.sources.roots import (
     settle_roots,
     with_own_id,
 )
+from embedcli.sources.streams import with_streams
 
 BATCH = 65536
 IN_INDEX = "in the index itself"
@@ -39,7 +40,11 @@ FILTERED = "left out by the filters of their root"
 
 def settle_sources(asked: Options, known: Sequence[Root], *, everything: bool) -> Scopes:
     """The roots of a run and what of them it covers, be it named, remembered or in a list. Raises as settle_roots."""
+    streams = [root for root in known if root.stream]
+    known = [root for root in known if not root.stream]
     scopes = settle_roots(asked, known, everything=everything)
+    if asked.stream is not None or streams:
+        scopes = with_streams(scopes, asked, streams, everything=everything)
     if asked.listed is not None and any_filter(asked):
         raise UsageError(
             "filters are for folders, and `--files-from` names files",
@@ -54,7 +59,8 @@ class _Lists:
     def __init__(self, asked: Options, scopes: Scopes, known: Sequence[Root]) -> None:
         self._asked = asked
         self._before = scopes
-        self._roots = {root.path: root for root in scopes.roots}
+        self._roots = {root.path: root for root in scopes.roots if not root.stream}
+        self._streams = tuple(root for root in scopes.roots if root.stream)
         self._known = known
         self._home_of: dict[str, Root | str | None] = {}
         self._single: dict[str, Scope] = {}
@@ -117,7 +123,9 @@ class _Lists:
                 scopes[path] = replace(scopes[path], named=frozenset(paths.to_pylist()))
         roots = tuple(self._roots.values())
         refuse_doubled(roots, self._asked)
-        return replace(self._before, roots=roots, scopes=tuple(scopes.values()), left_out=+self._left_out)
+        return replace(
+            self._before, roots=(*roots, *self._streams), scopes=tuple(scopes.values()), left_out=+self._left_out
+        )
 
     def _selected(self, root: Root, paths: pa.Array) -> pa.Array:
         """Of a whole root those that its filters let through."""

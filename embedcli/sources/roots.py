@@ -15,11 +15,22 @@ import pyarrow as pa
 
 from embedcli.config import Options
 from embedcli.errors import InputError, UsageError
-from embedcli.records import Root, digest, printable
+from embedcli.records import RecordRule, Root, Source, digest, printable, stat_of
 from embedcli.sources import walk
 from embedcli.sources.filters import refuse_lists
 
 _PART = re.compile(r"[^/]+")
+
+
+@dataclass(frozen=True)
+class StreamIn:
+    """What came on stdin, spooled to a file; `whole`: it is all that there is under its name."""
+
+    file: str
+    whole: bool
+
+    def source(self, root: Root) -> Source:
+        return Source(root.id, root.path, self.file, stat_of(os.stat(self.file)), address=root.path)
 
 
 @dataclass(frozen=True)
@@ -32,11 +43,18 @@ class Scope:
     """Of a selection: files that this run names, by their paths below the root."""
     listed: pa.Array | None = None
     """Paths below the root, in walk order: this run looks at these files alone."""
+    stream: StreamIn | None = None
+    before: Root | None = None
+    """The root as the index remembers it, where its records are read otherwise now."""
     new: bool = False
     """Of a list: the index knows nothing of the root, so the list is all of it."""
 
     def holds(self, path: str) -> bool:
         return not self.below or inside(path, self.below)
+
+    def is_all_of(self, root: Root) -> bool:
+        """Of a stream: whether this run has all of it."""
+        return self.root.id == root.id and self.stream is not None and self.stream.whole
 
     @property
     def is_whole(self) -> bool:
@@ -89,7 +107,8 @@ def settle_roots(asked: Options, known: Sequence[Root], *, everything: bool) -> 
             root = replace(root, selection=None)
         below = below_root(root, new.path)
         roots[root.path] = _filtered(root, asked, below) if new.path in meant else root
-        scopes[Scope(roots[root.path], below)] = None
+        changed = roots[root.path].records != root.records
+        scopes[Scope(roots[root.path], below, before=root if changed else None)] = None
     absorbed = {path: root.id for path, root in roots.items() if holder(roots, path) is not root}
     kept = tuple(root for path, root in roots.items() if path not in absorbed)
     refuse_doubled(kept, asked)
@@ -284,12 +303,19 @@ def _filtered(root: Root, asked: Options, below: str) -> Root:
         exclude=_patterns(asked.exclude, root.exclude),
         gitignore=root.gitignore if asked.gitignore is None else asked.gitignore,
         default_excludes=root.default_excludes if asked.default_excludes is None else asked.default_excludes,
+        records=with_rules(root.records, asked.records),
     )
+
+
+def with_rules(known: tuple[RecordRule, ...], asked: tuple[RecordRule, ...]) -> tuple[RecordRule, ...]:
+    """The rules asked for behind the remembered ones of other patterns."""
+    patterns = {rule.pattern for rule in asked}
+    return (*(rule for rule in known if rule.pattern not in patterns), *asked)
 
 
 def any_filter(asked: Options) -> bool:
     switches = (asked.gitignore, asked.default_excludes)
-    return bool(asked.include or asked.exclude) or any(switch is not None for switch in switches)
+    return bool(asked.include or asked.exclude or asked.records) or any(switch is not None for switch in switches)
 
 
 def _patterns(asked: tuple[str, ...], remembered: tuple[str, ...]) -> tuple[str, ...]:

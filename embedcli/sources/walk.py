@@ -20,13 +20,15 @@ from pathlib import Path
 
 from embedcli.errors import InputError
 from embedcli.records import Root, Source, digest, from_printable, printable, reason_of, stat_of
+from embedcli.sources.containers import RuleBook
 from embedcli.sources.filters import Filter
 
 _INDEX_FOLDERS = frozenset({"generations", "staging", "keys", "changes", "state"})
 
 __all__ = ["Filter", "WalkProblems", "root_of", "walk", "walk_list", "walk_selection"]
 READ_IN_PARTS = (".pdf", ".docx", ".docm", ".pptx", ".pptm", ".ppsx", ".odt", ".odp", ".odg", ".epub")
-"""Files of which most may be pictures: their readers open what they need of them, so no size is too large."""
+"""Files of which most may be pictures: their readers open what they need of them, so no size is too large. Nor is any
+for a container, which is read as a stream."""
 
 
 @dataclass(slots=True)
@@ -249,8 +251,11 @@ class _Walk:
         known = stat_of(found)
         if not stat.S_ISREG(found.st_mode):
             return Source(root_id, path, file, known, "not_a_file")
-        too_large = found.st_size > self._max_text_bytes and not path.lower().endswith(READ_IN_PARTS)
+        too_large = found.st_size > self._max_text_bytes and not self._is_read_in_parts(path)
         return Source(root_id, path, file, known, "too_large" if too_large else None)
+
+    def _is_read_in_parts(self, path: str) -> bool:
+        return path.lower().endswith(READ_IN_PARTS) or RuleBook(self._root).of(path) is not None
 
 
 def _is_an_index(folder: _Folder) -> bool:

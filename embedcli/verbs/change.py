@@ -151,7 +151,7 @@ def known_root(current: Generation, path: str) -> Root:
     """The root of the index with this path. Raises InputError where the index has no such root."""
     absolute = os.path.abspath(path)
     for root in current.roots:
-        if root.path == absolute:
+        if root.path == (path if root.stream else absolute):
             return root
     names = ", ".join(f"`{shown_path(root)}`" for root in current.roots)
     hint = f"name one of its roots: {names}" if names else "this index has no roots"
