@@ -24,7 +24,9 @@ SourceKey = tuple[str, str]
 
 Status = Literal["indexed", "partial", "stale", "failed", "skipped"]
 
-SKIP_REASONS = frozenset({"not_text", "empty", "needs_extra", "too_large", "not_a_file", "archive", "unsupported"})
+SKIP_REASONS = frozenset({"not_text", "empty", "needs_extra", "too_large", "not_a_file", "archive", "unsupported"}) | {
+    "portfolio"
+}
 """Not failures: there is nothing to repair. Such sources are counted as `skipped`."""
 
 MOMENT_REASONS = frozenset({"permission", "io", "vanished", "changed_while_reading", "broken_link"})

@@ -169,6 +169,8 @@ class ReadingWork:
             read = self._member(source.member(name), file_name, data, stat, beat, depth=depth + 1)
             if not (isinstance(read.own, UnreadableSource) and read.own.reason in SKIP_REASONS):
                 members.append((name, read))
+        if isinstance(own, Holder) and not members:
+            raise UnreadableSource("no_text", "nothing inside can be read")
         return Read(own, tuple(members))
 
     def _member(self, source: Source, file_name: str, data: bytes, stat: Stat, beat: Beat, *, depth: int) -> Read:

@@ -13,7 +13,7 @@ from embedcli.index import shards
 from embedcli.index.documents import DocumentRow, Mark
 from embedcli.index.outcomes import Outcome
 from embedcli.index.staging import Finished
-from embedcli.records import RETRY_REASONS, SKIP_REASONS, TROUBLED, Source, Stat
+from embedcli.records import RETRY_REASONS, SKIP_REASONS, TROUBLED, Source, Stat, Status
 from embedcli.run.tasks import Contained, LastSeen, Refused, tried
 
 if TYPE_CHECKING:
@@ -47,10 +47,11 @@ def outcome_of(ended: Ended, rules: Rules, fingerprints: Fingerprints, *, change
 
 
 def _container_row(ended: Contained, fingerprints: Fingerprints) -> DocumentRow:
+    status: Status = "partial" if ended.left_out else "skipped" if ended.reason in SKIP_REASONS else "indexed"
     return DocumentRow.of(
         ended.task.source, ended.stat, sha256=ended.sha256, model_fingerprint=fingerprints.model,
-        chunk_fingerprint=fingerprints.chunk, read_fingerprint=fingerprints.read,
-        status="partial" if ended.left_out else "indexed", reason=ended.reason, pages_skipped=ended.left_out,
+        chunk_fingerprint=fingerprints.chunk, read_fingerprint=fingerprints.read, status=status, reason=ended.reason,
+        pages_skipped=ended.left_out,
     )  # fmt: skip
 
 

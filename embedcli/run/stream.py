@@ -121,7 +121,7 @@ class _Stream:
         if isinstance(own, UnreadableSource):
             ended += self._containers.ended(Refused(task, own.reason, own.sha256))
         elif isinstance(own, Holder):
-            ended += self._containers.ended(Contained(task, own.stat, own.sha256))
+            ended += self._containers.ended(Contained(task, own.stat, own.sha256, reason="portfolio"))
         else:
             self._warn_of_language(task, own)
             self._pending.take(task, own)

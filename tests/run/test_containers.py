@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import mailbox
 from collections.abc import Iterable
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from embedcli.records import RecordRule
 from embedcli.verbs.forget import forget
 from embedcli.verbs.moved import moved
 from embedcli.verbs.verify import verify
+from tests.pdf_files import lines, pdf
+from tests.reading.pdf.test_layers import portfolio
 from tests.workshop import Workshop, follow, words
 
 Rows = dict[str, dict[str, Any]]
@@ -327,3 +331,91 @@ def test_a_rebuild_asks_for_the_streams_again(shop: Workshop, monkeypatch: pytes
     stream(shop, monkeypatch, map(record, range(4)))
     with pytest.raises(InputError, match="came as a stream"):
         shop.ingest(rebuild=True)
+
+
+# ---- mails, mailboxes, portfolios
+
+
+def mail(subject: str, text: str, *files: tuple[str, bytes]) -> EmailMessage:
+    made = EmailMessage()
+    made["Subject"], made["From"], made["Message-ID"] = subject, "a@example.org", f"<{subject}@example.org>"
+    made.set_content(text)
+    for name, data in files:
+        kind = "pdf" if name.endswith(".pdf") else "octet-stream"
+        made.add_attachment(data, maintype="application", subtype=kind, filename=name)
+    return made
+
+
+def offer(text: bytes = b"Offer 4711") -> bytes:
+    return pdf(lines(text))
+
+
+def test_attachments_of_a_mail_are_documents_of_their_own(shop: Workshop) -> None:
+    png = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+    inner = mail("Inner", "Inside.", ("deep.txt", b"Deep down")).as_bytes()
+    made = mail(
+        "Order", "See below.", ("offer.pdf", offer()), ("logo.png", png), ("offer.pdf", offer(b"Offer 4712")),
+        ("a/b.txt", b"A note"), ("locked.pdf", b"%PDF-1.4 torn"), ("inner.eml", inner),
+    )  # fmt: skip
+    file = shop.write("mail.eml", made.as_bytes())
+    summary = shop.ingest()
+    rows = by_path(shop)
+    assert rows.keys() == {
+        "mail.eml", "mail.eml#offer.pdf", "mail.eml#offer.pdf (2)", "mail.eml#a%2Fb.txt", "mail.eml#inner.eml",
+        "mail.eml#inner.eml#deep.txt",
+    }  # fmt: skip
+    assert rows["mail.eml#offer.pdf"]["text"] == "Offer 4711" and rows["mail.eml#offer.pdf"]["page_start"] == 1
+    assert rows["mail.eml#offer.pdf"]["uri"] == f"{file}#offer.pdf"
+    assert "Attachments: offer.pdf, logo.png" in rows["mail.eml"]["text"]
+    assert (summary.exit_code, summary.failures) == (3, {"damaged": 1}) and "mail.eml#locked.pdf" in shop.documents()
+    assert shop.ingest().idle and sound(shop)
+
+
+def test_attachments_that_left_a_mail_are_gone_and_what_stays_costs_nothing(shop: Workshop) -> None:
+    shop.write("mail.eml", mail("Order", "One.", ("a.pdf", offer()), ("b.txt", b"Beside")).as_bytes())
+    shop.ingest()
+    shop.write("mail.eml", mail("Order", "One.", ("a.pdf", offer()), ("c.txt", b"Another")).as_bytes())
+    summary = shop.ingest()
+    assert by_path(shop).keys() == {"mail.eml", "mail.eml#a.pdf", "mail.eml#c.txt"}
+    assert (summary.sources["gone"], summary.sources["new"], summary.chunks["embedded"]) == (1, 1, 2)
+    (shop.docs / "mail.eml").unlink()
+    shop.write("a.txt", words(8))
+    assert shop.ingest().sources["gone"] == 3 and sound(shop)
+
+
+def test_each_mail_of_a_mailbox_is_a_document_with_its_attachments(shop: Workshop, tmp_path: Path) -> None:
+    def fill(*mails: EmailMessage) -> None:
+        (tmp_path / "box").unlink(missing_ok=True)
+        box = mailbox.mbox(tmp_path / "box")
+        for one in mails:
+            box.add(one)
+        box.close()
+        for name in ("box.mbox", "Inbox"):
+            shop.write(name, (tmp_path / "box").read_bytes())
+
+    first = mail("First", "From here on\nit leaks.", ("offer.pdf", offer()))
+    fill(first, mail("Second", "All is well."))
+    shop.ingest()
+    rows = by_path(shop)
+    names = ("#First@example.org", "#First@example.org#offer.pdf", "#Second@example.org")
+    assert rows.keys() == {f"{box}{name}" for box in ("box.mbox", "Inbox") for name in names}
+    assert "\n\nFrom here on\nit leaks." in rows["Inbox#First@example.org"]["text"]
+    assert rows["box.mbox#Second@example.org"]["title"] == "Second"
+    fill(first, mail("Second", "All is well."), mail("Third", "New."))
+    summary = shop.ingest()
+    assert (summary.sources["new"], summary.chunks["embedded"], summary.sources["gone"]) == (2, 1, 0)
+    fill(mail("Second", "All is well."), mail("Third", "New."))
+    assert shop.ingest().sources["gone"] == 4 and len(by_path(shop)) == 4
+    assert shop.ingest().idle and sound(shop)
+
+
+def test_the_files_in_a_portfolio_are_documents_of_their_own(shop: Workshop) -> None:
+    inner = portfolio(("deep.pdf", offer(b"Deep")))
+    shop.write("all.pdf", portfolio(("a.pdf", offer()), ("b.txt", b"Three"), ("in.pdf", inner), ("x.pdf", b"no PDF")))
+    summary = shop.ingest()
+    texts = {path: row["text"] for path, row in by_path(shop).items()}
+    assert texts == {"all.pdf#a.pdf": "Offer 4711", "all.pdf#b.txt": "Three", "all.pdf#in.pdf#deep.pdf": "Deep"}
+    statuses = {path: (row["status"], row["reason"]) for path, row in shop.documents().items()}
+    assert statuses["all.pdf"] == statuses["all.pdf#in.pdf"] == ("skipped", "portfolio")
+    assert (statuses["all.pdf#x.pdf"], summary.exit_code) == (("failed", "damaged"), 3)
+    assert shop.ingest().idle and sound(shop)
