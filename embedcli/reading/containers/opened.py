@@ -12,6 +12,7 @@ import io
 import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -45,16 +46,32 @@ def records_in(file: BinaryIO, name: str, asked: Asked, *, spool_folder: Path) -
         raise UnreadableSource("empty")
     if not head.startswith((_PARQUET, _ARROW)):
         return _streamed(head, stream, suffix_of(name), asked)
-    searchable = _spooled(stream, spool_folder, MOST_UNPACKED * size_bytes) if packed else file
-    searchable.seek(0)
+    if not packed:
+        file.seek(0)
+        return _searched(file, head, asked)
+    spooled = _spooled(stream, spool_folder, MOST_UNPACKED * size_bytes)
+    try:
+        records = _searched(spooled, head, asked)
+    except UnreadableSource:
+        spooled.close()
+        raise
+    return None if records is None else _closing(records, spooled)
+
+
+def _searched(file: BinaryIO, head: bytes, asked: Asked) -> Iterator[Record] | None:
     try:
         if head.startswith(_PARQUET):
-            return columns.parquet_rows(searchable, asked.rule)
-        return columns.arrow_rows(searchable, asked.rule, is_stream=False)
+            return columns.parquet_rows(file, asked.rule)
+        return columns.arrow_rows(file, asked.rule, is_stream=False)
     except UnreadableSource as error:
         if error.reason == "no_text" and not asked.named:
             return None
         raise
+
+
+def _closing(records: Iterator[Record], file: BinaryIO) -> Iterator[Record]:
+    with file:
+        yield from records
 
 
 def _streamed(head: bytes, stream: BinaryIO, suffix: str, asked: Asked) -> Iterator[Record] | None:
@@ -71,9 +88,20 @@ def _streamed(head: bytes, stream: BinaryIO, suffix: str, asked: Asked) -> Itera
 
 def _guarded(records: Iterator[Record]) -> Iterator[Record]:
     """What decompressing raises is raised half-way."""
-    try:
+    with _broken_is_damaged():
         yield from records
+
+
+@contextmanager
+def _broken_is_damaged() -> Iterator[None]:
+    """Arrow says with an OSError that its stream is torn, and that has no errno."""
+    try:
+        yield
     except _BROKEN as error:
+        raise UnreadableSource("damaged", str(error)) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
         raise UnreadableSource("damaged", str(error)) from error
 
 
@@ -87,12 +115,10 @@ def _unpacked(file: BinaryIO, magic: bytes) -> Any:
 
 def _with_head(source: Any) -> tuple[bytes, BinaryIO]:
     """The beginning of a stream, and the whole of it."""
-    try:
-        head = bytearray()
+    head = bytearray()
+    with _broken_is_damaged():
         while len(head) < lines.LOOK_BYTES and (part := source.read(lines.LOOK_BYTES - len(head))):
             head += part
-    except _BROKEN as error:
-        raise UnreadableSource("damaged", str(error)) from error
     return bytes(head), cast(BinaryIO, io.BufferedReader(_Joined(bytes(head), source), BLOCK_BYTES))
 
 
@@ -108,7 +134,8 @@ class _Joined(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
-        part, self._head = (self._head or self._rest.read(len(view))), b""
+        part = self._head[: len(view)] or self._rest.read(len(view))
+        self._head = self._head[len(view) :]
         view[: len(part)] = part
         return len(part)
 
@@ -117,11 +144,14 @@ def _spooled(stream: BinaryIO, folder: Path, most_bytes: int) -> BinaryIO:
     """A file without a name that holds what the stream does. Raises StorageError where it cannot be written."""
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
     try:
-        while block := stream.read(BLOCK_BYTES):
-            if file.tell() > most_bytes:
-                raise UnreadableSource("too_large", "unpacked")
-            with storage_errors(folder):
-                file.write(block)
-    except _BROKEN as error:
-        raise UnreadableSource("damaged", str(error)) from error
+        with _broken_is_damaged():
+            while block := stream.read(BLOCK_BYTES):
+                if file.tell() > most_bytes:
+                    raise UnreadableSource("too_large", "unpacked")
+                with storage_errors(folder):
+                    file.write(block)
+    except BaseException:
+        file.close()
+        raise
+    file.seek(0)
     return cast(BinaryIO, file)
