@@ -29,7 +29,7 @@ from embedcli.records import RecordRule, Source, stat_of
 from embedcli.sources.containers import Asked
 
 RECORDS = 1_000_000
-WHOLE_RUN = 20_000
+WHOLE_RUN = 5_000
 BATCH = 100_000
 WORDS = [f"word{n * 7919 % 9973}" for n in range(9_973)]
 
