@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedcli.errors import UnreadableSource
-from embedcli.reading.containers.fields import bad_line, record_of
+from embedcli.reading.containers.fields import Fields, bad_line
 from embedcli.records import Record, RecordRule
 
 BATCH_ROWS = 512
@@ -50,7 +50,7 @@ def _rows(batches: Iterable[pa.RecordBatch], names: list[str], rule: RecordRule)
 
 
 def _records(batches: Iterable[pa.RecordBatch], names: list[str], rule: RecordRule) -> Iterator[Record]:
-    number = 0
+    number, fields = 0, Fields(rule)
     try:
         for batch in batches:
             for start in range(0, batch.num_rows, BATCH_ROWS):
@@ -58,6 +58,6 @@ def _records(batches: Iterable[pa.RecordBatch], names: list[str], rule: RecordRu
                 for cells in zip(*columns, strict=True):
                     number += 1
                     row = dict(zip(names, cells, strict=True))
-                    yield record_of(row, rule, number) or bad_line(number, "no_text", repr(cells).encode())
+                    yield fields.record_of(row, number) or bad_line(number, "no_text", repr(cells).encode())
     except _BROKEN as error:
         raise UnreadableSource("damaged", f"after row {number}: {error}") from error

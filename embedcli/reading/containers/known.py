@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +73,7 @@ class KnownRecords:
     def sift(self, records: Sequence[Record]) -> Iterator[Record]:
         """Those that are new, changed or cannot be read, each with its place. A repeated id is a problem, and where
         it is the digest of a text it gets the number of times that this text has come."""
-        good = [record if record.id else replace(record, id=digest(record.text)) for record in records]
+        good = [record if record.id else record._replace(id=digest(record.text)) for record in records]
         keys = [key_of(shown_id(record.id)) for record in good]
         in_runs = self._new.in_runs(shards.keys_of(keys))
         places = self._places(keys)
@@ -92,7 +92,7 @@ class KnownRecords:
             else:
                 self._met[place] = True
                 if not self._is_same(record, place):
-                    yield replace(record, prior=place)
+                    yield record._replace(prior=place)
         self._new.settle()
 
     def _places(self, keys: Sequence[bytes]) -> Ints:
@@ -111,7 +111,7 @@ class KnownRecords:
 
     def _numbered(self, record: Record) -> tuple[Record, bytes, int]:
         times = self._times[record.id] = self._times.get(record.id, 1) + 1
-        record = replace(record, id=f"{record.id}-{times}")
+        record = record._replace(id=f"{record.id}-{times}")
         key = key_of(record.id)
         return record, key, int(self._places([key])[0])
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from embedcli.errors import UnreadableSource
-from embedcli.reading.containers.fields import bad_line, has_text, record_of
+from embedcli.reading.containers.fields import Fields, bad_line, has_text
 from embedcli.records import Record, RecordRule
 
 MOST_LINE_BYTES = 16 << 20
@@ -35,6 +35,7 @@ def are_records(head: bytes, rule: RecordRule) -> bool:
 
 
 def json_lines(stream: BinaryIO, rule: RecordRule) -> Iterator[Record]:
+    fields = Fields(rule)
     for number, line in _numbered_lines(stream):
         if line is None:
             yield bad_line(number, "too_large")
@@ -42,7 +43,7 @@ def json_lines(stream: BinaryIO, rule: RecordRule) -> Iterator[Record]:
         if line.isspace():
             continue
         row = _parsed(line)
-        record = record_of(row, rule, number) if isinstance(row, dict) else None
+        record = fields.record_of(row, number) if isinstance(row, dict) else None
         yield record or bad_line(number, _problem(line, row), line)
 
 
@@ -86,7 +87,7 @@ def tables(stream: BinaryIO, rule: RecordRule, *, suffix: str) -> Iterator[Recor
     names = next(csv.reader([first], delimiter=separator), [])
     if not set(rule.text) & set(names):
         raise UnreadableSource("no_text", f"no column `{'`, `'.join(rule.text)}` among {', '.join(names)[:200]}")
-    rows = csv.reader(text, delimiter=separator)
+    rows, fields = csv.reader(text, delimiter=separator), Fields(rule)
     while True:
         number = rows.line_num + 2
         try:
@@ -97,7 +98,7 @@ def tables(stream: BinaryIO, rule: RecordRule, *, suffix: str) -> Iterator[Recor
             yield bad_line(number, "damaged")
             continue
         if cells:
-            yield _row(names, cells, rule, number) or bad_line(
+            yield _row(names, cells, fields, number) or bad_line(
                 number, _cell_problem(names, cells), repr(cells).encode()
             )
 
@@ -114,23 +115,24 @@ def _separator(first: str, rule: RecordRule, suffix: str) -> str:
     return max(_SEPARATORS, key=goodness)
 
 
-def _row(names: list[str], cells: list[str], rule: RecordRule, number: int) -> Record | None:
-    if len(cells) > len(names) or not all(map(_is_utf8, cells)):
+def _row(names: list[str], cells: list[str], fields: Fields, number: int) -> Record | None:
+    if len(cells) > len(names) or not _are_utf8(cells):
         return None
-    return record_of(dict(zip(names, cells, strict=False)), rule, number)
+    return fields.record_of(dict(zip(names, cells, strict=False)), number)
 
 
 def _cell_problem(names: list[str], cells: list[str]) -> str:
-    if not all(map(_is_utf8, cells)):
+    if not _are_utf8(cells):
         return "not_utf8"
     return "damaged" if len(cells) > len(names) else "no_text"
 
 
-def _is_utf8(cell: str) -> bool:
-    if cell.isascii():
+def _are_utf8(cells: list[str]) -> bool:
+    row = "".join(cells)
+    if row.isascii():
         return True
     try:
-        cell.encode()
+        row.encode()
     except UnicodeEncodeError:
         return False
     return True

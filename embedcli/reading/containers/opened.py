@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -109,7 +110,8 @@ def _unpacked(file: BinaryIO, magic: bytes) -> Any:
     if magic.startswith(_GZIP):
         return gzip.GzipFile(fileobj=file)
     if magic.startswith(_ZSTD):
-        return pa.CompressedInputStream(pa.PythonFile(file), "zstd")
+        # Arrow closes what it reads when it is through
+        return pa.CompressedInputStream(pa.PythonFile(os.fdopen(os.dup(file.fileno()), "rb")), "zstd")
     return file
 
 
