@@ -24,7 +24,7 @@ RANKS = [
     {"cli"},
     {"verbs"},
     {"ingest"},
-    {"run"},
+    {"run", "pipes"},
     {"reading", "engines"},
     {"sources", "models", "index"},
     {"report", "config", "fingerprints", "processes"},
@@ -70,7 +70,7 @@ GUARD_LOADS = {
 }
 HEAVY = {
     *("torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
-    *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb"),
+    *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb", "orjson"),
 }
 
 
