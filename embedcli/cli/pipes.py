@@ -6,7 +6,10 @@ Not here: embedding (verbs/embed.py), reading the index (verbs/rows.py).
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +19,7 @@ from embedcli.cli import flags
 from embedcli.cli.app import Debug, app, tools_maker
 from embedcli.config import index_folder, model_name
 from embedcli.errors import UsageError
-from embedcli.report import say
+from embedcli.report import say, silence
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -85,7 +88,8 @@ def embed(
     tools = tools_maker(context)("auto", say, warn=say)
     if sys.stdin.isatty() and "-" in (files or ["-"]):
         say("reading texts from the terminal; Ctrl-D ends them")
-    verb.embed(files or ["-"], form, asked, shape, out=_stdout(format), tools=tools, say=say)
+    with _stdout(format) as out:
+        verb.embed(files or ["-"], form, asked, shape, out=out, tools=tools, say=say)
 
 
 @app.command()
@@ -109,7 +113,8 @@ def rows(
     format = flags.one_of("--format", format, ROWS_FORMATS) or format
     names = None if columns is None else tuple(name.strip() for name in columns.split(","))
     choice = verb.Choice(names, where, since)
-    verb.rows(flags.opened_index(index, index_option), choice, format=format, out=_stdout(format))
+    with _stdout(format) as out:
+        verb.rows(flags.opened_index(index, index_option), choice, format=format, out=out)
 
 
 def _form(null: bool, field: str | None) -> Form:
@@ -129,7 +134,13 @@ def _index(index: str | None, model: str | None, dim: int | None, max_tokens: in
     return None if index is None else index_folder(index)
 
 
-def _stdout(format: str) -> BinaryIO:
+@contextmanager
+def _stdout(format: str) -> Iterator[BinaryIO]:
+    """The stream for the rows. When its reader leaves, as `head` does, the program ends as if SIGPIPE had ended it."""
     if format in BINARY and sys.stdout.isatty():
         raise UsageError(f"`--format {format}` is no text for a terminal", f"write it to a file: `> vectors.{format}`")
-    return sys.stdout.buffer
+    try:
+        yield sys.stdout.buffer
+    except BrokenPipeError:
+        silence(sys.stdout)
+        raise typer.Exit(128 + signal.SIGPIPE) from None

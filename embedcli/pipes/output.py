@@ -165,7 +165,7 @@ class _Gate(io.RawIOBase):
 
 
 class Npy:
-    """The vectors alone, float32 [rows, dim]; NaN where there is none. A file keeps them until their number is known."""
+    """The vectors alone, float32 [rows, dim]; NaN where there is none. A file keeps them until all are counted."""
 
     def __init__(self, out: BinaryIO, schema: pa.Schema) -> None:
         self._out = out
@@ -184,8 +184,9 @@ class Npy:
     def finish(self) -> None:
         header = {"descr": "<f4", "fortran_order": False, "shape": (self._rows, self._dim)}
         np.lib.format.write_array_header_1_0(self._out, header)
-        self._kept.seek(0)
-        copyfileobj(self._kept, self._out)
+        with self._kept:
+            self._kept.seek(0)
+            copyfileobj(self._kept, self._out)
         self._out.flush()
 
 

@@ -7,6 +7,7 @@ Not here: tokens (prepare.py), who waits for whom (in_order.py).
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 import threading
@@ -57,11 +58,12 @@ class Ahead:
     """Reads in a thread of its own, a few batches ahead. `done`: every batch was taken."""
 
     def __init__(self, paths: Sequence[str], form: Form) -> None:
-        """Raises InputError (exit 15) where a file cannot be opened."""
+        """Raises InputError (exit 15) where a file cannot be read."""
         self._batches: queue.Queue[list[Text] | BaseException | None] = queue.Queue(BATCHES_AHEAD)
         self.done = False
-        streams = [(path, _opened(path)) for path in paths]
-        threading.Thread(target=self._read, args=(streams, form), name="embedcli-texts", daemon=True).start()
+        for path in paths:
+            _check(path)
+        threading.Thread(target=self._read, args=(paths, form), name="embedcli-texts", daemon=True).start()
 
     def get(self, timeout: float) -> list[Text]:
         """The next texts; none where `timeout` seconds brought none. Raises what ended the reading."""
@@ -74,28 +76,42 @@ class Ahead:
         self.done = batch is None
         return batch or []
 
-    def _read(self, streams: list[tuple[str, Any]], form: Form) -> None:
+    def _read(self, paths: Sequence[str], form: Form) -> None:
         end: BaseException | None = None
         try:
-            for path, stream in streams:
-                with stream:
+            for path in paths:
+                with _opened(path) as stream:
                     for batch in texts(stream.read, form, source="" if path == STDIN else path):
                         self._batches.put(batch)
         except OSError as error:
-            end = InputError(f"cannot read `{path}`: {error.strerror or error}", "give the texts on stdin or in files")
+            end = _unreadable(path, error.strerror or str(error))
         finally:
             self._batches.put(end or sys.exception())
 
 
+def _check(path: str) -> None:
+    """Find a mistake before a model is loaded. Nothing is opened: the shell's `<(...)` can be read only once."""
+    if path == STDIN:
+        if sys.stdin is None or sys.stdin.closed:
+            raise _unreadable(path, "stdin is closed")
+        return
+    if not os.path.exists(path):
+        raise _unreadable(path, "there is no such file")
+    if os.path.isdir(path):
+        raise _unreadable(path, "it is a folder")
+    if not os.access(path, os.R_OK):
+        raise _unreadable(path, "permission denied")
+
+
 def _opened(path: str) -> Any:
     """Without Python's buffer: that would hold a text back until it is full, and its lock at the program's end."""
-    try:
-        if path == STDIN:
-            return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
-        return open(path, "rb", buffering=0)
-    except (OSError, AttributeError, ValueError) as error:  # of a closed stdin there is no descriptor
-        problem = (error.strerror if isinstance(error, OSError) else None) or "it is closed"
-        raise InputError(f"cannot read `{path}`: {problem}", "give the texts on stdin or in files") from error
+    if path == STDIN:
+        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+    return open(path, "rb", buffering=0)
+
+
+def _unreadable(path: str, problem: str) -> InputError:
+    return InputError(f"cannot read `{path}`: {problem}", "give the texts on stdin, or in files that can be read")
 
 
 def texts(read: Callable[[int], bytes], form: Form, *, source: str) -> Iterator[list[Text]]:
