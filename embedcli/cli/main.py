@@ -38,6 +38,9 @@ def main() -> None:
         if getattr(sys, name) is None:  # closed: the next opened file would get its descriptor, and our messages
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
+        if isinstance(sys.stdout.buffer, io.RawIOBase):
+            # PYTHONUNBUFFERED: a raw stream that a signal or a full disk interrupts writes a part and raises nothing
+            sys.stdout = open(sys.stdout.fileno(), "w", encoding=sys.stdout.encoding, closefd=False)  # noqa: SIM115
         sys.stdout.reconfigure(errors="backslashreplace")  # the locale may lack characters of a file name
     try:
         try:

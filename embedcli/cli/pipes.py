@@ -86,7 +86,7 @@ def embed(
     asked = verb.Asked(_index(index, model, dim, max_tokens), model_name(model), dim, max_tokens, query, long)
     shape = Shape(format, ids=form.field is not None, text=text, parts=long == "split")
     tools = tools_maker(context)("auto", say, warn=say)
-    if sys.stdin.isatty() and "-" in (files or ["-"]):
+    if sys.stdin is not None and sys.stdin.isatty() and "-" in (files or ["-"]):
         say("reading texts from the terminal; Ctrl-D ends them")
     with _stdout(format) as out:
         verb.embed(files or ["-"], form, asked, shape, out=out, tools=tools, say=say)

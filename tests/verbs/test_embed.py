@@ -190,11 +190,13 @@ def test_a_vector_leaves_while_the_next_text_is_not_written_yet() -> None:
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_it_after_a_whole_row(number: int, code: int) -> None:
+@pytest.mark.parametrize(("number", "code", "unbuffered"), [(signal.SIGINT, 130, ""), (signal.SIGTERM, 143, "1")])
+def test_a_signal_ends_it_after_a_whole_row(number: int, code: int, unbuffered: str) -> None:
+    """More rows than a pipe holds: the signal interrupts a write, of which Python's raw streams then lose the rest."""
+    environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": unbuffered}
     command = [*QUICK, "embed", "--model", "minilm", "--dim", "384"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes, env=ENVIRONMENT) as process:  # type: ignore[call-overload]
+    with subprocess.Popen(command, **pipes, env=environment) as process:  # type: ignore[call-overload]
         process.stdin.write(b"a line\n" * 100)
         process.stdin.flush()
         first = process.stdout.readline()
