@@ -23,6 +23,11 @@ import pytest
 
 from embedcli.models import resolve
 from embedcli.models.tokenizer import load_tokenizer
+from embedcli.pipes.tables import Shape
+from embedcli.pipes.texts import Form
+from embedcli.run.tools import Tools
+from embedcli.verbs import embed as verb
+from embedcli.verbs.embed import Asked
 from tests.fake_engines import vector
 from tests.tiny_models import make_qwen, make_xlmr
 from tests.workshop import Workshop, words
@@ -268,6 +273,24 @@ def test_a_full_disk_under_the_output_is_exit_14(tmp_path: Path) -> None:
 # ---- the vectors themselves
 
 
+def ours(model: str, texts: Sequence[str], place: Path, *, query: bool = False, dim: int | None = None) -> np.ndarray:
+    """By torch in this process, which imports it once for all tests."""
+    from embedcli.engines import torch_engine
+
+    tools = Tools(
+        resolve=lambda asked, memory: resolve.resolve(str(asked.model), report=print),
+        device_kind=lambda asked: "cpu",
+        open_engine=lambda model, settings, device: torch_engine.open_engine(model, dim=settings.dim, device=device),
+    )
+    (place / "texts").write_text("\0".join(texts))
+    asked = Asked(model=model, dim=dim, query=query, long="truncate")
+    shape = Shape("npy", ids=False, text=False, parts=False)
+    out = io.BytesIO()
+    verb.embed([str(place / "texts")], Form(null=True), asked, shape, out=out, tools=tools, say=print)
+    vectors: np.ndarray = np.load(io.BytesIO(out.getvalue()))
+    return vectors
+
+
 def reference(folder: Path, texts: Sequence[str], *, query: bool = False, dim: int | None = None) -> np.ndarray:
     from sentence_transformers import SentenceTransformer
 
@@ -276,29 +299,27 @@ def reference(folder: Path, texts: Sequence[str], *, query: bool = False, dim: i
     return np.asarray(encode(list(texts), normalize_embeddings=True))
 
 
-def test_the_vectors_are_those_of_sentence_transformers() -> None:
+def test_the_vectors_are_those_of_sentence_transformers(tmp_path: Path) -> None:
     """MiniLM, mixed lengths, texts over its limit too, cut to fewer dimensions."""
-    texts = [*TEXTS, "Ein Satz.", "日本語の文", words(400, 1).strip(), "x"]
-    folder = resolve.resolve("minilm", report=print).folder
-    ran = embed("--long", "truncate", "--dim", "128", "--format", "npy", texts="\n".join(texts), program=PROGRAM)
-    assert ran.returncode == 0, ran.stderr
-    ours = np.load(io.BytesIO(ran.stdout))
-    theirs = reference(folder, texts, dim=128)
-    assert (ours * theirs).sum(axis=1).min() > 0.99999
-    assert np.abs(np.linalg.norm(ours, axis=1) - 1).max() < 1e-6
+    texts = [*TEXTS[:20], "Ein Satz.", "日本語の文", words(400, 1).strip(), "x"]
+    found = ours("minilm", texts, tmp_path, dim=128)
+    theirs = reference(resolve.resolve("minilm", report=print).folder, texts, dim=128)
+    assert (found * theirs).sum(axis=1).min() > 0.99999
+    assert np.abs(np.linalg.norm(found, axis=1) - 1).max() < 1e-6
 
 
 @pytest.mark.parametrize("make", [make_qwen, make_xlmr])
 def test_queries_and_documents_get_the_prompts_of_the_model(make: Any, tmp_path: Path) -> None:
     folder = make(tmp_path / "model", query_prompt="Query: ", document_prompt="Passage: ")
     texts = ["the model of the night", "index of vectors, page 7"]
-    found = {}
-    for query in (False, True):
-        flags = ["--model", str(folder), "--format", "npy", *(["--query"] if query else [])]
-        ran = embed(*flags, texts="\n".join(texts), program=PROGRAM)
-        assert ran.returncode == 0, ran.stderr
-        found[query] = np.load(io.BytesIO(ran.stdout))
-        theirs = reference(folder, texts, query=query)[:, : found[query].shape[1]]
-        theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
-        assert (found[query] * theirs).sum(axis=1).min() > 0.9999
+    found = {query: ours(str(folder), texts, tmp_path, query=query) for query in (False, True)}
+    for query, vectors in found.items():
+        assert (vectors * reference(folder, texts, query=query)).sum(axis=1).min() > 0.9999
     assert np.abs(found[True] - found[False]).max() > 1e-3
+
+
+def test_queries_of_a_model_that_does_not_pool_its_prompt(tmp_path: Path) -> None:
+    """Its engine leaves out the prompt of queries, which is longer than that of documents."""
+    folder = make_xlmr(tmp_path / "model", query_prompt="A query: ", document_prompt="P: ", include_prompt=False)
+    found = ours(str(folder), ["index of vectors"], tmp_path, query=True)
+    assert (found * reference(folder, ["index of vectors"], query=True)).sum() > 0.9999
