@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -83,7 +82,10 @@ def embed(
     long = flags.one_of("--long", long, LONG) or long
     if format == "npy" and text:
         raise UsageError("`--format npy` has room for vectors only", "leave `--text` out, or use `--format parquet`")
-    asked = verb.Asked(_index(index, model, dim, max_tokens), model_name(model), dim, max_tokens, query, long)
+    if _of_index(context):
+        asked = verb.Asked(index=index_folder(index), query=query, long=long)
+    else:
+        asked = verb.Asked(None, model_name(model), dim, max_tokens, query, long)
     shape = Shape(format, ids=form.field is not None, text=text, parts=long == "split")
     tools = tools_maker(context)("auto", say, warn=say)
     if sys.stdin is not None and sys.stdin.isatty() and "-" in (files or ["-"]):
@@ -125,13 +127,17 @@ def _form(null: bool, field: str | None) -> Form:
     return Form(null=null, field=field)
 
 
-def _index(index: str | None, model: str | None, dim: int | None, max_tokens: int | None) -> Path | None:
-    """The folder of the index whose settings count, of which no other flag then says anything."""
-    given = {"--model": model, "--dim": dim, "--max-tokens": max_tokens}
-    flag = next((flag for flag, value in given.items() if value is not None), None)
-    if index is not None and flag is not None:
+def _of_index(context: typer.Context) -> bool:
+    """Whether an index gives the model and the settings. Where `--index` and other flags come from the environment or
+    a file, what was typed counts, else the index."""
+    names = ("index", "model", "dim", "max_tokens")
+    given = [name for name in names if context.params[name] is not None]
+    sources = {name: context.get_parameter_source(name) for name in given}
+    typed = [name for name in given if (source := sources[name]) is not None and source.name == "COMMANDLINE"]
+    if "index" in typed and len(typed) > 1:
+        flag = f"--{typed[1].replace('_', '-')}"
         raise UsageError(f"`{flag}` cannot be combined with `--index`, which has its own", f"leave `{flag}` out")
-    return None if index is None else index_folder(index)
+    return "index" in given and ("index" in typed or not typed)
 
 
 @contextmanager

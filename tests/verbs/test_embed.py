@@ -229,6 +229,16 @@ def test_the_settings_of_an_index_count(shop: Workshop) -> None:
     assert long.returncode == 3 and b"64 at most" in long.stderr
 
 
+def test_what_is_typed_counts_before_the_index_of_a_settings_file(shop: Workshop, tmp_path: Path) -> None:
+    shop.write("a.txt", words(30))
+    shop.ingest()
+    (tmp_path / "embedcli.toml").write_text(f'index = "{shop.index}"\nmodel = "nosuch"\ndim = 4\n')
+    for flags, dim in (("", 16), ("--model minilm --dim 8", 8)):
+        ran = shell(f"echo a text | embedcli embed {flags}", tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        assert len(json.loads(ran.stdout)["embedding"]) == dim
+
+
 def test_another_engine_than_that_of_the_index_is_exit_13(shop: Workshop) -> None:
     """The index was made by the double, and MiniLM itself gives other vectors."""
     shop.write("a.txt", words(30))
