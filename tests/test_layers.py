@@ -24,7 +24,7 @@ RANKS = [
     {"cli"},
     {"verbs"},
     {"ingest"},
-    {"run"},
+    {"run", "pipes"},
     {"reading", "engines"},
     {"sources", "models", "index"},
     {"report", "config", "fingerprints", "processes", "filelist"},
@@ -60,6 +60,7 @@ DOORS = {
     "orjson": {"reading.containers.fields", "reading.containers.lines"},
     "rich": {"report"},
     "pynvml": {"engines.nvml"},
+    "duckdb": {"index.where"},
     "prometheus_client": {"cli.metrics"},
 }
 GUARD_LOADS = {
@@ -71,7 +72,11 @@ GUARD_LOADS = {
 }
 HEAVY = {
     *("torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
+<<<<<<< HEAD
     *("pypdfium2", "python_calamine", "selectolax", "pynvml", "prometheus_client", "orjson"),
+=======
+    *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb", "orjson", "prometheus_client"),
+>>>>>>> embed
 }
 
 
