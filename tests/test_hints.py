@@ -326,6 +326,20 @@ ROWS = [
         f"{AGAIN} --rebuild",
         [["mv {parent}/0.txt {docs}/part/0.txt", f"{AGAIN} --rebuild"]],
     ),
+    Row(
+        "if they are the same, forget where they were: `embedcli forget {part} --index {index}`",
+        after(
+            indexed, "cp -r {docs}/part {docs}/copy", "{program} ingest --index {index} --quiet", "rm -r {docs}/part"
+        ),
+        "embedcli moved {docs}/part {docs}/copy --index {index}",
+        [["embedcli forget {docs}/part --index {index}", AGAIN]],
+    ),
+    Row(
+        "`embedcli ingest {alone} --index {index}` reads it: known vectors are reused",
+        after(indexed, "mv {docs}/part/0.txt {alone}"),
+        "embedcli moved {docs}/part/0.txt {alone} --index {index}",
+        [["embedcli ingest {alone} --index {index}"]],
+    ),
     Row("this index has no roots", forgotten, "embedcli forget {docs} --index {index}", [[INGEST]]),
     Row(
         "`embedcli verify {index}` names what is damaged",

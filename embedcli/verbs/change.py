@@ -152,15 +152,6 @@ def locked(index: Index, warn: Say) -> Iterator[lock.Lock]:
 # ---- roots
 
 
-def known_root(current: Generation, path: str) -> Root:
-    """The root of the index with this path. Raises InputError where the index has no such root."""
-    absolute = os.path.abspath(path)
-    for root in current.roots:
-        if root.path == absolute:
-            return root
-    raise _no_root(current, absolute, "is not a root of this index")
-
-
 def known_part(current: Generation, path: str, table: pa.Table) -> tuple[Root, str, Bools]:
     """The root that is at this path or holds it, the path below that root, and which documents of `table` lie there.
 
