@@ -39,13 +39,14 @@ Bools = npt.NDArray[np.bool_]
 class Done:
     """What a verb did: the generation that is current now, the one before, and how many sources and chunks it changed.
 
-    `before` is None where the link `current` was lost.
+    `before` is None where the link `current` was lost; `changes` is the number of the file in `changes/`.
     """
 
     verb: str
     index: str
     generation: int
     before: int | None
+    changes: int
     sources: int
     chunks: int
     elapsed_s: float
@@ -106,20 +107,22 @@ class Change:
 
     def done(self, concerned: pa.Table) -> Done:
         """Write the verb to the history of runs; returns what it did."""
-        numbers = (self.generation.number, self.current.number)
+        numbers = (self.generation.number, self.current.number, self.generation.number)
         return done(self.index, self.verb, numbers, concerned, self._started, self._warn)
 
 
 def done(
-    index: Index, verb: str, numbers: tuple[int, int | None], concerned: pa.Table, started: float, warn: Say
+    index: Index, verb: str, numbers: tuple[int, int | None, int], concerned: pa.Table, started: float, warn: Say
 ) -> Done:
-    """Write the verb to the history of runs; a line that cannot be written is a warning, as the change is published."""
-    generation, before = numbers
+    """Write the verb to the history of runs; a line that cannot be written is a warning, as the change is published.
+    `numbers`: Done's generation, before and changes."""
+    generation, before, number = numbers
     chunks = int(pc.sum(concerned.column("rows")).as_py() or 0)
     elapsed_s = round(time.monotonic() - started, 3)
     done = Done(
-        verb, str(index.folder), generation, before, sources=concerned.num_rows, chunks=chunks, elapsed_s=elapsed_s
-    )
+        verb, str(index.folder), generation, before, number,
+        sources=concerned.num_rows, chunks=chunks, elapsed_s=elapsed_s,
+    )  # fmt: skip
     line = {"ended_at": datetime.now(UTC).isoformat(timespec="seconds"), **dataclasses.asdict(done)}
     try:
         state.append_run(index.state, line, index.disk)
