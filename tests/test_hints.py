@@ -340,6 +340,24 @@ ROWS = [
         "embedcli moved {docs}/part/0.txt {alone} --index {index}",
         [["embedcli ingest {alone} --index {index}"]],
     ),
+    Row(
+        "give a time of the day, `06:00`, or `2026-01-31T06:00`",
+        indexed,
+        f"{AGAIN} --deadline soon",
+        [[f"{AGAIN} --deadline 06:00"], [f"{AGAIN} --deadline 2999-01-31T06:00"]],
+    ),
+    Row(
+        "give hours, minutes or seconds: `4h`, `90m`, `1h30m`",
+        indexed,
+        f"{AGAIN} --time-limit long",
+        [[f"{AGAIN} --time-limit {limit}"] for limit in ("4h", "90m", "1h30m")],
+    ),
+    Row(
+        "`--nice 10` is what batch jobs use",
+        indexed,
+        f"{AGAIN} --nice 99",
+        [["{program} ingest --index {index} --nice 10", AGAIN]],
+    ),
     Row("this index has no roots", forgotten, "embedcli forget {docs} --index {index}", [[INGEST]]),
     Row(
         "`embedcli verify {index}` names what is damaged",
@@ -447,9 +465,12 @@ def test_the_ways_type_what_the_hint_names(row: Row) -> None:
 
 def test_every_hint_of_the_program_stands_in_the_table() -> None:
     listed = [row.hint for row in ROWS] + list(NOT_RUN)
-    for pattern, module in templates().items():
-        if not module.startswith(tuple(ELSEWHERE)):
-            assert any(re.fullmatch(pattern, hint) for hint in listed), f"{module}: {pattern}"
+    lacking = [
+        f"{module}: {pattern}"
+        for pattern, module in templates().items()
+        if not module.startswith(tuple(ELSEWHERE)) and not any(re.fullmatch(pattern, hint) for hint in listed)
+    ]
+    assert not lacking, "each needs a row in ROWS, with its state and what is typed then"
     for test in NOT_RUN.values():
         assert (HERE / test).exists(), test
 
