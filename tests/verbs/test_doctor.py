@@ -23,7 +23,7 @@ from embedcli.verbs.doctor import ENGINE, STORAGE, Line, examine
 from tests.fake_cards import embedcli, needs_compiler
 from tests.published import filled
 from tests.tiny_models import make_qwen
-from tests.unprivileged import as_nobody
+from tests.unprivileged import as_nobody, give_to_nobody
 from tests.workshop import Workshop, words
 
 HERE = Path(__file__).resolve().parents[2]
@@ -113,9 +113,7 @@ def test_doctor_fails_exactly_where_a_run_cannot_write(shop: Workshop, place: st
     filled(shop)
     shop.write("b.txt", words(30, 5))
     os.utime(shop.docs / "part-0/file-0.txt")  # a stat to be noted in state/
-    if os.getuid() == 0:
-        for path in [shop.index.parent, shop.index, *shop.index.rglob("*")]:
-            os.chown(path, 65534, 65534, follow_symlinks=False)
+    give_to_nobody(shop.index.parent)
     index = shop.index.parent / "new" if place == "beside" else shop.index
     closed = shop.index.parent if place == "beside" else shop.index / place
 
@@ -136,8 +134,6 @@ def test_doctor_fails_exactly_where_a_run_cannot_write(shop: Workshop, place: st
         assert line_of("index", lines_of(index)).well
         assert shop.ingest().exit_code == 0
 
-    for folder in [shop.docs, *shop.docs.rglob("*")]:
-        os.chown(folder, 65534, 65534) if os.getuid() == 0 else None
     as_nobody(shop.docs, compare)
 
 
