@@ -57,7 +57,7 @@ DOORS = {
     "selectolax": {"reading.office.html"},
     "zipfile": {"reading.office.package"},
     "tokenizers": {"models.tokenizer"},
-    "orjson": {"reading.containers.fields", "reading.containers.lines"},
+    "orjson": {"pipes.output", "pipes.texts", "reading.containers.fields", "reading.containers.lines"},
     "rich": {"report"},
     "pynvml": {"engines.nvml"},
     "duckdb": {"index.where"},
@@ -72,11 +72,7 @@ GUARD_LOADS = {
 }
 HEAVY = {
     *("torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
-<<<<<<< HEAD
-    *("pypdfium2", "python_calamine", "selectolax", "pynvml", "prometheus_client", "orjson"),
-=======
     *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb", "orjson", "prometheus_client"),
->>>>>>> embed
 }
 
 
