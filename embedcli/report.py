@@ -329,12 +329,13 @@ class Largest:
 
     def line(self) -> str:
         """`12 files, 3.4 MB; largest: white-paper.md 1.2 MB, ...`"""
-        total = f"{many(self.files, 'file')}, {_megabytes(self._bytes)}"
-        largest = ", ".join(f"{one_line(path)} {_megabytes(size)}" for size, _, path in sorted(self._heap)[::-1])
+        total = f"{many(self.files, 'file')}, {megabytes(self._bytes)}"
+        largest = ", ".join(f"{one_line(path)} {megabytes(size)}" for size, _, path in sorted(self._heap)[::-1])
         return f"{total}; largest: {largest}" if largest else total
 
 
-def _megabytes(size_bytes: int) -> str:
+def megabytes(size_bytes: int) -> str:
+    """`512 B`, `3.4 MB`."""
     size = float(size_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 999.95:

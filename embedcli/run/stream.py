@@ -23,10 +23,16 @@ from embedcli.reading.rows import Reading, ReadingWork
 from embedcli.run.tasks import Refused
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from embedcli.config import IndexSettings
+    from embedcli.fingerprints import Fingerprints
+    from embedcli.models.folder import Model
     from embedcli.run.begin_work import Work
     from embedcli.run.pending import Ended
     from embedcli.run.record import Run
     from embedcli.run.tasks import Task
+    from embedcli.run.tools import Tools
 
 MOST_PENDING = 1024
 """Documents waiting for vectors: many may wait for one vector that is on its way already."""
@@ -38,11 +44,10 @@ def stream(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
     if len(work.adopted) == run.plan.tasks.count:  # nothing to start a reader for
         yield iter(())
         return
-    make_pool = run.tools.make_pool or Pool
-    with make_pool(
-        _reading_work(run, work), processes=_processes(), limits=Limits(), size_of=_size_of,
-        message_of=lambda task: task.source,
-    ) as pool:  # fmt: skip
+    spool_folder = work.checkpoints.staging.folder
+    with open_pool(
+        run.tools, reading_work(run.model, run.settings, run.fingerprints, spool_folder=spool_folder)
+    ) as pool:
         pool.feed(task for task in run.plan.tasks if task.key not in work.adopted)
         try:
             yield _Stream(run, work, pool).passes()
@@ -125,15 +130,27 @@ class _Stream:
         )
 
 
-def _reading_work(run: Run, work: Work) -> ReadingWork:
+def open_pool(tools: Tools, work: ReadingWork) -> Pool[Task, Reading]:
+    """The reading processes, which wait to be fed."""
+    make_pool = tools.make_pool or Pool
+    pool: Pool[Task, Reading] = make_pool(
+        work, processes=_processes(), limits=Limits(), size_of=_size_of, message_of=lambda task: task.source
+    )
+    return pool
+
+
+def reading_work(
+    model: Model, settings: IndexSettings, fingerprints: Fingerprints, *, spool_folder: Path
+) -> ReadingWork:
+    """How a source is read; `spool_folder`: where the rows of a long document lie until they are taken."""
     return ReadingWork(
-        model_folder=run.model.folder,
-        prompt=run.model.prompt,
-        max_tokens=run.settings.max_tokens,
-        overlap=run.settings.overlap,
-        keep_text=not run.settings.no_text,
-        model_fingerprint=run.fingerprints.model,
-        spool_folder=work.checkpoints.staging.folder,
+        model_folder=model.folder,
+        prompt=model.prompt,
+        max_tokens=settings.max_tokens,
+        overlap=settings.overlap,
+        keep_text=not settings.no_text,
+        model_fingerprint=fingerprints.model,
+        spool_folder=spool_folder,
     )
 
 
