@@ -66,6 +66,7 @@ class _Stream:
         self._seconds = work.tally.seconds
         self._started_s = time.monotonic()
         self._pool = pool
+        self._remaining = work.remaining
         self._warned_of_language = False
 
     def passes(self) -> Iterator[list[Ended]]:
@@ -95,14 +96,18 @@ class _Stream:
             self._embedder.flush()
         ended += self._pending.collect(0.0 if may_read else 0.05)
         self._progress.tokens = self._embedder.tokens
+        self._progress.tokens_left = self._pending.asked_tokens - self._progress.tokens + self._remaining.tokens
         self._seconds |= self._embedder.seconds
         return ended
 
     def _take(self, task: Task, result: Reading | UnreadableSource) -> list[Refused]:
         if isinstance(result, UnreadableSource):
+            self._remaining.note(task, to_embed=0)
             return [Refused(task, result.reason, result.sha256)]
         self._warn_of_language(task, result)
+        before = self._pending.asked_tokens
         self._pending.take(task, result)
+        self._remaining.note(task, to_embed=self._pending.asked_tokens - before)
         return []
 
     def _in_hand(self, *, within_s: float | None = None) -> list[Ended]:
