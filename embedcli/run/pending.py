@@ -80,6 +80,8 @@ class PendingDocuments:
         self._storing: dict[bytes, Floats] = {}
         self._whole: list[Pending] = []
         self._unfinished: dict[int, Pending] = {}
+        self.asked_tokens = 0
+        """How many tokens were sent to the engine."""
 
     @property
     def waiting(self) -> int:
@@ -128,6 +130,7 @@ class PendingDocuments:
         if self._embedder is None:
             self._embedder = self._open()
         self._embedder.add(key, ids)
+        self.asked_tokens += ids.size
 
     def _room(self, rows: int) -> Floats:
         size = rows * self._dim * 4

@@ -7,6 +7,7 @@ Not here: which sources those are (plan.py), reading them (reading/pool.py, read
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,6 +39,7 @@ class LastSeen(NamedTuple):
     attempts: int
     tried: str | None
     """For a stale source: the digest of its stat at the last failed attempt (see `tried()` below)."""
+    tokens: int
     rows: int
     lacking: int
     """Pages and chunks that its last good reading left out."""
@@ -189,6 +191,10 @@ class TaskList:
         self.text_bytes = 0
         self.count = 0
         self.new = 0
+        self.known_tokens = 0
+        """Of sources that were read before, as they were then."""
+        self.new_bytes = Counter[str]()
+        """Of the others, by kind."""
 
     def add(self, source: Source, prior: LastSeen | None) -> None:
         stat = source.stat
@@ -198,6 +204,10 @@ class TaskList:
         self._open.append((source.root_id, source.path, os.fsencode(source.file), numbers, row, source.address))
         self.count += 1
         self.new += prior is None
+        if prior is not None and prior.tokens:
+            self.known_tokens += prior.tokens
+        else:
+            self.new_bytes[source.suffix] += stat.size
         self.size_bytes += stat.size
         self.text_bytes += stat.size // (20 if source.path.lower().endswith(".pdf") else 1)  # mostly fonts and pictures
         if len(self._open) == self._BATCH:
