@@ -46,7 +46,7 @@ NEW = ("ingest", "docs", "--index", "index", "--model", "./model", "--dim", "16"
     ("flags", "settings", "message", "hint"),
     [
         ([], {"FAKE_CUDA": "12020"}, "driver 580.65 runs CUDA 12.2, torch needs `13.0`", "install a newer driver"),
-        ([], {"FAKE_FREE": "0.5"}, "0.5 of 24.0 GiB to give", "`nvidia-smi` tells who"),
+        ([], {"FAKE_FREE": "0.5"}, "0.5 of 24.0 GiB to give", "`nvidia-smi` lists them"),
         (["--batch-tokens", "9000000000"], {}, "23.5 of 24.0 GiB to give", "leave `--batch-tokens` out"),
         (["--gpus", "7"], {}, "there are 1 NVIDIA cards, none is `7`", "name others with `--gpus`"),
         (["--gpus", "0,1"], {"FAKE_CARDS": "1"}, "none is `1`", "name others with `--gpus`"),

@@ -212,7 +212,7 @@ def test_a_model_that_does_not_fit_is_told_before_anything_starts(model: Model) 
 
 def test_a_model_that_pools_otherwise_is_sent_to_the_other_engine(tmp_path: Path) -> None:
     bert = read_model(make_bert(tmp_path), name="bert", commit=None, cache=None)
-    with pytest.raises(EngineError, match="asks for `mean`") as caught:
+    with pytest.raises(EngineError, match="this model needs `mean`") as caught:
         start_engine(bert, dim=DIM, card=H100, settings=SGLangSettings(), factory="not:there")
     assert caught.value.hint == "use `--engine torch`"
 

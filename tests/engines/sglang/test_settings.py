@@ -152,17 +152,17 @@ def test_what_would_fit_a_new_index_is_hinted_at_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("shape", [SMALL, MIDDLE], ids=["0.6B", "4B"])
 def test_a_card_that_others_hold_is_told_as_such_and_may_be_waited_for(shape: Shape) -> None:
-    with pytest.raises(EngineOutOfMemory, match=r"1\.5 of 22\.5 GiB to give: `NVIDIA A10`, others hold") as caught:
+    with pytest.raises(EngineOutOfMemory, match=r"1\.5 of 22\.5 GiB to give: `NVIDIA A10`, other programs") as caught:
         planned(card("NVIDIA A10", (8, 6), 22.5, free_gib=1.5), shape)
-    assert caught.value.hint == "`nvidia-smi` tells who; run the same command again when they are gone"
+    assert caught.value.hint == "`nvidia-smi` lists them; run the same command again when they have ended"
 
 
 def test_a_flag_that_asks_for_more_than_others_leave_can_be_left_out_instead() -> None:
     """It may be waited for too: on a card of its own the run had what it asked for."""
     asked = SGLangSettings(batch_tokens=131_072, max_tokens=512)
-    with pytest.raises(EngineOutOfMemory, match="others hold the rest") as caught:
+    with pytest.raises(EngineOutOfMemory, match="other programs use the rest") as caught:
         planned(card("NVIDIA H100", (9, 0), 80, free_gib=12), MIDDLE, asked)
-    assert caught.value.hint.endswith("when they are gone, or leave `--batch-tokens` out")
+    assert caught.value.hint.endswith("when they have ended, or leave `--batch-tokens` out")
 
 
 @pytest.mark.parametrize(
