@@ -140,7 +140,7 @@ class Checkpoints:
         self._wait()
         self._rhythm.written()
         finished, self._finished, self._finished_bytes = self._finished, [], 0
-        done = [item for item in self._loose if not any(self._pending.waits(one) for one in item.documents)]
+        done = [item for item in self._loose if not any(map(self._pending.waits, item.documents))]
         keys, vectors, documents_open = self._pending.hand_over()
         loose = None
         if documents_open:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Memory:
-    """The settings that a run goes on with: those of the current generation, or of a killed run that was the first
-    one or a rebuild. None and the empty fingerprint where there is neither."""
+    """The settings that a run continues: those of the current generation, or of a killed run that was the first run
+    or a rebuild. None and the empty fingerprint if there is neither."""
 
     settings: IndexSettings | None = None
     model_fingerprint: str = ""

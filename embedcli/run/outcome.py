@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def outcome_of(ended: Ended, rules: Rules, fingerprints: Fingerprints, *, changed_in: int) -> Finished:
-    """What is stored of a document whose every chunk has a vector or a reason why not, or of a refused source.
+    """What to store of a document whose every chunk has a vector or a reason why not, or of a refused source.
 
-    `changed_in`: the generation in work. A document with chunks that failed keeps the rows of its last version if that
-    one was whole.
+    `changed_in`: the number of the next generation. A document with chunks that failed keeps the rows of its last
+    version if that version was whole.
     """
     if isinstance(ended, Contained):
         return Finished(Outcome(ended.stat, _container_row(ended, fingerprints)), None, None)
