@@ -60,7 +60,7 @@ class Rhythm:
         self._since_s: float | None = None
 
     def written(self) -> None:
-        """All that there was is stored, or on its way to the disk."""
+        """Note that everything finished so far is stored, or being written."""
         self._wait_s, self._since_s = self._every_s, None
 
     def is_due(self, finished_bytes: int, *, anything: bool) -> bool:

@@ -35,7 +35,7 @@ Folder = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Where a moved source was, and how it stood there."""
+    """The old place of a moved source, and its status and reason there."""
 
     key: SourceKey
     status: str
@@ -151,8 +151,8 @@ def _keys_of(base: pa.Table) -> Iterator[SourceKey]:
 
 
 def _by_folder(keys: Iterable[SourceKey], *, apart: Collection[Folder] = ()) -> Counter[Folder]:
-    """How many of the sources lie in each folder, at any depth. Those below a folder of `apart` are counted there and
-    below, and not above it."""
+    """How many of the sources lie in each folder, at any depth. Sources below a folder of `apart` count for that folder
+    and the folders below it, not for those above it."""
     direct = Counter((root_id, path.rpartition("/")[0]) for root_id, path in keys)
     counts = Counter[Folder]()
     for (root_id, folder), count in direct.items():
