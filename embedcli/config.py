@@ -13,9 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedcli.errors import Mismatch, UsageError
+from embedcli.records import RecordRule
+
+if TYPE_CHECKING:
+    from embedcli.filelist import FileList
 
 MIN_MAX_TOKENS = 16
 DEFAULT_MAX_TOKENS = 512
@@ -26,11 +30,26 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True)
+class Stream:
+    """Records on stdin: the name that they have in the index, and whether they are all that it has under that name."""
+
+    name: str
+    whole: bool = False
+    file: str = ""
+    """Where they lie, once stdin was read."""
+
+
+@dataclass(frozen=True)
 class Options:
     """What the user asked for. None: the flag was not given, so the setting of the index or the default counts."""
 
     index: Path
     sources: tuple[str, ...] = ()
+    listed: FileList | None = None
+    """Files that stand in a list (`--files-from`)."""
+    stream: Stream | None = None
+    records: tuple[RecordRule, ...] = ()
+    """How records are read; of a pattern that is remembered this is the new rule."""
     model: str | None = None
     dim: int | None = None
     max_tokens: int | None = None
@@ -42,6 +61,7 @@ class Options:
     exclude: tuple[str, ...] = ()
     gitignore: bool | None = None
     default_excludes: bool | None = None
+    follow_links: bool | None = None
     max_file_bytes: int | None = None
     rebuild: bool = False
     reread: bool = False
@@ -51,6 +71,8 @@ class Options:
     max_gone_percent: float = DEFAULT_MAX_GONE_PERCENT
     max_gone_of: tuple[tuple[str, float], ...] = ()
     """What may be gone of single folders: (absolute path, percent)."""
+    mode: int | None = None
+    """Who may read a new index: the nine bits of its folder."""
     keep_generations: int = 2
     publish_every_s: float | None = None
     checkpoint_every_s: float = 60.0
@@ -58,7 +80,17 @@ class Options:
     require_complete: bool = False
     """Whether a run that leaves something for the next one exits with 3."""
 
+    @property
+    def names_sources(self) -> bool:
+        """Whether this run says what it is about; else it is about every root that the index remembers."""
+        return bool(self.sources) or self.listed is not None or self.stream is not None
+
     def __post_init__(self) -> None:
+        if self.stream is not None and (self.sources or self.listed is not None):
+            raise UsageError("records on stdin and other sources in one run", "give them to one run each")
+        if self.listed is not None and (self.sources or self.rebuild):
+            other = "a SOURCE" if self.sources else "`--rebuild`, which reads every source,"
+            raise UsageError(f"`--files-from` and {other} in one run", "give them to one run each")
         if self.dim is not None and self.dim < 1:
             raise UsageError(f"`--dim` must be at least 1, not `{self.dim}`", "leave `--dim` out for the default")
         if self.max_tokens is not None and self.max_tokens < MIN_MAX_TOKENS:
@@ -68,6 +100,10 @@ class Options:
             )
         if self.overlap is not None and self.overlap < 0:
             raise UsageError(f"`--overlap` must be 0 or more, not `{self.overlap}`")
+        if self.mode is not None and not 0o700 <= self.mode <= 0o777:
+            raise UsageError(
+                f"`--mode` must be from 700 to 777, not `{self.mode:o}`", "700: only you; 750: your group reads it too"
+            )
         if self.keep_generations < 1:
             raise UsageError(f"`--keep-generations` must be at least 1, not `{self.keep_generations}`")
         if self.max_file_bytes is not None and self.max_file_bytes < 1:

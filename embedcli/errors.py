@@ -8,10 +8,16 @@ Not here: printing and the mapping to the process's exit status (cli/).
 from __future__ import annotations
 
 import errno
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
+
+
+def quoted(path: str | Path) -> str:
+    """A path in a hint, as a shell takes it."""
+    return shlex.quote(str(path))
 
 
 class EmbedcliError(Exception):
@@ -122,6 +128,23 @@ class Stopped(EmbedcliError):
         return "stopped; finished documents are saved"
 
 
+class OutputStopped(Stopped):
+    """A signal stopped a command that writes rows to stdout, between two rows."""
+
+    @property
+    def hint(self) -> str:
+        return ""
+
+    def __str__(self) -> str:
+        return "stopped; the output ends early, after a whole row"
+
+
+class Unembedded(EmbedcliError):
+    """Texts that have no vector; the output is complete, with null in their places."""
+
+    exit_code = 3
+
+
 class UnreadableSource(Exception):
     """A source cannot be read as a document. `reason` is one of records.REASONS; `detail` is for the log."""
 
@@ -160,7 +183,7 @@ def storage_error(error: OSError, path: Path) -> StorageError:
         errno.ENOSPC: "free some space, then run the same command again: finished documents are kept",
         errno.EDQUOT: "raise the quota, then run the same command again: finished documents are kept",
         errno.EROFS: "the filesystem is read-only; put the index elsewhere with `--index`",
-        errno.EACCES: f"give this user the right to write there, e.g. `chown -R $USER {path.parent}`",
+        errno.EACCES: f"give this user the right to write there, e.g. `chown -R $USER {quoted(path.parent)}`",
     }
     hint = hints.get(error.errno or 0, "run the same command again; if it fails again, check the disk")
     return StorageError(f"cannot write `{path}`: {error.strerror or error}", hint)

@@ -193,6 +193,7 @@ _SKIPPED = {  # with the kinds of files named, or without
     "empty": ("empty", False),
     "too_large": ("too large", False),
     "not_a_file": ("no file", False),
+    "outside": ("linked from outside the roots (`--follow-links` reads them)", False),
 }
 MOST_KINDS_SHOWN = 5
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import duckdb
@@ -67,6 +69,28 @@ def test_the_index_is_queried_from_its_manifest_alone(place: Path) -> None:
     assert scores == sorted(scores, reverse=True) and scores[0] > 0.4
 
 
+@pytest.mark.skipif(not (shutil.which("jq") and shutil.which("zstd")), reason="jq and zstd are not installed")
+def test_the_pipes_run_in_a_real_shell(place: Path) -> None:
+    """After the session, each line with `pipefail`; what they print and write is right."""
+    (pipes,) = (block for block in blocks("bash") if "embedcli embed" in block)
+    environment = {**os.environ, "PATH": f"{place / '.bin'}:{os.environ['PATH']}", "PYTHONPATH": str(HERE)}
+    printed = []
+    for line in pipes.splitlines():
+        command = ["bash", "-o", "pipefail", "-c", line]
+        ran = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0, f"{line}\n{ran.stderr}"
+        printed.append(ran.stdout)
+    vectors = [json.loads(line)["embedding"] for line in (place / "vectors.jsonl").read_text().splitlines()]
+    assert [len(vector) for vector in vectors] == [384, 384] and printed[1] == "128\n"
+    table = pq.read_table(place / "rows.parquet")
+    rows = pq.read_table(place / "idx/current/vectors")
+    assert table.column("id").to_pylist() == rows.column("path").to_pylist()
+    counts = dict(line.split()[::-1] for line in printed[2].splitlines())
+    assert counts == {
+        name: str(n) for name, n in Counter(rows.column("path").to_pylist()).items() if name[-3:] == ".md"
+    }
+
+
 def test_the_query_in_sql_finds_the_passage(place: Path) -> None:
     """After the session, in DuckDB; a stored vector is its own nearest."""
     (query,) = blocks("sql")
@@ -91,6 +115,18 @@ def test_the_line_for_cron_runs_in_the_environment_of_cron(place: Path) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
+def test_the_settings_file_is_read(tmp_path: Path) -> None:
+    (text,) = blocks("toml")
+    (tmp_path / "embedcli.toml").write_text(text)
+    command = [sys.executable, "-m", "embedcli", "config", "--json", "--index", str(tmp_path / "idx")]
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    found = json.loads(ran.stdout)["settings"]
+    assert [found[key]["value"] for key in ("exclude", "max-tokens", "log-file")] == [
+        ["*.log", "drafts/"], 256, str(tmp_path / "night.log"),
+    ]  # fmt: skip
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_the_units_are_valid_for_systemd(place: Path, tmp_path: Path) -> None:
     (units,) = blocks("ini")
@@ -106,6 +142,7 @@ def test_every_line_of_shell_is_run_by_a_test_or_by_ci() -> None:
     """The session and the line for cron are run above, the rest by the scripts named here."""
     run_elsewhere = {
         "python3 -m venv": "by .ci/run, .ci/resolve and .ci/sglang",
+        "cp -a": "by test_backup.py",
     }
     for block in blocks("sh"):
         assert any(block.startswith(start) for start in run_elsewhere), block

@@ -1,7 +1,7 @@
 """The Typer application that every command registers with, and the output flags that all commands take.
 
 In: argv, parsed by Typer. Out: `app`, and `output`, which `main` reads when it prints an error.
-Not here: the commands (ingest.py, status.py, verify.py, upkeep.py, machine.py), the exit codes of errors (main.py).
+Not here: the commands (a file for each group of them), the exit codes of errors (main.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcli import __version__
+from embedcli.cli.group import Group, keep_file
 
 if TYPE_CHECKING:
     from embedcli.run.tools import Tools
@@ -33,7 +34,7 @@ class Output:
 output = Output()
 
 app = typer.Typer(
-    rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
+    cls=Group, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Turn folders of documents into a Parquet index of unit vectors; later runs embed only what changed.",
 )  # fmt: skip
@@ -50,8 +51,16 @@ def _common(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-) -> None:
-    """Has no options but `--version`: each command declares all of its flags."""
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config", envvar="EMBEDCLI_CONFIG", show_envvar=True, metavar="FILE", callback=keep_file,
+            expose_value=False,
+            help="Values for flags that are not given, in TOML; default: embedcli.toml beside the index.",
+        ),
+    ] = None,
+) -> None:  # fmt: skip
+    """Has no options but `--version`: each command declares all of its flags, and gets `--config` from its Group."""
 
 
 def _set_debug(value: bool) -> bool:

@@ -74,8 +74,7 @@ def publish(
     """
     temporary = index.generations / f"{draft.number:06d}.tmp"
     try:
-        with storage_errors(temporary):
-            temporary.mkdir()
+        index.disk.make_folder(temporary, must_be_new=True)
     except StorageError as error:
         raise _published_elsewhere(index) if isinstance(error.__cause__, FileExistsError) else error from None
     index.disk.make_folder(temporary / "vectors")

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedcli.index.disk import Disk
+from embedcli.index.disk import Disk, open_file
 from embedcli.index.documents import Mark, fold
 
 TAIL_BYTES = 256 << 10
@@ -88,7 +88,8 @@ def write_progress(folder: Path, progress: Mapping[str, Any]) -> None:
     """Replace progress.json, not durably, but readers only ever see a complete file. A failure is ignored."""
     temporary = folder / ".progress.json.tmp"
     with suppress(OSError):
-        temporary.write_text(json.dumps(progress))
+        with open(temporary, "w", encoding="utf-8", opener=open_file) as file:
+            file.write(json.dumps(progress))
         temporary.replace(folder / "progress.json")
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
+    from embedcli.records import SourceKey
     from embedcli.run.tasks import Task, TaskList
 
 DEFAULT_RATIO = 0.25
@@ -71,6 +72,8 @@ class Remaining:
         self._known_left = tasks.known_tokens
         self._known_read = 0
         self._known_embedded = 0
+        self._parts: Counter[SourceKey] = Counter()
+        """Bytes of containers that are not read to their end yet."""
 
     def note(self, task: Task, *, to_embed: int | None) -> None:
         """A source is read, and so many tokens of it have to be embedded; None: a run before has finished it."""
@@ -80,11 +83,20 @@ class Remaining:
             self._known_read += known if to_embed is not None else 0
             self._known_embedded += to_embed or 0
             return
-        kind, size = task.source.suffix, task.source.stat.size if task.source.stat else 0
+        kind, size = task.source.suffix, task.size_bytes - self._parts.pop(task.key, 0)
         self._bytes_left[kind] -= size
         if to_embed is not None:
             self._bytes_read[kind] += size
             self._tokens_of[kind] += to_embed
+
+    def note_part(self, task: Task, *, size_bytes: int, to_embed: int) -> None:
+        """Some records of a container are read; the rest of its bytes goes when it is noted itself."""
+        kind, before = task.source.suffix, self._parts[task.key]
+        size = min(size_bytes, task.size_bytes - before)
+        self._parts[task.key] += size
+        self._bytes_left[kind] -= size
+        self._bytes_read[kind] += size
+        self._tokens_of[kind] += to_embed
 
     @property
     def tokens(self) -> float:

@@ -14,19 +14,21 @@ from __future__ import annotations
 import heapq
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedcli.errors import InputError
 from embedcli.records import Root, Source, digest, from_printable, printable, reason_of, stat_of
+from embedcli.sources.containers import RuleBook
 from embedcli.sources.filters import Filter
 
 _INDEX_FOLDERS = frozenset({"generations", "staging", "keys", "changes", "state"})
 
-__all__ = ["Filter", "WalkProblems", "root_of", "walk", "walk_selection"]
+__all__ = ["Filter", "WalkProblems", "root_of", "walk", "walk_list", "walk_selection"]
 READ_IN_PARTS = (".pdf", ".docx", ".docm", ".pptx", ".pptm", ".ppsx", ".odt", ".odp", ".odg", ".epub")
-"""Files of which most may be pictures: their readers open what they need of them, so no size is too large."""
+"""Files of which most may be pictures: their readers open what they need of them, so no size is too large. Nor is any
+for a container, which is read as a stream."""
 
 
 @dataclass(slots=True)
@@ -63,32 +65,64 @@ def root_of(path: str) -> Root:
 
 
 def walk(
-    root: Root, *, below: str = "", skip_folder: Path | None, max_text_bytes: int, problems: WalkProblems
+    root: Root,
+    *,
+    below: str = "",
+    skip_folder: Path | None,
+    max_text_bytes: int,
+    problems: WalkProblems,
+    places: Collection[str] = (),
 ) -> Iterator[Source]:
-    """The sources of a root, or of one folder or file `below` it, ascending by `path.split("/")`."""
+    """The sources of a root, or of one folder or file `below` it, ascending by `path.split("/")`.
+
+    `places`: the real paths of the roots; a root that does not follow links has those that lead elsewhere as sources
+    with the problem `outside`.
+    """
     yield from _Walk(
         root,
         below=tuple(below.split("/")) if below else (),
         skipped=_identity(skip_folder) if skip_folder else None,
         max_text_bytes=max_text_bytes,
         problems=problems,
+        places=places,
     ).sources()
 
 
 def walk_selection(
-    root: Root, files: Iterable[str], *, skip_folder: Path | None, max_text_bytes: int, problems: WalkProblems
+    root: Root,
+    files: Iterable[str],
+    *,
+    skip_folder: Path | None,
+    max_text_bytes: int,
+    problems: WalkProblems,
+    places: Collection[str] = (),
 ) -> Iterator[Source]:
     """The sources of a selection, ascending by `path.split("/")`: those of `files` (paths below the root) that are
-    there, and everything below the folders of `root.selection`."""
+    there, and everything below the folders of `root.selection`. A link that was named itself is always followed."""
     folders = [folder for folder in root.selection or () if os.path.isdir(_file_of(root, folder))]
     walks = [
-        walk(root, below=folder, skip_folder=skip_folder, max_text_bytes=max_text_bytes, problems=problems)
+        walk(
+            root, below=folder, skip_folder=skip_folder, max_text_bytes=max_text_bytes, problems=problems, places=places
+        )
         for folder in folders
     ]
     loose = (path for path in files if not any(path.startswith(f"{folder}/") for folder in folders))
     single = _Walk(root, below=(), skipped=None, max_text_bytes=max_text_bytes, problems=problems)
     named = (single.source(path, _file_of(root, path)) for path in sorted(set(loose), key=lambda path: path.split("/")))
     yield from heapq.merge(filter(None, named), *walks, key=lambda source: source.path.split("/"))
+
+
+def walk_list(root: Root, paths: Iterable[str], *, max_text_bytes: int, problems: WalkProblems) -> Iterator[Source]:
+    """The sources at these paths below a root, in the order given; what is not there has the problem `vanished`.
+    Folders are none."""
+    walk = _Walk(root, below=(), skipped=None, max_text_bytes=max_text_bytes, problems=problems)
+    for path in paths:
+        file = _file_of(root, path)
+        source = walk.source(path, file)
+        if source is None and not os.path.isdir(file):
+            source = Source(root.id, path, file, None, "vanished")
+        if source is not None:
+            yield source
 
 
 def _file_of(root: Root, path: str) -> str:
@@ -126,6 +160,7 @@ class _Folder:
     device: int
     names: list[str]
     folders: set[str]
+    links: set[str]
     odd: dict[str, str]
 
 
@@ -140,6 +175,7 @@ class _Walk:
         skipped: tuple[int, int] | None,
         max_text_bytes: int,
         problems: WalkProblems,
+        places: Collection[str] = (),
     ) -> None:
         self._root = root
         self._below = below
@@ -147,6 +183,7 @@ class _Walk:
         self._max_text_bytes = max_text_bytes
         self._problems = problems
         self._filter = Filter(root)
+        self._places = () if root.follow_links else places
 
     def sources(self) -> Iterator[Source]:
         if not os.path.isdir(self._root.path) and os.path.lexists(self._root.path):
@@ -171,9 +208,18 @@ class _Walk:
             elif not self._filter.leaves_file_out(path):
                 source = self.source(path, file)
                 if source is not None:
-                    yield source
+                    yield self._left_outside(source) if name in folder.links else source
         if not self._below:
             self._problems.unmatched += self._filter.unmatched
+
+    def _left_outside(self, link: Source) -> Source:
+        """A link as it counts: one that leads out of every root is not looked at, unless the root follows links."""
+        if not self._places or link.problem in ("broken_link", "not_a_file"):
+            return link
+        real = os.path.realpath(link.file)
+        if any(real == place or real.startswith(f"{place.rstrip('/')}/") for place in self._places):
+            return link
+        return Source(link.root_id, link.path, link.file, None, "outside")
 
     def _single_file(self) -> Iterator[Source]:
         name = printable(os.fsencode(os.path.basename(self._root.path)))
@@ -201,7 +247,7 @@ class _Walk:
         stack.append(folder)
 
     def _list(self, path: str, directory: str, device: int, *, depth: int) -> _Folder:
-        folder = _Folder(path, directory, device, [], set(), {})
+        folder = _Folder(path, directory, device, [], folders=set(), links=set(), odd={})
         only = self._below[depth] if depth < len(self._below) else None
         with os.scandir(directory) as entries:
             for entry in entries:
@@ -218,6 +264,8 @@ class _Walk:
                 folder.names.append(name)
                 if entry.is_dir(follow_symlinks=False):
                     folder.folders.add(name)
+                elif entry.is_symlink():
+                    folder.links.add(name)
         folder.names.sort(reverse=True)
         return folder
 
@@ -236,8 +284,11 @@ class _Walk:
         known = stat_of(found)
         if not stat.S_ISREG(found.st_mode):
             return Source(root_id, path, file, known, "not_a_file")
-        too_large = found.st_size > self._max_text_bytes and not path.lower().endswith(READ_IN_PARTS)
+        too_large = found.st_size > self._max_text_bytes and not self._is_read_in_parts(path)
         return Source(root_id, path, file, known, "too_large" if too_large else None)
+
+    def _is_read_in_parts(self, path: str) -> bool:
+        return path.lower().endswith(READ_IN_PARTS) or RuleBook(self._root).of(path) is not None
 
 
 def _is_an_index(folder: _Folder) -> bool:

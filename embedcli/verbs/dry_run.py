@@ -10,8 +10,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,28 +18,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedcli.errors import Stopped, UnreadableSource
+from embedcli.errors import Stopped, UnreadableSource, UsageError
 from embedcli.index import lock, shards
 from embedcli.index.generations import Index
 from embedcli.index.known_vectors import KnownVectors
+from embedcli.reading.rows import Read, Reading
 from embedcli.run.begin import check_asked
 from embedcli.run.known import look
 from embedcli.run.measured import Measured, measured
 from embedcli.run.plan import make_plan
 from embedcli.run.record import nothing_to_do
-from embedcli.run.settings import settle_settings
+from embedcli.run.settings import rules_of, settle_settings
+from embedcli.run.tally import Tally
+from embedcli.run.tasks import AnyTask, Contained, ContainerEnd, RecordTask, Refused, Task
 from embedcli.run.time_limit import OutOfTime
-from embedcli.sources.roots import settle_roots
+from embedcli.sources.lists import settle_sources
 
 if TYPE_CHECKING:
-    from embedcli.config import IndexSettings, Options
+    from embedcli.config import IndexSettings, Options, Rules
     from embedcli.fingerprints import Fingerprints
     from embedcli.models.folder import Model
-    from embedcli.reading.rows import Reading
     from embedcli.report import Report
+    from embedcli.run.containers import OpenContainers
     from embedcli.run.known import Known
+    from embedcli.run.pending import Ended
     from embedcli.run.plan import Plan
-    from embedcli.run.tasks import Task
     from embedcli.run.tools import Tools
 
 
@@ -67,7 +69,12 @@ class Forecast:
 
 
 def dry_run(asked: Options, *, tools: Tools, report: Report) -> Forecast:
-    """Look, plan, read and chunk. Raises EmbedcliError as a run would; the time limit of `tools` ends the reading."""
+    """Look, plan, read and chunk. Raises EmbedcliError as a run would, and UsageError for a stream.
+
+    The time limit of `tools` ends the reading.
+    """
+    if asked.stream is not None:
+        raise UsageError("`--dry-run` would use up a stream of records", "write it to a file, and name that")
     started_s = time.monotonic()
     index = Index(asked.index, disk=tools.disk, warn=report.warn)
     index.check()
@@ -75,7 +82,7 @@ def dry_run(asked: Options, *, tools: Tools, report: Report) -> Forecast:
     forecast = Forecast(str(index.folder))
     with closing(report), _locked(index, report):
         known = look(index, asked)
-        scopes = settle_roots(asked, known.roots, everything=known.rebuilding)
+        scopes = settle_sources(asked, known.roots, everything=known.rebuilding)
         try:
             plan = make_plan(known, scopes, asked, report, lambda: tools.seconds_left() <= 0)
         except OutOfTime:
@@ -86,7 +93,9 @@ def dry_run(asked: Options, *, tools: Tools, report: Report) -> Forecast:
             return forecast
         model = tools.resolve(asked, known.memory.settings)
         settings, prints = settle_settings(asked, known.memory, model, tools.device_kind(asked))
-        forecast.complete = _Counting(index, known, settings, prints).read(plan, model, tools, report, forecast)
+        rules = rules_of(asked, known.memory, rebuilding=known.rebuilding)
+        counting = _Counting(index, known, rules, settings, prints, forecast)
+        forecast.complete = counting.read(plan, model, tools, report)
     if forecast.complete:
         _expect(forecast, measured(index.state, prints.model), so_far_s=time.monotonic() - started_s)
     return forecast
@@ -118,7 +127,18 @@ def _count_plan(forecast: Forecast, plan: Plan) -> None:
 class _Counting:
     """Counts the chunks whose vectors neither the index nor a killed run nor an earlier source of this run has."""
 
-    def __init__(self, index: Index, known: Known, settings: IndexSettings, prints: Fingerprints) -> None:
+    def __init__(
+        self,
+        index: Index,
+        known: Known,
+        rules: Rules,
+        settings: IndexSettings,
+        prints: Fingerprints,
+        forecast: Forecast,
+    ) -> None:
+        self._known = known
+        self._rules = rules
+        self._forecast = forecast
         self._settings = settings
         self._prints = prints
         self._library = KnownVectors(dim=settings.dim)
@@ -132,38 +152,70 @@ class _Counting:
             for keys, vectors in item.loose():
                 self._library.add_loose(keys, vectors)
 
-    def read(self, plan: Plan, model: Model, tools: Tools, report: Report, forecast: Forecast) -> bool:
+    def read(self, plan: Plan, model: Model, tools: Tools, report: Report) -> bool:
         """Read the sources of the plan and count; False where the time was over before. Raises Stopped."""
-        from embedcli.run.stream import open_pool, reading_work
+        from embedcli.run.containers import Members, OpenContainers
+        from embedcli.run.stream import reading, reading_work
 
-        unreadable: Counter[str] = Counter()
-        done = 0
+        members, tally, done = Members(self._known.table), Tally.of(plan), 0
+        containers = OpenContainers(members, self._rules, tally, report.warn)
         with tempfile.TemporaryDirectory(prefix="embedcli-") as folder:
             work = reading_work(model, self._settings, self._prints, spool_folder=Path(folder))
-            with open_pool(tools, work) as pool:
-                pool.feed(iter(plan.tasks))
+            with reading(
+                tools, work, iter(plan.tasks), members=members, scopes=plan.scopes, read_all=self._rules.read_all
+            ) as pool:
                 while not pool.done and tools.seconds_left() > 0:
                     if (number := tools.stop_signal()) is not None:
                         raise Stopped(number)
                     returned = pool.get(0.2)
-                    if returned is None:
-                        continue
-                    done += 1
-                    report.looking(f"reading: {done:,} of {plan.tasks.count:,} documents")
-                    self._count(*returned, forecast, unreadable)
-        forecast.unreadable = dict(sorted(unreadable.items()))
+                    if returned is not None:
+                        done += not isinstance(returned[0], RecordTask)
+                        report.looking(f"reading: {done:,} of {plan.tasks.count:,} documents")
+                        self._take(*returned, containers)
+        self._forecast.sources["unchanged"] += tally.unchanged - plan.unchanged
+        self._forecast.sources["gone"] = len(plan.gone | tally.left) - len(plan.moved)
         return done == plan.tasks.count
 
-    def _count(
-        self, task: Task, result: Reading | UnreadableSource, forecast: Forecast, unreadable: Counter[str]
-    ) -> None:
-        if task.prior is not None:
-            same = task.prior.sha256 == result.sha256 and task.prior.reason == result.reason
-            forecast.sources["unchanged" if same else "changed"] += 1
-        if isinstance(result, UnreadableSource):
-            unreadable[result.reason] += 1
+    def _take(self, task: AnyTask, result: tuple[Read, ...] | UnreadableSource, containers: OpenContainers) -> None:
+        if isinstance(task, ContainerEnd):
+            self._count_ended(containers.end(task))
             return
-        table = result.table()
+        tasks = (task,) if isinstance(task, Task) else task.tasks
+        if isinstance(task, RecordTask):
+            containers.batch(task)
+        reads = [Read(result)] * len(tasks) if isinstance(result, UnreadableSource) else result
+        for one, read in zip(tasks, reads, strict=True):
+            self._read(one, read, containers)
+
+    def _read(self, task: Task, read: Read, containers: OpenContainers) -> None:
+        """A source, and what is inside it."""
+        own, reason = read.own, None
+        if isinstance(own, Reading):
+            reason = own.reason
+            self._count_chunks(own)
+        elif isinstance(own, UnreadableSource):
+            reason = own.reason
+            self._forecast.unreadable[reason] = self._forecast.unreadable.get(reason, 0) + 1
+        else:
+            reason = "portfolio"
+        refused = reason if isinstance(own, UnreadableSource) else None
+        inside = containers.of_file(task, [name for name, _ in read.members], refused=refused)
+        self._count_ended(containers.ended(Refused(task, reason or "", own.sha256)))
+        for member, (_, inner) in zip(inside, read.members, strict=True):
+            self._read(member, inner, containers)
+
+    def _count_ended(self, ended: Iterable[Ended]) -> None:
+        """New ones that are files of their own are counted already."""
+        for source in ended:
+            prior = source.task.prior
+            if prior is not None and isinstance(source, Refused | Contained):
+                same = (prior.sha256, prior.reason) == (source.sha256, source.reason or None)
+                self._forecast.sources["unchanged" if same else "changed"] += 1
+            elif source.task.source.container is not None:
+                self._forecast.sources["new"] += 1
+
+    def _count_chunks(self, reading: Reading) -> None:
+        table, forecast = reading.table(), self._forecast
         keys: list[bytes] = table.column("key").to_pylist()
         found = self._library.take(shards.keys_of(keys), np.empty((len(keys), self._settings.dim), np.float32))
         for key, tokens, known in zip(keys, table.column("token_count").to_pylist(), found.tolist(), strict=True):
