@@ -7,9 +7,10 @@ Not here: loading it (engine_*.py), what a folder must hold (folder.py), the hub
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from embedcli.config import MINILM
 from embedcli.errors import ModelUnavailable
@@ -55,6 +56,18 @@ def resolve(
 def pull(name: str, *, report: Say) -> Model:
     """Fetch the model if it is not here, whole, already."""
     return resolve(name, report=report)
+
+
+def of_recipe(recipe: Mapping[str, Any]) -> Model:
+    """The model of a manifest's `query`, wherever it lies on this machine today. Raises ModelUnavailable, also for a
+    model of that name with other weights."""
+    found = resolve(recipe["model"], report=lambda _: None, commit=recipe["commit"], download=False)
+    if (found.weights_digest, found.tokenizer_digest) != (recipe["weights_sha256"], recipe["tokenizer_sha256"]):
+        raise ModelUnavailable(
+            f"`{found.folder}` is another model than the one that the index was built with",
+            "put that one back, or build the index again with `embedcli ingest --rebuild`",
+        )
+    return found
 
 
 def query_recipe(model: Model, dim: int, *, quantization: str | None) -> dict[str, object]:

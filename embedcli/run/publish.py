@@ -29,6 +29,7 @@ from embedcli.index.publish import publish as next_generation
 from embedcli.models import resolve
 from embedcli.records import MOMENT_REASONS
 from embedcli.run.begin_work import begin_staging
+from embedcli.run.recipe import mend_recipe
 
 if TYPE_CHECKING:
     from embedcli.index.leftovers import Leftover
@@ -101,6 +102,7 @@ def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceK
     material = table.material or bool(left.lost)
     if current is not None and not material and _same_header(run, current, complete):
         state.write_seen(run.index.state, current.number, table.seen, run.tools.disk)
+        mend_recipe(run.index, current, run.report)
         return Published(current, table.table)
     if current is None and complete and not any(documents.count_by(table.table, "shard")):
         staging.remove()

@@ -25,13 +25,13 @@ from embedcli.index.known_vectors import KnownVectors
 from embedcli.reading.rows import Read, Reading
 from embedcli.run.begin import check_asked
 from embedcli.run.known import look
-from embedcli.run.measured import Measured, measured
+from embedcli.run.pace.measured import Measured, measured
+from embedcli.run.pace.time_limit import OutOfTime
 from embedcli.run.plan import make_plan
 from embedcli.run.record import nothing_to_do
 from embedcli.run.settings import rules_of, settle_settings
 from embedcli.run.tally import Tally
 from embedcli.run.tasks import AnyTask, Contained, ContainerEnd, RecordTask, Refused, Task
-from embedcli.run.time_limit import OutOfTime
 from embedcli.sources.lists import settle_sources
 
 if TYPE_CHECKING:
