@@ -42,9 +42,9 @@ from embedcli.records import (
 from embedcli.report import Largest, Report
 from embedcli.run.gone import Moved, digested, find_moves, freeze
 from embedcli.run.outcome import refused
+from embedcli.run.pace.time_limit import OutOfTime
 from embedcli.run.settings import rules_of
 from embedcli.run.tasks import LastSeen, Task, TaskList, last_seen, last_seen_rows
-from embedcli.run.time_limit import OutOfTime
 from embedcli.sources.containers import RuleBook
 from embedcli.sources.filters import Filter
 from embedcli.sources.roots import Scope, Scopes, inside

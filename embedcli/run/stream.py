@@ -48,9 +48,12 @@ def stream(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
         yield iter(())
         return
     members = Members(run.known.table)
+    spool_folder = work.checkpoints.staging.folder
     tasks = (task for task in run.plan.tasks if task.key not in work.adopted)
-    reading = reading_work(run.model, run.settings, run.fingerprints, spool_folder=work.checkpoints.staging.folder)
-    with readers(run.tools, reading, run.scopes, members, tasks, read_all=run.rules.read_all) as pool:
+    with reading(
+        run.tools, reading_work(run.model, run.settings, run.fingerprints, spool_folder=spool_folder), tasks,
+        members=members, scopes=run.scopes, read_all=run.rules.read_all,
+    ) as pool:  # fmt: skip
         containers = OpenContainers(members, run.rules, work.tally, run.report.warn)
         try:
             yield _Stream(run, work, pool, containers).passes()
@@ -106,28 +109,21 @@ class _Stream:
         return ended
 
     def _take(self, task: AnyTask, result: tuple[Read, ...] | UnreadableSource) -> list[Ended]:
-        before = self._pending.asked_tokens
-        ended = self._ended_with(task, result)
-        to_embed = self._pending.asked_tokens - before
-        if isinstance(task, Task):
-            self._remaining.note(task, to_embed=to_embed)
-        elif isinstance(task, ContainerEnd):
-            self._remaining.note_end(task.container)
-        else:
-            self._remaining.note_records(task.container, task.size_bytes, to_embed=to_embed)
-        return ended
-
-    def _ended_with(self, task: AnyTask, result: tuple[Read, ...] | UnreadableSource) -> list[Ended]:
-        """Take what a reading process has read; returns the sources that have ended with it."""
         if isinstance(task, ContainerEnd):
+            self._remaining.note(task.container, to_embed=0)
             return self._containers.end(task)
+        before = self._pending.asked_tokens
         if isinstance(task, Task):
-            return self._read(task, Read(result) if isinstance(result, UnreadableSource) else result[0])
+            ended = self._read(task, Read(result) if isinstance(result, UnreadableSource) else result[0])
+            self._remaining.note(task, to_embed=self._pending.asked_tokens - before)
+            return ended
         self._containers.batch(task)
         reads = [Read(result)] * len(task.tasks) if isinstance(result, UnreadableSource) else result
-        ended: list[Ended] = []
+        ended = []
         for inside, read in zip(task.tasks, reads, strict=True):
             ended += self._read(inside, read)
+        to_embed = self._pending.asked_tokens - before
+        self._remaining.note_part(task.container, size_bytes=task.size_bytes, to_embed=to_embed)
         return ended
 
     def _read(self, task: Task, read: Read) -> list[Ended]:
@@ -174,15 +170,21 @@ class _Stream:
 
 
 @contextmanager
-def readers(
-    tools: Tools, work: ReadingWork, scopes: Scopes, members: Members, tasks: Iterator[Task], *, read_all: bool
+def reading(
+    tools: Tools,
+    work: ReadingWork,
+    tasks: Iterator[Task],
+    *,
+    members: Members,
+    scopes: Scopes,
+    read_all: bool,
 ) -> Iterator[Pool[AnyTask, tuple[Read, ...]]]:
-    """The reading processes, and beside them the one that splits containers into records, fed with `tasks`."""
+    """The reading processes and the one that splits containers, at work on the tasks."""
     make_pool = tools.make_pool or Pool
     with ExitStack() as stack:
         splitter = (tools.make_splitter or Splitter)(SplittingWork(work.spool_folder))
         stack.callback(splitter.end)
-        pool: Pool[AnyTask, tuple[Read, ...]] = stack.enter_context(
+        pool = stack.enter_context(
             make_pool(
                 work, processes=_processes(), limits=Limits(), size_of=attrgetter("size_bytes"),
                 message_of=attrgetter("message"), parts_of=attrgetter("parts"),
