@@ -68,11 +68,20 @@ def _changes(change: Change, concerned: pa.Table, rewritten: dict[str, Shard], *
 
 def _with_names(table: pa.Table, mine: Bools, place: Place) -> pa.Table:
     """The documents with the root, path and uri that those of `mine` have now."""
-    paths = [place.path_of(path) for path in table.column("path").filter(pa.array(mine)).to_pylist()]
     base = os.fsencode(place.root.path)
     is_file = os.path.isfile(place.root.path)
-    uris = [printable(base if is_file else base + b"/" + b"/".join(map(from_printable, p.split("/")))) for p in paths]
-    new = {"root": [place.root.id] * len(paths), "path": paths, "uri": uris}
+    names: dict[str, tuple[str, str, str | None]] = {}
+    rows = table.filter(pa.array(mine)).select(["path", "container"])
+    for old, container in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+        if container is None:
+            path = place.path_of(old)
+            uri = printable(base if is_file else base + b"/" + b"/".join(map(from_printable, path.split("/"))))
+            names[old] = path, uri, None
+        else:  # it follows, in walk order, the document that it lies in
+            path, uri, _ = names[container]
+            names[old] = path + old[len(container) :], uri + old[len(container) :], path
+    paths, uris, containers = zip(*names.values(), strict=True) if names else ((), (), ())
+    new = {"root": [place.root.id] * len(names), "path": paths, "uri": uris, "container": containers}
     for name, values in new.items():
         column = table.column(name).combine_chunks()
         table = put(table, name, pc.replace_with_mask(column, pa.array(mine), pa.array(values, pa.string())))

@@ -52,6 +52,8 @@ class Place:
 def new_place(index: Path, current: Generation, old: tuple[Root, str], new: str, table: pa.Table) -> Place:
     """Where `old`, a root and a path below it, lies at NEW; `table` holds its documents. Raises InputError."""
     root, below = old
+    if root.stream:
+        raise InputError(f"`{root.path}` came as a stream, and has no path", "name a folder or a file first")
     place = walk.root_of(new)
     path = "/".join(filter(None, (root.path, os.fsdecode(from_printable(below)))))
     if place.path == path:
@@ -80,7 +82,11 @@ def new_place(index: Path, current: Generation, old: tuple[Root, str], new: str,
 
 def _holder(roots: Sequence[Root], path: str) -> Root | None:
     """The innermost root below whose folder `path` lies."""
-    holding = [root for root in roots if root.path != path and inside(path, root.path) and os.path.isdir(root.path)]
+    holding = [
+        root
+        for root in roots
+        if not root.stream and root.path != path and inside(path, root.path) and os.path.isdir(root.path)
+    ]
     return max(holding, key=lambda root: len(root.path), default=None)
 
 
@@ -88,7 +94,11 @@ def _refuse_overlap(current: Generation, root: Root, below: str, place: Root, in
     shown = shown_path(place)
     for other in current.roots:
         pairs = (other.path, place.path), (os.path.realpath(other.path), os.path.realpath(place.path))
-        if (below or other.id != root.id) and any(inside(one, two) or inside(two, one) for one, two in pairs):
+        if (
+            not other.stream
+            and (below or other.id != root.id)
+            and any(inside(one, two) or inside(two, one) for one, two in pairs)
+        ):
             old = os.path.join(root.path, below) if below else root.path
             raise InputError(
                 f"`{shown}` and the root `{shown_path(other)}` overlap",

@@ -34,6 +34,19 @@ def test_moved_changes_only_the_uris_of_the_root(shop: Workshop) -> None:
     assert damage(shop) == []
 
 
+def test_a_container_below_a_root_moves_with_what_lies_in_it(shop: Workshop) -> None:
+    old = shop.write("in/tickets.jsonl", "".join(json.dumps({"id": i, "text": words(8, i)}) + "\n" for i in range(3)))
+    shop.write("out/a.txt", words(8, 9))
+    shop.ingest(shop.docs)
+    with pytest.raises(InputError, match="`in/tickets.jsonl#1` lies in `in/tickets.jsonl`"):
+        moved(index_of(shop), f"{old}#1", str(shop.docs / "out/a.txt"), warn=silent)
+    new, had = old.rename(shop.docs / "out/old.jsonl"), shop.embedded
+    moved(index_of(shop), str(old), str(new), warn=silent)
+    places = {(row["path"], row["uri"]) for row in shop.rows()} - {("out/a.txt", f"{shop.docs}/out/a.txt")}
+    assert places == {(f"out/old.jsonl#{i}", f"{new}#{i}") for i in range(3)}
+    assert shop.ingest().idle and shop.embedded == had and damage(shop) == []
+
+
 def test_after_moved_a_plain_ingest_finds_everything_unchanged(shop: Workshop) -> None:
     filled(shop)
     new = shop.docs.rename(shop.docs.parent / "elsewhere")
