@@ -24,9 +24,9 @@ SourceKey = tuple[str, str]
 
 Status = Literal["indexed", "partial", "stale", "failed", "skipped"]
 
-SKIP_REASONS = frozenset({"not_text", "empty", "needs_extra", "too_large", "not_a_file", "archive", "unsupported"}) | {
-    "portfolio"
-}
+SKIP_REASONS = frozenset(
+    {"not_text", "empty", "needs_extra", "too_large", "not_a_file", "outside", "archive", "unsupported", "portfolio"}
+)
 """Not failures: there is nothing to repair. Such sources are counted as `skipped`."""
 
 MOMENT_REASONS = frozenset({"permission", "io", "vanished", "changed_while_reading", "broken_link"})
@@ -96,11 +96,13 @@ class Root:
     records: tuple[RecordRule, ...] = ()
     stream: bool = False
     """Whether it is no place but the name under which records came on stdin; `path` is that name."""
+    follow_links: bool = False
+    """Whether links to files outside every root are read."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Root:
         """The root of a manifest or of a run's header; one of an older version has no selection, and
-        goes on with reading what is left out by default now."""
+        goes on with reading what is left out by default now, and with following links."""
         selection = data.get("selection")
         return cls(
             id=data["id"],
@@ -112,6 +114,7 @@ class Root:
             default_excludes=data.get("default_excludes", False),
             records=tuple(RecordRule.from_json(rule) for rule in data.get("records", ())),
             stream=data.get("stream", False),
+            follow_links=data.get("follow_links", True),
         )
 
 
@@ -143,7 +146,7 @@ class Source:
 
     `path` is below its root, `/` between components, printable (see `printable`); `file` is the path for the operating
     system (undecodable bytes as surrogates). `problem` is one of REASONS when the walk has already found that the
-    source cannot be read (`not_a_file`, `broken_link`, `permission`, `too_large`); `stat` can then be None.
+    source cannot be read (`not_a_file`, `broken_link`, `outside`, `permission`, `too_large`); `stat` can then be None.
     `container`: the path of the source that it is in; `address`: its uri, where that is not the file's path.
     """
 

@@ -60,6 +60,7 @@ DOORS = {
     "orjson": {"reading.containers.fields", "reading.containers.lines"},
     "rich": {"report"},
     "pynvml": {"engines.nvml"},
+    "prometheus_client": {"cli.metrics"},
 }
 GUARD_LOADS = {
     "embedcli.engines",
@@ -70,7 +71,7 @@ GUARD_LOADS = {
 }
 HEAVY = {
     *("torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
-    *("pypdfium2", "python_calamine", "selectolax", "pynvml", "orjson"),
+    *("pypdfium2", "python_calamine", "selectolax", "pynvml", "orjson", "prometheus_client"),
 }
 
 
