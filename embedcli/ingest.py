@@ -48,7 +48,7 @@ def _run(index: Index, asked: Options, tools: Tools, report: Report, lock: Lock,
     clear(index, keep=asked.keep_generations)
     with summary.timed("looking"):
         known = look(index, asked)  # the current generation, what killed runs left, what is damaged
-        scopes = settle_sources(asked, known.roots, everything=known.rebuilding)  # which roots, or parts, to walk
+        scopes = settle_sources(asked, known.roots, everything=known.rebuilding)  # roots, or parts of them, to walk
         try:
             plan = make_plan(known, scopes, asked, report, is_over)  # new, changed, gone ...; exit 15: too much is gone
         except OutOfTime:

@@ -93,11 +93,11 @@ class Root:
     gitignore: bool = False
     selection: tuple[str, ...] | None = None
     default_excludes: bool = True
+    follow_links: bool = False
+    """Whether links to files outside every root are read."""
     records: tuple[RecordRule, ...] = ()
     stream: bool = False
     """Whether it is no place but the name under which records came on stdin; `path` is that name."""
-    follow_links: bool = False
-    """Whether links to files outside every root are read."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Root:
@@ -112,9 +112,9 @@ class Root:
             gitignore=data["gitignore"],
             selection=None if selection is None else tuple(selection),
             default_excludes=data.get("default_excludes", False),
+            follow_links=data.get("follow_links", True),
             records=tuple(RecordRule.from_json(rule) for rule in data.get("records", ())),
             stream=data.get("stream", False),
-            follow_links=data.get("follow_links", True),
         )
 
 

@@ -229,12 +229,6 @@ def _run(asked: config.Options, tools: Tools, report: Report) -> Summary:
     return summary
 
 
-def _list_of(name: str | None, nul: bool) -> filelist.FileList | None:
-    if name is None and nul:
-        raise UsageError("`-0` is for the names of `--files-from`", "add `--files-from -`, or leave `-0` out")
-    return None if name is None else filelist.read_list(name, nul=nul)
-
-
 def _closing_lines(summary: Summary) -> list[str]:
     """`generation 2: 1 changed, 12 unchanged; ...`, and the sources that are not indexed, by reason."""
     from embedcli.records import TROUBLED
@@ -276,3 +270,9 @@ def _news_line(summary: Summary) -> str:
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+
+
+def _list_of(name: str | None, nul: bool) -> filelist.FileList | None:
+    if name is None and nul:
+        raise UsageError("`-0` is for the names of `--files-from`", "add `--files-from -`, or leave `-0` out")
+    return None if name is None else filelist.read_list(name, nul=nul)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -86,6 +87,11 @@ class Tokens:
     def whole(self, text: str) -> Ids:
         """The ids of prompt + text, tokenised as one text."""
         return self._ids(self.prompt + text)
+
+    def whole_batch(self, texts: Sequence[str]) -> list[Ids]:
+        """`whole` of each text; on several cores, with no other thread of Python waiting for it."""
+        encodings = self._tokenizer.encode_batch_fast([self.prompt + text for text in texts], add_special_tokens=False)
+        return [np.array(encoding.ids, np.uint32) for encoding in encodings]
 
     def row_of(self, text: str) -> Ids:
         """What the engine is fed for a whole text that fits."""

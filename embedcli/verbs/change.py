@@ -162,7 +162,8 @@ def known_root(current: Generation, path: str) -> Root:
 
 
 def known_part(current: Generation, path: str, table: pa.Table) -> tuple[Root, str, Bools]:
-    """The root that is at this path or holds it, the path below that root, and which documents of `table` lie there.
+    """The root that is at this path or holds it, the path below that root, and which documents of `table` lie there,
+    those inside containers included.
 
     Raises InputError where the index has no document there.
     """
@@ -171,7 +172,7 @@ def known_part(current: Generation, path: str, table: pa.Table) -> tuple[Root, s
     if stream is not None:
         return stream, "", np.asarray(pc.equal(table.column("root"), stream.id), np.bool_)
     for root in sorted(current.roots, key=lambda root: -len(root.path)):
-        if not inside(absolute, root.path):
+        if root.stream or not inside(absolute, root.path):
             continue
         below = printable(os.fsencode(absolute[len(root.path) :].strip("/")))
         there = np.asarray(pc.equal(table.column("root"), root.id), np.bool_)
