@@ -142,11 +142,11 @@ def stream_of(records: list[str] | None, name: str | None, *, whole: bool) -> St
 
 def record_rules(
     records: list[str] | None,
-    *,
     text: list[str] | None,
     id_field: str | None,
     title: str | None,
     meta: list[str] | None,
+    *,
     label: bool,
 ) -> tuple[RecordRule, ...]:
     """A rule for each pattern of `--records`; the fields alone are for files that are records without being named."""

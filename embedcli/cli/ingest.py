@@ -178,29 +178,24 @@ def ingest(
     """Bring an index up to date with its sources."""
     asked = config.Options(
         index=config.index_folder(index), sources=tuple(source or ()), listed=_list_of(files_from, nul),
-        stream=flags.stream_of(records, name, whole=whole),
-        records=flags.record_rules(
-            records, text=text_field, id_field=id_field, title=title_field, meta=meta_field, label=label_fields
-        ),
-        model=config.model_name(model), dim=dim,
+        stream=flags.stream_of(records, name, whole=whole), model=config.model_name(model), dim=dim,
+        records=flags.record_rules(records, text_field, id_field, title_field, meta_field, label=label_fields),
         max_tokens=max_tokens, overlap=overlap, no_text=no_text, device=flags.device_name(device),
-        quantization=flags.quantization_name(quantization),
-        include=tuple(include or ()), exclude=tuple(exclude or ()), gitignore=gitignore,
-        default_excludes=default_excludes, follow_links=follow_links,
+        quantization=flags.quantization_name(quantization), include=tuple(include or ()),
+        exclude=tuple(exclude or ()), gitignore=gitignore, default_excludes=default_excludes,
+        follow_links=follow_links, mode=flags.mode_bits(mode), keep_generations=keep_generations,
         max_file_bytes=None if max_file_size is None else max_file_size * MIB, rebuild=rebuild, reread=reread,
         rehash=rehash, retry_failed=retry_failed, strict=strict, max_gone_percent=flags.max_gone(max_gone),
-        mode=flags.mode_bits(mode),
         max_gone_of=flags.max_gone_of(max_gone), require_complete=require_complete,
-        keep_generations=keep_generations, publish_every_s=publish_every, checkpoint_every_s=checkpoint_every,
+        publish_every_s=publish_every, checkpoint_every_s=checkpoint_every,
     )  # fmt: skip
     card = config.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus), flags.forward_name(engine_forward))
     time_left = nightly.seconds_left(deadline, time_limit)
     nightly.stand_back(nice)
-    make_tools = tools_maker(context)
     figures_file = None if dry_run else metrics_file
     with nightly.opened_log(log_file) as log, metrics.metrics_file(figures_file, asked.index) as ended:
         report = Report(quiet=quiet, verbose=verbose, log=log)
-        tools = make_tools(
+        tools = tools_maker(context)(
             flags.engine_name(engine), report.line, card=card, warn=report.warn,
             show_log=report.line if debug else None, seconds_left=time_left,
         )  # fmt: skip
@@ -208,9 +203,13 @@ def ingest(
             if dry_run:
                 return _look_only(asked, tools, report, as_json=as_json)
             ended.append(_run(asked, tools, report))
+    _tell(ended[-1], as_json=as_json)
+
+
+def _tell(summary: Summary, *, as_json: bool) -> None:
     if as_json:
-        print_json(ended[-1].to_json())
-    raise typer.Exit(ended[-1].exit_code)
+        print_json(summary.to_json())
+    raise typer.Exit(summary.exit_code)
 
 
 def _look_only(asked: config.Options, tools: Tools, report: Report, *, as_json: bool) -> None:

@@ -54,7 +54,7 @@ def stream(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
         run.tools, reading_work(run.model, run.settings, run.fingerprints, spool_folder=spool_folder), tasks,
         members=members, scopes=run.scopes, read_all=run.rules.read_all,
     ) as pool:  # fmt: skip
-        containers = OpenContainers(members, run.rules, work.tally, run.report.warn)
+        containers = OpenContainers(members, run.rules, run.plan, work.tally, run.report.warn)
         try:
             yield _Stream(run, work, pool, containers).passes()
         finally:
