@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 @dataclass
 class Request:
+    """`headers` by their names in lower case."""
+
     method: str
     path: str
     headers: dict[str, str]
@@ -47,7 +49,8 @@ class FakeElastic:
 
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                owner.requests.append(Request(self.command, self.path, dict(self.headers), body))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                owner.requests.append(Request(self.command, self.path, headers, body))
                 status, data = owner.handle(self.command, urlsplit(self.path).path, body)
                 said = json.dumps(data).encode()
                 self.send_response(status)

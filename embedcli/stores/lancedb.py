@@ -131,7 +131,9 @@ class LanceRows:
             if has_index:
                 self._opened.optimize()
             elif self._opened.count_rows() >= INDEX_FROM_ROWS:
-                self._opened.create_index(metric="cosine", vector_column_name="vector", index_type="IVF_FLAT")
+                from lancedb.index import IvfFlat
+
+                self._opened.create_index("vector", config=IvfFlat(distance_type="cosine"))
 
     def remember(self, memory: Memory) -> None:
         with target_errors(self._target, *_ERRORS):

@@ -22,6 +22,7 @@ from embedcli.stores.target import Target, not_ours, target_errors
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
+_TIMEOUT_S = 60
 _BATCH = 1024
 _IDS = 1024
 _KEY = "embedcli.memory"
@@ -41,7 +42,7 @@ def connect(target: Target) -> MilvusStore:
             return MilvusStore(target, MilvusClient(str(target.path)))
         words = [word for word in (target.user, target.password) if word]
         token = ":".join(words) or os.environ.get("MILVUS_TOKEN", "")
-        return MilvusStore(target, MilvusClient(target.bare_url, token=token, timeout=60))
+        return MilvusStore(target, MilvusClient(target.bare_url, token=token, timeout=_TIMEOUT_S))
 
 
 def _errors() -> tuple[type[Exception], ...]:

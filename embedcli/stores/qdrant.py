@@ -8,6 +8,7 @@ UUID) and the columns as payload. The memory is in the collection's metadata, wh
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from embedcli.stores.target import Target, not_ours, target_errors
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
+_TIMEOUT_S = 60
 _BATCH = 512
 _IDS = 4096
 _KEY = "embedcli"
@@ -34,7 +36,9 @@ def connect(target: Target) -> QdrantStore:
         if target.path is not None:
             return QdrantStore(target, QdrantClient(path=str(target.path)))
         key = target.password or os.environ.get("QDRANT_API_KEY")
-        client = QdrantClient(url=target.bare_url, api_key=key, timeout=60, check_compatibility=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a key over http, which is what the user has typed
+            client = QdrantClient(url=target.bare_url, api_key=key, timeout=_TIMEOUT_S, check_compatibility=False)
         client.get_aliases()  # a server that cannot be reached, or refuses the key, is known now
         return QdrantStore(target, client)
 

@@ -68,7 +68,7 @@ class Target:
             return f"{self.kind}:{self.path}"
         parts = urlsplit(self.url)
         host = parts.netloc.rpartition("@")[2]
-        bare = urlunsplit((parts.scheme, host, parts.path, "", ""))
+        bare = f"{parts.scheme}://{host}{parts.path}"
         return bare if self.kind == "postgresql" else f"{self.kind}:{bare}"
 
     @property
