@@ -172,6 +172,13 @@ def load(target: Target, rows: Iterator[pa.Table]) -> None:
         store.swap_in()
 
 
+def make_index(target: Target) -> None:
+    with opened(target) as store:
+        table: Table | None = store.live()
+        assert table is not None
+        table.settle()
+
+
 def night(target: Target, count: int) -> None:
     """1 % of the rows changed, and as many gone as are new."""
     with opened(target) as store:
@@ -230,6 +237,7 @@ def bench(kind: str, count: int) -> None:
             rates["sync"] += measured(
                 "sync, first load", count, lambda t=turn: load(target(f"sync_{t}"), make_rows(count))
             )
+        measured("sync, index of vectors", count, lambda: make_index(target("sync_0")))
         measured("sync, 1 % changed", count // 100, lambda: night(target("sync_0"), count))
         print(f"  first load: {rates['bulk'] / rates['sync']:.2f} of the bulk call's rate", flush=True)
 

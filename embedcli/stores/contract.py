@@ -24,6 +24,9 @@ come from one index."""
 FORMAT = 1
 """Raised when a store keeps the same rows in another way: tables of another format are replaced."""
 
+REQUEST_BYTES = 4 << 20
+"""Servers bound a request (Qdrant 32 MB, Milvus 64 MB), and as JSON a vector is five times as long as in Arrow."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -124,11 +127,21 @@ class Store(Protocol):
         """Let go of the store; twice is no error."""
 
 
-def batches(rows: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
-    """The same rows in tables of at most `size` rows, none of them empty."""
+def batches(rows: Iterable[pa.Table], size: int, *, most_bytes: int = REQUEST_BYTES) -> Iterator[pa.Table]:
+    """The same rows in tables of at most `size` rows and `most_bytes` in Arrow, none of them empty; a single row may be
+    larger."""
     for table in rows:
         for start in range(0, table.num_rows, size):
-            yield table.slice(start, size)
+            yield from _halved(table.slice(start, size), most_bytes)
+
+
+def _halved(table: pa.Table, most_bytes: int) -> Iterator[pa.Table]:
+    if table.num_rows == 1 or table.nbytes <= most_bytes:
+        yield table
+        return
+    middle = table.num_rows // 2
+    yield from _halved(table.slice(0, middle), most_bytes)
+    yield from _halved(table.slice(middle), most_bytes)
 
 
 def id_batches(ids: Sequence[str], size: int) -> Iterator[list[str]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from embedcli.errors import EmbedcliError, TargetError
 from embedcli.stores.contract import VERSIONS, Layout, Memory, batches, id_batches
 from embedcli.stores.target import Target, not_ours, target_errors
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _ERRORS = (RuntimeError, ValueError, OSError, pa.ArrowException)
 _MEMORIES = pa.schema([("name", pa.string()), ("state", pa.string())])
 _BATCH = 8192
+_BATCH_BYTES = 64 << 20
 _IDS = 2000
 INDEX_FROM_ROWS = 100_000
 """Below, every vector is compared; above, an IVF_FLAT index is made, whose distances are those of a comparison with
@@ -94,19 +96,35 @@ class LanceRows:
         return nullcontext()
 
     def upsert(self, rows: Iterable[pa.Table], *, fresh: bool) -> None:
+        if self._table is None:
+            assert self._layout is not None
+            self._table = self._overwrite(rows, self._layout.schema)
+            return
         with target_errors(self._target, *_ERRORS):
-            if self._table is None:
-                assert self._layout is not None
-                self._table = self._overwrite(rows, self._layout.schema)
-                return
-            for batch in batches(rows, _BATCH):
+            for batch in batches(rows, _BATCH, most_bytes=_BATCH_BYTES):
                 merge = self._table.merge_insert("chunk_id")
                 merge.when_matched_update_all().when_not_matched_insert_all().execute(batch)
 
     def _overwrite(self, rows: Iterable[pa.Table], schema: pa.Schema) -> LanceTable:
-        record_batches = (part for table in rows for part in table.cast(schema).to_batches())
-        reader = pa.RecordBatchReader.from_batches(schema, record_batches)
-        return self._database.create_table(self._target.table, data=reader, mode="overwrite")
+        """Raises what reading the rows raises, which Lance would report as an error of its own."""
+        failed: list[EmbedcliError] = []
+
+        def parts() -> Iterator[pa.RecordBatch]:
+            try:
+                for table in rows:
+                    yield from table.cast(schema).to_batches()
+            except EmbedcliError as error:
+                failed.append(error)
+                raise
+
+        reader = pa.RecordBatchReader.from_batches(schema, parts())
+        try:
+            with target_errors(self._target, *_ERRORS):
+                return self._database.create_table(self._target.table, data=reader, mode="overwrite")
+        except TargetError:
+            if failed:
+                raise failed[0] from None
+            raise
 
     def delete(self, ids: Sequence[str]) -> None:
         with target_errors(self._target, *_ERRORS):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 _BATCH = 8192
+_BATCH_BYTES = 64 << 20
 _IDS = 8192
 _NEXT = "__next"
 _MOST_DIMS, _MOST_HALF_DIMS = 2000, 4000
@@ -166,7 +167,7 @@ class PostgresTable:
 
     def upsert(self, rows: Iterable[pa.Table], *, fresh: bool) -> None:
         """Each batch is a transaction, or a part of the one that is open."""
-        for batch in batches(rows, _BATCH):
+        for batch in batches(rows, _BATCH, most_bytes=_BATCH_BYTES):
             with self._transaction():
                 if not fresh:
                     self.delete(reading.ids_of(batch))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from apsw import Connection
 
 _BATCH = 2048
+_BATCH_BYTES = 64 << 20
 _BUSY_MS = 60_000
 
 
@@ -118,7 +119,7 @@ class SqliteTable:
 
     def upsert(self, rows: Iterable[pa.Table], *, fresh: bool) -> None:
         with target_errors(self._target, self._errors):
-            for batch in batches(rows, _BATCH):
+            for batch in batches(rows, _BATCH, most_bytes=_BATCH_BYTES):
                 if not fresh:
                     self.delete(reading.ids_of(batch))
                 self._insert(batch)

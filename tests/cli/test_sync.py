@@ -54,7 +54,12 @@ def test_sync_with_json_prints_one_object(shop: Workshop, command: Command, targ
     ran = command("sync", target, shop.index, "--json", "--into", "other")
     said = json.loads(ran.stdout)
     assert {name: said[name] for name in ("exit_code", "table", "generation", "number", "did", "dry_run")} == {
-        **{"exit_code": 0, "table": "other", "generation": 2, "number": 2, "did": "loaded", "dry_run": False}
+        "exit_code": 0,
+        "table": "other",
+        "generation": 2,
+        "number": 2,
+        "did": "loaded",
+        "dry_run": False,
     }
     assert (said["upserts"], said["deletes"], said["rows"]) == (len(shop.rows()), 0, len(shop.rows()))
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from embedcli.errors import Locked, StorageError, TargetError
+from embedcli.errors import DamagedShard, Locked, StorageError, TargetError
 from embedcli.index import change_lists
 from embedcli.stores.contract import Memory
 from embedcli.stores.open import opened
 from embedcli.stores.target import parse_target
 from embedcli.verbs import forget
 from embedcli.verbs import sync as verb
-from tests.published import filled, index_of, silent
+from tests.published import filled, index_of, silent, spoil
 from tests.store_readers import difference, read
 from tests.stores.conftest import Moment, Place
 from tests.workshop import Workshop, words
@@ -159,3 +159,20 @@ def test_a_generation_that_was_removed_while_it_was_read_is_no_damage(
     shutil.rmtree(copy.folder / "generations" / "000001")
     error = verb._replaced(copy.index, found)
     assert isinstance(error, StorageError) and "run the same command again" in error.hint
+
+
+def test_a_damaged_shard_ends_the_sync_and_the_target_remembers_what_it_held(
+    place: Place, moments: Moments, tmp_path: Path
+) -> None:
+    place.sync(moments["first"])
+    for name in ("edited", "rebuilt"):
+        damaged = Moment(tmp_path / name / "index")
+        shutil.copytree(moments[name].folder, damaged.folder, symlinks=True)
+        for path in (damaged.folder / "current" / "vectors").iterdir():
+            spoil(path, at=path.stat().st_size // 2)
+        with pytest.raises(DamagedShard):
+            place.sync(damaged)
+        assert remembered(place).generation == 1
+        place.sync(moments["edited"])
+        assert difference(read(place.target), moments["edited"].rows) == []
+        place.sync(moments["first"])
