@@ -37,7 +37,7 @@ def opened(target: Target) -> Iterator[Store]:
     except ImportError as error:
         raise TargetError(
             f"a `{target.kind}` target needs the package `{error.name}`, which is not installed",
-            f"pip install 'embedcli[{extra}]'",
+            f"install it with `pip install 'embedcli[{extra}]'`",
         ) from error
     try:
         yield store

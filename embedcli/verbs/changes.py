@@ -52,9 +52,9 @@ def changes_since(index: Index, since: int) -> Delta:
     if lists is None:
         oldest = found.lists[-1]
         first = oldest.previous[0] if oldest.previous else oldest.number
-        kept = f"{first} to {newest.number}" if oldest.id is not None else "none"
+        numbers = f"{first} to {newest.number}" if oldest.id is not None else "none"
         raise UsageError(
-            f"the changes since {since} are not all kept; kept are those since {kept}",
+            f"the changes since {since} are not all kept; kept are those since {numbers}",
             "empty what you load into, and give it everything with `--since 0`",
         )
     named = touched(lists)

@@ -176,3 +176,16 @@ def test_a_damaged_shard_ends_the_sync_and_the_target_remembers_what_it_held(
         place.sync(moments["edited"])
         assert difference(read(place.target), moments["edited"].rows) == []
         place.sync(moments["first"])
+
+
+def test_an_index_that_may_only_be_read_is_told(
+    make_place: Callable[[str], Place], moments: Moments, tmp_path: Path
+) -> None:
+    copy = Moment(tmp_path / "index")
+    shutil.copytree(moments["first"].folder, copy.folder, symlinks=True)
+    shutil.rmtree(copy.folder / "state")
+    with pytest.raises(StorageError, match=r"cannot write .*sync-") as error:
+        make_place("sqlite").sync(copy)
+    assert error.value.hint == "sync as the user who owns the index"
+    copy.index.create()
+    assert make_place("sqlite").sync(copy).did == "loaded"

@@ -391,3 +391,39 @@ def test_a_qdrant_point_is_found_by_the_chunk_id(make_place: MakePlace) -> None:
     (point,) = client.retrieve("notes", [str(uuid.UUID(f"{2:032x}"))])
     client.close()
     assert point.payload is not None and point.payload["chunk_id"] == f"{2:032x}"
+
+
+def test_a_qdrant_server_that_keeps_no_metadata_is_told_to_be_upgraded(
+    make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers before 1.16 take the metadata of a collection and forget it."""
+    from qdrant_client import QdrantClient
+
+    made = QdrantClient.create_collection
+    monkeypatch.setattr(
+        QdrantClient,
+        "create_collection",
+        lambda client, name, vectors_config, metadata: made(client, name, vectors_config=vectors_config),
+    )
+    with store_of(make_place("qdrant")) as store, pytest.raises(TargetError, match="keeps no metadata") as error:
+        store.begin(Layout(4, "layout"), MEMORY)
+    assert "1.16" in error.value.hint
+
+
+def test_a_user_who_may_not_make_the_extension_is_told_who_can(make_place: MakePlace) -> None:
+    import psycopg
+
+    place = make_place("postgresql")
+    with psycopg.connect(place.target, autocommit=True) as connection:
+        connection.execute("drop role if exists plain")
+        connection.execute("create role plain login")
+        connection.execute("grant create on schema public to plain")
+        connection.execute("alter role plain set role none")
+    plain_place = Place(place.target.replace("postgres:@", "plain@"))
+    with store_of(plain_place) as store, pytest.raises(TargetError, match="has no extension `vector`") as error:
+        store.begin(Layout(4, "layout"), MEMORY)
+    assert "create extension vector" in error.value.hint
+    with psycopg.connect(place.target, autocommit=True) as connection:
+        connection.execute("create extension vector")
+    with store_of(plain_place) as store:
+        assert loaded(store, rows(2)).count() == 2
