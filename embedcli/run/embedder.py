@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 
 class Embedder:
-    """`reference` is None until there is one: from an earlier run, or from the engine once it is open."""
+    """`reference` is None until there is one: from an earlier run, or from the engine once it is open. `precisions`:
+    those of the engines of this run."""
 
     def __init__(
         self, run: Run, reference: Reference | None, progress: Progress, *, keep_probe: Callable[[Floats], None]
@@ -41,6 +42,7 @@ class Embedder:
         self._flushed = False
         self._loading_s = 0.0
         self.reference = reference
+        self.precisions: set[str] = set()
 
     def open(self) -> Feeder:
         """Called when the first vector has to be computed; the engine loads while documents are read."""
@@ -86,6 +88,7 @@ class Embedder:
         return self._run.tools.open_engine(self._run.model, self._run.settings, self._run.device)
 
     def _check_engine(self, engine: Engine) -> None:
+        self.precisions.add(engine.precision)
         from embedcli.models.tokenizer import load_tokenizer
 
         tokens = load_tokenizer(self._run.model.folder, prompt=self._run.model.prompt)

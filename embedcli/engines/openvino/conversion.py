@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -65,7 +65,28 @@ class Conversion:
         return self.folder / FILES[0]
 
 
-def converted(model: Model, *, threads: int, say: Say) -> Conversion:
+def run_child(model: Model, into: Path, threads: int) -> subprocess.CompletedProcess[str]:
+    """Run the child process that writes the conversion into `into`; what went wrong is the last line of its stderr."""
+    code = f"import sys; sys.path[:] = {sys.path!r}; from embedcli.engines.openvino.convert import main; main()"
+    order = {"parent": os.getpid(), "folder": str(model.folder), "into": str(into)}
+    try:
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            input=json.dumps(order),
+            capture_output=True,
+            text=True,
+            timeout=CONVERT_TIMEOUT_S,
+            env=_environment(os.environ, threads),
+            start_new_session=True,  # a signal to the run's group is the run's: the child ends with it
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Unconvertible(f"the conversion was not finished after {CONVERT_TIMEOUT_S / 60:.0f} min") from error
+
+
+RunChild = Callable[[Model, Path, int], "subprocess.CompletedProcess[str]"]
+
+
+def converted(model: Model, *, threads: int, say: Say, run: RunChild = run_child) -> Conversion:
     """The conversion that is kept, else a new one, which takes 10 s of a core and three times the model's memory.
 
     Raises Unconvertible.
@@ -78,7 +99,7 @@ def converted(model: Model, *, threads: int, say: Say) -> Conversion:
         return kept
     say(f"converting {model.name} for OpenVINO, once")
     try:
-        _convert(model, folder, threads=threads)
+        _convert(folder, lambda made: run(model, made, threads))
     except OSError as error:
         raise Unconvertible(f"the conversion cannot be kept in `{cache}`: {error.strerror}") from error
     if (kept := _kept(folder, cache)) is None:
@@ -86,10 +107,10 @@ def converted(model: Model, *, threads: int, say: Say) -> Conversion:
     return kept
 
 
-def _key(model: Model, cache: Path) -> str:
+def _key(model: Model, cache: Path, *, recipe: int = RECIPE, version: Callable[[str], str] = version) -> str:
     config = file_digest(model.folder / "config.json", cache=cache)
     versions = [f"{name} {version(name)}" for name in CONVERTERS]
-    return digest(RECIPE, model.fingerprint, config, *versions, *runtime.capabilities())
+    return digest(recipe, model.fingerprint, config, *versions, *runtime.capabilities())
 
 
 def _kept(folder: Path, cache: Path) -> Conversion | None:
@@ -106,14 +127,14 @@ def _kept(folder: Path, cache: Path) -> Conversion | None:
     return None
 
 
-def _convert(model: Model, folder: Path, *, threads: int) -> None:
-    """Convert the model into `folder`, which then holds all of it or why not. Raises Unconvertible and OSError."""
+def _convert(folder: Path, run: Callable[[Path], subprocess.CompletedProcess[str]]) -> None:
+    """Convert a model into `folder`, which then holds all of it or why not. Raises Unconvertible and OSError."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_unfinished(folder.parent)
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder.parent) as place:
         made = Path(place) / "made"
         made.mkdir()
-        ran = _run_child(model, made, threads=threads)
+        ran = run(made)
         if ran.returncode:
             reason = (ran.stderr.strip().splitlines() or [f"the converter ended with {ran.returncode}, no output"])[-1]
             if ran.returncode not in (REFUSED, CRASHED):
@@ -131,23 +152,6 @@ def _remove_unfinished(conversions: Path) -> None:
         with suppress(OSError):
             if time.time() - place.stat().st_mtime > CONVERT_TIMEOUT_S:
                 shutil.rmtree(place, ignore_errors=True)
-
-
-def _run_child(model: Model, into: Path, *, threads: int) -> subprocess.CompletedProcess[str]:
-    code = f"import sys; sys.path[:] = {sys.path!r}; from embedcli.engines.openvino.convert import main; main()"
-    order = {"parent": os.getpid(), "folder": str(model.folder), "into": str(into)}
-    try:
-        return subprocess.run(
-            [sys.executable, "-c", code],
-            input=json.dumps(order),
-            capture_output=True,
-            text=True,
-            timeout=CONVERT_TIMEOUT_S,
-            env=_environment(os.environ, threads),
-            start_new_session=True,  # a signal to the run's group is the run's: the child ends with it
-        )
-    except subprocess.TimeoutExpired as error:
-        raise Unconvertible(f"the conversion was not finished after {CONVERT_TIMEOUT_S / 60:.0f} min") from error
 
 
 def _environment(environment: Mapping[str, str], threads: int) -> dict[str, str]:

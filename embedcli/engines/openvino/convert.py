@@ -12,7 +12,7 @@ import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def main() -> None:
         sys.exit(NOT_THE_MODEL)
 
 
-def convert(source: Path, into: Path) -> None:
+def convert(source: Path, into: Path, export: Callable[[Any, Path], None] | None = None) -> None:
     """Convert the model in `source`. Ends the process where the vectors do not agree in float32."""
     import torch
 
@@ -61,7 +61,7 @@ def convert(source: Path, into: Path) -> None:
     cpu = torch.device("cpu")
     model = read_model(source, name=str(source), commit=None, cache=None)
     network = load_network(model, cpu)
-    export(network, into / "model.xml")
+    (export or export_network)(network, into / "model.xml")
     reference = TorchEngine(network, model=model, dim=model.width, device=cpu, skipped_tokens=skipped_tokens(model))
     vocabulary, pad_id = reference.vocabulary or 0, int(network.config.pad_token_id or 0)
     agreement = compare(model, Conversion(into, vocabulary, pad_id, ()), reference)
@@ -76,7 +76,7 @@ def convert(source: Path, into: Path) -> None:
     )
 
 
-def export(network: Any, xml: Path) -> None:
+def export_network(network: Any, xml: Path) -> None:
     """Write the network as a graph with one output, the states; its weights stay float32."""
     import openvino
     import torch

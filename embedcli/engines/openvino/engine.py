@@ -1,8 +1,10 @@
 """A converted model -> an engine on the CPU, without torch.
 
 In: a Model, and where its conversions are kept. Out: an Engine whose vectors are torch's.
-OpenVINO answers some faulty calls with the result of the call before. So ids are checked here as well, an answer must
-have the shape of its question, and what was read of an answer is overwritten: an old one would be NaN, never a vector.
+With one thread OpenVINO's synchronous call hides errors inside the graph and gives the result of the call before; the
+asynchronous one raises them, but calls after it may fail too, or crash the process. So batches run asynchronously, an
+engine that failed is dead, ids are checked here as well, an answer must have the shape of its question, and what was
+read of an answer is overwritten: an old one would be NaN, never a vector.
 Not here: converting (conversion.py), OpenVINO's settings (runtime.py), pooling (pooling.py).
 """
 
@@ -76,7 +78,6 @@ class OpenVINOEngine:
         self.batch_tokens = TOKENS_PER_THREAD * int(compiled.get_property("INFERENCE_NUM_THREADS"))
         self._pad_id = conversion.pad_id
         self._pool = partial(pool, pooling=model.pooling, skipped_tokens=skipped_tokens(model))
-        self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="embedcli-openvino")
 
@@ -110,14 +111,18 @@ class OpenVINOEngine:
 
     def _states(self, ids: np.ndarray, real: np.ndarray) -> np.ndarray:
         """The states that the model gives, float32 [chunks, tokens, width], in OpenVINO's own memory."""
+        request, self._request = self._request, None
+        if request is None:
+            raise EngineDied("OpenVINO failed in an earlier batch")
         try:
-            self._request.infer({"input_ids": ids, "attention_mask": real}, share_inputs=True)
-            states: np.ndarray = self._request.get_output_tensor(0).data
-            if states.shape[:2] != ids.shape:
-                raise RuntimeError(f"it answered {list(states.shape)} for {list(ids.shape)} ids")
+            request.start_async({"input_ids": ids, "attention_mask": real}, share_inputs=True)
+            request.wait()
+            states: np.ndarray = request.get_output_tensor(0).data
         except (RuntimeError, MemoryError) as error:
-            self._request = self._compiled.create_infer_request()  # the old one still has the result before
             raise _translated(error) from error
+        if states.shape[:2] != ids.shape:
+            raise EngineDied(f"OpenVINO answered {list(states.shape)} for {list(ids.shape)} ids")
+        self._request = request
         return states
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -42,10 +43,10 @@ def capabilities() -> list[str]:
     return sorted(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
-def precisions() -> list[str]:
+def precisions(announced: Sequence[str] | None = None) -> list[str]:
     """The precisions in which this CPU is quick, the quickest first. OpenVINO accepts bfloat16 everywhere, and emulates
     it where it is not announced."""
-    return [BFLOAT16, FLOAT32] if "BF16" in capabilities() else [FLOAT32]
+    return [BFLOAT16, FLOAT32] if "BF16" in (announced or capabilities()) else [FLOAT32]
 
 
 def compiled(xml: Path, *, precision: str, threads: int) -> Any:
