@@ -156,8 +156,9 @@ def _draft(run: Run, work: Work, table: NextTable, known: Mapping[str, Shard], *
 
 def _precisions(run: Run, work: Work) -> set[str]:
     """Those in which the vectors of the index were computed, as far as its manifests tell."""
-    current = None if run.known.rebuilding else run.known.current
-    return {*work.embedder.precisions, *(current.query.get("precisions", ()) if current else ())}
+    current = run.known.current
+    same_model = current is not None and current.fingerprints.model == run.fingerprints.model
+    return {*work.embedder.precisions, *(current.query.get("precisions", ()) if current and same_model else ())}
 
 
 def _left_over(run: Run, work: Work, known: Mapping[str, Shard], dropped: Collection[SourceKey]) -> Left:

@@ -109,8 +109,9 @@ def converted(model: Model, *, threads: int, say: Say, run: RunChild = run_child
 
 def _key(model: Model, cache: Path, *, recipe: int = RECIPE, version: Callable[[str], str] = version) -> str:
     config = file_digest(model.folder / "config.json", cache=cache)
+    identity = (model.weights_digest, model.tokenizer_digest, model.pooling)
     versions = [f"{name} {version(name)}" for name in CONVERTERS]
-    return digest(recipe, model.fingerprint, config, *versions, *runtime.capabilities())
+    return digest(recipe, *identity, config, *versions, *runtime.capabilities())
 
 
 def _kept(folder: Path, cache: Path) -> Conversion | None:

@@ -75,6 +75,7 @@ class OpenVINOEngine:
         self.max_tokens = model.max_tokens
         self.vocabulary: int | None = conversion.vocabulary
         self.precision = precision
+        self.folder = conversion.folder
         self.batch_tokens = TOKENS_PER_THREAD * int(compiled.get_property("INFERENCE_NUM_THREADS"))
         self._pad_id = conversion.pad_id
         self._pool = partial(pool, pooling=model.pooling, skipped_tokens=skipped_tokens(model))
