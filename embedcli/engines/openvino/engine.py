@@ -46,6 +46,10 @@ def open_engine(
     Raises Unconvertible where only torch can run the model, EngineError where nothing can.
     """
     check_dim(model, dim)
+    try:
+        runtime.core()
+    except (ImportError, RuntimeError) as error:
+        raise Unconvertible(f"it does not start here: {_first_line(error)}") from error
     conversion = converted(model, threads=engine_threads(threads), say=say)
     return open_converted(model, conversion, dim=dim, threads=threads, precision=precision)
 

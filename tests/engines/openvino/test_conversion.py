@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -237,3 +240,47 @@ def test_bfloat16_is_not_used_where_it_does_not_agree(bert: Model, cache: Path) 
     engine = open_engine(bert, dim=64, say=print)
     assert engine.precision == "float32"
     engine.close()
+
+
+# Stops.
+
+
+def converters_of(pid: int) -> list[int]:
+    """The processes that convert for that process."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            found += (
+                [int(folder.name)] if parent == pid and "openvino.convert" in (folder / "cmdline").read_text() else []
+            )
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_a_stop_ends_the_converter_too(tmp_path: Path) -> None:
+    make_bert(tmp_path / "model")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text("Some text.\n")
+    command = [sys.executable, "-m", "embedcli", "ingest", "docs", "--index", "index", "--model", "./model"]
+    env = {**os.environ, "EMBEDCLI_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        while "converting" not in (line := run.stderr.readline()):
+            assert line, "it ended before"
+        while not (converters := converters_of(run.pid)):
+            assert run.poll() is None
+        run.send_signal(signal.SIGTERM)
+        said = run.stderr.read()
+    assert run.returncode == 143, said
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in converters))
+    assert not list((tmp_path / "cache/openvino").glob("*/conversion.json"))
+
+
+def wait_until(holds: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
