@@ -27,7 +27,7 @@ RANKS = [
     {"run", "pipes"},
     {"reading", "engines", "stores"},
     {"sources", "models", "index"},
-    {"report", "config", "fingerprints", "processes", "filelist"},
+    {"report", "config", "fingerprints", "processes", "filelist", "cores"},
     {"columns", "records", "errors"},
 ]
 """From top to bottom: a room imports rooms of lower ranks only. Rooms of one rank that are folders never import each
@@ -36,13 +36,15 @@ RANK = {room: number for number, rooms in enumerate(reversed(RANKS)) for room in
 DOORS = {
     "torch": {
         "engines.torch_engine",
+        "engines.openvino.convert",
         "engines.sglang.host",
         "engines.sglang.forward",
         "engines.sglang.kernels",
         "engines.sglang.models.qwen3",
     },
     "triton": {"engines.sglang.kernels"},
-    "transformers": {"engines.torch_engine"},
+    "transformers": {"engines.torch_engine", "engines.openvino.convert"},
+    "openvino": {"engines.openvino.runtime", "engines.openvino.convert"},
     "sglang": {"engines.sglang.host", "engines.sglang.scheduler", "engines.sglang.models.qwen3"},
     "sgl_kernel": {"engines.sglang.models.qwen3"},
     "pypdfium2": {
@@ -84,7 +86,7 @@ GUARD_LOADS = {
     "embedcli.processes",
 }
 HEAVY = {
-    *("torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
+    *("torch", "transformers", "openvino", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
     *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb", "orjson", "prometheus_client"),
 }
 

@@ -52,6 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_session_prints_what_the_readme_shows(place: Path) -> None:
     session = "".join(blocks("console"))
     environment = {**os.environ, "PATH": f"{place / '.bin'}:{os.environ['PATH']}", "PYTHONPATH": str(HERE)}
+    environment["EMBEDCLI_CACHE"] = str(place / ".cache/embedcli")  # a machine on which nothing is converted yet
     for step in re.split(r"^\$ ", session, flags=re.MULTILINE)[1:]:
         command, _, expected = step.partition("\n")
         ran = subprocess.run(

@@ -86,7 +86,7 @@ MaxFileSize = Annotated[
     int | None, typer.Option(help="The largest text file to read, in MiB; default: 256.", metavar="MIB")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: a GPU if there is one.")]
-EngineName = Annotated[str, typer.Option(help="auto, sglang or torch.")]
+EngineName = Annotated[str, typer.Option(help="auto, sglang, openvino or torch.")]
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Rebuild the index with other settings.")]
 Reread = Annotated[bool, typer.Option("--reread", help="Read every source again.")]
 Rehash = Annotated[
@@ -153,6 +153,8 @@ def ingest(
     quantization: flags.Quantization = None,
     gpus: flags.Gpus = None,
     engine_forward: flags.EngineForward = None,
+    threads: flags.Threads = None,
+    precision: flags.Precision = None,
     rebuild: Rebuild = False,
     reread: Reread = False,
     rehash: Rehash = False,
@@ -190,13 +192,14 @@ def ingest(
         publish_every_s=publish_every, checkpoint_every_s=checkpoint_every,
     )  # fmt: skip
     card = config.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus), flags.forward_name(engine_forward))
+    cpu = config.CpuFlags(threads, flags.precision_name(precision))
     time_left = nightly.seconds_left(deadline, time_limit)
     nightly.stand_back(nice)
     figures_file = None if dry_run else metrics_file
     with nightly.opened_log(log_file) as log, metrics.metrics_file(figures_file, asked.index) as ended:
         report = Report(quiet=quiet, verbose=verbose, log=log)
         tools = tools_maker(context)(
-            flags.engine_name(engine), report.line, card=card, warn=report.warn,
+            flags.engine_name(engine), report.line, card=card, cpu=cpu, warn=report.warn,
             show_log=report.line if debug else None, seconds_left=time_left,
         )  # fmt: skip
         with _noted(report):

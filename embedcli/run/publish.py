@@ -147,13 +147,22 @@ def _draft(run: Run, work: Work, table: NextTable, known: Mapping[str, Shard], *
         fingerprints=run.fingerprints,
         roots=run.scopes.roots,
         mounts=run.plan.mounts,
-        query=resolve.query_recipe(run.model, run.settings.dim, quantization=run.settings.quantization),
+        query=resolve.query_recipe(
+            run.model, run.settings.dim, quantization=run.settings.quantization, precisions=_precisions(run, work)
+        ),
         probe=reference.vectors,
         probe_max_tokens=reference.max_tokens,
         table=table.table,
         changes=table.changes,
         shards=known,
     )
+
+
+def _precisions(run: Run, work: Work) -> set[str]:
+    """Those in which the vectors of the index were computed, as far as its manifests tell."""
+    current = run.known.current
+    same_model = current is not None and current.fingerprints.model == run.fingerprints.model
+    return {*work.embedder.precisions, *(current.query.get("precisions", ()) if current and same_model else ())}
 
 
 def _left_over(run: Run, work: Work, known: Mapping[str, Shard], dropped: Collection[SourceKey]) -> Left:
