@@ -59,6 +59,7 @@ DOORS = {
     "tokenizers": {"models.tokenizer"},
     "rich": {"report"},
     "pynvml": {"engines.nvml"},
+    "duckdb": {"index.where"},
 }
 GUARD_LOADS = {
     "embedcli.engines",
@@ -69,7 +70,7 @@ GUARD_LOADS = {
 }
 HEAVY = {
     *("torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
-    *("pypdfium2", "python_calamine", "selectolax", "pynvml"),
+    *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb"),
 }
 
 
