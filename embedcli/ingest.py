@@ -69,6 +69,7 @@ def _embed(run: Run, summary: Summary) -> None:
     from embedcli.run.outcome import outcome_of
     from embedcli.run.publish import clear_staging, publish, publish_so_far, publish_timer
     from embedcli.run.stream import stream
+    from embedcli.search.sidecars import complete
 
     work = begin(run)  # free space, the staging folder, what killed runs had finished, every vector that is known
     publish_is_due = publish_timer(run)
@@ -84,4 +85,5 @@ def _embed(run: Run, summary: Summary) -> None:
             run.report.progress(work.tally.progress)
     published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped)
     clear_staging(run)
+    complete(run.index, published.generation)  # the cache of searches: disposable, so whatever fails is a warning
     summarise(summary, run, work.tally, published)

@@ -25,6 +25,7 @@ RANKS = [
     {"verbs"},
     {"ingest"},
     {"run"},
+    {"search"},
     {"reading", "engines"},
     {"sources", "models", "index"},
     {"report", "config", "fingerprints", "processes"},
@@ -57,7 +58,8 @@ DOORS = {
     "selectolax": {"reading.office.html"},
     "zipfile": {"reading.office.package"},
     "tokenizers": {"models.tokenizer"},
-    "rich": {"report"},
+    "rich": {"report", "cli.search_text"},
+    "simsimd": {"search.scan"},
     "pynvml": {"engines.nvml"},
     "duckdb": {"index.where"},
 }

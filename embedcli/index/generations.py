@@ -29,7 +29,7 @@ from embedcli.index.manifest import FORMAT, Generation
 from embedcli.index.shards import Shard
 
 _NUMBER = re.compile(r"\d{6,}")
-_OURS = {"current", "generations", "staging", "keys", "changes", "state"}
+_OURS = {"current", "generations", "staging", "keys", "changes", "state", "cache"}
 
 
 class Index:
@@ -52,6 +52,7 @@ class Index:
         self.keys = folder / "keys"
         self.changes = folder / "changes"
         self.state = folder / "state"
+        self.cache = folder / "cache"
 
     # ---- what is there
 
