@@ -42,6 +42,7 @@ class Options:
     exclude: tuple[str, ...] = ()
     gitignore: bool | None = None
     default_excludes: bool | None = None
+    follow_links: bool | None = None
     max_file_bytes: int | None = None
     rebuild: bool = False
     reread: bool = False
@@ -51,10 +52,14 @@ class Options:
     max_gone_percent: float = DEFAULT_MAX_GONE_PERCENT
     max_gone_of: tuple[tuple[str, float], ...] = ()
     """What may be gone of single folders: (absolute path, percent)."""
+    mode: int | None = None
+    """Who may read a new index: the nine bits of its folder."""
     keep_generations: int = 2
     publish_every_s: float | None = None
     checkpoint_every_s: float = 60.0
     checkpoint_bytes: int = 64 * MIB
+    require_complete: bool = False
+    """Whether a run that leaves something for the next one exits with 3."""
 
     def __post_init__(self) -> None:
         if self.dim is not None and self.dim < 1:
@@ -66,6 +71,10 @@ class Options:
             )
         if self.overlap is not None and self.overlap < 0:
             raise UsageError(f"`--overlap` must be 0 or more, not `{self.overlap}`")
+        if self.mode is not None and not 0o700 <= self.mode <= 0o777:
+            raise UsageError(
+                f"`--mode` must be from 700 to 777, not `{self.mode:o}`", "700: only you; 750: your group reads it too"
+            )
         if self.keep_generations < 1:
             raise UsageError(f"`--keep-generations` must be at least 1, not `{self.keep_generations}`")
         if self.max_file_bytes is not None and self.max_file_bytes < 1:

@@ -8,10 +8,16 @@ Not here: printing and the mapping to the process's exit status (cli/).
 from __future__ import annotations
 
 import errno
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
+
+
+def quoted(path: str | Path) -> str:
+    """A path in a hint, as a shell takes it."""
+    return shlex.quote(str(path))
 
 
 class EmbedcliError(Exception):
@@ -160,7 +166,7 @@ def storage_error(error: OSError, path: Path) -> StorageError:
         errno.ENOSPC: "free some space, then run the same command again: finished documents are kept",
         errno.EDQUOT: "raise the quota, then run the same command again: finished documents are kept",
         errno.EROFS: "the filesystem is read-only; put the index elsewhere with `--index`",
-        errno.EACCES: f"give this user the right to write there, e.g. `chown -R $USER {path.parent}`",
+        errno.EACCES: f"give this user the right to write there, e.g. `chown -R $USER {quoted(path.parent)}`",
     }
     hint = hints.get(error.errno or 0, "run the same command again; if it fails again, check the disk")
     return StorageError(f"cannot write `{path}`: {error.strerror or error}", hint)

@@ -17,7 +17,8 @@ from embedcli.run.begin import again_past_damage, check_asked, history_line, ope
 from embedcli.run.known import look
 from embedcli.run.plan import make_plan
 from embedcli.run.record import nothing_to_do, settle_run
-from embedcli.run.summary import finish_unchanged, summarise
+from embedcli.run.summary import finish_too_late, finish_unchanged, summarise
+from embedcli.run.time_limit import OutOfTime
 from embedcli.sources.roots import settle_roots
 
 if TYPE_CHECKING:
@@ -34,18 +35,27 @@ def ingest(asked: Options, *, tools: Tools, report: Report) -> Summary:
     summary = Summary(str(index.folder), exit_code=1)  # a bug, unless the run ends otherwise
     with history_line(index, summary), closing(report):
         check_asked(index, asked)  # refuses before a folder is made
-        with opened(index, report) as lock:
+        with opened(index, report, asked.mode) as lock:
             again_past_damage(lambda: _run(index, asked, tools, report, lock, summary), index, report)
     return summary
 
 
 def _run(index: Index, asked: Options, tools: Tools, report: Report, lock: Lock, summary: Summary) -> None:
+    def is_over() -> bool:
+        return tools.seconds_left() <= 0
+
     clear(index, keep=asked.keep_generations)
-    known = look(index, asked)  # the current generation, what killed runs left, what is damaged
-    scopes = settle_roots(asked, known.roots, everything=known.rebuilding)  # which roots, or parts of them, to walk
-    plan = make_plan(known, scopes, asked, report)  # new, changed, gone ...; exit 15 when too much is gone
+    with summary.timed("looking"):
+        known = look(index, asked)  # the current generation, what killed runs left, what is damaged
+        scopes = settle_roots(asked, known.roots, everything=known.rebuilding)  # which roots, or parts, to walk
+        try:
+            plan = make_plan(known, scopes, asked, report, is_over)  # new, changed, gone ...; exit 15: too much is gone
+        except OutOfTime:
+            return finish_too_late(index, known, None, asked, report, summary)
     if nothing_to_do(plan, known, scopes, asked):
         return finish_unchanged(index, known, plan, asked, report, summary)
+    if is_over():
+        return finish_too_late(index, known, plan, asked, report, summary)
 
     model = tools.resolve(asked, known.memory.settings)
     run = settle_run(
@@ -66,6 +76,7 @@ def _embed(run: Run, summary: Summary) -> None:
     """The half of the story that needs a reader or an engine."""
     # half a second of imports, and only where there is work
     from embedcli.run.begin_work import begin
+    from embedcli.run.end_early import end_early
     from embedcli.run.outcome import outcome_of
     from embedcli.run.publish import clear_staging, publish, publish_so_far, publish_timer
     from embedcli.run.stream import stream
@@ -83,7 +94,11 @@ def _embed(run: Run, summary: Summary) -> None:
             if publish_is_due():
                 run = publish_so_far(run, work)
             run.report.progress(work.tally.progress)
-    published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped)
-    clear_staging(run)
-    complete(run.index, published.generation)  # the cache of searches: disposable, so whatever fails is a warning
+    with summary.timed("publishing"):
+        if work.tally.progress.documents_left:  # the time is over: the next run does the rest
+            published = end_early(run, work)
+        else:
+            published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped)
+            clear_staging(run)
+            complete(run.index)  # the cache of searches: disposable, so whatever fails is a warning
     summarise(summary, run, work.tally, published)

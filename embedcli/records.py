@@ -24,7 +24,9 @@ SourceKey = tuple[str, str]
 
 Status = Literal["indexed", "partial", "stale", "failed", "skipped"]
 
-SKIP_REASONS = frozenset({"not_text", "empty", "needs_extra", "too_large", "not_a_file", "archive", "unsupported"})
+SKIP_REASONS = frozenset(
+    {"not_text", "empty", "needs_extra", "too_large", "not_a_file", "outside", "archive", "unsupported"}
+)
 """Not failures: there is nothing to repair. Such sources are counted as `skipped`."""
 
 MOMENT_REASONS = frozenset({"permission", "io", "vanished", "changed_while_reading", "broken_link"})
@@ -66,11 +68,13 @@ class Root:
     gitignore: bool = False
     selection: tuple[str, ...] | None = None
     default_excludes: bool = True
+    follow_links: bool = False
+    """Whether links to files outside every root are read."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Root:
         """The root of a manifest or of a run's header; one of an older version has no selection, and
-        goes on with reading what is left out by default now."""
+        goes on with reading what is left out by default now, and with following links."""
         selection = data.get("selection")
         return cls(
             id=data["id"],
@@ -80,6 +84,7 @@ class Root:
             gitignore=data["gitignore"],
             selection=None if selection is None else tuple(selection),
             default_excludes=data.get("default_excludes", False),
+            follow_links=data.get("follow_links", True),
         )
 
 
@@ -111,7 +116,7 @@ class Source:
 
     `path` is below its root, `/` between components, printable (see `printable`); `file` is the path for the operating
     system (undecodable bytes as surrogates). `problem` is one of REASONS when the walk has already found that the
-    source cannot be read (`not_a_file`, `broken_link`, `permission`, `too_large`); `stat` can then be None.
+    source cannot be read (`not_a_file`, `broken_link`, `outside`, `permission`, `too_large`); `stat` can then be None.
     """
 
     root_id: str

@@ -10,7 +10,8 @@ import heapq
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
@@ -36,6 +37,7 @@ class Summary:
     dim: int = 0
     fingerprint: str = ""
     sources: dict[str, int] = field(default_factory=dict)
+    indexed: int = 0
     failures_new: int = 0
     news: list[dict[str, str]] = field(default_factory=list)
     """The first sources that failed, went stale or partial as they had not before: uri, status, reason."""
@@ -46,9 +48,23 @@ class Summary:
     replaced: dict[str, int] = field(default_factory=lambda: {"sources": 0, "characters": 0})
     """Of what this run has read: bytes that are no text, each read as U+FFFD."""
 
+    left: dict[str, int] = field(default_factory=lambda: {"sources": 0, "bytes": 0})
+    """What a run whose time was over has left for the next one."""
+
     bytes_rewritten: int = 0
     elapsed_s: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By stage: looking, reading, loading, embedding (the engine at work), publishing; some go on side by side."""
     tokens_per_s: float = 0.0
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Count the seconds of the block for this stage."""
+        started_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.monotonic() - started_s, 3)
 
     @property
     def idle(self) -> bool:
@@ -79,6 +95,10 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
     loading_since: float | None = None
     embedding_since: float | None = None
+
+    @property
+    def documents_left(self) -> int:
+        return self.documents_total - self.documents
 
     @property
     def loading(self) -> bool:
@@ -157,6 +177,7 @@ _SKIPPED = {  # with the kinds of files named, or without
     "empty": ("empty", False),
     "too_large": ("too large", False),
     "not_a_file": ("no file", False),
+    "outside": ("linked from outside the roots (`--follow-links` reads them)", False),
 }
 MOST_KINDS_SHOWN = 5
 
@@ -180,10 +201,10 @@ def many(count: int, noun: str) -> str:
 
 
 class Report:
-    """Messages and progress on `stream`; a live display only where it is a terminal."""
+    """Messages and progress on `stream`; a live display only where it is a terminal. `log` gets every line too."""
 
     def __init__(
-        self, *, quiet: bool = False, verbose: bool = False, stream: TextIO | None = None, log: TextIO | None = None
+        self, *, quiet: bool = False, verbose: bool = False, stream: TextIO | None = None, log: Say | None = None
     ) -> None:
         self._quiet = quiet
         self.verbose = verbose
@@ -210,9 +231,13 @@ class Report:
         """Print what somebody has to know in the morning, also with `--quiet`."""
         self._write(text, show=True)
 
+    def note(self, text: str) -> None:
+        """Write a line to the log file alone."""
+        self._write(text, show=False)
+
     def _write(self, text: str, *, show: bool) -> None:
         if self._log is not None:
-            print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=self._log, flush=True)
+            self._log(text)
         if not show:
             return
         if self._live is not None:

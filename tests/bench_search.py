@@ -217,7 +217,7 @@ def build(index: Index) -> None:
         size = sum(array.nbytes for array in make().values())
         rate = shard.rows / (cpu_s() - started)
         print(f"{name}: {rate:,.0f} chunks per CPU s, {size / shard.rows:.0f} bytes a chunk", flush=True)
-    sidecars.complete(index, generation)
+    sidecars.complete(index)
 
 
 def queries(index: Index, count: int) -> np.ndarray:

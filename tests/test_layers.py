@@ -62,6 +62,7 @@ DOORS = {
     "simsimd": {"search.scan"},
     "pynvml": {"engines.nvml"},
     "duckdb": {"index.where"},
+    "prometheus_client": {"cli.metrics"},
 }
 GUARD_LOADS = {
     "embedcli.engines",
@@ -72,7 +73,7 @@ GUARD_LOADS = {
 }
 HEAVY = {
     *("torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
-    *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb"),
+    *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb", "simsimd", "prometheus_client"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -102,6 +103,18 @@ def test_the_line_for_cron_runs_in_the_environment_of_cron(place: Path) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
+def test_the_settings_file_is_read(tmp_path: Path) -> None:
+    (text,) = blocks("toml")
+    (tmp_path / "embedcli.toml").write_text(text)
+    command = [sys.executable, "-m", "embedcli", "config", "--json", "--index", str(tmp_path / "idx")]
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    found = json.loads(ran.stdout)["settings"]
+    assert [found[key]["value"] for key in ("exclude", "max-tokens", "log-file")] == [
+        ["*.log", "drafts/"], 256, str(tmp_path / "night.log"),
+    ]  # fmt: skip
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_the_units_are_valid_for_systemd(place: Path, tmp_path: Path) -> None:
     (units,) = blocks("ini")
@@ -117,6 +130,7 @@ def test_every_line_of_shell_is_run_by_a_test_or_by_ci() -> None:
     """The session and the line for cron are run above, the rest by the scripts named here."""
     run_elsewhere = {
         "python3 -m venv": "by .ci/run, .ci/resolve and .ci/sglang",
+        "cp -a": "by test_backup.py",
     }
     for block in blocks("sh"):
         assert any(block.startswith(start) for start in run_elsewhere), block

@@ -6,6 +6,7 @@ would read them: by the glob through `current`. Not here: any expectation.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -118,6 +119,7 @@ class Workshop:
         disk: Disk | None = None,
         open_engine: Callable[[Model, IndexSettings, str], Any] | None = None,
         stop_signal: Callable[[], int | None] = lambda: None,
+        seconds_left: Callable[[], float] = lambda: math.inf,
         report: Lines | None = None,
         **flags: Any,
     ) -> Summary:
@@ -133,6 +135,7 @@ class Workshop:
             open_engine=open_engine
             or (lambda model, settings, device: wide_engine(model, settings.dim, device, self.log)),
             stop_signal=stop_signal,
+            seconds_left=seconds_left,
             disk=disk or Disk(),
             make_pool=self.make_pool,
         )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcli import __version__
+from embedcli.cli.group import Group, keep_file
 
 if TYPE_CHECKING:
     from embedcli.run.tools import Tools
@@ -34,7 +35,7 @@ class Output:
 output = Output()
 
 app = typer.Typer(
-    rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
+    cls=Group, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Turn folders of documents into a Parquet index of unit vectors; later runs embed only what changed.",
 )  # fmt: skip
@@ -51,8 +52,16 @@ def _common(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-) -> None:
-    """Has no options but `--version`: each command declares all of its flags."""
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config", envvar="EMBEDCLI_CONFIG", show_envvar=True, metavar="FILE", callback=keep_file,
+            expose_value=False,
+            help="Values for flags that are not given, in TOML; default: embedcli.toml beside the index.",
+        ),
+    ] = None,
+) -> None:  # fmt: skip
+    """Has no options but `--version`: each command declares all of its flags, and gets `--config` from its Group."""
 
 
 def _set_debug(value: bool) -> bool:

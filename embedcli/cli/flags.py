@@ -72,6 +72,14 @@ def card_numbers(text: str | None) -> tuple[int, ...] | None:
     return tuple(dict.fromkeys(int(number) for number in numbers))
 
 
+def mode_bits(text: str | None) -> int | None:
+    """The bits of `--mode`, which is octal as for chmod."""
+    try:
+        return None if text is None else int(text, 8)
+    except ValueError:
+        raise UsageError(f"`--mode {text}` is not octal", "700: only you; 750: your group reads it too") from None
+
+
 def max_gone(values: list[str] | None) -> float:
     """The general percentage of `--max-gone`, the last one given."""
     general = [value for value in values or () if "=" not in value]

@@ -1,23 +1,26 @@
 """`embedcli ingest` on the command line.
 
 In: flags. Out: progress and closing lines on stderr, with `--json` one object on stdout, an exit code.
-Not here: the run (embedcli/ingest.py), flags that other commands take too (flags.py).
+Not here: the run (embedcli/ingest.py), flags that other commands take too (flags.py), flags for cron (nightly.py).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedcli import config
-from embedcli.cli import flags
+from embedcli.cli import flags, metrics, nightly
 from embedcli.cli.app import AsJson, Debug, app, print_json, tools_maker
-from embedcli.errors import StorageError
+from embedcli.errors import EmbedcliError
+from embedcli.report import Report
 
 if TYPE_CHECKING:
     from embedcli.report import Summary
+    from embedcli.run.tools import Tools
 
 MIB = 1 << 20
 NAMES_SHOWN = 3
@@ -52,6 +55,12 @@ DefaultExcludes = Annotated[
         help="Leave out office lock files (~$*), node_modules and __pycache__; a new root does.",
     ),
 ]
+FollowLinks = Annotated[
+    bool | None,
+    typer.Option(
+        "--follow-links/--no-follow-links", help="Read links to files outside every root; a new root does not."
+    ),
+]
 MaxFileSize = Annotated[
     int | None, typer.Option(help="The largest text file to read, in MiB; default: 256.", metavar="MIB")
 ]
@@ -73,6 +82,9 @@ MaxGone = Annotated[
         metavar="[FOLDER=]PERCENT",
     ),
 ]
+Mode = Annotated[
+    str | None, typer.Option(help="Who may read a new index, as of chmod; default: 700, only you.", metavar="OCTAL")
+]
 KeepGenerations = Annotated[int, typer.Option(help="How many generations to keep.", metavar="N")]
 PublishEvery = Annotated[
     float | None,
@@ -85,7 +97,6 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors, a
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Name the ten largest files, also those that are not new.")
 ]
-LogFile = Annotated[Path | None, typer.Option(help="Also write every line to this file, with the time.")]
 
 
 @app.command()
@@ -102,6 +113,7 @@ def ingest(
     exclude: Exclude = None,
     gitignore: Gitignore = None,
     default_excludes: DefaultExcludes = None,
+    follow_links: FollowLinks = None,
     max_file_size: MaxFileSize = None,
     device: Device = None,
     engine: EngineName = "auto",
@@ -116,52 +128,70 @@ def ingest(
     retry_failed: RetryFailed = False,
     strict: Strict = False,
     max_gone: MaxGone = None,
+    mode: Mode = None,
     keep_generations: KeepGenerations = 2,
     publish_every: PublishEvery = None,
     checkpoint_every: CheckpointEvery = 60.0,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
-    log_file: LogFile = None,
+    log_file: nightly.LogFile = None,
+    metrics_file: nightly.MetricsFile = None,
+    deadline: nightly.Deadline = None,
+    time_limit: nightly.TimeLimit = None,
+    require_complete: nightly.RequireComplete = False,
+    nice: nightly.Nice = None,
     debug: Debug = False,
 ) -> None:
     """Bring an index up to date with its sources."""
-    from embedcli.ingest import ingest as run
-    from embedcli.report import Report
-
     asked = config.Options(
         index=config.index_folder(index), sources=tuple(source or ()), model=config.model_name(model), dim=dim,
         max_tokens=max_tokens, overlap=overlap, no_text=no_text, device=flags.device_name(device),
         quantization=flags.quantization_name(quantization),
         include=tuple(include or ()), exclude=tuple(exclude or ()), gitignore=gitignore,
-        default_excludes=default_excludes,
+        default_excludes=default_excludes, follow_links=follow_links,
         max_file_bytes=None if max_file_size is None else max_file_size * MIB, rebuild=rebuild, reread=reread,
         rehash=rehash, retry_failed=retry_failed, strict=strict, max_gone_percent=flags.max_gone(max_gone),
-        max_gone_of=flags.max_gone_of(max_gone),
+        mode=flags.mode_bits(mode),
+        max_gone_of=flags.max_gone_of(max_gone), require_complete=require_complete,
         keep_generations=keep_generations, publish_every_s=publish_every, checkpoint_every_s=checkpoint_every,
     )  # fmt: skip
-    engine = flags.engine_name(engine)
     card = config.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus), flags.forward_name(engine_forward))
-    report = Report(quiet=quiet, verbose=verbose, log=_open_log(log_file))
+    time_left = nightly.seconds_left(deadline, time_limit)
+    nightly.stand_back(nice)
     make_tools = tools_maker(context)
-    tools = make_tools(engine, report.line, card=card, warn=report.warn, show_log=report.line if debug else None)
+    with nightly.opened_log(log_file) as log, metrics.metrics_file(metrics_file, asked.index) as ended:
+        report = Report(quiet=quiet, verbose=verbose, log=log)
+        tools = make_tools(
+            flags.engine_name(engine), report.line, card=card, warn=report.warn,
+            show_log=report.line if debug else None, seconds_left=time_left,
+        )  # fmt: skip
+        with _noted(report):
+            ended.append(_run(asked, tools, report))
+    if as_json:
+        print_json(ended[-1].to_json())
+    raise typer.Exit(ended[-1].exit_code)
+
+
+@contextmanager
+def _noted(report: Report) -> Iterator[None]:
+    """Write the error that ends the run into the log file too; `main` prints it."""
+    try:
+        yield
+    except EmbedcliError as error:
+        report.note(f"error: {error}")
+        raise
+
+
+def _run(asked: config.Options, tools: Tools, report: Report) -> Summary:
+    from embedcli.ingest import ingest as run
+
     summary = run(asked, tools=tools, report=report)
     for line in _closing_lines(summary):
         report.line(line)
     if summary.news:
         report.news(_news_line(summary))
-    if as_json:
-        print_json(summary.to_json())
-    raise typer.Exit(summary.exit_code)
-
-
-def _open_log(path: Path | None) -> Any:
-    if path is None:
-        return None
-    try:
-        return path.open("a", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise StorageError(f"cannot write `{path}`: {error.strerror}", "name another file with `--log-file`") from error
+    return summary
 
 
 def _closing_lines(summary: Summary) -> list[str]:
@@ -181,7 +211,9 @@ def _closing_lines(summary: Summary) -> list[str]:
         sources_with = many(summary.replaced["sources"], "source")
         characters = many(summary.replaced["characters"], "character")
         skipped.append(f"{sources_with} with bytes that are not text: {characters} replaced by U+FFFD")
-    lines = [] if summary.idle else [first]  # the run has already said that there was nothing to do
+    lines = (
+        [] if summary.idle or summary.generation is None else [first]
+    )  # the run has already said that there was nothing to do
     return [*lines, *failures, *skipped]
 
 

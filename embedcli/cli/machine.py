@@ -117,6 +117,8 @@ def doctor(
         report(_failed("index", error))
     for line in checks.examine(opened.folder, model=model, settings=current.settings if current else None):
         report(line)
+    if current is not None:
+        report(checks.rights(opened, current))
     if start and not any(line.code for line in lines):
         from embedcli.verbs.start_engine import start_engine
 

@@ -36,15 +36,15 @@ def moved(
 
 @app.command()
 def forget(
-    root: Annotated[str, typer.Argument(help="A root of the index.")],
+    path: Annotated[str, typer.Argument(help="A root of the index, or a folder or source below one.")],
     index: IndexFolder = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Remove a root and its documents from the index; its files stay."""
+    """Remove a root, or a part of one, and its documents from the index; its files stay."""
     from embedcli.verbs.forget import forget
 
-    done = forget(opened_index(None, index), root, warn=say_warning)
+    done = forget(opened_index(None, index), path, warn=say_warning)
     _print_done(done, as_json, f"{_concerned(done)} forgotten")
 
 
@@ -62,8 +62,8 @@ def rollback(
     from embedcli.verbs.rollback import rollback
 
     done = rollback(opened_index(index, index_option), to=to, warn=say_warning)
-    kept = f"; {done.before} is kept for an hour" if done.before is not None else ""
-    _print_done(done, as_json, f"is current again{kept}")
+    old = f"; {done.before} is kept for an hour" if done.before is not None else ""
+    _print_done(done, as_json, f"is current again{old}")
 
 
 @app.command()

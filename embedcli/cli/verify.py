@@ -16,7 +16,7 @@ import typer
 from embedcli.cli.app import AsJson, Debug, MakeTools, app, print_json, tools_maker
 from embedcli.cli.flags import IndexArgument, IndexFolder, opened_index
 from embedcli.config import Options
-from embedcli.errors import EmbedcliError, StorageError
+from embedcli.errors import EmbedcliError, StorageError, quoted
 from embedcli.report import many, one_line, say, say_warning
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def verify(
     holder = lock.read_holder(opened.folder)
     busy = holder is not None and holder.alive is not False
     verdict = verify(opened, run_is_under_way=busy)
+    _warn_of_rights(opened, verdict)
     printed = _report_damage(opened, verdict, as_json)  # before the engine is started: it may fail or hang
     if probe:
         _compare_engine(opened, verdict, _prober(tools_maker(context), opened.folder, engine, device))
@@ -80,7 +81,7 @@ def _report_damage(index: Index, verdict: Verdict, as_json: bool) -> int:
     if not as_json:
         _print_damage(verdict, after=0)
     if verdict.damaged_shards:
-        hint = f"`embedcli ingest --index {index.folder}` reads the documents of damaged shards again"
+        hint = f"`embedcli ingest --index {quoted(index.folder)}` reads the documents of damaged shards again"
         try:
             state.note_damaged(index.state, verdict.damaged_shards, index.disk)
         except StorageError as error:
@@ -90,6 +91,14 @@ def _report_damage(index: Index, verdict: Verdict, as_json: bool) -> int:
     elif any(item.file.endswith("/documents.parquet") for item in verdict.damage):
         say(f"\nhint: {index.way_back(verdict.generation)}")
     return len(verdict.damage)
+
+
+def _warn_of_rights(index: Index, verdict: Verdict) -> None:
+    from embedcli.verbs.rights import openness
+
+    told, mend = openness(index, index.read(verdict.generation))
+    if told:
+        say_warning(f"{told}: {mend}")
 
 
 def _compare_engine(index: Index, verdict: Verdict, probe: Callable[[Generation], Floats]) -> None:

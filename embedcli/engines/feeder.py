@@ -8,6 +8,7 @@ after a death (recovery.py), which vectors are doubted (second_look.py), the vec
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -33,11 +34,15 @@ class Feeder:
         on_open: Callable[[Engine], None],
         report: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        seconds_left: Callable[[], float] = lambda: math.inf,
         look_ahead_tokens: int | None = None,
     ) -> None:
-        """`on_open` checks each engine before it gets a batch; `report` takes lines for people."""
+        """`on_open` checks each engine before it gets a batch; `report` takes lines for people. No batch is sent that
+        the engine, as fast as it has been so far, would not answer in the seconds that are left."""
         self._state = FeederState(look_ahead_tokens=look_ahead_tokens or LOOK_AHEAD_TOKENS)
-        owner = EngineOwner(self._state, open_engine, on_open=on_open, report=report, clock=clock)
+        owner = EngineOwner(
+            self._state, open_engine, on_open=on_open, report=report, clock=clock, seconds_left=seconds_left
+        )
         self._thread = threading.Thread(target=owner.run, name="embedcli-feeder", daemon=True)
         self._thread.start()
 
@@ -82,9 +87,9 @@ class Feeder:
             self._state.stage.flushing = True
             self._state.lock.notify_all()
 
-    def close(self, abort: bool) -> None:
-        """End the thread and close the engine. Without `abort` the batches in flight are waited for; `finished` still
-        gives their answers.
+    def close(self, abort: bool, *, within_s: float | None = None) -> None:
+        """End the thread and close the engine. Without `abort` the batches in flight are waited for, at most `within_s`
+        seconds; `finished` still gives their answers.
 
         While an engine is still opening there is nothing in flight: do not wait, the thread closes it as soon as it is
         ready. While one is closing, do wait: a half-closed engine leaves files and processes behind.
@@ -95,5 +100,10 @@ class Feeder:
             stage.aborting = stage.aborting or abort
             self._state.lock.notify_all()
             opening = stage.opening
-        if not opening:
-            self._thread.join()
+        if opening:
+            return
+        self._thread.join(within_s)
+        with self._state.lock:
+            stage.aborting = True
+            self._state.lock.notify_all()
+        self._thread.join()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -97,10 +97,17 @@ class Batches:
         """The batches in flight that the engine has answered, or failed."""
         return [(batch, sent.future) for batch, sent in self.in_flight.items() if sent.future.done()]
 
-    def next_to_send(self, depth: int) -> list[Batch]:
-        """As many packed batches as may be sent, so that `depth` are in flight."""
-        count = min(depth - len(self.in_flight), len(self.packed))
-        return [self.packed.popleft() for _ in range(count)]
+    def next_to_send(self, depth: int, in_time: Callable[[int], bool]) -> list[Batch]:
+        """As many packed batches as may be sent, so that `depth` are in flight; `in_time` tells of so many tokens in
+        flight whether they are answered before the time is over."""
+        sent: list[Batch] = []
+        tokens = sum(batch.tokens for batch in self.in_flight)
+        while self.packed and len(self.in_flight) + len(sent) < depth:
+            tokens += self.packed[0].tokens
+            if not in_time(tokens):
+                break
+            sent.append(self.packed.popleft())
+        return sent
 
 
 class Answers:
@@ -155,6 +162,10 @@ class Pace:
         self._answered_tokens += tokens
         self._answering_s += now_s - self._last_answer_s
         self._last_answer_s = now_s
+
+    def answer_s(self, tokens: int) -> float:
+        """How long so many tokens in flight take, by the answers so far; 0 before the first."""
+        return tokens * self._answering_s / self._answered_tokens if self._answered_tokens else 0.0
 
     def patience_s(self, device: str, tokens: int) -> float:
         """How long a batch may stay unanswered when the engine got it with `tokens` tokens in flight."""

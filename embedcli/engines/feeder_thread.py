@@ -39,12 +39,14 @@ class EngineOwner:
         on_open: Callable[[Engine], None],
         report: Callable[[str], None],
         clock: Callable[[], float],
+        seconds_left: Callable[[], float],
     ) -> None:
         self._state = state
         self._open_engine = open_engine
         self._on_open = on_open
         self._report = report
         self._clock = clock
+        self._seconds_left = seconds_left
         self._recovery = Recovery(report=report, clock=clock)
         self._second_looks = SecondLooks()
 
@@ -160,13 +162,17 @@ class EngineOwner:
         """Suspects and second looks go alone, before anything else; otherwise up to `depth` batches are in flight."""
         batches = self._state.batches
         if batches.alone:
-            return [] if batches.in_flight else [batches.alone.popleft()]
+            return [] if batches.in_flight or not self._in_time(batches.alone[0].tokens) else [batches.alone.popleft()]
         depth = 1 if self._recovery.cautious else engine.depth
         if any(batch.kind != "ordinary" for batch in batches.in_flight) or len(batches.in_flight) >= depth:
             return []
         if not batches.packed and self._state.waiting and self._may_pack(depth):
             batches.packed.extend(self._recovery.pack(self._take_waiting(engine), engine))
-        return batches.next_to_send(depth)
+        return batches.next_to_send(depth, self._in_time)
+
+    def _in_time(self, tokens: int) -> bool:
+        """Whether the engine answers so many tokens in the time that is left, if it is as fast as before."""
+        return self._state.pace.answer_s(tokens) <= self._seconds_left()
 
     def _take_waiting(self, engine: Engine) -> list[Queued]:
         """The chunks that wait, without those that no engine takes: these get their answer here."""

@@ -20,7 +20,8 @@ CHANGES_KEPT_S = 90 * 86400.0
 def clear(index: Index, *, keep: int) -> None:
     """Remove trash, half-written and old generations, and files that belong to a shard which no longer exists."""
     unfinished = (
-        (index.generations, ".trash-*"), (index.generations, "*.tmp"), (index.staging, ".trash-*"),
+        (index.folder, ".trash-*"), (index.generations, ".trash-*"), (index.generations, "*.tmp"),
+        (index.staging, ".trash-*"),
         (index.keys, ".*.tmp"), (index.state, ".*.tmp"), (index.changes, ".*.tmp"),
     )  # fmt: skip
     for folder, pattern in unfinished:

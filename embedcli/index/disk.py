@@ -1,6 +1,8 @@
 """Durable file operations, and the seam at which tests make them fail.
 
 In: paths and bytes. Out: files that are whole or absent, every OSError turned into StorageError (exit 14).
+A file or folder is as open to other users as the folder in which it is made, whatever the umask: so the mode of the
+index's own folder decides for all of it.
 Invariant: temporary name, write, fsync, rename, fsync folder, in this order; after a failed write or fsync the file is
 deleted, never used.
 Not here: which files make an index (generations.py, staging.py).
@@ -12,6 +14,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,6 +69,29 @@ class _Hashing:
         return Written(self.size_bytes, self._state.hexdigest())
 
 
+def mode_of(path: Path) -> int:
+    """The nine bits that say who may read, write and execute. Raises OSError."""
+    return stat.S_IMODE(os.stat(path).st_mode) & 0o777
+
+
+def open_file(path: str | Path, flags: int) -> int:
+    """As os.open, and an `opener` for `open`: a new file is as open to other users as its folder. Raises OSError."""
+    mode = 0o666 & mode_of(Path(path).parent)
+    new = not os.path.lexists(path)
+    descriptor = os.open(path, flags | os.O_CLOEXEC, mode)
+    if new:
+        set_mode(descriptor, mode)
+    return descriptor
+
+
+def set_mode(path: Path | int, mode: int) -> None:
+    """Give a file or folder of ours these bits; not where the filesystem has none, or the folder is another user's."""
+    found = stat.S_IMODE(os.stat(path).st_mode)
+    if found & 0o777 != mode:
+        with suppress(OSError):
+            os.chmod(path, (found & ~0o777) | mode)
+
+
 def digest_of(path: Path) -> str:
     """The sha256 of a file's bytes (hex). Raises OSError."""
     with path.open("rb") as file:
@@ -98,7 +124,7 @@ class Disk:
     def _write_once(self, path: Path, fill: Callable[[BinaryIO], object]) -> Written:
         temporary = path.with_name(f".{path.name}.tmp")
         try:
-            with temporary.open("wb") as file:
+            with open(temporary, "wb", opener=open_file) as file:
                 sink = _Hashing(file)
                 fill(cast(BinaryIO, sink))
                 file.flush()
@@ -114,7 +140,7 @@ class Disk:
 
     def append(self, path: Path, data: bytes) -> None:
         """Append to `path` and fsync, all or nothing; only a kill leaves a torn last line. Raises StorageError."""
-        with storage_errors(path), path.open("ab", buffering=0) as file:
+        with storage_errors(path), open(path, "ab", buffering=0, opener=open_file) as file:
             size_bytes = os.fstat(file.fileno()).st_size
             try:
                 self.put(file, data)
@@ -167,13 +193,18 @@ class Disk:
                     self._write_once(new, lambda sink: shutil.copyfileobj(source, sink, 1 << 20))
 
     def point(self, link: Path, target: str) -> None:
-        """Make the symlink `link` point to `target` by one rename. Raises StorageError."""
-        temporary = link.with_name(f".{link.name}.tmp")
+        """Make the symlink `link` point to `target` by one rename; a folder in its place, the copy of a backup that
+        followed links, goes. Raises StorageError."""
+        temporary, trash = link.with_name(f".{link.name}.tmp"), link.with_name(f".trash-{link.name}")
         with storage_errors(link):
             with suppress(FileNotFoundError):
                 temporary.unlink()
             self.symlink(target, temporary)
+            if link.is_dir() and not link.is_symlink():
+                shutil.rmtree(trash, ignore_errors=True)
+                self.rename(link, trash)
             self.rename(temporary, link)
+            shutil.rmtree(trash, ignore_errors=True)
 
     def check_symlinks(self, folder: Path) -> None:
         """Raise StorageError where the filesystem has no symlinks: nothing could be published there."""
@@ -223,9 +254,18 @@ class Disk:
                 hint,
             )
 
-    def make_folder(self, folder: Path) -> None:
+    def make_folder(self, folder: Path, mode: int | None = None, *, must_be_new: bool = False) -> None:
+        """Make a folder, unless it is there already and may be, as open as `mode` or else the folder it lies in."""
         with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            mode = mode_of(folder.parent) if mode is None else mode
+            try:
+                folder.mkdir(mode)
+            except FileExistsError:
+                if must_be_new or not folder.is_dir():
+                    raise
+                return
+            set_mode(folder, mode)
 
     def remove(self, path: Path) -> None:
         """Remove a file, or a folder with its contents; a folder is renamed first, so that no run uses half of it."""

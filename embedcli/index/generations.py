@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedcli.columns import Floats
-from embedcli.errors import NoIndex, StorageError
+from embedcli.errors import NoIndex, StorageError, quoted
 from embedcli.index import state
 from embedcli.index.disk import Disk, digest_of
 from embedcli.index.documents import SCHEMA
@@ -29,6 +29,7 @@ from embedcli.index.manifest import FORMAT, Generation
 from embedcli.index.shards import Shard
 
 _NUMBER = re.compile(r"\d{6,}")
+LONGEST_TARGET = 200
 _OURS = {"current", "generations", "staging", "keys", "changes", "state", "cache"}
 
 
@@ -84,20 +85,43 @@ class Index:
         inside = (path for name in names - {"state"} for path in (self.folder / name).rglob("*"))
         return not any(path.is_file() and path.suffix != ".tmp" for path in inside)
 
-    def create(self) -> None:
-        """Make the folders of an index. Raises StorageError, also where the filesystem has no symlinks."""
+    def create(self, mode: int | None = None) -> None:
+        """Make the folders of an index, as open as `mode` or else the index's own folder. Raises StorageError, also
+        where the filesystem has no symlinks."""
         for folder in (self.generations, self.staging, self.keys, self.changes, self.state):
-            self.disk.make_folder(folder)
-        if self.linked_number() is None:
+            self.disk.make_folder(folder, mode)
+        number = self.linked_number()
+        if number is None:
             self.disk.check_symlinks(self.folder)
+        elif self.current_is_copied:
+            self.disk.point(self.folder / "current", f"generations/{number:06d}")
+            self.warn(f"`{self.folder / 'current'}` was a copy of generation {number}: it is a link to it again")
 
     def linked_number(self) -> int | None:
-        """The number that `current` points to, whether or not that generation exists; None without such a link."""
+        """The number that `current` points to, whether or not that generation exists, or that it is a copy of; None
+        without such a link or copy."""
         try:
-            target = Path(os.readlink(self.folder / "current"))
+            return _number_in(os.readlink(self.folder / "current"))
         except OSError:
+            return self._copied_number()
+
+    def _copied_number(self) -> int | None:
+        """The generation of which `current` is a copy: a backup that followed links made a folder of it, one that knows
+        none a file with the target."""
+        place = self.folder / "current"
+        try:
+            if place.is_file():
+                return _number_in(place.read_text("utf-8")) if place.stat().st_size < LONGEST_TARGET else None
+            copied = (place / "manifest.json").read_bytes()
+            number = int(json.loads(copied)["generation"])
+            return number if (self.path(number) / "manifest.json").read_bytes() == copied else None
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        return int(target.name) if target.parent.name == "generations" and target.name.isdigit() else None
+
+    @property
+    def current_is_copied(self) -> bool:
+        """Whether `current` is recognised, but no link: `create` mends it."""
+        return not (self.folder / "current").is_symlink() and self.linked_number() is not None
 
     def current_number(self) -> int | None:
         """None where nothing was published yet. Raises NoIndex when `current` is missing or not a link of ours."""
@@ -177,7 +201,9 @@ class Index:
         """A hint: the command that makes a readable generation current again, or else how to restore the index."""
         for number in reversed(self.numbers()):
             if number != damaged and not self.lacks(number):
-                return f"`embedcli rollback --to {number} --index {self.folder}` makes generation {number} current"
+                return (
+                    f"`embedcli rollback --to {number} --index {quoted(self.folder)}` makes generation {number} current"
+                )
         return "restore the folder from a copy with its links (`cp -a`, `rsync -a`), or start a new one with `--index`"
 
     def lacks(self, number: int) -> str:
@@ -243,6 +269,11 @@ class Index:
         return self.changes / f"{number:06d}.when-{target:06d}"
 
 
+def _number_in(target: str) -> int | None:
+    path = Path(target)
+    return int(path.name) if path.parent.name == "generations" and path.name.isdigit() else None
+
+
 def _size_bytes(path: Path) -> int:
     """The size of a file; -1 where it does not exist."""
     try:
@@ -265,13 +296,18 @@ def current_of(index: Index) -> Generation:
     index.check()
     current = index.current()
     if current is not None:
+        if index.current_is_copied:
+            index.warn(
+                f"`{index.folder / 'current'}` is a copy of generation {current.number} and no link, as `cp -rL` and"
+                f" zip make it: `embedcli ingest --index {quoted(index.folder)}` mends it"
+            )
         return current
     if leftovers(index.staging):
         raise NoIndex(
             f"`{index.folder}` has published nothing yet; the documents that its first run finished are kept",
-            f"continue with `embedcli ingest --index {index.folder}`",
+            f"continue with `embedcli ingest --index {quoted(index.folder)}`",
         )
     raise NoIndex(
         f"`{index.folder}` is not an index, or has published nothing yet",
-        f"make one with `embedcli ingest SOURCE --index {index.folder}`",
+        f"make one with `embedcli ingest SOURCE --index {quoted(index.folder)}`",
     )

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from embedcli.errors import Locked, StorageError, storage_error, storage_errors
+from embedcli.index.disk import open_file
 
 BEAT_S = 30.0
 STALE_S = 600.0
@@ -103,7 +104,7 @@ class Lock:
 
     def __enter__(self) -> Self:
         with storage_errors(self._path):
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._file = open_file(self._path, os.O_RDWR | os.O_CREAT)
         try:
             self._flock = take_flock(self._file, self._path)
             if not self._flock:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -54,19 +55,30 @@ class Draft:
     probe_version: int = PROBE_VERSION
 
 
-def publish(index: Index, draft: Draft, *, parent: int | None, lock_held: Callable[[], bool]) -> tuple[Generation, int]:
+MERGED_BYTES_PER_S = 30e6
+"""How fast shards are merged, at the least: read, compressed, digested and written."""
+
+
+def publish(
+    index: Index,
+    draft: Draft,
+    *,
+    parent: int | None,
+    lock_held: Callable[[], bool],
+    seconds_left: Callable[[], float] = lambda: math.inf,
+) -> tuple[Generation, int]:
     """Make `draft` the current generation; returns it and the bytes that compaction wrote for it.
 
+    Shards are merged if that can be done in the seconds that are left.
     Raises StorageError, or Locked when another run published or took the lock meanwhile: then nothing changed.
     """
     temporary = index.generations / f"{draft.number:06d}.tmp"
     try:
-        with storage_errors(temporary):
-            temporary.mkdir()
+        index.disk.make_folder(temporary, must_be_new=True)
     except StorageError as error:
         raise _published_elsewhere(index) if isinstance(error.__cause__, FileExistsError) else error from None
     index.disk.make_folder(temporary / "vectors")
-    compacted = _compact(index, draft, temporary / "vectors")
+    compacted = _compact(index, draft, temporary / "vectors", seconds_left())
     generation = _write_files(index, temporary, draft, _describe(draft, parent, compacted), compacted.table)
     index.disk.step("generation written")
     _check_unchanged(index, parent, lock_held)
@@ -141,7 +153,7 @@ def finish_changes(index: Index) -> None:
         index.disk.remove(path)
 
 
-def _compact(index: Index, draft: Draft, vectors: Path) -> compaction.Compacted:
+def _compact(index: Index, draft: Draft, vectors: Path, seconds_left: float) -> compaction.Compacted:
     current = index.linked_number()
     apart = index.damaged(index.read(current)) if current is not None else set()
     pieces = compaction.live_pieces(draft.table, draft.shards)
@@ -149,8 +161,9 @@ def _compact(index: Index, draft: Draft, vectors: Path) -> compaction.Compacted:
     copying = not index.disk.has_hard_links(vectors)
     if copying:
         index.warn(f"`{index.folder}` is on a filesystem without hard links: each generation is a whole copy")
-    if not index.disk.has_room(index.folder, compaction.written_bytes(groups, copying=copying)):
-        groups = [(piece,) for piece in pieces]  # merging can wait for a run that has the space
+    merged_bytes = compaction.written_bytes(groups, copying=copying)
+    if merged_bytes > seconds_left * MERGED_BYTES_PER_S or not index.disk.has_room(index.folder, merged_bytes):
+        groups = [(piece,) for piece in pieces]  # merging can wait for a run that has the time and the space
     index.disk.check_room(
         index.folder, compaction.written_bytes(groups, copying=copying), purpose="publishing",
         hint="free some space, then run the same command again: finished documents are kept",

@@ -8,6 +8,7 @@ Not here: anything that a reader of vectors needs.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,8 +17,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedcli.index.disk import Disk
+from embedcli.index.disk import Disk, open_file
 from embedcli.index.documents import Mark, fold
+
+TAIL_BYTES = 256 << 10
+"""How much of the history is read from its end: 100 runs and more."""
 
 SEEN_COLUMNS = ("size", "mtime_ns", "ctime_ns", "inode", "attempts", "tried")
 _SCHEMA = pa.schema(
@@ -63,11 +67,29 @@ def append_run(folder: Path, line: Mapping[str, Any], disk: Disk) -> None:
     disk.append(folder / "runs.jsonl", (json.dumps(line, ensure_ascii=False) + "\n").encode())
 
 
+def last_runs(folder: Path, count: int) -> list[dict[str, Any]]:
+    """The last lines of the history, the newest first; torn lines are skipped."""
+    try:
+        with (folder / "runs.jsonl").open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    runs = []
+    for line in reversed(lines):
+        try:
+            runs.append(json.loads(line))
+        except ValueError:
+            continue
+    return [run for run in runs if isinstance(run, dict)][:count]
+
+
 def write_progress(folder: Path, progress: Mapping[str, Any]) -> None:
     """Replace progress.json, not durably, but readers only ever see a complete file. A failure is ignored."""
     temporary = folder / ".progress.json.tmp"
     with suppress(OSError):
-        temporary.write_text(json.dumps(progress))
+        with open(temporary, "w", encoding="utf-8", opener=open_file) as file:
+            file.write(json.dumps(progress))
         temporary.replace(folder / "progress.json")
 
 

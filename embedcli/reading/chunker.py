@@ -56,12 +56,14 @@ def split(document: Document, tokens: Tokens, *, max_tokens: int, overlap: int) 
     if not 0 <= overlap * 4 <= max_tokens:
         raise UsageError(
             f"an overlap of {overlap} is not between 0 and a quarter of max_tokens `{max_tokens}`",
-            f"--overlap {max_tokens // 4}",
+            f"use `--overlap {max_tokens // 4}` or less",
         )
     if budget < SMALLEST_BUDGET:
         taken = f"{overlap} of overlap and {tokens.overhead} of prompt and special tokens"
         least = SMALLEST_BUDGET + overlap + tokens.overhead
-        raise UsageError(f"max_tokens `{max_tokens}` leaves no room beside {taken}", f"--max-tokens {least}")
+        raise UsageError(
+            f"max_tokens `{max_tokens}` leaves no room beside {taken}", f"use `--max-tokens {least}` or more"
+        )
     return _chunks(document, tokens, _Limits(budget, overlap, max_tokens - tokens.special_tokens))
 
 

@@ -6,14 +6,16 @@ Not here: what is done in between (ingest.py), the first steps of the work itsel
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from embedcli.errors import DamagedShard, EmbedcliError, StorageError
+from embedcli.errors import DamagedShard, EmbedcliError, Mismatch, StorageError, quoted
 from embedcli.index import lock, state
+from embedcli.index.disk import mode_of, set_mode
 from embedcli.run.known import no_index
 from embedcli.sources import walk
 
@@ -35,37 +37,59 @@ def history_line(index: Index, summary: Summary) -> Iterator[None]:
         raise
     finally:
         summary.elapsed_s = round(time.monotonic() - started, 3)
-        line = {"ended_at": datetime.now(UTC).isoformat(timespec="seconds"), **summary.to_json(), "error": error}
+        ended_at = datetime.now(UTC).isoformat(timespec="seconds")
+        line = {"ended_at": ended_at, "host": platform.node(), **summary.to_json(), "error": error}
         with suppress(StorageError):
             if index.state.is_dir():
                 state.append_run(index.state, line, index.disk)
 
 
+NEW_MODE = 0o700
+"""A new index is closed to other users: it holds the text of all its sources."""
+
+
 def check_asked(index: Index, asked: Options) -> None:
-    """Refuse what can be seen to be wrong before a folder is made. Raises NoIndex (exit 10), InputError (exit 15)."""
+    """Refuse what can be seen to be wrong before a folder is made. Raises NoIndex (exit 10), Mismatch (exit 12),
+    InputError (exit 15)."""
     if not asked.sources and not index.folder.exists():
         raise no_index(index)
+    if asked.mode is not None and index.generations.exists() and (found := mode_of(index.folder)) != asked.mode:
+        bits = f"{asked.mode:o}"
+        rights = ",".join(f"{who}={_RIGHTS[int(bit)]}" for who, bit in zip("ugo", bits, strict=True))
+        raise Mismatch(
+            f"index `{index.folder}` has the mode {found:o}, this run asks for {bits}",
+            f"leave `--mode` out, or change it with `chmod -R {rights} {quoted(index.folder)}`",
+        )
     for source in asked.sources:
         walk.root_of(source)
 
 
+_RIGHTS = ("", "X", "w", "wX", "r", "rX", "rw", "rwX")
+"""Of an octal digit, as chmod takes them: X is the right to enter folders."""
+
+
 @contextmanager
-def opened(index: Index, report: Report) -> Iterator[lock.Lock]:
-    """Hold the lock of the index, whose folder is made where it is new. A new index without a row is removed again
-    when the run fails."""
+def opened(index: Index, report: Report, mode: int | None) -> Iterator[lock.Lock]:
+    """Hold the lock of the index, whose folder is made where it is new. A new index in which nothing was done is
+    removed again. `mode`: who may read a new index, NEW_MODE if None."""
     made_folder = not index.folder.exists()
-    index.disk.make_folder(index.folder)
+    mode = None if index.generations.exists() else NEW_MODE if mode is None else mode
+    index.disk.make_folder(index.folder, mode)
+    if mode is not None:
+        set_mode(index.folder, mode)
     with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=report.warn) as held:
         new = not index.generations.exists()
         report.line(f"{'new index' if new else 'index'} {index.folder}")
         try:
-            index.create()
+            index.create(mode)
             report.keep_progress(lambda progress: state.write_progress(index.state, progress))
             yield held
         except EmbedcliError:
             if new:
                 _remove_if_empty(index, folder_too=made_folder)
             raise
+        if new:  # a run whose time was over at once
+            _remove_if_empty(index, folder_too=made_folder)
 
 
 def _remove_if_empty(index: Index, *, folder_too: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,6 +22,7 @@ from embedcli.index.outcomes import Outcome, Outcomes
 from embedcli.index.staging import Finished, Loose, Staging
 from embedcli.run.pending import Pending, PendingDocuments
 
+FIRST_AFTER_S = 10.0
 SMALL_BYTES = 256
 """How many bytes a document without rows counts."""
 
@@ -44,19 +46,29 @@ class _Writing:
     done: list[_Loose]
 
 
-class _Rhythm:
-    """When a checkpoint is due: by the bytes that are finished, or by the time since the last one."""
+class Rhythm:
+    """When a checkpoint is due: by the bytes that are finished, or by the time for which something has not been stored.
 
-    def __init__(self, *, every_bytes: int, every_s: float) -> None:
+    The first one comes early: a run that is killed in its first minute must not have worked for nothing.
+    """
+
+    def __init__(self, *, every_bytes: int, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._every_bytes = every_bytes
         self._every_s = every_s
-        self.begin()
+        self._clock = clock
+        self._wait_s = min(FIRST_AFTER_S, every_s)
+        self._since_s: float | None = None
 
-    def begin(self) -> None:
-        self._begun_s = time.monotonic()
+    def written(self) -> None:
+        """All that there was is stored, or on its way to the disk."""
+        self._wait_s, self._since_s = self._every_s, None
 
-    def is_due(self, finished_bytes: int) -> bool:
-        return finished_bytes >= self._every_bytes or time.monotonic() - self._begun_s >= self._every_s
+    def is_due(self, finished_bytes: int, *, anything: bool) -> bool:
+        """`anything`: whether there is something to store. The time runs from the first call that says so."""
+        if not anything:
+            return False
+        self._since_s = self._clock() if self._since_s is None else self._since_s
+        return finished_bytes >= self._every_bytes or self._clock() - self._since_s >= self._wait_s
 
 
 class Checkpoints:
@@ -77,7 +89,7 @@ class Checkpoints:
     ) -> None:
         self._pending = pending
         self._vectors = vectors
-        self._rhythm = _Rhythm(every_bytes=every_bytes, every_s=every_s)
+        self._rhythm = Rhythm(every_bytes=every_bytes, every_s=every_s)
         self._writer = ThreadPoolExecutor(1, "writer")
         self._finished: list[Finished] = []
         self._finished_bytes = 0
@@ -114,7 +126,8 @@ class Checkpoints:
         self._finished_bytes += item.rows.nbytes if item.rows is not None else SMALL_BYTES
 
     def write_if_due(self) -> None:
-        if self._rhythm.is_due(self._finished_bytes):
+        anything = bool(self._finished) or self._pending.has_fresh
+        if self._rhythm.is_due(self._finished_bytes, anything=anything):
             self._write()
 
     def save(self) -> None:
@@ -125,7 +138,7 @@ class Checkpoints:
     def _write(self) -> None:
         """Hand what is finished to the writer thread; one checkpoint at a time."""
         self._wait()
-        self._rhythm.begin()
+        self._rhythm.written()
         finished, self._finished, self._finished_bytes = self._finished, [], 0
         done = [item for item in self._loose if not any(self._pending.waits(one) for one in item.documents)]
         keys, vectors, documents_open = self._pending.hand_over()

@@ -39,13 +39,17 @@ class Embedder:
         self._keep_probe = keep_probe
         self._feeder: Feeder | None = None
         self._flushed = False
+        self._loading_s = 0.0
         self.reference = reference
 
     def open(self) -> Feeder:
         """Called when the first vector has to be computed; the engine loads while documents are read."""
         settings = self._run.settings
         self._run.report.line(f"loading {settings.model} ({settings.dim} dimensions)")
-        self._feeder = Feeder(self._open_engine, on_open=self._check_engine, report=self._run.report.warn)
+        self._feeder = Feeder(
+            self._open_engine, on_open=self._check_engine, report=self._run.report.warn,
+            seconds_left=self._run.time.left_for_work,
+        )  # fmt: skip
         return self._feeder
 
     @property
@@ -58,16 +62,22 @@ class Embedder:
         """Tokens embedded so far."""
         return self._feeder.statistics.tokens if self._feeder is not None else 0
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long the engine loaded, and how long it was at work."""
+        busy_s = self._feeder.statistics.busy_s if self._feeder is not None else 0.0
+        return {"loading": self._loading_s, "embedding": busy_s}
+
     def flush(self) -> None:
         """No more documents come: whatever waits for a full batch is sent."""
         if self._feeder is not None and not self._flushed:
             self._feeder.flush()
             self._flushed = True
 
-    def close(self, *, abort: bool) -> None:
-        """Without `abort` the batches in flight are waited for."""
+    def close(self, *, abort: bool, within_s: float | None = None) -> None:
+        """Without `abort` the batches in flight are waited for, at most `within_s` seconds."""
         if self._feeder is not None:
-            self._feeder.close(abort=abort)
+            self._feeder.close(abort=abort, within_s=within_s)
 
     def _open_engine(self) -> Engine:
         again = self._progress.embedding_since is not None
@@ -86,8 +96,10 @@ class Embedder:
         )
         if new:
             self._keep_probe(self.reference.vectors)
+        now_s = time.monotonic()
+        self._loading_s += now_s - (self._progress.loading_since or now_s)
         self._progress.phase, self._progress.loading_since = "embedding", None
-        self._progress.embedding_since = self._progress.embedding_since or time.monotonic()
+        self._progress.embedding_since = self._progress.embedding_since or now_s
 
 
 def known_reference(

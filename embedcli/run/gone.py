@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from embedcli.errors import InputError
 from embedcli.records import SourceKey
+from embedcli.run.time_limit import OutOfTime
 
 if TYPE_CHECKING:
     from embedcli.config import Rules
@@ -53,10 +54,11 @@ class Frozen:
 # ---- moves
 
 
-def find_moves(gone: pa.Table, tasks: Iterable[Task]) -> dict[SourceKey, Moved]:
+def find_moves(gone: pa.Table, tasks: Iterable[Task], is_over: Callable[[], bool]) -> dict[SourceKey, Moved]:
     """New sources that are one of those that are `gone` (rows of documents), byte for byte.
 
-    Only new files of the size of a source that is gone are digested.
+    Only new files of the size of a source that is gone are digested. Raises OutOfTime: without the moves nothing can
+    be said of what is gone.
     """
     by_digest: dict[str, list[Moved]] = defaultdict(list)
     for row in gone.to_pylist():
@@ -65,7 +67,9 @@ def find_moves(gone: pa.Table, tasks: Iterable[Task]) -> dict[SourceKey, Moved]:
     sizes = set(gone.filter(gone.column("sha256").is_valid()).column("size").to_pylist())
     moved: dict[SourceKey, Moved] = {}
     candidates = (task for task in tasks if task.prior is None and _size(task) in sizes)
-    for task, sha256 in _digested(candidates):
+    for task, sha256 in digested(list(candidates), is_over):
+        if sha256 is None and is_over():
+            raise OutOfTime
         if found := by_digest.get(sha256 or ""):
             moved[task.key] = found.pop(0)
     return moved
@@ -75,10 +79,14 @@ def _size(task: Task) -> int:
     return task.source.stat.size if task.source.stat else -1
 
 
-def _digested(tasks: Iterable[Task]) -> Iterator[tuple[Task, str | None]]:
-    listed = list(tasks)
+def digested(tasks: Collection[Task], is_over: Callable[[], bool]) -> Iterator[tuple[Task, str | None]]:
+    """Each task with the digest of its file; None where it cannot be read, or the time was over before its turn."""
+
+    def digest_of(task: Task) -> str | None:
+        return None if is_over() else file_digest(task.source.file)
+
     with ThreadPoolExecutor(DIGEST_THREADS) as pool:
-        yield from zip(listed, pool.map(file_digest, [task.source.file for task in listed]), strict=True)
+        yield from zip(tasks, pool.map(digest_of, tasks), strict=True)
 
 
 def file_digest(file: str) -> str | None:

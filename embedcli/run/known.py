@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from embedcli import config
 from embedcli.config import IndexSettings, Options
-from embedcli.errors import InputError, Mismatch, NoIndex
+from embedcli.errors import InputError, Mismatch, NoIndex, quoted
 from embedcli.index import damage, documents, state
 from embedcli.index.documents import Mark
 from embedcli.index.leftovers import leftovers
@@ -78,7 +78,7 @@ def _check_roots(index: Index, asked: Options, current: Generation | None, roots
     if current is not None:
         raise InputError(
             f"index `{index.folder}` has no roots any more, and no SOURCE was given",
-            f"name what to index: `embedcli ingest docs/ --index {index.folder}`",
+            f"name what to index: `embedcli ingest docs/ --index {quoted(index.folder)}`",
         )
     raise no_index(index)
 

@@ -86,6 +86,11 @@ class PendingDocuments:
         """Documents that wait for a vector."""
         return len(self._unfinished)
 
+    @property
+    def has_fresh(self) -> bool:
+        """Whether the engine has returned vectors since the last checkpoint began."""
+        return bool(self._recent)
+
     def waits(self, document: Pending) -> bool:
         return id(document) in self._unfinished
 

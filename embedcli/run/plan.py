@@ -14,7 +14,6 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
@@ -24,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli.config import Options, Rules
-from embedcli.errors import InputError
+from embedcli.errors import InputError, quoted
 from embedcli.index import documents
 from embedcli.index.documents import Mark
 from embedcli.index.outcomes import Outcome
@@ -40,10 +39,11 @@ from embedcli.records import (
     stat_of,
 )
 from embedcli.report import Largest, Report
-from embedcli.run.gone import Moved, file_digest, find_moves, freeze
+from embedcli.run.gone import Moved, digested, find_moves, freeze
 from embedcli.run.outcome import refused
 from embedcli.run.settings import rules_of
 from embedcli.run.tasks import LastSeen, Task, TaskList, last_seen, last_seen_rows
+from embedcli.run.time_limit import OutOfTime
 from embedcli.sources.filters import Filter
 from embedcli.sources.roots import Scope, Scopes, inside
 from embedcli.sources.walk import WalkProblems, walk, walk_selection
@@ -110,20 +110,24 @@ class Plan:
         return self.gone | self.excluded | self.absorbed
 
 
-def make_plan(known: Known, scopes: Scopes, asked: Options, report: Report) -> Plan:
+def make_plan(
+    known: Known, scopes: Scopes, asked: Options, report: Report, is_over: Callable[[], bool] = lambda: False
+) -> Plan:
     """Compare what the walk finds with what the index knows, and report what is to be done.
 
-    Raises InputError (exit 15) when too much is gone, or when nothing is left to index; then nothing is to be done.
+    Raises InputError (exit 15) when too much is gone, or when nothing is left to index, and OutOfTime when the time
+    `is_over` before the walk is: then nothing is to be done.
     """
     rules = rules_of(asked, known.memory, rebuilding=known.rebuilding)
     mounts = known.current.mounts if known.current else {}
     walked = Largest(every=report.verbose)
-    plan = compare(known.table, scopes, mounts, rules, walked=walked, say=report.looking)
+    plan = compare(known.table, scopes, mounts, rules, walked=walked, say=report.looking, is_over=is_over)
     if elsewhere := _read_elsewhere(plan, known.table, known.damaged):
         report.line(f"{elsewhere:,} documents of damaged shards are read again, wherever they lie")
     report.line(plan.walked.line())
     for folder, why in sorted(plan.unlisted.items())[:FOLDERS_SHOWN]:
-        report.warn(f"`{folder}` {why}: what the index has of it stays as it is")
+        forget = f"`embedcli forget {quoted(folder)} --index {quoted(asked.index)}`"
+        report.warn(f"`{folder}` {why}: what the index has of it stays as it is; if it is gone for good: {forget}")
     for pattern in dict.fromkeys(plan.unmatched):
         report.warn(f"the pattern `{pattern}` of `--include` or `--exclude` matches nothing")
     for folder, lost in sorted(plan.frozen.items()):
@@ -156,9 +160,10 @@ def compare(
     *,
     walked: Largest | None = None,
     say: Callable[[str], None] = lambda _: None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Plan:
     """Join the walk of `scopes` with the table `base` (documents of the current generation, in walk order). `say` hears
-    now and then how far it is. Raises InputError (exit 15) when too much is gone.
+    now and then how far it is. Raises InputError (exit 15) when too much is gone, and OutOfTime.
     """
     seen = last_seen(base)
     plan = Plan(
@@ -170,12 +175,12 @@ def compare(
     suspects = TaskList(seen)
     for scope in scopes.scopes:
         priors = partial(_priors, seen, base, scope)
-        _Join(plan, scope, priors, mounts.get(scope.root.id, ()), rules, suspects).run(say)
+        _Join(plan, scope, priors, mounts.get(scope.root.id, ()), rules, suspects).run(say, is_over)
     _check_absorbed(plan)
     for root_id in scopes.absorbed:
         plan.absorbed |= {(root_id, prior.path) for prior in _priors(seen, base, Scope(Root(root_id, "")))}
-    _settle_gone(plan, base, rules)
-    _digest_suspects(plan, suspects, rules, say)
+    _settle_gone(plan, base, rules, is_over)
+    _digest_suspects(plan, suspects, rules, say, is_over)
     return plan
 
 
@@ -200,11 +205,13 @@ class _Join:
         self._priors = priors()
         self._missing: list[LastSeen] = []
 
-    def run(self, say: Callable[[str], None]) -> None:
+    def run(self, say: Callable[[str], None], is_over: Callable[[], bool]) -> None:
         problems = WalkProblems()
         found = self._walk(problems)
         prior = next(self._priors, None)
         for source in found:
+            if is_over():
+                raise OutOfTime
             parts = source.path.split("/")
             while prior is not None and prior.path.split("/") < parts:
                 self._missing.append(prior)
@@ -229,11 +236,17 @@ class _Join:
                 skip_folder=rules.index,
                 max_text_bytes=rules.max_file_bytes,
                 problems=problems,
+                places=self._plan.scopes.places,
             )
         files = {prior.path for prior in self._priors} | self._scope.named
         self._priors = self._priors_again()
         return walk_selection(
-            root, files, skip_folder=rules.index, max_text_bytes=rules.max_file_bytes, problems=problems
+            root,
+            files,
+            skip_folder=rules.index,
+            max_text_bytes=rules.max_file_bytes,
+            problems=problems,
+            places=self._plan.scopes.places,
         )
 
     def _count(self, source: Source, say: Callable[[str], None], *, new: bool) -> None:
@@ -346,12 +359,12 @@ def _check_absorbed(plan: Plan) -> None:
             )
 
 
-def _settle_gone(plan: Plan, base: pa.Table, rules: Rules) -> None:
+def _settle_gone(plan: Plan, base: pa.Table, rules: Rules, is_over: Callable[[], bool]) -> None:
     """Recognise the moves first; what is gone then leaves, but for the sources of folders that lost too much."""
     if not plan.gone:
         return
     gone = base.take(documents.positions(base, plan.gone))
-    plan.moved = find_moves(gone, plan.tasks)
+    plan.moved = find_moves(gone, plan.tasks, is_over)
     lost = plan.gone - {moved.key for moved in plan.moved.values()}
     frozen = freeze(base, lost, plan.scopes.roots, rules, new_of=plan.new_of)
     plan.frozen = dict(frozen.folders)
@@ -361,16 +374,20 @@ def _settle_gone(plan: Plan, base: pa.Table, rules: Rules) -> None:
             plan.keep((row["root"], row["path"]), row["status"], row["reason"], row["rows"], why="vanished")
 
 
-def _digest_suspects(plan: Plan, suspects: TaskList, rules: Rules, say: Callable[[str], None]) -> None:
-    """Digest the known files whose stat differs: a file with the same bytes is unchanged, whatever its times say."""
+def _digest_suspects(
+    plan: Plan, suspects: TaskList, rules: Rules, say: Callable[[str], None], is_over: Callable[[], bool]
+) -> None:
+    """Digest the known files whose stat differs: a file with the same bytes is unchanged, whatever its times say.
+
+    Those that are not digested before the time is over are left to be read, by the next run.
+    """
     done = 0
-    with ThreadPoolExecutor(8) as pool:
-        waiting = iter(suspects)
-        while batch := list(islice(waiting, DIGESTED_AT_ONCE)):
-            say(f"looking into files that may have changed: {done:,} of {suspects.count:,}")
-            done += len(batch)
-            for task, sha256 in zip(batch, pool.map(file_digest, [t.source.file for t in batch]), strict=True):
-                _judge_suspect(plan, task, sha256, rules)
+    waiting = iter(suspects)
+    while batch := list(islice(waiting, DIGESTED_AT_ONCE)):
+        say(f"looking into files that may have changed: {done:,} of {suspects.count:,}")
+        done += len(batch)
+        for task, sha256 in digested(batch, is_over):
+            _judge_suspect(plan, task, sha256, rules)
 
 
 def _judge_suspect(plan: Plan, task: Task, sha256: str | None, rules: Rules) -> None:

@@ -1,7 +1,8 @@
 """What was finished becomes the next generation, at the end of a run and, until the first complete one, on the way.
 
 In: the record of the run, the owners of its work. Out: the generation that is current now, and its table of documents.
-Not here: which rows those are (index/next_table.py), writing them (index/publish.py).
+Not here: the end of a run whose time is over (end_early.py), which rows those are (index/next_table.py), writing them
+(index/publish.py).
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ FIRST_PUBLISH_EVERY_S = 3600.0
 
 @dataclass(frozen=True)
 class Published:
-    """The generation that is current after the run, and its documents."""
+    """The generation that is current after the run (None: there is none yet), and its documents."""
 
-    generation: Generation
+    generation: Generation | None
     table: pa.Table
 
 
@@ -80,6 +81,7 @@ def publish_so_far(run: Run, work: Work) -> Run:
     run.report.line(f"publishing {len(checkpoints.outcomes):,} documents; the rest follows")
     phase = work.tally.progress.phase
     current = publish(run, work, complete=False, dropped=()).generation
+    assert current is not None
     work.tally.progress.phase = phase
     known = dataclasses.replace(run.known, current=current, table=run.index.documents(current.number))
     run = dataclasses.replace(run, known=known)
@@ -107,7 +109,9 @@ def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceK
     work.tally.progress.phase = "publishing"
     run.report.progress(work.tally.progress, at_once=True)
     draft = _draft(run, work, table, shards_known, complete=complete)
-    generation, written = next_generation(run.index, draft, parent=run.known.parent, lock_held=run.lock.held)
+    generation, written = next_generation(
+        run.index, draft, parent=run.known.parent, lock_held=run.lock.held, seconds_left=run.time.seconds_left
+    )
     work.tally.bytes_rewritten += written
     return Published(generation, table.table)
 

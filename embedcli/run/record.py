@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from embedcli.config import IndexSettings, Options, Rules
 from embedcli.fingerprints import Fingerprints
+from embedcli.run.measured import published_in_s
 from embedcli.run.settings import rules_of, settle_settings
+from embedcli.run.time_limit import TimeLimit
 
 if TYPE_CHECKING:
     from embedcli.index.generations import Index
@@ -39,6 +41,7 @@ class Run:
     tools: Tools
     report: Report
     lock: Lock
+    time: TimeLimit
 
     @property
     def rules(self) -> Rules:
@@ -78,4 +81,8 @@ def settle_run(
     return Run(
         index=index, asked=asked, known=known, scopes=scopes, plan=plan, model=model, settings=settings,
         fingerprints=prints, tools=tools, report=report, lock=lock,
+        time=TimeLimit.of(
+            tools.seconds_left, sources=known.table.num_rows + plan.tasks.count,
+            published_in_s=published_in_s(index.state),
+        ),
     )  # fmt: skip

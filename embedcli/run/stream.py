@@ -1,7 +1,8 @@
 """Sources stream through the readers, the known vectors and the engine, and come out as whole documents.
 
 In: the record of a run and the owners of its work. Out: after each pass the documents that became whole and the sources
-that were refused, perhaps none. A run that is stopped, or loses its engine, gives what was in hand before it ends.
+that were refused, perhaps none. A run that is stopped, that loses its engine, or whose time is over, gives what was in
+hand before it ends.
 Not here: which sources (plan.py), what becomes of a document (outcome.py), storing it (checkpoints.py), how the engine
 is kept alive (engines/feeder.py).
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -56,6 +58,8 @@ class _Stream:
         self._pending = work.pending
         self._embedder = work.embedder
         self._progress = work.tally.progress
+        self._seconds = work.tally.seconds
+        self._started_s = time.monotonic()
         self._pool = pool
         self._warned_of_language = False
 
@@ -64,6 +68,9 @@ class _Stream:
         try:
             while not (self._pool.done and not self._pending.waiting):
                 self._stop_if_asked()
+                if self._run.time.is_over():
+                    yield self._in_hand(within_s=max(0.0, self._run.time.seconds_left()))
+                    return
                 yield self._pass()
         except (Stopped, EngineError):
             yield self._in_hand()
@@ -79,9 +86,11 @@ class _Stream:
             if outcome is not None:
                 ended += self._take(*outcome)
         if self._pool.done:
+            self._seconds.setdefault("reading", time.monotonic() - self._started_s)
             self._embedder.flush()
         ended += self._pending.collect(0.0 if may_read else 0.05)
         self._progress.tokens = self._embedder.tokens
+        self._seconds |= self._embedder.seconds
         return ended
 
     def _take(self, task: Task, result: Reading | UnreadableSource) -> list[Refused]:
@@ -91,9 +100,10 @@ class _Stream:
         self._pending.take(task, result)
         return []
 
-    def _in_hand(self) -> list[Ended]:
-        """What the engine still finishes: its batches in flight are waited for, unless the model is being loaded."""
-        self._embedder.close(abort=self._progress.loading)
+    def _in_hand(self, *, within_s: float | None = None) -> list[Ended]:
+        """What the engine still finishes: its batches in flight are waited for, so long as told, unless the model is
+        being loaded."""
+        self._embedder.close(abort=self._progress.loading, within_s=within_s)
         with suppress(EngineError):  # the one that ended the run, raised again
             return list(self._pending.collect(0.0))
         return []

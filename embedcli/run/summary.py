@@ -16,9 +16,11 @@ import pyarrow.compute as pc
 
 from embedcli.index import documents, state
 from embedcli.records import TROUBLED, SourceKey
-from embedcli.report import Report, Summary
+from embedcli.report import Report, Summary, many
 from embedcli.run.plan import Plan
 from embedcli.run.tally import Tally
+from embedcli.run.tasks import TaskList, last_seen
+from embedcli.sources.roots import Scopes
 
 if TYPE_CHECKING:
     from embedcli.config import Options
@@ -34,10 +36,11 @@ NEWS_NAMED = 100
 
 def summarise(summary: Summary, run: Run, tally: Tally, published: Published) -> None:
     """Fill in the summary of a run that had work."""
-    _describe(summary, published.generation, run.plan, tally, published.table, strict=run.asked.strict)
+    _describe(summary, published.generation, run.plan, tally, published.table, run.asked)
     summary.model, summary.dim, summary.fingerprint = run.settings.model, run.settings.dim, run.fingerprints.model
     summary.chunks |= {"embedded": tally.embedded, "reused": tally.reused}
     summary.tokens["embedded"] = tally.progress.tokens
+    summary.seconds |= {name: round(value, 3) for name, value in tally.seconds.items()}
     summary.bytes_rewritten = tally.bytes_rewritten
     summary.replaced |= tally.replaced
     summary.tokens_per_s = round(tally.progress.tokens_per_s, 1)
@@ -53,7 +56,7 @@ def finish_unchanged(index: Index, known: Known, plan: Plan, asked: Options, rep
         state.write_seen(index.state, current.number, [*known.seen, *plan.seen], index.disk)
     for item in known.leftovers if plan.whole else ():
         index.disk.remove(item.folder)
-    _describe(summary, current, plan, Tally.of(plan), known.table, strict=asked.strict)
+    _describe(summary, current, plan, Tally.of(plan), known.table, asked)
     settings = current.settings
     summary.model, summary.dim, summary.fingerprint = settings.model, settings.dim, current.fingerprints.model
     _say_unchanged(summary, report)
@@ -63,21 +66,45 @@ def _say_unchanged(summary: Summary, report: Report) -> None:
     report.line(f"{summary.sources['unchanged']:,} unchanged, nothing to do")
 
 
+def finish_too_late(
+    index: Index, known: Known, plan: Plan | None, asked: Options, report: Report, summary: Summary
+) -> None:
+    """Fill in the summary of a run whose time was over before it did anything. `plan`: what is due; None where that is
+    not known."""
+    if plan is not None and plan.seen and known.current is not None:
+        state.write_seen(index.state, known.current.number, [*known.seen, *plan.seen], index.disk)
+    nothing = Plan(Scopes((), (), frozenset(), ()), TaskList(last_seen(known.table)))
+    _describe(summary, known.current, nothing, Tally.of(nothing), known.table, asked)
+    summary.complete = False
+    summary.exit_code = 3 if asked.require_complete else summary.exit_code
+    if plan is None:
+        report.line("the time was over before the changes were known; nothing was changed")
+        return
+    summary.left = {"sources": plan.tasks.count, "bytes": plan.tasks.size_bytes}
+    report.line(f"the time was over; {many(plan.tasks.count, 'document')} are left for the next run")
+
+
 def _describe(
-    summary: Summary, generation: Generation, plan: Plan, tally: Tally, table: pa.Table, *, strict: bool
+    summary: Summary, generation: Generation | None, plan: Plan, tally: Tally, table: pa.Table, asked: Options
 ) -> None:
     """What does not depend on the engine, and the exit code. `table`: every document of the generation."""
     by_status = documents.count_by(table, "status")
-    summary.generation, summary.complete = generation.number, generation.complete
+    progress = tally.progress
+    summary.left = {"sources": progress.documents_left, "bytes": progress.bytes_total - progress.bytes_read}
+    if generation is not None:
+        summary.generation = generation.number
+        summary.complete = generation.complete and not progress.documents_left
+        summary.chunks["total"] = generation.counts["chunks"]
+        summary.tokens["total"] = generation.counts["tokens"]
     summary.sources = _source_counts(plan, tally, by_status)
-    summary.chunks["total"] = generation.counts["chunks"]
-    summary.tokens["total"] = generation.counts["tokens"]
+    summary.indexed = by_status.get("indexed", 0)
     summary.skipped = _count_skipped(table)
     summary.failures_new = len(tally.news)
     summary.news = _first_news(table, tally.news)
     summary.failures = documents.count_by(table.filter(pc.is_in(table.column("status"), _TROUBLED)), "reason")
     troubled = sum(by_status.get(name, 0) for name in TROUBLED)
-    summary.exit_code = 3 if tally.news or (strict and troubled) else 0
+    wanting = asked.require_complete and not summary.complete
+    summary.exit_code = 3 if tally.news or (asked.strict and troubled) or wanting else 0
 
 
 def _first_news(table: pa.Table, news: Collection[SourceKey]) -> list[dict[str, str]]:
@@ -96,13 +123,12 @@ def _count_skipped(table: pa.Table) -> dict[str, dict[str, int]]:
 
 
 def _source_counts(plan: Plan, tally: Tally, by_status: Mapping[str, int]) -> dict[str, int]:
-    moved = len(plan.moved)
     return {
-        "new": plan.new - moved,
+        "new": tally.new - tally.moved_here,
         "changed": tally.changed,
-        "moved": moved,
+        "moved": tally.moved_here,
         "unchanged": tally.unchanged,
-        "gone": len(plan.gone) - moved,
+        "gone": len(plan.gone) - len(plan.moved),
         "failed": by_status.get("failed", 0),
         "stale": by_status.get("stale", 0),
         "partial": by_status.get("partial", 0),

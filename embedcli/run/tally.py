@@ -34,9 +34,14 @@ class Tally:
     moved: Mapping[SourceKey, Moved]
     changed: int = 0
     unchanged: int = 0
+    new: int = 0
+    moved_here: int = 0
+    """How many of the `new` sources are moved ones."""
     embedded: int = 0
     reused: int = 0
     bytes_rewritten: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By stage of the work, as in the Summary."""
     replaced: dict[str, int] = field(default_factory=lambda: {"sources": 0, "characters": 0})
     """Of what this run has read: bytes that are not text, each read as U+FFFD."""
 
@@ -44,7 +49,8 @@ class Tally:
     def of(cls, plan: Plan) -> Tally:
         """What the plan counts before anything is read."""
         progress = Progress(documents_total=plan.tasks.count, bytes_total=plan.tasks.size_bytes)
-        return cls(progress, set(plan.news), plan.moved, changed=plan.changed, unchanged=plan.unchanged)
+        new = plan.new - plan.tasks.new
+        return cls(progress, set(plan.news), plan.moved, changed=plan.changed, unchanged=plan.unchanged, new=new)
 
     def add(self, ended: Ended, outcome: Outcome) -> None:
         self.embedded += ended.embedded
@@ -58,6 +64,9 @@ class Tally:
         if task.prior is not None:
             same = is_same(outcome, task.prior)
             self.unchanged, self.changed = self.unchanged + same, self.changed + (not same)
+        else:
+            self.new += 1
+            self.moved_here += task.key in self.moved
         if is_news(outcome, task.prior or self.moved.get(task.key)):
             self.news.add(outcome.key)
         self.progress.documents += 1

@@ -102,6 +102,7 @@ class TaskList:
         self.size_bytes = 0
         self.text_bytes = 0
         self.count = 0
+        self.new = 0
 
     def add(self, source: Source, prior: LastSeen | None) -> None:
         stat = source.stat
@@ -110,6 +111,7 @@ class TaskList:
         row = None if prior is None else prior.row
         self._open.append((source.root_id, source.path, os.fsencode(source.file), numbers, row))
         self.count += 1
+        self.new += prior is None
         self.size_bytes += stat.size
         self.text_bytes += stat.size // (20 if source.path.lower().endswith(".pdf") else 1)  # mostly fonts and pictures
         if len(self._open) == self._BATCH:

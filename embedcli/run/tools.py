@@ -7,6 +7,7 @@ Not here: the choice of model, device and engine (engines/choose.py).
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -33,6 +34,8 @@ class Tools:
     open_engine: Callable[[Model, IndexSettings, str], Engine]
     stop_signal: Callable[[], int | None] = lambda: None
     disk: Disk = dataclasses.field(default_factory=Disk)
+    seconds_left: Callable[[], float] = lambda: math.inf
+    """How long the run may still take."""
     make_pool: Callable[..., Any] | None = None
     """Where the reading is done; None: in processes (reading.pool.Pool)."""
 
@@ -44,6 +47,7 @@ def make_tools(
     card: CardFlags = NO_CARD_FLAGS,
     warn: Say | None = None,
     show_log: Say | None = None,
+    seconds_left: Callable[[], float] = lambda: math.inf,
 ) -> Tools:
     """The real seams: the model of this machine, its engine, and the signals of this process."""
     from embedcli.engines import choose
@@ -55,6 +59,7 @@ def make_tools(
             model, settings, device, engine=engine, card=card, say=say, warn=warn or say, show_log=show_log
         ),
         stop_signal=listen(),
+        seconds_left=seconds_left,
     )
 
 

@@ -26,7 +26,8 @@ FORMULAS = {
 def narrowed(vectors: Floats, dtype: str, scale: float) -> np.ndarray:
     """What is stored of some vectors."""
     if dtype == "int8":
-        return np.clip(np.rint(vectors * np.float32(LEVELS / scale)), -LEVELS, LEVELS).astype(np.int8)
+        rounded: Floats = np.rint(vectors * np.float32(LEVELS / scale))
+        return np.clip(rounded, -LEVELS, LEVELS).astype(np.int8)
     if dtype == "binary":
         return np.packbits(vectors > 0, axis=1)
     if dtype == "float16":

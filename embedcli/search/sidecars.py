@@ -27,7 +27,6 @@ from embedcli.search.words import WORDS_VERSION
 
 if TYPE_CHECKING:
     from embedcli.index.generations import Index
-    from embedcli.index.manifest import Generation
 
 SIDECAR_VERSION = 1
 """Must be raised with every change of the arrays in the file."""
@@ -71,15 +70,19 @@ def open_sidecar(index: Index, shard: Shard, *, with_text: bool) -> Sidecar:
     )  # fmt: skip
 
 
-def complete(index: Index, generation: Generation) -> None:
-    """Build the sidecars that the shards of a generation lack, while there is room for them on the disk.
+def complete(index: Index) -> None:
+    """Build the sidecars that the shards of the current generation lack, while there is room for them on the disk.
 
     A run does this after its publish; whatever goes wrong is a warning, as the first search tries again.
     """
+    generation = index.current()
+    if generation is None:
+        return
+    with_text = not generation.settings.no_text
     for shard in generation.shards.values():
         try:
             if _load(index.cache, shard) is None:
-                arrays = build(shard, with_text=not generation.settings.no_text)
+                arrays = build(shard, with_text=with_text)
                 needed = sum(array.nbytes for array in arrays.values())
                 if not index.disk.has_room(index.folder, needed):
                     index.warn(f"the disk of `{index.folder}` is too full for the cache of searches")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from embedcli.config import Options
-from embedcli.errors import InputError, UsageError
+from embedcli.errors import InputError, UsageError, quoted
 from embedcli.records import Root, digest, printable
 from embedcli.sources import walk
 from embedcli.sources.filters import refuse_lists
@@ -44,6 +44,11 @@ class Scopes:
     scopes: tuple[Scope, ...]
     absorbed: frozenset[str]
     absorbed_paths: tuple[str, ...]
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The real paths of all roots."""
+        return tuple(os.path.realpath(root.path) for root in self.roots)
 
 
 def settle_roots(asked: Options, known: Sequence[Root], *, everything: bool) -> Scopes:
@@ -208,8 +213,8 @@ def _refuse_doubled(roots: Sequence[Root], asked: Options) -> None:
                 shown, twice = (printable(os.fsencode(path)) for path in (root.path, way))
                 raise UsageError(
                     f"the root `{shown}` is also `{twice}`, by a link: its documents would be there twice",
-                    f"`embedcli forget {shown} --index {asked.index}`, then the same command again: the vectors that"
-                    " are known are used again",
+                    f"`embedcli forget {quoted(shown)} --index {quoted(asked.index)}`, then the same command again:"
+                    " the vectors that are known are used again",
                 )
 
 
@@ -237,8 +242,8 @@ def _still_there(root: Root, asked: Options) -> Root:
         shown = printable(os.fsencode(root.path))
         raise InputError(
             f"a root of this index is not there: `{shown}`",
-            f"mount it; if it is elsewhere now, `embedcli moved {shown} NEW --index {asked.index}`;"
-            f" if it is to leave the index, `embedcli forget {shown} --index {asked.index}`",
+            f"mount it; if it is elsewhere now, `embedcli moved {quoted(shown)} NEW --index {quoted(asked.index)}`;"
+            f" if it is to leave the index, `embedcli forget {quoted(shown)} --index {quoted(asked.index)}`",
         ) from error
 
 
@@ -263,7 +268,7 @@ def _filtered(root: Root, asked: Options, below: str) -> Root:
     if below and _any_filter(asked):
         raise UsageError(
             f"filters are remembered for a whole root, and `{below}` is a part of `{root.path}`",
-            f"name the root: `embedcli ingest {root.path} --index {asked.index} ...`",
+            f"name the root: `embedcli ingest {quoted(root.path)} --index {quoted(asked.index)} ...`",
         )
     return replace(
         root,
@@ -271,11 +276,12 @@ def _filtered(root: Root, asked: Options, below: str) -> Root:
         exclude=_patterns(asked.exclude, root.exclude),
         gitignore=root.gitignore if asked.gitignore is None else asked.gitignore,
         default_excludes=root.default_excludes if asked.default_excludes is None else asked.default_excludes,
+        follow_links=root.follow_links if asked.follow_links is None else asked.follow_links,
     )
 
 
 def _any_filter(asked: Options) -> bool:
-    switches = (asked.gitignore, asked.default_excludes)
+    switches = (asked.gitignore, asked.default_excludes, asked.follow_links)
     return bool(asked.include or asked.exclude) or any(switch is not None for switch in switches)
 
 

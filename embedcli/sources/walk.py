@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,26 +63,45 @@ def root_of(path: str) -> Root:
 
 
 def walk(
-    root: Root, *, below: str = "", skip_folder: Path | None, max_text_bytes: int, problems: WalkProblems
+    root: Root,
+    *,
+    below: str = "",
+    skip_folder: Path | None,
+    max_text_bytes: int,
+    problems: WalkProblems,
+    places: Collection[str] = (),
 ) -> Iterator[Source]:
-    """The sources of a root, or of one folder or file `below` it, ascending by `path.split("/")`."""
+    """The sources of a root, or of one folder or file `below` it, ascending by `path.split("/")`.
+
+    `places`: the real paths of the roots; a root that does not follow links has those that lead elsewhere as sources
+    with the problem `outside`.
+    """
     yield from _Walk(
         root,
         below=tuple(below.split("/")) if below else (),
         skipped=_identity(skip_folder) if skip_folder else None,
         max_text_bytes=max_text_bytes,
         problems=problems,
+        places=places,
     ).sources()
 
 
 def walk_selection(
-    root: Root, files: Iterable[str], *, skip_folder: Path | None, max_text_bytes: int, problems: WalkProblems
+    root: Root,
+    files: Iterable[str],
+    *,
+    skip_folder: Path | None,
+    max_text_bytes: int,
+    problems: WalkProblems,
+    places: Collection[str] = (),
 ) -> Iterator[Source]:
     """The sources of a selection, ascending by `path.split("/")`: those of `files` (paths below the root) that are
-    there, and everything below the folders of `root.selection`."""
+    there, and everything below the folders of `root.selection`. A link that was named itself is always followed."""
     folders = [folder for folder in root.selection or () if os.path.isdir(_file_of(root, folder))]
     walks = [
-        walk(root, below=folder, skip_folder=skip_folder, max_text_bytes=max_text_bytes, problems=problems)
+        walk(
+            root, below=folder, skip_folder=skip_folder, max_text_bytes=max_text_bytes, problems=problems, places=places
+        )
         for folder in folders
     ]
     loose = (path for path in files if not any(path.startswith(f"{folder}/") for folder in folders))
@@ -126,6 +145,7 @@ class _Folder:
     device: int
     names: list[str]
     folders: set[str]
+    links: set[str]
     odd: dict[str, str]
 
 
@@ -140,6 +160,7 @@ class _Walk:
         skipped: tuple[int, int] | None,
         max_text_bytes: int,
         problems: WalkProblems,
+        places: Collection[str] = (),
     ) -> None:
         self._root = root
         self._below = below
@@ -147,6 +168,7 @@ class _Walk:
         self._max_text_bytes = max_text_bytes
         self._problems = problems
         self._filter = Filter(root)
+        self._places = () if root.follow_links else places
 
     def sources(self) -> Iterator[Source]:
         if not os.path.isdir(self._root.path) and os.path.lexists(self._root.path):
@@ -171,9 +193,18 @@ class _Walk:
             elif not self._filter.leaves_file_out(path):
                 source = self.source(path, file)
                 if source is not None:
-                    yield source
+                    yield self._left_outside(source) if name in folder.links else source
         if not self._below:
             self._problems.unmatched += self._filter.unmatched
+
+    def _left_outside(self, link: Source) -> Source:
+        """A link as it counts: one that leads out of every root is not looked at, unless the root follows links."""
+        if not self._places or link.problem in ("broken_link", "not_a_file"):
+            return link
+        real = os.path.realpath(link.file)
+        if any(real == place or real.startswith(f"{place.rstrip('/')}/") for place in self._places):
+            return link
+        return Source(link.root_id, link.path, link.file, None, "outside")
 
     def _single_file(self) -> Iterator[Source]:
         name = printable(os.fsencode(os.path.basename(self._root.path)))
@@ -201,7 +232,7 @@ class _Walk:
         stack.append(folder)
 
     def _list(self, path: str, directory: str, device: int, *, depth: int) -> _Folder:
-        folder = _Folder(path, directory, device, [], set(), {})
+        folder = _Folder(path, directory, device, [], folders=set(), links=set(), odd={})
         only = self._below[depth] if depth < len(self._below) else None
         with os.scandir(directory) as entries:
             for entry in entries:
@@ -218,6 +249,8 @@ class _Walk:
                 folder.names.append(name)
                 if entry.is_dir(follow_symlinks=False):
                     folder.folders.add(name)
+                elif entry.is_symlink():
+                    folder.links.add(name)
         folder.names.sort(reverse=True)
         return folder
 

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli.errors import DamagedShard, InputError, StorageError
+from embedcli.errors import DamagedShard, InputError, StorageError, quoted
 from embedcli.index import changes, compaction, lock, shards, state
 from embedcli.index.documents import amend
 from embedcli.index.generations import Index, current_of
@@ -28,6 +30,9 @@ from embedcli.index.publish import Draft, publish
 from embedcli.index.shards import Shard
 from embedcli.records import Root, printable, shown_path
 from embedcli.report import Say
+from embedcli.sources.roots import inside
+
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ def changing(index: Index, verb: str, warn: Say) -> Iterator[Change]:
         except (OSError, pa.ArrowException, DamagedShard) as error:
             raise StorageError(
                 f"`{verb}` failed and the current generation stays: {error}",
-                f"`embedcli verify {index.folder}` names what is damaged",
+                f"`embedcli verify {quoted(index.folder)}` names what is damaged",
             ) from error
 
 
@@ -153,9 +158,32 @@ def known_root(current: Generation, path: str) -> Root:
     for root in current.roots:
         if root.path == absolute:
             return root
+    raise _no_root(current, absolute, "is not a root of this index")
+
+
+def known_part(current: Generation, path: str, table: pa.Table) -> tuple[Root, str, Bools]:
+    """The root that is at this path or holds it, the path below that root, and which documents of `table` lie there.
+
+    Raises InputError where the index has no document there.
+    """
+    absolute = os.path.abspath(path)
+    for root in sorted(current.roots, key=lambda root: -len(root.path)):
+        if not inside(absolute, root.path):
+            continue
+        below = printable(os.fsencode(absolute[len(root.path) :].strip("/")))
+        there = np.asarray(pc.equal(table.column("root"), root.id), np.bool_)
+        if below:
+            paths = table.column("path")
+            there &= np.asarray(pc.or_(pc.equal(paths, below), pc.starts_with(paths, f"{below}/")), np.bool_)
+        if there.any() or not below:
+            return root, below, there
+    raise _no_root(current, absolute, "is neither a root of this index nor a source or a folder with sources")
+
+
+def _no_root(current: Generation, absolute: str, why: str) -> InputError:
     names = ", ".join(f"`{shown_path(root)}`" for root in current.roots)
     hint = f"name one of its roots: {names}" if names else "this index has no roots"
-    raise InputError(f"`{printable(os.fsencode(absolute))}` is not a root of this index", hint)
+    return InputError(f"`{printable(os.fsencode(absolute))}` {why}", hint)
 
 
 def _mounts(current: Generation, root: Root) -> tuple[str, ...]:

@@ -25,15 +25,17 @@ from embedcli.engines import choose, nvml
 from embedcli.engines.nvml import Card, check_driver, installed_torch_cuda, read_cards
 from embedcli.engines.sglang.engine import host_path, kernel_caches
 from embedcli.engines.sglang.settings import SGLangSettings, plan, read_shape
-from embedcli.errors import EmbedcliError, EngineError, ModelUnavailable, StorageError
+from embedcli.errors import EmbedcliError, EngineError, ModelUnavailable, StorageError, quoted
 from embedcli.index import lock
 from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.models import resolve
 from embedcli.models.files import read_json
+from embedcli.verbs.rights import openness
 
 if TYPE_CHECKING:
     from embedcli.config import IndexSettings
+    from embedcli.index.manifest import Generation
     from embedcli.models.folder import Model
 
 GIB = 1 << 30
@@ -185,7 +187,9 @@ def _storage(index: Path) -> Iterator[Line]:
         yield Line("index", f"`{parent}` is a file", False, "name another folder with `--index`", STORAGE)
         return
     if not os.access(parent, os.W_OK):
-        yield Line("index", f"`{parent}` cannot be written to", False, f"`chown {os.getuid()} {parent}`", STORAGE)
+        yield Line(
+            "index", f"`{parent}` cannot be written to", False, f"`chown {os.getuid()} {quoted(parent)}`", STORAGE
+        )
         return
     try:
         Index(index, disk=Disk()).check()
@@ -205,6 +209,12 @@ def _storage(index: Path) -> Iterator[Line]:
     except OSError as error:
         mend = "free some space (`df -i` counts files too), or put the index elsewhere with `--index`"
         yield Line("folders", f"cannot be made in `{parent}`: {error.strerror}", False, mend, STORAGE)
+
+
+def rights(index: Index, current: Generation) -> Line:
+    """Whether other users can read the text of sources here that they cannot read where it comes from."""
+    told, mend = openness(index, current)
+    return Line("rights", told or "the index is not more open than its sources", not told, mend)
 
 
 def _tried(what: str, folder: Path, attempt: Callable[[Path], None]) -> Line:

@@ -1,29 +1,50 @@
-"""`forget`: remove a root and its documents from the index.
+"""`forget`: remove a root, or what lies below a folder of it, from the index.
 
-In: an index and the path of a root. Out: the next generation without that root; its files are not touched, and its
-vectors are reused if it is ingested again soon.
+In: an index and the path of a root, or of a folder or a source below one. Out: the next generation without its
+documents; its files are not touched, and its vectors are reused if it is ingested again soon.
 Not here: locking and publishing (change.py), the text on the screen (cli/upkeep.py).
 """
 
 from __future__ import annotations
 
-import pyarrow.compute as pc
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
 
 from embedcli.index.generations import Index
+from embedcli.records import Root, printable
 from embedcli.report import Say
-from embedcli.verbs.change import Done, changing, known_root, ops
+from embedcli.sources.roots import inside
+from embedcli.verbs.change import Done, changing, known_part, ops
 
 
-def forget(index: Index, root: str, *, warn: Say) -> Done:
-    """Publish the next generation without a root and its documents. Raises InputError for an unknown root."""
+def forget(index: Index, path: str, *, warn: Say) -> Done:
+    """Publish the next generation without a root and its documents, or without the documents of a part of a root.
+    Raises InputError for a path that is neither."""
     with changing(index, "forget", warn) as change:
-        leaving = known_root(change.current, root)
         table = change.documents()
-        mine = pc.equal(table.column("root"), leaving.id)
-        gone = table.filter(mine)
+        root, below, there = known_part(change.current, path, table)
+        gone = table.filter(pa.array(there))
         change.publish(
-            roots=[other for other in change.current.roots if other.id != leaving.id],
-            table=table.filter(pc.invert(mine)),
+            roots=list(_roots(change.current.roots, root, below)),
+            table=table.filter(pa.array(~there)),
             changed=ops(gone, change.current, "removed"),
         )
+        if below and os.path.lexists(os.path.abspath(path)):
+            shown = printable(os.fsencode(os.path.abspath(path)))
+            warn(
+                f"`{shown}` is still there, and the next run reads it again unless `--exclude '/{below}'` leaves it out"
+            )
         return change.done(gone)
+
+
+def _roots(roots: Sequence[Root], leaving: Root, below: str) -> Iterator[Root]:
+    """The roots that stay; one that loses a part does not go on selecting it."""
+    for root in roots:
+        if root.id != leaving.id:
+            yield root
+        elif below:
+            kept = root.selection and tuple(folder for folder in root.selection if not inside(folder, below))
+            yield dataclasses.replace(root, selection=kept)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli.errors import InputError
+from embedcli.errors import InputError, quoted
 from embedcli.index import shards
 from embedcli.index.documents import by_shard
 from embedcli.index.generations import Index
@@ -38,7 +38,9 @@ def moved(index: Index, old: str, new: str, *, warn: Say) -> Done:
         root = known_root(change.current, old)
         table = change.documents()
         mine = np.asarray(pc.equal(table.column("root"), root.id), np.bool_)
-        renamed = dataclasses.replace(root, path=_new_place(change.current, root, new, table.filter(mine)))
+        renamed = dataclasses.replace(
+            root, path=_new_place(index.folder, change.current, root, new, table.filter(mine))
+        )
         table = put(table, "uri", _uris(table, mine, renamed))
         with change.room_for_shards() as folder:
             rewritten = _rewrite(change, table, mine, folder)
@@ -53,7 +55,7 @@ def moved(index: Index, old: str, new: str, *, warn: Say) -> Done:
         return change.done(table.filter(pa.array(mine)))
 
 
-def _new_place(current: Generation, root: Root, new: str, table: pa.Table) -> str:
+def _new_place(index: Path, current: Generation, root: Root, new: str, table: pa.Table) -> str:
     """The absolute path of NEW. Raises InputError where it does not exist, is of another kind, or overlaps a root."""
     place = walk.root_of(new)
     shown = shown_path(place)
@@ -64,7 +66,8 @@ def _new_place(current: Generation, root: Root, new: str, table: pa.Table) -> st
         if other.id != root.id and any(inside(one, two) or inside(two, one) for one, two in pairs):
             raise InputError(
                 f"`{shown}` and the root `{shown_path(other)}` overlap",
-                f"remove the moved root with `embedcli forget`, then ingest `{shown}`: known vectors are reused",
+                f"`embedcli forget {quoted(shown_path(root))} --index {quoted(index)}`, then"
+                f" `embedcli ingest {quoted(shown)} --index {quoted(index)}`: known vectors are reused",
             )
     single = _is_file(root, table)
     if single is not None and (single != os.path.isfile(new) or (single and _name(root.path) != _name(place.path))):

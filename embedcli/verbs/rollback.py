@@ -11,7 +11,7 @@ import time
 
 import pyarrow as pa
 
-from embedcli.errors import DamagedShard, StorageError, UsageError
+from embedcli.errors import DamagedShard, StorageError, UsageError, quoted
 from embedcli.index import changes
 from embedcli.index.generations import Index, current_of
 from embedcli.index.publish import finish_changes, point_back
@@ -46,7 +46,7 @@ def _target(index: Index, to: int | None) -> int:
     lacking = {number: index.lacks(number) for number in others}
     whole = [number for number in others if not lacking[number]]
     kept = (
-        f"complete are {', '.join(map(str, whole))}: `embedcli rollback --to N --index {index.folder}`"
+        f"complete are {', '.join(map(str, whole))}: `embedcli rollback --to N --index {quoted(index.folder)}`"
         if whole
         else "no other generation is complete; `embedcli ingest --keep-generations N` keeps more of them"
     )

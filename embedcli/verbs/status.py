@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,10 +23,10 @@ from embedcli.index.generations import Index, current_of
 from embedcli.index.leftovers import leftovers
 from embedcli.index.lock import read_holder
 from embedcli.index.manifest import Generation
+from embedcli.index.state import last_runs
 from embedcli.records import TROUBLED, shown_path
 
 RUNS_SHOWN = 5
-_TAIL_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def status(index: Index, *, clock: Callable[[], float] = time.time) -> IndexStat
     running = _running(index, clock)
     waiting = None if running else sum(item.count_documents() for item in leftovers(index.staging))
     current = index.current() if running or waiting else current_of(index)
-    beside: dict[str, Any] = {"runs": _last_runs(index), "running": running, "waiting": waiting}
+    beside: dict[str, Any] = {"runs": last_runs(index.state, RUNS_SHOWN), "running": running, "waiting": waiting}
     if current is None:
         return IndexStatus(str(index.folder), **beside)
     table = index.documents(
@@ -105,23 +104,6 @@ def _older(table: pa.Table, current: Generation) -> dict[str, int]:
         name: with_rows.num_rows - documents.count_by(with_rows, f"{name}_fingerprint").get(fingerprint, 0)
         for name, fingerprint in now.items()
     }
-
-
-def _last_runs(index: Index) -> list[dict[str, Any]]:
-    """The last lines of runs.jsonl, the newest first; torn lines are skipped."""
-    try:
-        with (index.state / "runs.jsonl").open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            lines = file.read().splitlines()
-    except OSError:
-        return []
-    runs = []
-    for line in reversed(lines):
-        try:
-            runs.append(json.loads(line))
-        except ValueError:
-            continue
-    return runs[:RUNS_SHOWN]
 
 
 def _running(index: Index, clock: Callable[[], float]) -> dict[str, Any] | None:

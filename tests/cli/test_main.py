@@ -55,8 +55,9 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert made.returncode == 0, made.stderr
     data = json.loads(made.stdout)
     assert list(data) == [
-        "exit_code", "index", "generation", "complete", "model", "dim", "fingerprint", "sources", "failures_new",
-        "news", "failures", "skipped", "chunks", "tokens", "replaced", "bytes_rewritten", "elapsed_s", "tokens_per_s",
+        "exit_code", "index", "generation", "complete", "model", "dim", "fingerprint", "sources", "indexed",
+        "failures_new", "news", "failures", "skipped", "chunks", "tokens", "replaced", "left", "bytes_rewritten",
+        "elapsed_s", "seconds", "tokens_per_s",
     ]  # fmt: skip
     assert list(data["sources"]) == [
         "new", "changed", "moved", "unchanged", "gone", "failed", "stale", "partial", "skipped", "excluded",

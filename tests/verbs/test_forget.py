@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from embedcli.errors import InputError
@@ -53,3 +59,68 @@ def test_a_forgotten_root_is_ingested_again_without_embedding(shop: Workshop) ->
     shop.ingest(shop.docs)
     assert vectors(shop) == before
     assert shop.embedded == had
+
+
+def test_forget_removes_what_lies_below_a_folder_of_a_root(shop: Workshop) -> None:
+    filled(shop)
+    shop.write("part-10/x.txt", words(50, 50))
+    shop.ingest()
+    gone = {row["chunk_id"] for row in shop.rows() if row["path"].startswith("part-1/")}
+    said: list[str] = []
+    done = forget.forget(index_of(shop), str(shop.docs / "part-1"), warn=said.append)
+    assert (done.sources, done.chunks) == (3, len(gone))
+    assert changes(shop, 3) == {"removed": gone} and damage(shop) == []
+    assert {path.split("/")[0] for path in shop.documents()} == {"part-0", "part-10"}
+    assert [line for line in said if "is still there" in line and "--exclude '/part-1'" in line]
+    had = shop.embedded
+    assert (shop.ingest().sources["new"], shop.embedded) == (3, had), "it is still there, and known vectors are used"
+    forget.forget(index_of(shop), str(shop.docs / "part-1"), warn=silent)
+    assert shop.ingest(shop.docs, exclude=("/part-1",)).sources["new"] == 0
+
+
+def test_forget_removes_a_single_source(shop: Workshop) -> None:
+    filled(shop)
+    file = shop.docs / "part-0/file-0.txt"
+    file.unlink()
+    assert forget.forget(index_of(shop), str(file), warn=silent).sources == 1
+    assert shop.ingest().sources["gone"] == 0 and len(shop.documents()) == 5
+
+
+def test_a_share_that_is_gone_for_good_is_forgotten_by_the_command_that_the_nightly_line_names(
+    shop: Workshop, command: Callable[..., Any]
+) -> None:
+    filled(shop)
+    manifest = shop.index / "current" / "manifest.json"
+    data = json.loads(manifest.read_text())
+    data["roots"][0]["mounts"] = ["part-0"]  # as if it had been a mount point
+    manifest.write_text(json.dumps(data))
+    shutil.rmtree(shop.docs / "part-0")
+    assert shop.ingest().sources["stale"] == 3
+    nightly = command("ingest", "--index", shop.index)
+    (line,) = (line for line in nightly.stderr.splitlines() if "was a mount point and is none now" in line)
+    assert command(*shlex.split(line.split("`")[-2])[1:]).exit_code == 0
+    summary = shop.ingest(strict=True)
+    assert (summary.exit_code, summary.sources["stale"], summary.sources["unchanged"]) == (0, 0, 3)
+    assert not any("mount point" in line for line in shop.report.said) and damage(shop) == []
+
+
+def test_a_folder_of_a_selection_that_is_forgotten_is_not_selected_any_more(shop: Workshop) -> None:
+    filled(shop)
+    file = shop.write("single.txt", words(30, 9))
+    shop.ingest(file)
+    other = shop.write("../apart/one.txt", words(30, 10))
+    shop.write("../apart/sub/two.txt", words(30, 11))
+    shop.ingest(other)
+    shop.ingest(other.parent / "sub")
+    assert "sub/two.txt" in shop.documents()
+    forget.forget(index_of(shop), str(other.parent / "sub"), warn=silent)
+    shop.ingest()
+    assert "sub/two.txt" not in shop.documents() and "one.txt" in shop.documents()
+
+
+def test_forget_of_a_path_without_sources_names_the_roots(shop: Workshop) -> None:
+    filled(shop)
+    for path in (shop.docs / "part-9", shop.docs.parent, shop.docs / "part"):
+        with pytest.raises(InputError) as caught:
+            forget.forget(index_of(shop), str(path), warn=silent)
+        assert str(shop.docs) in caught.value.hint

@@ -1,0 +1,140 @@
+"""The program as a group of commands whose flags have values from the environment and from a file too.
+
+In: the commands as Typer makes them of their functions. Out: each option with a variable `EMBEDCLI_...`, `--config` for
+every command, and the values of `embedcli.toml` in place of defaults. A flag that was given counts before its
+variable, the variable before the file, the file before what the index remembers.
+Not here: reading the file (settings_file.py); a new flag needs nothing here, as all is taken from the declarations.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import typer
+from typer.core import TyperGroup
+
+from embedcli.cli import settings_file
+from embedcli.cli.settings_file import Flag
+from embedcli.config import index_folder
+from embedcli.errors import Mismatch, UsageError
+
+PREFIX = "EMBEDCLI_"
+INDEX = f"{PREFIX}INDEX"
+NOT_SET_BY_FILE = {"help", "version", "config"}
+_ORIGINS = "embedcli.origins"
+_FILE = "embedcli.file"
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where values of flags come from: the file, if there is one, and a phrase for each flag that was not typed."""
+
+    file: Path | None
+    of: Mapping[str, str]
+
+
+def origins(context: typer.Context) -> Origins:
+    """Where the values of the flags of the present command come from."""
+    found: Origins = context.meta[_ORIGINS]
+    return found
+
+
+def options(command: Any) -> Iterator[tuple[str, Any]]:
+    """The options of a command by their long names; not its arguments."""
+    for option in command.params:
+        longest = max(option.opts, key=len)
+        if longest.startswith("--"):
+            yield longest[2:], option
+
+
+class Group(TyperGroup):
+    """The commands, each with a variable for each option, and with `--config`."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._flags: dict[str, Flag] = {}
+        own = dict(options(self))
+        self.params = [param for param in self.params if param is not own["config"]]
+        for command in self.commands.values():
+            paths = _paths_of(command)
+            for key, option in options(command):
+                if key != "index":  # an INDEX that is typed as an argument counts before the variable: see flags.py
+                    option.envvar, option.show_envvar = f"{PREFIX}{key.upper().replace('-', '_')}", True
+                is_path = key == "index" or option.name in paths
+                self._flags.setdefault(key, Flag(key, option.is_bool_flag, option.multiple, is_path))
+            command.params.append(own["config"])
+        for key in NOT_SET_BY_FILE:
+            self._flags.pop(key, None)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, and let the values of the file stand in for its defaults."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and not ctx.resilient_parsing:
+            self._use_file(ctx, name, command, rest)
+        return name, command, rest
+
+    def _use_file(self, ctx: Any, name: str, command: Any, args: list[str]) -> None:
+        ctx.meta[_ORIGINS] = Origins(None, {})
+        first = command.make_context(name, list(args), parent=ctx, resilient_parsing=True)
+        if {"-h", "--help"} & set(args):
+            return
+        index = next((first.params[key] for key in ("index", "index_option") if first.params.get(key)), None)
+        file = settings_file.find(ctx.meta.get(_FILE), index_folder(index))
+        values = settings_file.read(file, self._flags) if file else {}
+        if index or os.environ.get(INDEX):
+            values.pop("index", None)
+        by_name = {option.name: values[key] for key, option in options(command) if key in values}
+        ctx.default_map = {name: by_name}
+        ctx.meta[_ORIGINS] = Origins(file, dict(_origins(command, first, by_name, file)))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an error about a flag that nobody typed says where its value comes from."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            where = _where(ctx, error.param.opts if error.param else ())
+            if not where:
+                raise
+            raise UsageError(f"invalid value for `--{where[0]}`: {error.message}", f"mend it in {where[1]}") from error
+        except (UsageError, Mismatch) as error:
+            where = _where(ctx, _NAMED.findall(f"{error} {error.hint}"))
+            if not where:
+                raise
+            before = f"{error.hint}; " if error.hint else ""
+            raise type(error)(str(error), f"{before}`--{where[0]}` comes from {where[1]}") from error
+
+
+_NAMED = re.compile(r"`(--[a-z-]+)")
+
+
+def keep_file(context: typer.Context, value: str | None) -> None:
+    """The callback of `--config`: the file is read before the command that it is for."""
+    context.meta[_FILE] = value
+
+
+def _where(ctx: Any, flags: Iterable[str]) -> tuple[str, str] | None:
+    """The first of these flags whose value was not typed, and where it comes from."""
+    known = ctx.meta.get(_ORIGINS, Origins(None, {})).of
+    return next(((flag[2:], known[flag[2:]]) for flag in flags if flag[2:] in known and flag != "--index"), None)
+
+
+def _origins(command: Any, parsed: Any, by_name: Mapping[str, Any], file: Path | None) -> Iterator[tuple[str, str]]:
+    for key, option in options(command):
+        source = parsed.get_parameter_source(option.name)
+        if source is not None and source.name == "ENVIRONMENT":
+            yield key, f"the environment, `{option.envvar}`"
+        elif option.name in by_name and (source is None or source.name != "COMMANDLINE"):
+            yield key, f"`{file}`"
+        elif key == "index" and os.environ.get(INDEX) and (source is None or source.name != "COMMANDLINE"):
+            yield key, f"the environment, `{INDEX}`"
+
+
+def _paths_of(command: Any) -> set[str]:
+    """The names of parameters whose values are paths."""
+    hints = get_type_hints(command.callback)
+    return {name for name, hint in hints.items() if Path in (hint, *get_args(hint))}
