@@ -13,9 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedcli.errors import Mismatch, UsageError
+from embedcli.records import RecordRule
+
+if TYPE_CHECKING:
+    from embedcli.filelist import FileList
 
 MIN_MAX_TOKENS = 16
 DEFAULT_MAX_TOKENS = 512
@@ -26,11 +30,26 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True)
+class Stream:
+    """Records on stdin: the name that they have in the index, and whether they are all that it has under that name."""
+
+    name: str
+    whole: bool = False
+    file: str = ""
+    """Where they lie, once stdin was read."""
+
+
+@dataclass(frozen=True)
 class Options:
     """What the user asked for. None: the flag was not given, so the setting of the index or the default counts."""
 
     index: Path
     sources: tuple[str, ...] = ()
+    listed: FileList | None = None
+    """Files that stand in a list (`--files-from`)."""
+    stream: Stream | None = None
+    records: tuple[RecordRule, ...] = ()
+    """How records are read; of a pattern that is remembered this is the new rule."""
     model: str | None = None
     dim: int | None = None
     max_tokens: int | None = None
@@ -61,7 +80,17 @@ class Options:
     require_complete: bool = False
     """Whether a run that leaves something for the next one exits with 3."""
 
+    @property
+    def names_sources(self) -> bool:
+        """Whether this run says what it is about; else it is about every root that the index remembers."""
+        return bool(self.sources) or self.listed is not None or self.stream is not None
+
     def __post_init__(self) -> None:
+        if self.stream is not None and (self.sources or self.listed is not None):
+            raise UsageError("records on stdin and other sources in one run", "give them to one run each")
+        if self.listed is not None and (self.sources or self.rebuild):
+            other = "a SOURCE" if self.sources else "`--rebuild`, which reads every source,"
+            raise UsageError(f"`--files-from` and {other} in one run", "give them to one run each")
         if self.dim is not None and self.dim < 1:
             raise UsageError(f"`--dim` must be at least 1, not `{self.dim}`", "leave `--dim` out for the default")
         if self.max_tokens is not None and self.max_tokens < MIN_MAX_TOKENS:

@@ -19,7 +19,8 @@ from embedcli.run.plan import make_plan
 from embedcli.run.record import nothing_to_do, settle_run
 from embedcli.run.summary import finish_too_late, finish_unchanged, summarise
 from embedcli.run.time_limit import OutOfTime
-from embedcli.sources.roots import settle_roots
+from embedcli.sources.lists import settle_sources
+from embedcli.sources.streams import spooled
 
 if TYPE_CHECKING:
     from embedcli.config import Options
@@ -35,7 +36,7 @@ def ingest(asked: Options, *, tools: Tools, report: Report) -> Summary:
     summary = Summary(str(index.folder), exit_code=1)  # a bug, unless the run ends otherwise
     with history_line(index, summary), closing(report):
         check_asked(index, asked)  # refuses before a folder is made
-        with opened(index, report, asked.mode) as lock:
+        with opened(index, report, asked.mode) as lock, spooled(asked, index.staging) as asked:
             again_past_damage(lambda: _run(index, asked, tools, report, lock, summary), index, report)
     return summary
 
@@ -47,7 +48,7 @@ def _run(index: Index, asked: Options, tools: Tools, report: Report, lock: Lock,
     clear(index, keep=asked.keep_generations)
     with summary.timed("looking"):
         known = look(index, asked)  # the current generation, what killed runs left, what is damaged
-        scopes = settle_roots(asked, known.roots, everything=known.rebuilding)  # which roots, or parts, to walk
+        scopes = settle_sources(asked, known.roots, everything=known.rebuilding)  # roots, or parts of them, to walk
         try:
             plan = make_plan(known, scopes, asked, report, is_over)  # new, changed, gone ...; exit 15: too much is gone
         except OutOfTime:
@@ -98,7 +99,7 @@ def _embed(run: Run, summary: Summary) -> None:
         if work.tally.progress.documents_left:  # the time is over: the next run does the rest
             published = end_early(run, work)
         else:
-            published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped)
+            published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped | work.tally.left)
             clear_staging(run)
             complete(run.index)  # the cache of searches: disposable, so whatever fails is a warning
     summarise(summary, run, work.tally, published)

@@ -1,4 +1,4 @@
-"""The nouns of the project and their ids: Root, Stat, Source, Document, Chunk.
+"""The nouns of the project and their ids: Root, Stat, Source, Record, Document, Chunk.
 
 In: nothing. Out: small immutable records that every stage shares, the ids of rows, and the reasons for which a source
 can fail.
@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SourceKey = tuple[str, str]
 Status = Literal["indexed", "partial", "stale", "failed", "skipped"]
 
 SKIP_REASONS = frozenset(
-    {"not_text", "empty", "needs_extra", "too_large", "not_a_file", "outside", "archive", "unsupported"}
+    {"not_text", "empty", "needs_extra", "too_large", "not_a_file", "outside", "archive", "unsupported", "portfolio"}
 )
 """Not failures: there is nothing to repair. Such sources are counted as `skipped`."""
 
@@ -35,7 +35,11 @@ MOMENT_REASONS = frozenset({"permission", "io", "vanished", "changed_while_readi
 RETRY_REASONS = frozenset({"timeout", "out_of_memory", "reader_crashed", "engine_killed"})
 """The next three runs try again."""
 
-CONTENT_REASONS = frozenset({"password", "damaged", "no_text", "garbled", "bad_vector", "bad_tokens", "data_left_out"})
+CONTENT_REASONS = frozenset(
+    {"password", "damaged", "no_text", "garbled", "bad_vector", "bad_tokens", "data_left_out"}
+) | {
+    *("not_json", "not_utf8", "duplicate_id"),
+}
 """Reasons that lie in the content: not tried again until the file or the reader changes."""
 
 REASONS = SKIP_REASONS | MOMENT_REASONS | RETRY_REASONS | CONTENT_REASONS
@@ -50,6 +54,27 @@ def reason_of(error: OSError) -> str:
 
 YOUNG_NS = 2_000_000_000
 """A file changed less than this long ago may change again without a new time."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRule:
+    """Which fields of a record are its text, id and title, and which its meta (None: all others).
+
+    `pattern` says of which files, as in `.gitignore`; the empty one is for files that are records without being named.
+    Several text fields are joined by a blank line, with `label` each led by its name.
+    """
+
+    pattern: str = ""
+    text: tuple[str, ...] = ("text",)
+    id: str = "id"
+    title: str = "title"
+    meta: tuple[str, ...] | None = None
+    label: bool = False
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RecordRule:
+        meta = data["meta"]
+        return cls(**{**data, "text": tuple(data["text"]), "meta": None if meta is None else tuple(meta)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +95,9 @@ class Root:
     default_excludes: bool = True
     follow_links: bool = False
     """Whether links to files outside every root are read."""
+    records: tuple[RecordRule, ...] = ()
+    stream: bool = False
+    """Whether it is no place but the name under which records came on stdin; `path` is that name."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Root:
@@ -85,6 +113,8 @@ class Root:
             selection=None if selection is None else tuple(selection),
             default_excludes=data.get("default_excludes", False),
             follow_links=data.get("follow_links", True),
+            records=tuple(RecordRule.from_json(rule) for rule in data.get("records", ())),
+            stream=data.get("stream", False),
         )
 
 
@@ -112,11 +142,12 @@ def if_trusted(stat: Stat, now_ns: int) -> Stat:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file found by the walk.
+    """One file found by the walk, or a document inside one.
 
     `path` is below its root, `/` between components, printable (see `printable`); `file` is the path for the operating
     system (undecodable bytes as surrogates). `problem` is one of REASONS when the walk has already found that the
     source cannot be read (`not_a_file`, `broken_link`, `outside`, `permission`, `too_large`); `stat` can then be None.
+    `container`: the path of the source that it is in; `address`: its uri, where that is not the file's path.
     """
 
     root_id: str
@@ -124,6 +155,8 @@ class Source:
     file: str
     stat: Stat | None
     problem: str | None = None
+    container: str | None = None
+    address: str | None = None
 
     @property
     def key(self) -> SourceKey:
@@ -131,8 +164,50 @@ class Source:
 
     @property
     def uri(self) -> str:
-        """The absolute path of the file, printable."""
-        return printable(os.fsencode(self.file))
+        """The absolute path of the file, printable, and in it `#` and the id of a document inside the file."""
+        return self.address or printable(os.fsencode(self.file))
+
+    def member(self, name: str) -> Source:
+        """The document inside this one that has this id or name."""
+        end = f"#{shown_id(name)}"
+        return Source(self.root_id, self.path + end, self.file, self.stat, container=self.path, address=self.uri + end)
+
+
+def shown_id(name: str) -> str:
+    """An id as it stands in a path, where `/` parts folders: `%XX` for that, for `%` and for control characters."""
+    if name.isprintable() and "/" not in name and "%" not in name:
+        return name
+    return re.sub(r"[%/\x00-\x1f\x7f]", lambda found: f"%{ord(found[0]):02X}", name)
+
+
+class Record(NamedTuple):
+    """A document as its container gives it away: text, or the bytes of a file.
+
+    `digest` is that of all that it consists of; `prior` its place among the known documents of the container, -1 for a
+    new one; `problem` one of REASONS where it is a line that cannot be read, and then `id` tells its number, `line`.
+    """
+
+    id: str
+    digest: str
+    text: str = ""
+    title: str | None = None
+    meta: str | None = None
+    data: bytes | None = None
+    problem: str | None = None
+    line: int = 0
+    prior: int = -1
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.text) + len(self.data or b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Some records of a container, to be read as documents."""
+
+    container: Source
+    records: tuple[Record, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +227,10 @@ class Document:
     page_count: int | None = None
     pages_skipped: int = 0
     reason: str | None = None
+    meta: str | None = None
+    """JSON: what a record has beside its text, id and title."""
+    members: tuple[tuple[str, bytes], ...] = ()
+    """Files inside this one that are documents of their own: name and content."""
 
 
 @dataclass(frozen=True, slots=True)

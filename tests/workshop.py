@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -25,9 +25,10 @@ from embedcli.index.disk import Disk
 from embedcli.ingest import ingest
 from embedcli.models import resolve
 from embedcli.models.folder import Model
-from embedcli.reading.rows import Reading, ReadingWork
+from embedcli.reading.rows import Read, ReadingWork
+from embedcli.reading.splitter import Answer, Split, SplittingWork
 from embedcli.report import Report, Summary
-from embedcli.run.tasks import Task
+from embedcli.run.tasks import AnyTask
 from embedcli.run.tools import Tools
 from tests.fake_engines import KILLER_WORD, EngineHoldsBack, FakeEngine, Log
 
@@ -64,8 +65,9 @@ def wide_engine(model: Model, dim: int, device: str, log: Log) -> FakeEngine:
 class ReadsHere:
     """In place of the pool of reading processes: this process reads, one source at a time."""
 
-    def __init__(self, work: ReadingWork, **_: object) -> None:
+    def __init__(self, work: ReadingWork, *, message_of: Callable[[AnyTask], Any], **_: object) -> None:
         self.work = work
+        self.message_of = message_of
         self.done = False
 
     def __enter__(self) -> Self:
@@ -74,17 +76,39 @@ class ReadsHere:
     def __exit__(self, *_: object) -> None:
         self.tasks = iter(())
 
-    def feed(self, tasks: Iterable[Task]) -> None:
+    def feed(self, tasks: Iterable[AnyTask]) -> None:
         self.work.start()
         self.tasks = iter(tasks)
 
-    def get(self, timeout: float) -> tuple[Task, Reading | UnreadableSource] | None:
+    def get(self, timeout: float) -> tuple[AnyTask, tuple[Read, ...] | UnreadableSource] | None:
         task = next(self.tasks, None)
         self.done = task is None
         try:
-            return None if task is None else (task, self.work(task.source, lambda _: None, with_forms=True))
+            return None if task is None else (task, self.work(self.message_of(task), lambda _: None, with_forms=True))
         except UnreadableSource as error:
             return task, error
+
+
+class SplitsHere:
+    """In place of the process that splits containers."""
+
+    def __init__(self, work: SplittingWork) -> None:
+        self.work = work
+
+    def answers(self, split: Split) -> Iterator[Answer]:
+        request: Split | None = split
+        while True:
+            answer = self.work(request, lambda _: None, with_forms=True)
+            yield answer
+            if not isinstance(answer, tuple):
+                return
+            request = None
+
+    def close(self) -> None:
+        return
+
+    def end(self) -> None:
+        return
 
 
 class Workshop:
@@ -127,7 +151,7 @@ class Workshop:
         self.report = report or Lines()
         new = not (self.index / "current").exists()
         defaults = {"dim": 16, "max_tokens": 64} if new else {}
-        given = sources or ((self.docs,) if new else ())
+        given = sources or ((self.docs,) if new and not {"listed", "stream"} & flags.keys() else ())
         asked = Options(index=self.index, sources=tuple(map(str, given)), **{**defaults, **flags})
         tools = Tools(
             resolve=_resolve,
@@ -138,6 +162,7 @@ class Workshop:
             seconds_left=seconds_left,
             disk=disk or Disk(),
             make_pool=self.make_pool,
+            make_splitter=SplitsHere if self.make_pool else None,
         )
         return ingest(asked, tools=tools, report=self.report)
 

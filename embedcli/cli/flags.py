@@ -7,13 +7,15 @@ Not here: flags of only one command (in the file of that command).
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedcli.config import DEFAULT_MAX_GONE_PERCENT, LEAVE_OUT, index_folder
+from embedcli.config import DEFAULT_MAX_GONE_PERCENT, LEAVE_OUT, Stream, index_folder
 from embedcli.errors import UsageError
+from embedcli.records import RecordRule
 from embedcli.report import say_warning
 
 if TYPE_CHECKING:
@@ -122,3 +124,37 @@ def one_of(flag: str, value: str | None, allowed: tuple[str | None, ...]) -> str
         names = ", ".join(name for name in allowed if name)
         raise UsageError(f"`{flag} {value}` is not one of {names}", LEAVE_OUT)
     return value
+
+
+def stream_of(records: list[str] | None, name: str | None, *, whole: bool) -> Stream | None:
+    """The records on stdin, where `--records -` says that there are some."""
+    if "-" not in (records or ()):
+        if name is not None or whole:
+            flag = "--name" if name is not None else "--whole"
+            raise UsageError(f"`{flag}` is for records on stdin", "add `--records -`")
+        return None
+    if name is None:
+        raise UsageError("records on stdin need a name", "add one: `--records - --name tickets`")
+    if name[:1] in ("", "/", ".") or not name.isprintable():
+        raise UsageError(f"`--name {name}` cannot be the name of records", "use letters, such as `--name tickets`")
+    return Stream(name, whole)
+
+
+def record_rules(
+    records: list[str] | None,
+    *,
+    text: list[str] | None,
+    id_field: str | None,
+    title: str | None,
+    meta: list[str] | None,
+    label: bool,
+) -> tuple[RecordRule, ...]:
+    """A rule for each pattern of `--records`; the fields alone are for files that are records without being named."""
+    patterns = [pattern for pattern in records or () if pattern != "-"]
+    rule = RecordRule(
+        text=tuple(text or ("text",)), id=id_field or "id", title=title or "title",
+        meta=None if meta is None else tuple(filter(None, meta)), label=label,
+    )  # fmt: skip
+    if not patterns:
+        return () if rule == RecordRule() else (rule,)
+    return tuple(replace(rule, pattern=pattern) for pattern in patterns)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedcli import config
+from embedcli import config, filelist
 from embedcli.cli import flags, metrics, nightly
 from embedcli.cli.app import AsJson, Debug, app, print_json, tools_maker
-from embedcli.errors import EmbedcliError
+from embedcli.errors import EmbedcliError, UsageError
 from embedcli.report import Report
 
 if TYPE_CHECKING:
@@ -29,6 +29,27 @@ Sources = Annotated[
     list[str] | None,
     typer.Argument(metavar="[SOURCE]...", help="Files and folders; default: the roots that the index remembers."),
 ]
+FilesFrom = Annotated[
+    str | None,
+    typer.Option(help="Read the files that stand in this list, a name a line; `-`: on stdin.", metavar="FILE"),
+]
+Nul = Annotated[bool, typer.Option("-0", help="The names in the list end in NUL, as `find -print0` writes them.")]
+Records = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Read these files as records (JSON lines, CSV, TSV, Parquet, Arrow); `-`: those on stdin; repeatable.",
+        metavar="GLOB",
+    ),
+]
+Name = Annotated[str | None, typer.Option(help="The name of the records that come on stdin.")]
+Whole = Annotated[
+    bool, typer.Option("--whole/--append", help="Whether records that stdin does not hold any more are gone.")
+]
+TextField = Annotated[list[str] | None, typer.Option(help="A field of a record that is its text; repeatable: text.")]
+IdField = Annotated[str | None, typer.Option(help="The field that is a record's id: id.")]
+TitleField = Annotated[str | None, typer.Option(help="The field that is a record's title: title.")]
+MetaField = Annotated[list[str] | None, typer.Option(help="A field to keep as meta; repeatable: all others.")]
+LabelFields = Annotated[bool, typer.Option("--label-fields", help="Lead each text field by its name.")]
 ModelName = Annotated[
     str | None,
     typer.Option(help="The model: a folder, a hub id such as Qwen/Qwen3-Embedding-0.6B, or `minilm`."),
@@ -103,6 +124,16 @@ Verbose = Annotated[
 def ingest(
     context: typer.Context,
     source: Sources = None,
+    files_from: FilesFrom = None,
+    nul: Nul = False,
+    records: Records = None,
+    name: Name = None,
+    whole: Whole = False,
+    text_field: TextField = None,
+    id_field: IdField = None,
+    title_field: TitleField = None,
+    meta_field: MetaField = None,
+    label_fields: LabelFields = False,
     index: flags.IndexFolder = None,
     model: ModelName = None,
     dim: Dim = None,
@@ -145,7 +176,12 @@ def ingest(
 ) -> None:
     """Bring an index up to date with its sources."""
     asked = config.Options(
-        index=config.index_folder(index), sources=tuple(source or ()), model=config.model_name(model), dim=dim,
+        index=config.index_folder(index), sources=tuple(source or ()), listed=_list_of(files_from, nul),
+        stream=flags.stream_of(records, name, whole=whole),
+        records=flags.record_rules(
+            records, text=text_field, id_field=id_field, title=title_field, meta=meta_field, label=label_fields
+        ),
+        model=config.model_name(model), dim=dim,
         max_tokens=max_tokens, overlap=overlap, no_text=no_text, device=flags.device_name(device),
         quantization=flags.quantization_name(quantization),
         include=tuple(include or ()), exclude=tuple(exclude or ()), gitignore=gitignore,
@@ -235,3 +271,9 @@ def _news_line(summary: Summary) -> str:
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+
+
+def _list_of(name: str | None, nul: bool) -> filelist.FileList | None:
+    if name is None and nul:
+        raise UsageError("`-0` is for the names of `--files-from`", "add `--files-from -`, or leave `-0` out")
+    return None if name is None else filelist.read_list(name, nul=nul)

@@ -22,9 +22,11 @@ from embedcli.records import SourceKey
 
 
 def as_unread(table: pa.Table, damaged: Collection[str]) -> pa.Table:
-    """`table` in which the documents of damaged shards look new to the plan; where their rows lie does not change."""
+    """`table` in which the documents of damaged shards, and what holds them, look new to the plan; where their rows lie
+    does not change."""
     unread = {"size": -1, "sha256": None}
-    return documents.amend(table, [Mark(key, unread) for key in documents.keys(documents.in_shards(table, damaged))])
+    mine = set(documents.keys(documents.in_shards(table, damaged)))
+    return documents.amend(table, [Mark(key, unread) for key in mine | documents.holders(table, mine)])
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ SCHEMA = pa.schema(
         ("shard", pa.string()),
         ("first_row", pa.int64()),
         ("rows", pa.int32()),
+        ("container", pa.string()),
     ]
 )
 
@@ -79,13 +80,16 @@ class DocumentRow:
     shard: str | None = None
     first_row: int = 0
     rows: int = 0
+    container: str | None = None
+    """The path of the source that it lies in: a file of records, a mail."""
 
     @classmethod
     def of(cls, source: Source, stat: Stat, **columns: Any) -> DocumentRow:
         """The row of `source` as it was when it had `stat`."""
         return cls(
             root=source.root_id, path=source.path, uri=source.uri, size=stat.size, mtime_ns=stat.mtime_ns,
-            ctime_ns=stat.ctime_ns, inode=stat.inode, **columns,
+            ctime_ns=stat.ctime_ns, inode=stat.inode,
+            container=source.container, **columns,
         )  # fmt: skip
 
     @property
@@ -122,6 +126,56 @@ def empty() -> pa.Table:
 def from_rows(rows: Iterable[DocumentRow]) -> pa.Table:
     listed = list(rows)
     return pa.table({name: [getattr(row, name) for row in listed] for name in SCHEMA.names}, schema=SCHEMA)
+
+
+def files(table: pa.Table) -> pa.Table:
+    """The sources that are files: without the documents inside them."""
+    return table.filter(pc.is_null(table.column("container")))
+
+
+def members(table: pa.Table, containers: Collection[SourceKey]) -> set[SourceKey]:
+    """The documents inside these sources, and those inside them."""
+    inside = table.filter(pc.is_valid(table.column("container"))) if containers else table.slice(0, 0)
+    found: set[SourceKey] = set()
+    above: Collection[SourceKey] = containers
+    while above and inside.num_rows:
+        wanted = pa.array([f"{root}\0{path}" for root, path in above], pa.string())
+        above = set(keys(inside.filter(pc.is_in(join_holders(inside), value_set=wanted)))) - found
+        found |= above
+    return found
+
+
+def holders(table: pa.Table, inside: Collection[SourceKey]) -> set[SourceKey]:
+    """The sources that these documents lie in, and those that these lie in."""
+    found: set[SourceKey] = set()
+    below: Collection[SourceKey] = inside
+    while below:
+        rows = table.take(positions(table, below)).select(["root", "container"])
+        pairs = zip(rows.column("root").to_pylist(), rows.column("container").to_pylist(), strict=True)
+        below = {(root, container) for root, container in pairs if container is not None} - found
+        found |= below
+    return found
+
+
+def count_members(table: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """For each source how many documents are inside it, those inside them included."""
+    counts = np.zeros(table.num_rows, np.int64)
+    inside = np.flatnonzero(np.asarray(pc.is_valid(table.column("container"))))
+    if not inside.size:
+        return counts
+    above = pc.index_in(join_holders(table.take(pa.array(inside))), value_set=join_keys(table).combine_chunks())
+    parent = np.asarray(pc.fill_null(above, -1))
+    inside, parent = inside[parent >= 0], parent[parent >= 0]
+    level = np.ones(table.num_rows, np.int64)
+    while level[inside].any():
+        level = np.bincount(parent, weights=level[inside], minlength=table.num_rows).astype(np.int64)
+        counts += level
+    return counts
+
+
+def join_holders(table: pa.Table) -> pa.ChunkedArray:
+    """Root and container joined as by `join_keys`; null for a file."""
+    return pc.binary_join_element_wise(table.column("root"), table.column("container"), "\0")
 
 
 def join_keys(table: pa.Table) -> pa.ChunkedArray:

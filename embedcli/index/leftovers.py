@@ -43,10 +43,12 @@ def adopt(
         for keys, vectors in item.loose():
             library.add_loose(keys, vectors)
         if _same_target(item.header, into.header):
+            # of what holds documents it is not known which of them have left it
+            holders = {(o.row.root, o.row.container) for o in outcomes if o.row is not None and o.row.container}
             adopted |= {
                 outcome.key: outcome
                 for outcome in outcomes
-                if outcome.key in wanted and wanted[outcome.key] == outcome.stat
+                if outcome.key in wanted and wanted[outcome.key] == outcome.stat and outcome.key not in holders
             }
     into.adopt(list(adopted.values()), found)
     return adopted

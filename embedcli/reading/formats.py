@@ -29,8 +29,6 @@ from embedcli.reading.text.decode import decode
 from embedcli.reading.text.markdown import LONGEST_HEADING, Heading, front_matter, headings
 from embedcli.records import Document
 
-DEEPEST_PORTFOLIO = 2
-
 Beat = Callable[[int], None]
 
 _PDF_MAGIC = b"%PDF-"
@@ -45,15 +43,11 @@ _RST = re.compile(
 
 def read(file: BinaryIO, *, name: str, beat: Beat, with_forms: bool = True) -> Document:
     """The document in an open file; `name` gives the suffix. For `beat` and `with_forms` see pdf.read_pdf."""
-    return _read(file, name, beat, with_forms=with_forms, depth=0)
-
-
-def _read(file: BinaryIO, name: str, beat: Beat, *, with_forms: bool, depth: int) -> Document:
     is_pdf = file.read(len(_PDF_MAGIC)) == _PDF_MAGIC
     file.seek(0)
     suffix = PurePosixPath(name).suffix.lower()
     if is_pdf or suffix == ".pdf":
-        return _read_pdf(file, beat, with_forms=with_forms, depth=depth)
+        return _read_pdf(file, beat, with_forms=with_forms)
     beat(0)
     reader = reader_of(file, suffix)
     return reader(file, beat) if reader is not None else _read_text(file.read(), suffix)
@@ -68,19 +62,13 @@ def _read_text(data: bytes, suffix: str) -> Document:
     return as_it_stands(text, _BY_SUFFIX.get(suffix, _plain))
 
 
-def _read_pdf(file: BinaryIO, beat: Beat, *, with_forms: bool, depth: int) -> Document:
-    """A PDF, and the files in a portfolio; those that are portfolios again only to a depth."""
+def _read_pdf(file: BinaryIO, beat: Beat, *, with_forms: bool) -> Document:
     from embedcli.reading.pdf.document import read_pdf  # loads pdfium; a folder of text never needs it
-
-    def read_inside(inside: BinaryIO, name: str) -> Document:
-        return _read(inside, name, beat, with_forms=with_forms, depth=depth + 1)
 
     if not file.read(1):
         raise UnreadableSource("empty")
     file.seek(0)
-    return read_pdf(
-        file, beat=beat, with_forms=with_forms, read_inside=read_inside if depth < DEEPEST_PORTFOLIO else None
-    )
+    return read_pdf(file, beat=beat, with_forms=with_forms)
 
 
 def _plain(text: str) -> Document:

@@ -12,7 +12,7 @@ import contextlib
 import pickle
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -113,13 +113,16 @@ class Pool(Generic[Task, Result]):
         limits: Limits,
         size_of: Callable[[Task], int] = lambda _: 0,
         message_of: Callable[[Task], Any] = lambda task: task,
+        parts_of: Callable[[Task], Sequence[Any]] = lambda _: (),
     ) -> None:
         """`size_of` gives the size of a task in bytes, with which its limits grow; `message_of` what is pickled for the
-        child."""
+        child. A task that kills its child is done again in parts, where `parts_of` gives such messages; the replies to
+        them are tuples, which are joined."""
         self._work = pickle.dumps((work, limits))
         self._limits = limits
         self._size_of = size_of
         self._message_of = message_of
+        self._parts_of = parts_of
         self._tasks: _Tasks[Task] = _Tasks()
         # each watcher has one more while it waits for room: 2 x processes in all
         self._results: _Results[Task, Result] = _Results(room=processes)
@@ -189,7 +192,16 @@ class Pool(Generic[Task, Result]):
             with self._changed:
                 self._changed.wait_for(lambda: self._tasks.fed or self._closed)
             for task in self._tasks.pulled(lambda: self._closed):
-                self._deliver(task, seat.do(self._message_of(task), self._limits.of(self._size_of(task))))
+                self._deliver(task, self._do(seat, task))
+
+    def _do(self, seat: _Seat, task: Task) -> Any:
+        limits = self._limits.of(self._size_of(task))
+        reply = seat.do(self._message_of(task), limits)
+        parts = self._parts_of(task) if isinstance(reply, UnreadableSource) else ()
+        if not parts:
+            return reply
+        replies = (seat.do(part, limits) for part in parts)
+        return tuple(one if isinstance(one, UnreadableSource) else one[0] for one in replies)
 
     def _start_child(self) -> Child:
         if self._closed:

@@ -1,7 +1,8 @@
 """What a reading process does with one source: digest, document, chunks, rows. It never runs in the parent.
 
-In: a Source. Out: a Reading: the rows as an Arrow stream (all columns but those the vector brings, with each chunk's
-token ids and vector key beside them), or UnreadableSource. A document's chunks are all made before the first one
+In: a Source, or records of a container. Out: of each, and of the documents inside it, a Reading: the rows as an Arrow
+stream (all columns but those the vector brings, with each chunk's token ids and vector key beside them), or
+UnreadableSource. A document's chunks are all made before the first one
 leaves, so a reader that dies has produced nothing.
 Not here: the formats (formats.py), the cuts (chunker.py), the limits (pool.py).
 """
@@ -9,12 +10,13 @@ Not here: the formats (formats.py), the cuts (chunker.py), the limits (pool.py).
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -26,7 +28,21 @@ from numpy.typing import NDArray
 from embedcli.columns import SCHEMA
 from embedcli.errors import UnreadableSource, storage_errors
 from embedcli.reading import chunker, formats
-from embedcli.records import Chunk, Document, Source, Stat, digest, if_trusted, reason_of, stat_of
+from embedcli.reading.text.clean import clean
+from embedcli.records import (
+    SKIP_REASONS,
+    Chunk,
+    Document,
+    Record,
+    Records,
+    Source,
+    Stat,
+    digest,
+    if_trusted,
+    reason_of,
+    stat_of,
+)
+from embedcli.sources.walk import READ_IN_PARTS
 
 if TYPE_CHECKING:
     from embedcli.models.tokenizer import Tokens
@@ -34,6 +50,8 @@ if TYPE_CHECKING:
 SPOOL_BYTES = 64 << 20
 _BATCH_CHUNKS = 1024
 _DIGEST_BYTES = 16 << 20
+DEEPEST_MEMBER = 2
+"""A mail in a mail is read with its own attachments, one in that without."""
 
 Beat = Callable[[int], None]
 
@@ -67,6 +85,22 @@ class Reading:
         return table
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A source without text of its own: the documents are inside it."""
+
+    stat: Stat
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A source read, and the documents inside it, by their names."""
+
+    own: Reading | Holder | UnreadableSource
+    members: tuple[tuple[str, Read], ...] = ()
+
+
 @dataclass
 class ReadingWork:
     """How a reading process reads one source. It is pickled for each child; `start` loads the tokenizer there."""
@@ -78,6 +112,7 @@ class ReadingWork:
     keep_text: bool
     model_fingerprint: str
     spool_folder: Path
+    max_file_bytes: int = 1 << 40
     _tokens: Tokens | None = None
 
     def start(self) -> None:
@@ -85,31 +120,86 @@ class ReadingWork:
 
         self._tokens = load_tokenizer(self.model_folder, prompt=self.prompt)
 
-    def __call__(self, task: Source, beat: Beat, *, with_forms: bool) -> Reading:
-        """Read one source. A file that changes while it is read is read once more. Raises UnreadableSource."""
-        reading = self._read_once(task, beat, with_forms=with_forms)
+    def __call__(self, task: Source | Records | None, beat: Beat, *, with_forms: bool) -> tuple[Read, ...]:
+        """Read one source, or each of some records; of nothing, nothing. Raises UnreadableSource."""
+        if task is None:
+            return ()
+        if isinstance(task, Records):
+            return tuple(self._record(task.container, record, beat) for record in task.records)
+        return (self._file(task, beat, with_forms=with_forms),)
+
+    def _file(self, source: Source, beat: Beat, *, with_forms: bool) -> Read:
+        """A file that changes while it is read is read once more."""
+        reading = self._read_once(source, beat, with_forms=with_forms)
         if reading is None:
-            reading = self._read_once(task, beat, with_forms=with_forms)
+            reading = self._read_once(source, beat, with_forms=with_forms)
         if reading is None:
-            raise UnreadableSource("changed_while_reading", task.file)
+            raise UnreadableSource("changed_while_reading", source.file)
         return reading
 
-    def _read_once(self, source: Source, beat: Beat, *, with_forms: bool) -> Reading | None:
-        """The reading, or None where the file changed meanwhile."""
-        with _opened(source.file) as file:
-            before = _stat(file)
+    def _record(self, container: Source, record: Record, beat: Beat) -> Read:
+        source = container.member(record.id)
+        assert container.stat is not None
+        stat = Stat(record.size_bytes, container.stat.mtime_ns, 0, 0)
+        beat(record.line)
+        try:
+            if record.problem:
+                raise UnreadableSource(record.problem)
+            if record.data is not None:
+                document = formats.read(io.BytesIO(record.data), name="mail.eml", beat=beat)
+                return self._with_members(source, document, stat, record.digest, beat, depth=1)
+            text = clean(record.text, pdf=False)
+            if not text or text.isspace():
+                raise UnreadableSource("no_text")
+            document = Document(text, title=record.title, meta=record.meta)
+            return Read(self._rows(source, document, stat, record.digest, beat))
+        except UnreadableSource as error:
+            return Read(UnreadableSource(error.reason, error.detail, record.digest))
+
+    def _with_members(
+        self, source: Source, document: Document, stat: Stat, sha256: str, beat: Beat, *, depth: int = 0
+    ) -> Read:
+        inside = document.members if depth <= DEEPEST_MEMBER else ()
+        if inside and not document.text:
+            own: Reading | Holder = Holder(stat, sha256)
+        else:
+            own = self._rows(source, document, stat, sha256, beat)
+        members = []
+        for name, (file_name, data) in zip(distinct([name for name, _ in inside]), inside, strict=True):
+            read = self._member(source.member(name), file_name, data, stat, beat, depth=depth + 1)
+            if not (isinstance(read.own, UnreadableSource) and read.own.reason in SKIP_REASONS):
+                members.append((name, read))
+        if isinstance(own, Holder) and not members:
+            raise UnreadableSource("no_text", "nothing inside can be read")
+        return Read(own, tuple(members))
+
+    def _member(self, source: Source, file_name: str, data: bytes, stat: Stat, beat: Beat, *, depth: int) -> Read:
+        stat = Stat(len(data), stat.mtime_ns, 0, 0)
+        sha256 = hashlib.sha256(data).hexdigest()
+        try:
+            document = formats.read(io.BytesIO(data), name=file_name, beat=beat)
+            return self._with_members(source, document, stat, sha256, beat, depth=depth)
+        except UnreadableSource as error:
+            return Read(UnreadableSource(error.reason, error.detail, sha256))
+
+    def _read_once(self, source: Source, beat: Beat, *, with_forms: bool) -> Read | None:
+        """What was read, or None where the file changed meanwhile."""
+        with opened(source.file) as file:
+            before = stat_of_open(file)
             now_ns = time.time_ns()
+            if before.size > self.max_file_bytes and not source.path.lower().endswith(READ_IN_PARTS):
+                raise UnreadableSource("too_large")
             try:
-                sha256 = _sha256(file, before.size, beat)
+                sha256 = sha256_of(file, before.size, beat)
                 document = formats.read(file, name=source.path, beat=beat, with_forms=with_forms)
-                reading = self._rows(source, document, before, sha256, beat)
+                read = self._with_members(source, document, if_trusted(before, now_ns), sha256, beat)
             except OSError as error:
                 raise UnreadableSource("io", str(error)) from error
             except UnreadableSource as error:
                 raise UnreadableSource(error.reason, error.detail, sha256) from error
-            if _stat(file) != before:
+            if stat_of_open(file) != before:
                 return None
-        return replace(reading, stat=if_trusted(before, now_ns))
+        return read
 
     def _rows(self, source: Source, document: Document, stat: Stat, sha256: str, beat: Beat) -> Reading:
         assert self._tokens is not None
@@ -131,6 +221,16 @@ class ReadingWork:
             replaced=document.text.count("\ufffd"),
             stream=stream,
         )
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, those that come again with a number: `offer.pdf (2)`."""
+    times: Counter[str] = Counter()
+    found = []
+    for name in names:
+        times[name] += 1
+        found.append(name if times[name] == 1 else f"{name} ({times[name]})")
+    return found
 
 
 def latin_share(text: str) -> float:
@@ -156,6 +256,7 @@ class _Rows:
             "path": source.path,
             "title": document.title,
             "modified_at": stat.mtime_ns // 1000,
+            "meta": document.meta,
         }
         self.count = 0
         self.tokens = 0
@@ -238,18 +339,18 @@ def _to_file(rows: _Rows, chunks: Iterator[Chunk], folder: Path) -> Path:
     return Path(name)
 
 
-def _opened(file: str) -> BinaryIO:
+def opened(file: str) -> BinaryIO:
     try:
         return open(file, "rb")
     except OSError as error:
         raise UnreadableSource(reason_of(error), str(error)) from error
 
 
-def _stat(file: BinaryIO) -> Stat:
+def stat_of_open(file: BinaryIO) -> Stat:
     return stat_of(os.fstat(file.fileno()))
 
 
-def _sha256(file: BinaryIO, size_bytes: int, beat: Beat) -> str:
+def sha256_of(file: BinaryIO, size_bytes: int, beat: Beat) -> str:
     """The digest of the first `size_bytes`, its size when the reading began: a file may grow as fast as it is read."""
     state = hashlib.sha256()
     while block := file.read(min(_DIGEST_BYTES, size_bytes)):

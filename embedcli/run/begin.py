@@ -51,7 +51,7 @@ NEW_MODE = 0o700
 def check_asked(index: Index, asked: Options) -> None:
     """Refuse what can be seen to be wrong before a folder is made. Raises NoIndex (exit 10), Mismatch (exit 12),
     InputError (exit 15)."""
-    if not asked.sources and not index.folder.exists():
+    if not asked.names_sources and not index.folder.exists():
         raise no_index(index)
     if asked.mode is not None and index.generations.exists() and (found := mode_of(index.folder)) != asked.mode:
         bits = f"{asked.mode:o}"

@@ -16,10 +16,12 @@ from embedcli.index.outcomes import Outcomes
 from embedcli.index.staging import RunHeader, Staging
 from embedcli.report import many
 from embedcli.run.checkpoints import Checkpoints
+from embedcli.run.containers import asked_of
 from embedcli.run.embedder import Embedder, known_reference
 from embedcli.run.memory import map_large_buffers
 from embedcli.run.pending import PendingDocuments
 from embedcli.run.tally import Tally
+from embedcli.sources.containers import RuleBook
 
 if TYPE_CHECKING:
     from embedcli.index.outcomes import Outcome
@@ -102,7 +104,12 @@ def _adopt(run: Run, staging: Staging, vectors: KnownVectors) -> list[tuple[Task
     """Take over what killed runs finished; of two that finished one source the later run counts."""
     if not run.known.leftovers:
         return []
-    wanted = {task.key: task for task in run.plan.tasks}
+    books = {root.id: RuleBook(root) for root in run.scopes.roots}
+    wanted = {
+        task.key: task
+        for task in run.plan.tasks
+        if asked_of(books, task.source) is None and not (task.prior and task.prior.members)
+    }
     stats = {key: task.source.stat for key, task in wanted.items()}
     adopted = leftovers.adopt(run.known.leftovers, stats, into=staging, library=vectors)
     if adopted:

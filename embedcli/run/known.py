@@ -64,7 +64,7 @@ def look(index: Index, asked: Options) -> Known:
     found = tuple(leftovers(index.staging))
     parent = current.number if current else None
     newest = next((item for item in reversed(found) if item.header.parent == parent), None)
-    roots = current.roots if current else () if asked.sources else _roots_of(newest)
+    roots = current.roots if current else () if asked.names_sources else _roots_of(newest)
     _check_roots(index, asked, current, roots)
     memory, rebuilding = _memory(asked, newest, current)
     damaged = frozenset(index.damaged(current)) if current else frozenset()
@@ -73,7 +73,7 @@ def look(index: Index, asked: Options) -> Known:
 
 
 def _check_roots(index: Index, asked: Options, current: Generation | None, roots: Sequence[Root]) -> None:
-    if asked.sources or roots:
+    if asked.names_sources or roots:
         return
     if current is not None:
         raise InputError(

@@ -13,8 +13,8 @@ from embedcli.index import shards
 from embedcli.index.documents import DocumentRow, Mark
 from embedcli.index.outcomes import Outcome
 from embedcli.index.staging import Finished
-from embedcli.records import RETRY_REASONS, SKIP_REASONS, TROUBLED, Source, Stat
-from embedcli.run.tasks import LastSeen, Refused, tried
+from embedcli.records import RETRY_REASONS, SKIP_REASONS, TROUBLED, Source, Stat, Status
+from embedcli.run.tasks import Contained, LastSeen, Refused, tried
 
 if TYPE_CHECKING:
     from embedcli.fingerprints import Fingerprints
@@ -28,6 +28,8 @@ def outcome_of(ended: Ended, rules: Rules, fingerprints: Fingerprints, *, change
     `changed_in`: the generation in work. A document with chunks that failed keeps the rows of its last version if that
     one was whole.
     """
+    if isinstance(ended, Contained):
+        return Finished(Outcome(ended.stat, _container_row(ended, fingerprints)), None, None)
     if isinstance(ended, Refused):
         refusal = refused(ended.task.source, ended.task.prior, ended.reason, rules, sha256=ended.sha256)
         return Finished(refusal, None, None)
@@ -42,6 +44,15 @@ def outcome_of(ended: Ended, rules: Rules, fingerprints: Fingerprints, *, change
     rows = shards.complete_rows(ended.table, ended.vectors, changed_in=changed_in, keep=keep)
     keys = ended.keys[:, keep] if keep is not None else ended.keys
     return Finished(Outcome(ended.reading.stat, _row(ended, fingerprints)), rows, keys)
+
+
+def _container_row(ended: Contained, fingerprints: Fingerprints) -> DocumentRow:
+    status: Status = "partial" if ended.left_out else "skipped" if ended.reason in SKIP_REASONS else "indexed"
+    return DocumentRow.of(
+        ended.task.source, ended.stat, sha256=ended.sha256, model_fingerprint=fingerprints.model,
+        chunk_fingerprint=fingerprints.chunk, read_fingerprint=fingerprints.read, status=status, reason=ended.reason,
+        pages_skipped=ended.left_out,
+    )  # fmt: skip
 
 
 def _row(ended: Pending, fingerprints: Fingerprints) -> DocumentRow:
@@ -70,7 +81,7 @@ def refused(source: Source, prior: LastSeen | None, reason: str, rules: Rules, *
     """The outcome of a source that cannot be read: failed, skipped, or stale where it has rows of a good reading."""
     stat = source.stat or Stat(0, 0, 0, 0)
     attempts = prior.attempts + 1 if prior is not None and prior.reason == reason and prior.is_of(stat) else 1
-    if prior is not None and prior.rows and reason not in SKIP_REASONS and not rules.rebuilding:
+    if prior is not None and prior.holds and reason not in SKIP_REASONS and not rules.rebuilding:
         columns = {"status": "stale", "reason": reason, "attempts": attempts, "tried": tried(source.stat)}
         return Outcome(source.stat, mark=Mark(source.key, columns))
     row = DocumentRow.of(

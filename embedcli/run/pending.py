@@ -22,7 +22,7 @@ from embedcli.engines.contract import Refusal
 from embedcli.index import shards
 from embedcli.index.known_vectors import KnownVectors
 from embedcli.reading.rows import Reading
-from embedcli.run.tasks import Refused, Task
+from embedcli.run.tasks import Contained, Refused, Task
 
 IN_MEMORY_BYTES = 256 << 20
 
@@ -60,8 +60,8 @@ class Pending:
         return self.reading.replaced
 
 
-Ended = Pending | Refused
-"""A source whose way ends here: a whole document, or a refusal."""
+Ended = Pending | Refused | Contained
+"""A source whose way ends here: a whole document, a refusal, or what holds documents that are whole."""
 
 
 class PendingDocuments:

@@ -19,6 +19,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -44,9 +45,10 @@ from embedcli.run.outcome import refused
 from embedcli.run.settings import rules_of
 from embedcli.run.tasks import LastSeen, Task, TaskList, last_seen, last_seen_rows
 from embedcli.run.time_limit import OutOfTime
+from embedcli.sources.containers import RuleBook
 from embedcli.sources.filters import Filter
 from embedcli.sources.roots import Scope, Scopes, inside
-from embedcli.sources.walk import WalkProblems, walk, walk_selection
+from embedcli.sources.walk import WalkProblems, walk, walk_list, walk_selection
 
 if TYPE_CHECKING:
     from embedcli.run.known import Known
@@ -94,7 +96,9 @@ class Plan:
     @property
     def whole(self) -> bool:
         """Whether this run covers every root of the index."""
-        return {scope.root.id for scope in self.scopes.scopes if not scope.below} >= {r.id for r in self.scopes.roots}
+        return {scope.root.id for scope in self.scopes.scopes if scope.is_whole} >= {
+            root.id for root in self.scopes.roots if not root.stream
+        }
 
     def keep(self, key: SourceKey, status: str, reason: str | None, rows: int, *, why: str) -> None:
         """A known source that cannot be seen keeps its rows, and is stale for the reason `why`."""
@@ -125,6 +129,8 @@ def make_plan(
     if elsewhere := _read_elsewhere(plan, known.table, known.damaged):
         report.line(f"{elsewhere:,} documents of damaged shards are read again, wherever they lie")
     report.line(plan.walked.line())
+    for why, count in scopes.left_out.items():
+        report.warn(f"{count:,} names of the list are {why}")
     for folder, why in sorted(plan.unlisted.items())[:FOLDERS_SHOWN]:
         forget = f"`embedcli forget {quoted(folder)} --index {quoted(asked.index)}`"
         report.warn(f"`{folder}` {why}: what the index has of it stays as it is; if it is gone for good: {forget}")
@@ -141,8 +147,9 @@ def make_plan(
 
 def _check_not_empty(plan: Plan, table: pa.Table) -> None:
     if plan.tasks.count + len(plan.outcomes) + table.num_rows == 0:
+        places = ", ".join(f"`{scope.root.path}`" for scope in plan.scopes.scopes) or "the list"
         raise InputError(
-            f"no files found in {', '.join(f'`{scope.root.path}`' for scope in plan.scopes.scopes)}",
+            f"no files found in {places}",
             "check the path; hidden files and what `--include`, `--exclude`, `.embedcliignore` leave out do not count",
         )
     if plan.excluded and not (plan.unchanged or plan.tasks.count or plan.outcomes):
@@ -180,6 +187,8 @@ def compare(
     for root_id in scopes.absorbed:
         plan.absorbed |= {(root_id, prior.path) for prior in _priors(seen, base, Scope(Root(root_id, "")))}
     _settle_gone(plan, base, rules, is_over)
+    for leaving in (plan.gone, plan.excluded, plan.absorbed):
+        leaving |= documents.members(base, leaving)
     _digest_suspects(plan, suspects, rules, say, is_over)
     return plan
 
@@ -204,6 +213,7 @@ class _Join:
         self._priors_again = priors
         self._priors = priors()
         self._missing: list[LastSeen] = []
+        self._book, self._book_before = RuleBook(scope.root), RuleBook(scope.before or scope.root)
 
     def run(self, say: Callable[[str], None], is_over: Callable[[], bool]) -> None:
         problems = WalkProblems()
@@ -229,6 +239,11 @@ class _Join:
 
     def _walk(self, problems: WalkProblems) -> Iterator[Source]:
         root, rules = self._scope.root, self._rules
+        if self._scope.stream is not None:
+            return iter([self._scope.stream.source(root)])
+        if self._scope.listed is not None:
+            paths = iter_values(self._scope.listed)
+            return walk_list(root, paths, max_text_bytes=rules.max_file_bytes, problems=problems)
         if root.selection is None:
             return walk(
                 root,
@@ -265,7 +280,7 @@ class _Join:
         rules = self._rules
         if source.problem:
             self._problem(source, prior)
-        elif rules.read_all:
+        elif rules.read_all or self._is_read_otherwise(source.path):
             self._plan.tasks.add(source, prior)
         elif rules.rehash or not prior.is_of(source.stat):
             digested = prior.sha256 is not None and prior.status != "stale"
@@ -273,7 +288,14 @@ class _Join:
         elif _due_again(prior, rules):
             self._plan.tasks.add(source, prior)
         else:
-            self._plan.unchanged += 1
+            self._plan.unchanged += 1 + prior.members
+
+    def _is_read_otherwise(self, path: str) -> bool:
+        """Whether the fields of its records are others now, or all of them are here and no others."""
+        stream, before = self._scope.stream, self._scope.before
+        if stream is not None and stream.whole:
+            return True
+        return before is not None and self._book_before.of(path) != self._book.of(path)
 
     def _problem(self, source: Source, prior: LastSeen | None) -> None:
         """The walk itself saw that there is nothing to read."""
@@ -343,9 +365,18 @@ def _due_again(prior: LastSeen, rules: Rules) -> bool:
 
 def _priors(seen: pa.Table, base: pa.Table, scope: Scope) -> Iterator[LastSeen]:
     """What the index knows of a scope, in walk order."""
-    for prior in last_seen_rows(seen.filter(pc.equal(base.column("root"), scope.root.id))):
+    mine = pc.and_(pc.equal(base.column("root"), scope.root.id), pc.is_null(base.column("container")))
+    if scope.listed is not None:
+        mine = pc.and_(mine, pc.is_in(base.column("path"), value_set=scope.listed))
+    for prior in last_seen_rows(seen.filter(mine)):
         if scope.holds(prior.path):
             yield prior
+
+
+def iter_values(array: pa.Array) -> Iterator[str]:
+    """The strings of an array, a batch at a time."""
+    for start in range(0, len(array), TELL_EVERY):
+        yield from array.slice(start, TELL_EVERY).to_pylist()
 
 
 def _check_absorbed(plan: Plan) -> None:
@@ -366,7 +397,7 @@ def _settle_gone(plan: Plan, base: pa.Table, rules: Rules, is_over: Callable[[],
     gone = base.take(documents.positions(base, plan.gone))
     plan.moved = find_moves(gone, plan.tasks, is_over)
     lost = plan.gone - {moved.key for moved in plan.moved.values()}
-    frozen = freeze(base, lost, plan.scopes.roots, rules, new_of=plan.new_of)
+    frozen = freeze(documents.files(base), lost, plan.scopes.roots, rules, new_of=plan.new_of)
     plan.frozen = dict(frozen.folders)
     plan.gone -= frozen.keys
     for row in gone.select(["root", "path", "status", "reason", "rows"]).to_pylist():
@@ -394,7 +425,7 @@ def _judge_suspect(plan: Plan, task: Task, sha256: str | None, rules: Rules) -> 
     prior, stat = task.prior, task.source.stat
     assert prior is not None and stat is not None
     if sha256 is not None and sha256 == prior.sha256 and not _due_again(prior, rules):
-        plan.unchanged += 1
+        plan.unchanged += 1 + prior.members
         plan.seen.append(Mark(task.key, asdict(if_trusted(stat, time.time_ns()))))
     else:
         plan.tasks.add(task.source, prior)
@@ -404,6 +435,10 @@ def _read_elsewhere(plan: Plan, base: pa.Table, damaged: Collection[str]) -> int
     """Add the sources of damaged shards that this run does not cover; returns how many. None of them counts as gone."""
     count = 0
     inside_damaged = documents.are_in_shards(base, damaged)
+    holders = documents.holders(base, documents.keys(base.filter(inside_damaged)))
+    mask = np.asarray(inside_damaged, np.bool_)
+    mask[documents.positions(base, holders)] = True
+    inside_damaged = pc.and_(pa.array(mask), pc.is_null(base.column("container")))
     rows = base.filter(inside_damaged).select(["root", "path", "uri"]).to_pylist()
     for row, prior in zip(rows, last_seen_rows(last_seen(base).filter(inside_damaged)), strict=True):
         covered = any(s.root.id == row["root"] and s.holds(row["path"]) for s in plan.scopes.scopes)

@@ -13,20 +13,22 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from embedcli.errors import EngineError, Stopped, UnreadableSource
 from embedcli.reading.pool import Pool
 from embedcli.reading.process import Limits
-from embedcli.reading.rows import Reading, ReadingWork
-from embedcli.run.tasks import Refused
+from embedcli.reading.rows import Holder, Read, Reading, ReadingWork
+from embedcli.reading.splitter import Splitter, SplittingWork
+from embedcli.run.containers import Feed, Members, OpenContainers
+from embedcli.run.tasks import AnyTask, Contained, ContainerEnd, Refused, Task
 
 if TYPE_CHECKING:
     from embedcli.run.begin_work import Work
     from embedcli.run.pending import Ended
     from embedcli.run.record import Run
-    from embedcli.run.tasks import Task
 
 MOST_PENDING = 1024
 """Documents waiting for vectors: many may wait for one vector that is on its way already."""
@@ -39,13 +41,25 @@ def stream(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
         yield iter(())
         return
     make_pool = run.tools.make_pool or Pool
-    with make_pool(
-        _reading_work(run, work), processes=_processes(), limits=Limits(), size_of=_size_of,
-        message_of=lambda task: task.source,
-    ) as pool:  # fmt: skip
-        pool.feed(task for task in run.plan.tasks if task.key not in work.adopted)
+    members = Members(run.known.table)
+    with ExitStack() as stack:
+        splitter = (run.tools.make_splitter or Splitter)(SplittingWork(work.checkpoints.staging.folder))
+        stack.callback(splitter.end)
+        pool = stack.enter_context(
+            make_pool(
+                _reading_work(run, work), processes=_processes(), limits=Limits(), size_of=attrgetter("size_bytes"),
+                message_of=attrgetter("message"), parts_of=attrgetter("parts"),
+            )
+        )  # fmt: skip
+        stack.callback(splitter.close)  # before the pool is closed: one of its threads may wait for an answer
+        feed = Feed(
+            run.scopes, members, splitter.answers,
+            folder=work.checkpoints.staging.folder, read_all=run.rules.read_all,
+        )  # fmt: skip
+        pool.feed(feed.tasks(task for task in run.plan.tasks if task.key not in work.adopted))
+        containers = OpenContainers(members, run.rules, work.tally, run.report.warn)
         try:
-            yield _Stream(run, work, pool).passes()
+            yield _Stream(run, work, pool, containers).passes()
         finally:
             work.embedder.close(abort=True)
 
@@ -53,7 +67,8 @@ def stream(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
 class _Stream:
     """One loop: take a reading, give its chunks to the engine, collect the documents that are whole."""
 
-    def __init__(self, run: Run, work: Work, pool: Pool[Task, Reading]) -> None:
+    def __init__(self, run: Run, work: Work, pool: Pool[AnyTask, tuple[Read, ...]], containers: OpenContainers) -> None:
+        self._containers = containers
         self._run = run
         self._pending = work.pending
         self._embedder = work.embedder
@@ -88,24 +103,48 @@ class _Stream:
         if self._pool.done:
             self._seconds.setdefault("reading", time.monotonic() - self._started_s)
             self._embedder.flush()
-        ended += self._pending.collect(0.0 if may_read else 0.05)
+        for document in self._pending.collect(0.0 if may_read else 0.05):
+            ended += self._containers.ended(document)
         self._progress.tokens = self._embedder.tokens
         self._seconds |= self._embedder.seconds
         return ended
 
-    def _take(self, task: Task, result: Reading | UnreadableSource) -> list[Refused]:
-        if isinstance(result, UnreadableSource):
-            return [Refused(task, result.reason, result.sha256)]
-        self._warn_of_language(task, result)
-        self._pending.take(task, result)
-        return []
+    def _take(self, task: AnyTask, result: tuple[Read, ...] | UnreadableSource) -> list[Ended]:
+        if isinstance(task, ContainerEnd):
+            return self._containers.end(task)
+        if isinstance(task, Task):
+            return self._read(task, Read(result) if isinstance(result, UnreadableSource) else result[0])
+        self._containers.batch(task)
+        reads = [Read(result)] * len(task.tasks) if isinstance(result, UnreadableSource) else result
+        ended: list[Ended] = []
+        for inside, read in zip(task.tasks, reads, strict=True):
+            ended += self._read(inside, read)
+        return ended
+
+    def _read(self, task: Task, read: Read) -> list[Ended]:
+        """A source, and what is inside it: each goes on alone."""
+        own = read.own
+        refused = own.reason if isinstance(own, UnreadableSource) else None
+        inside = self._containers.of_file(task, [name for name, _ in read.members], refused=refused)
+        ended: list[Ended] = []
+        if isinstance(own, UnreadableSource):
+            ended += self._containers.ended(Refused(task, own.reason, own.sha256))
+        elif isinstance(own, Holder):
+            ended += self._containers.ended(Contained(task, own.stat, own.sha256, reason="portfolio"))
+        else:
+            self._warn_of_language(task, own)
+            self._pending.take(task, own)
+        for member, (_, inner) in zip(inside, read.members, strict=True):
+            ended += self._read(member, inner)
+        return ended
 
     def _in_hand(self, *, within_s: float | None = None) -> list[Ended]:
         """What the engine still finishes: its batches in flight are waited for, so long as told, unless the model is
         being loaded."""
         self._embedder.close(abort=self._progress.loading, within_s=within_s)
         with suppress(EngineError):  # the one that ended the run, raised again
-            return list(self._pending.collect(0.0))
+            documents = self._pending.collect(0.0)
+            return [ended for document in documents for ended in self._containers.ended(document)]
         return []
 
     def _stop_if_asked(self) -> None:
@@ -134,6 +173,7 @@ def _reading_work(run: Run, work: Work) -> ReadingWork:
         keep_text=not run.settings.no_text,
         model_fingerprint=run.fingerprints.model,
         spool_folder=work.checkpoints.staging.folder,
+        max_file_bytes=run.settings.max_file_bytes,
     )
 
 
@@ -141,7 +181,3 @@ def _processes() -> int:
     """Reading processes: they wait for the engine most of the time, and leave a core to the parent."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 2
     return max(1, min(16, cores - 1))
-
-
-def _size_of(task: Task) -> int:
-    return task.source.stat.size if task.source.stat else 0

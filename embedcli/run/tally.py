@@ -42,6 +42,8 @@ class Tally:
     bytes_rewritten: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     """By stage of the work, as in the Summary."""
+    left: set[SourceKey] = field(default_factory=set)
+    """Documents that are not in their container any more."""
     replaced: dict[str, int] = field(default_factory=lambda: {"sources": 0, "characters": 0})
     """Of what this run has read: bytes that are not text, each read as U+FFFD."""
 
@@ -69,6 +71,7 @@ class Tally:
             self.moved_here += task.key in self.moved
         if is_news(outcome, task.prior or self.moved.get(task.key)):
             self.news.add(outcome.key)
-        self.progress.documents += 1
-        self.progress.bytes_read += task.source.stat.size if task.source.stat else 0
+        if task.source.container is None:
+            self.progress.documents += 1
+            self.progress.bytes_read += task.size_bytes
         self.progress.chunks += outcome.row.chunks if outcome.row else 0

@@ -9,13 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli.records import Source, SourceKey, Stat, digest
+from embedcli.index import documents
+from embedcli.records import Record, Records, Source, SourceKey, Stat, digest
+
+if TYPE_CHECKING:
+    from embedcli.errors import UnreadableSource
+    from embedcli.reading.splitter import Whole
 
 
 class LastSeen(NamedTuple):
@@ -38,6 +43,13 @@ class LastSeen(NamedTuple):
     """Pages and chunks that its last good reading left out."""
     row: int
     """Where it stands in the table of documents."""
+    members: int = 0
+    """Documents inside it, and inside those."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the index has text of it."""
+        return self.rows > 0 or self.members > 0
 
     @property
     def stat(self) -> Stat:
@@ -58,6 +70,79 @@ class Task:
     @property
     def key(self) -> SourceKey:
         return self.source.key
+
+    @property
+    def message(self) -> Source:
+        """What its reading process is told."""
+        return self.source
+
+    @property
+    def size_bytes(self) -> int:
+        return self.source.stat.size if self.source.stat else 0
+
+    @property
+    def parts(self) -> tuple[Source, ...]:
+        return ()
+
+
+@dataclass(frozen=True)
+class RecordTask:
+    """Some records of a container to read, each with a task of its own."""
+
+    container: Task
+    tasks: tuple[Task, ...]
+    records: tuple[Record, ...]
+
+    @property
+    def message(self) -> Records:
+        return Records(self.container.source, self.records)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(record.size_bytes for record in self.records)
+
+    @property
+    def parts(self) -> tuple[Records, ...]:
+        """The same, record by record: one that kills its reader costs itself."""
+        return tuple(Records(self.container.source, (record,)) for record in self.records)
+
+
+@dataclass(frozen=True)
+class ContainerEnd:
+    """Follows the records of a container: what was found in all, or why it could not be read to its end.
+
+    `batches`: how many RecordTasks there were; `left`: known documents that are not in it any more, `lost` of them with
+    rows, out of `known`; `unchanged`: how many are as they were.
+    """
+
+    container: Task
+    result: Whole | UnreadableSource
+    batches: int
+    left: frozenset[SourceKey] = frozenset()
+    lost: int = 0
+    known: int = 0
+    unchanged: int = 0
+    message: None = None
+    size_bytes: int = 0
+    parts: tuple[()] = ()
+
+
+AnyTask = Task | RecordTask | ContainerEnd
+
+
+@dataclass(frozen=True)
+class Contained:
+    """A source without rows of its own that has been read to its end, and all that is in it with it."""
+
+    task: Task
+    stat: Stat
+    sha256: str
+    left_out: int = 0
+    """Lines that cannot be read and are not named, and the most frequent `reason`."""
+    reason: str | None = None
+    reused: int = 0
+    embedded: int = 0
+    replaced: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,6 +176,7 @@ class TaskList:
             ("file", pa.binary()),
             ("stat", pa.list_(pa.int64(), 4)),
             ("row", pa.int64()),
+            ("address", pa.string()),
         ]
     )
 
@@ -98,7 +184,7 @@ class TaskList:
         """`seen`: the table that LastSeen.row counts in (see `last_seen`)."""
         self._seen = seen
         self._batches: list[pa.RecordBatch] = []
-        self._open: list[tuple[str, str, bytes, list[int], int | None]] = []
+        self._open: list[tuple[str, str, bytes, list[int], int | None, str | None]] = []
         self.size_bytes = 0
         self.text_bytes = 0
         self.count = 0
@@ -109,7 +195,7 @@ class TaskList:
         assert stat is not None
         numbers = [stat.size, stat.mtime_ns, stat.ctime_ns, _signed(stat.inode)]
         row = None if prior is None else prior.row
-        self._open.append((source.root_id, source.path, os.fsencode(source.file), numbers, row))
+        self._open.append((source.root_id, source.path, os.fsencode(source.file), numbers, row, source.address))
         self.count += 1
         self.new += prior is None
         self.size_bytes += stat.size
@@ -129,9 +215,9 @@ class TaskList:
             known = self._seen.take(batch.column("row").drop_null())
             priors = last_seen_rows(known)
             rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-            for root_id, path, file, (size, mtime, ctime, inode), row in rows:
+            for root_id, path, file, (size, mtime, ctime, inode), row, address in rows:
                 stat = Stat(size, mtime, ctime, inode % (1 << 64))
-                source = Source(root_id, path, os.fsdecode(file), stat)
+                source = Source(root_id, path, os.fsdecode(file), stat, address=address)
                 yield Task(source, None if row is None else next(priors))
 
 
@@ -139,7 +225,9 @@ def last_seen(base: pa.Table) -> pa.Table:
     """The columns of LastSeen, a row for each document of `base`, in its order."""
     lacking = pc.add(base.column("pages_skipped"), pc.list_value_length(base.column("missing")))
     rows = pa.array(np.arange(base.num_rows, dtype=np.int64))
-    return base.append_column("lacking", lacking).append_column("row", rows).select(LastSeen._fields)
+    members = pa.array(documents.count_members(base))
+    known = base.append_column("lacking", lacking).append_column("row", rows).append_column("members", members)
+    return known.select(LastSeen._fields)
 
 
 def last_seen_rows(table: pa.Table) -> Iterator[LastSeen]:

@@ -38,6 +38,8 @@ class Tools:
     """How long the run may still take."""
     make_pool: Callable[..., Any] | None = None
     """Where the reading is done; None: in processes (reading.pool.Pool)."""
+    make_splitter: Callable[..., Any] | None = None
+    """Where containers are split; None: in a process (reading.splitter.Splitter)."""
 
 
 def make_tools(

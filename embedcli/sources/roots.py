@@ -9,15 +9,28 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
 
 from embedcli.config import Options
 from embedcli.errors import InputError, UsageError, quoted
-from embedcli.records import Root, digest, printable
+from embedcli.records import RecordRule, Root, Source, digest, printable, stat_of
 from embedcli.sources import walk
 from embedcli.sources.filters import refuse_lists
 
 _PART = re.compile(r"[^/]+")
+
+
+@dataclass(frozen=True)
+class StreamIn:
+    """What came on stdin, spooled to a file; `whole`: it is all that there is under its name."""
+
+    file: str
+    whole: bool
+
+    def source(self, root: Root) -> Source:
+        return Source(root.id, root.path, self.file, stat_of(os.stat(self.file)), address=root.path)
 
 
 @dataclass(frozen=True)
@@ -28,9 +41,25 @@ class Scope:
     below: str = ""
     named: frozenset[str] = frozenset()
     """Of a selection: files that this run names, by their paths below the root."""
+    listed: pa.Array | None = None
+    """Paths below the root, in walk order: this run looks at these files alone."""
+    stream: StreamIn | None = None
+    before: Root | None = None
+    """The root as the index remembers it, where its records are read otherwise now."""
+    new: bool = False
+    """Of a list: the index knows nothing of the root, so the list is all of it."""
 
     def holds(self, path: str) -> bool:
         return not self.below or inside(path, self.below)
+
+    def is_all_of(self, root: Root) -> bool:
+        """Of a stream: whether this run has all of it."""
+        return self.root.id == root.id and self.stream is not None and self.stream.whole
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the run looks at all that the index has of the root."""
+        return not self.below and (self.listed is None or self.new)
 
 
 @dataclass(frozen=True)
@@ -44,6 +73,8 @@ class Scopes:
     scopes: tuple[Scope, ...]
     absorbed: frozenset[str]
     absorbed_paths: tuple[str, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Names of a list that are no sources: why, and how many."""
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -63,28 +94,29 @@ def settle_roots(asked: Options, known: Sequence[Root], *, everything: bool) -> 
     for new in named:
         _refuse_index(new, asked)
     named, files = _apart(_by_known_names(named, known), known)
-    remembered = [_still_there(root, asked) for root in known] if everything or not (named or files) else []
+    remembered = [_still_there(root, asked) for root in known] if everything or not asked.names_sources else []
     meant = {root.path for root in named or (() if files else remembered)}  # what the filters are for
     roots = {root.path: root for root in known}
     ids = {root.id for root in known}
     selected = _select(files, roots, ids, asked)
     scopes: dict[Scope, None] = {}
     for new in sorted([*named, *remembered], key=lambda root: len(root.path)):
-        root = _holder(roots, new.path)
-        home = None if root is not None else _home(roots, new.path)
+        root = holder(roots, new.path)
+        home = None if root is not None else home_of(roots, new.path)
         if home is not None:  # a folder in a selection becomes a whole part of it
-            roots[home.path] = replace(home, selection=(*(home.selection or ()), _below(home, new.path)))
+            roots[home.path] = replace(home, selection=(*(home.selection or ()), below_root(home, new.path)))
             selected.setdefault(home.path, set())
             continue
-        root = root or _with_own_id(new, ids)
+        root = root or with_own_id(new, ids)
         if root.path == new.path and new in named:  # the folder itself: all of it from now on
             root = replace(root, selection=None)
-        below = _below(root, new.path)
+        below = below_root(root, new.path)
         roots[root.path] = _filtered(root, asked, below) if new.path in meant else root
-        scopes[Scope(roots[root.path], below)] = None
-    absorbed = {path: root.id for path, root in roots.items() if _holder(roots, path) is not root}
+        changed = roots[root.path].records != root.records
+        scopes[Scope(roots[root.path], below, before=root if changed else None)] = None
+    absorbed = {path: root.id for path, root in roots.items() if holder(roots, path) is not root}
     kept = tuple(root for path, root in roots.items() if path not in absorbed)
-    _refuse_doubled(kept, asked)
+    refuse_doubled(kept, asked)
     parts = [Scope(roots[path], named=frozenset(names)) for path, names in selected.items() if path not in absorbed]
     whole = [scope for scope in _uncovered(scopes) if scope.root.path not in selected]
     return Scopes(kept, (*whole, *parts), frozenset(absorbed.values()), tuple(absorbed))
@@ -96,7 +128,7 @@ def settle_roots(asked: Options, known: Sequence[Root], *, everything: bool) -> 
 def _apart(named: Sequence[Root], known: Sequence[Root]) -> tuple[list[Root], list[str]]:
     """The roots among what was named, and the single files that no root holds."""
     roots = {root.path: root for root in [*known, *(root for root in named if os.path.isdir(root.path))]}
-    files = [root.path for root in named if not os.path.isdir(root.path) and _holder(roots, root.path) is None]
+    files = [root.path for root in named if not os.path.isdir(root.path) and holder(roots, root.path) is None]
     return [root for root in named if root.path not in set(files)], files
 
 
@@ -106,7 +138,7 @@ def _select(files: Sequence[str], roots: dict[str, Root], ids: set[str], asked: 
 
     A file in the very folder of a whole root is one that its filters leave out: it becomes a root of its own.
     """
-    if files and _any_filter(asked):
+    if files and any_filter(asked):
         raise UsageError(
             f"filters are for folders, and `{printable(os.fsencode(files[0]))}` is a file named by itself",
             "leave out `--include`, `--exclude` and `--gitignore`, or name the folder",
@@ -114,24 +146,24 @@ def _select(files: Sequence[str], roots: dict[str, Root], ids: set[str], asked: 
     selected: dict[str, set[str]] = {}
     rest: list[str] = []
     for file in files:
-        home = _home(roots, file)
+        home = home_of(roots, file)
         if home is None:
             rest.append(file)
         else:
-            selected.setdefault(home.path, set()).add(_below(home, _seen_from(home, file)))
+            selected.setdefault(home.path, set()).add(below_root(home, _seen_from(home, file)))
     folder = os.path.commonpath([os.path.dirname(file) for file in rest]) if rest else ""
     if folder in roots:
         for file in rest:
-            roots[file] = _with_own_id(walk.root_of(file), ids)
-            selected.setdefault(file, set()).add(_below(replace(roots[file], path=folder), file))
+            roots[file] = with_own_id(walk.root_of(file), ids)
+            selected.setdefault(file, set()).add(below_root(replace(roots[file], path=folder), file))
     elif rest:
-        root = replace(_with_own_id(walk.root_of(folder), ids), selection=())
+        root = replace(with_own_id(walk.root_of(folder), ids), selection=())
         roots[folder] = root
-        selected.setdefault(folder, set()).update(_below(root, file) for file in rest)
+        selected.setdefault(folder, set()).update(below_root(root, file) for file in rest)
     return selected
 
 
-def _home(roots: Mapping[str, Root], path: str) -> Root | None:
+def home_of(roots: Mapping[str, Root], path: str) -> Root | None:
     """The innermost selection in whose folder `path` lies, be it by way of symlinks; not one of that very folder."""
     real = os.path.realpath(path)
     homes = (
@@ -150,14 +182,14 @@ def _seen_from(home: Root, file: str) -> str:
     return os.path.normpath(os.path.join(home.path, folder, os.path.basename(file)))
 
 
-def _below(root: Root, path: str) -> str:
+def below_root(root: Root, path: str) -> str:
     return printable(os.fsencode(path[len(root.path) :].strip("/")))
 
 
 # ---- which root holds what
 
 
-def _holder(roots: Mapping[str, Root], path: str) -> Root | None:
+def holder(roots: Mapping[str, Root], path: str) -> Root | None:
     """The outermost of the roots, by their paths, that holds what lies at `path`."""
     above = (roots.get(place) for place in _from_the_top(path))
     return next((root for root in above if root is not None and _holds(root, path)), None)
@@ -176,7 +208,7 @@ def _by_known_names(named: Sequence[Root], known: Sequence[Root]) -> list[Root]:
     places = {os.path.realpath(root.path): root for root in known}
     found: list[Root] = []
     for real, new in sorted(((os.path.realpath(root.path), root) for root in named), key=lambda pair: len(pair[0])):
-        way = None if _holder(roots, new.path) else next((way for _, way in _ways_to(places, real)), None)
+        way = None if holder(roots, new.path) else next((way for _, way in _ways_to(places, real)), None)
         new = new if way is None else walk.root_of(way)
         roots.setdefault(new.path, new)
         places.setdefault(real, new)
@@ -195,7 +227,7 @@ def _ways_to(places: Mapping[str, Root], real: str) -> Iterator[tuple[Root, str]
                 yield root, way
 
 
-def _with_own_id(new: Root, taken: set[str]) -> Root:
+def with_own_id(new: Root, taken: set[str]) -> Root:
     """A root that was moved keeps the id of the path where it was: what is there now is another root."""
     while new.id in taken:
         new = replace(new, id=digest(new.path, new.id))
@@ -203,7 +235,7 @@ def _with_own_id(new: Root, taken: set[str]) -> Root:
     return new
 
 
-def _refuse_doubled(roots: Sequence[Root], asked: Options) -> None:
+def refuse_doubled(roots: Sequence[Root], asked: Options) -> None:
     """Refuse roots that reach the same folder, known ones too: a symlink or a filter may have changed."""
     reals = [(os.path.realpath(root.path), root) for root in roots]
     places = dict(reals)
@@ -253,7 +285,7 @@ def _holds(root: Root, path: str) -> bool:
         return True
     if root.selection is None:
         return inside(path, root.path) and walk.reaches(root, path)
-    shown = _below(root, path) if inside(path, root.path) else ""
+    shown = below_root(root, path) if inside(path, root.path) else ""
     return any(inside(shown, folder) for folder in root.selection) and walk.reaches(root, path)
 
 
@@ -265,7 +297,7 @@ def _filtered(root: Root, asked: Options, below: str) -> Root:
     """The root with the filters that were asked for; where none were, it keeps its own."""
     refuse_lists(asked.include, flag="--include")
     refuse_lists(asked.exclude, flag="--exclude")
-    if below and _any_filter(asked):
+    if below and any_filter(asked):
         raise UsageError(
             f"filters are remembered for a whole root, and `{below}` is a part of `{root.path}`",
             f"name the root: `embedcli ingest {quoted(root.path)} --index {quoted(asked.index)} ...`",
@@ -277,12 +309,19 @@ def _filtered(root: Root, asked: Options, below: str) -> Root:
         gitignore=root.gitignore if asked.gitignore is None else asked.gitignore,
         default_excludes=root.default_excludes if asked.default_excludes is None else asked.default_excludes,
         follow_links=root.follow_links if asked.follow_links is None else asked.follow_links,
+        records=with_rules(root.records, asked.records),
     )
 
 
-def _any_filter(asked: Options) -> bool:
+def with_rules(known: tuple[RecordRule, ...], asked: tuple[RecordRule, ...]) -> tuple[RecordRule, ...]:
+    """The rules asked for behind the remembered ones of other patterns."""
+    patterns = {rule.pattern for rule in asked}
+    return (*(rule for rule in known if rule.pattern not in patterns), *asked)
+
+
+def any_filter(asked: Options) -> bool:
     switches = (asked.gitignore, asked.default_excludes, asked.follow_links)
-    return bool(asked.include or asked.exclude) or any(switch is not None for switch in switches)
+    return bool(asked.include or asked.exclude or asked.records) or any(switch is not None for switch in switches)
 
 
 def _patterns(asked: tuple[str, ...], remembered: tuple[str, ...]) -> tuple[str, ...]:

@@ -20,13 +20,15 @@ from pathlib import Path
 
 from embedcli.errors import InputError
 from embedcli.records import Root, Source, digest, from_printable, printable, reason_of, stat_of
+from embedcli.sources.containers import RuleBook
 from embedcli.sources.filters import Filter
 
 _INDEX_FOLDERS = frozenset({"generations", "staging", "keys", "changes", "state"})
 
-__all__ = ["Filter", "WalkProblems", "root_of", "walk", "walk_selection"]
+__all__ = ["Filter", "WalkProblems", "root_of", "walk", "walk_list", "walk_selection"]
 READ_IN_PARTS = (".pdf", ".docx", ".docm", ".pptx", ".pptm", ".ppsx", ".odt", ".odp", ".odg", ".epub")
-"""Files of which most may be pictures: their readers open what they need of them, so no size is too large."""
+"""Files of which most may be pictures: their readers open what they need of them, so no size is too large. Nor is any
+for a container, which is read as a stream."""
 
 
 @dataclass(slots=True)
@@ -108,6 +110,19 @@ def walk_selection(
     single = _Walk(root, below=(), skipped=None, max_text_bytes=max_text_bytes, problems=problems)
     named = (single.source(path, _file_of(root, path)) for path in sorted(set(loose), key=lambda path: path.split("/")))
     yield from heapq.merge(filter(None, named), *walks, key=lambda source: source.path.split("/"))
+
+
+def walk_list(root: Root, paths: Iterable[str], *, max_text_bytes: int, problems: WalkProblems) -> Iterator[Source]:
+    """The sources at these paths below a root, in the order given; what is not there has the problem `vanished`.
+    Folders are none."""
+    walk = _Walk(root, below=(), skipped=None, max_text_bytes=max_text_bytes, problems=problems)
+    for path in paths:
+        file = _file_of(root, path)
+        source = walk.source(path, file)
+        if source is None and not os.path.isdir(file):
+            source = Source(root.id, path, file, None, "vanished")
+        if source is not None:
+            yield source
 
 
 def _file_of(root: Root, path: str) -> str:
@@ -269,8 +284,11 @@ class _Walk:
         known = stat_of(found)
         if not stat.S_ISREG(found.st_mode):
             return Source(root_id, path, file, known, "not_a_file")
-        too_large = found.st_size > self._max_text_bytes and not path.lower().endswith(READ_IN_PARTS)
+        too_large = found.st_size > self._max_text_bytes and not self._is_read_in_parts(path)
         return Source(root_id, path, file, known, "too_large" if too_large else None)
+
+    def _is_read_in_parts(self, path: str) -> bool:
+        return path.lower().endswith(READ_IN_PARTS) or RuleBook(self._root).of(path) is not None
 
 
 def _is_an_index(folder: _Folder) -> bool:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli.errors import DamagedShard, InputError, StorageError, quoted
-from embedcli.index import changes, compaction, lock, shards, state
+from embedcli.index import changes, compaction, documents, lock, shards, state
 from embedcli.index.documents import amend
 from embedcli.index.generations import Index, current_of
 from embedcli.index.manifest import Generation
@@ -156,25 +156,29 @@ def known_root(current: Generation, path: str) -> Root:
     """The root of the index with this path. Raises InputError where the index has no such root."""
     absolute = os.path.abspath(path)
     for root in current.roots:
-        if root.path == absolute:
+        if root.path == (path if root.stream else absolute):
             return root
     raise _no_root(current, absolute, "is not a root of this index")
 
 
 def known_part(current: Generation, path: str, table: pa.Table) -> tuple[Root, str, Bools]:
-    """The root that is at this path or holds it, the path below that root, and which documents of `table` lie there.
+    """The root that is at this path or holds it, the path below that root, and which documents of `table` lie there,
+    those inside containers included.
 
     Raises InputError where the index has no document there.
     """
     absolute = os.path.abspath(path)
     for root in sorted(current.roots, key=lambda root: -len(root.path)):
-        if not inside(absolute, root.path):
+        if root.stream and root.path == path:
+            return root, "", np.asarray(pc.equal(table.column("root"), root.id), np.bool_)
+        if root.stream or not inside(absolute, root.path):
             continue
         below = printable(os.fsencode(absolute[len(root.path) :].strip("/")))
         there = np.asarray(pc.equal(table.column("root"), root.id), np.bool_)
         if below:
             paths = table.column("path")
             there &= np.asarray(pc.or_(pc.equal(paths, below), pc.starts_with(paths, f"{below}/")), np.bool_)
+            there[documents.positions(table, documents.members(table, set(documents.keys(table.filter(there)))))] = True
         if there.any() or not below:
             return root, below, there
     raise _no_root(current, absolute, "is neither a root of this index nor a source or a folder with sources")

@@ -57,13 +57,15 @@ def moved(index: Index, old: str, new: str, *, warn: Say) -> Done:
 
 def _new_place(index: Path, current: Generation, root: Root, new: str, table: pa.Table) -> str:
     """The absolute path of NEW. Raises InputError where it does not exist, is of another kind, or overlaps a root."""
+    if root.stream:
+        raise InputError(f"`{root.path}` came as a stream, and has no path", "name a folder or a file first")
     place = walk.root_of(new)
     shown = shown_path(place)
     if place.path == root.path:
         raise InputError(f"the root is already at `{shown}`", "name the new path second: `embedcli moved OLD NEW`")
     for other in current.roots:
         pairs = (other.path, place.path), (os.path.realpath(other.path), os.path.realpath(place.path))
-        if other.id != root.id and any(inside(one, two) or inside(two, one) for one, two in pairs):
+        if other.id != root.id and not other.stream and any(inside(one, two) or inside(two, one) for one, two in pairs):
             raise InputError(
                 f"`{shown}` and the root `{shown_path(other)}` overlap",
                 f"`embedcli forget {quoted(shown_path(root))} --index {quoted(index)}`, then"
@@ -92,10 +94,18 @@ def _uris(table: pa.Table, mine: Bools, root: Root) -> pa.ChunkedArray:
     """The uris of all documents; those where `mine` is True begin with the present path of the root."""
     base = os.fsencode(root.path)
     is_file = os.path.isfile(root.path)
-    new = [
-        printable(base if is_file else base + b"/" + b"/".join(map(from_printable, path.split("/"))))
-        for path in table.column("path").filter(pa.array(mine)).to_pylist()
-    ]
+    new: list[str] = []
+    holders: dict[str, str] = {}
+    rows = table.filter(pa.array(mine)).select(["path", "container"])
+    inside = set(rows.column("container").unique().to_pylist())
+    for path, container in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+        if container is None:
+            uri = printable(base if is_file else base + b"/" + b"/".join(map(from_printable, path.split("/"))))
+        else:  # in walk order after what holds it
+            uri = holders[container] + path[len(container) :]
+        new.append(uri)
+        if path in inside:
+            holders[path] = uri
     column = table.column("uri").combine_chunks()
     return pc.replace_with_mask(column, pa.array(mine), pa.array(new, pa.string()))
 

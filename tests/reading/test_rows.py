@@ -30,6 +30,13 @@ def task(path: Path) -> Source:
     return Source("root", path.name, str(path), stat_of(path.stat()))
 
 
+def read(work: ReadingWork, path: Path, beat: Callable[[int], None]) -> Reading:
+    """What was read of a file with nothing inside it."""
+    (read,) = work(task(path), beat, with_forms=True)
+    assert isinstance(read.own, Reading) and not read.members
+    return read.own
+
+
 def text_of(reading: Reading) -> str:
     return "".join(reading.table().column("text").to_pylist())
 
@@ -57,7 +64,7 @@ def grow(path: Path) -> Callable[[], None]:
 def test_a_file_that_grew_once_under_its_reader_is_read_once_more_and_whole(work: ReadingWork, tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_text(words(50))
-    reading = work(task(path), Meddler(grow(path), 1), with_forms=True)
+    reading = read(work, path, Meddler(grow(path), 1))
     assert text_of(reading) == words(50) + "and one more line\n"
     assert reading.stat.size == path.stat().st_size
 
@@ -76,7 +83,7 @@ def test_a_file_replaced_under_its_reader_is_read_as_it_was_opened(work: Reading
     path.write_text(words(50))
     other.write_text(words(50, 1))
     before = path.stat()
-    reading = work(task(path), Meddler(lambda: os.replace(other, path), 1), with_forms=True)
+    reading = read(work, path, Meddler(lambda: os.replace(other, path), 1))
     assert text_of(reading) in (words(50), words(50, 1))
     assert (reading.stat.inode == before.st_ino) == (text_of(reading) == words(50))
 
@@ -85,7 +92,7 @@ def test_every_chunk_beats(work: ReadingWork, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text(words(400))
     beats: list[int] = []
-    assert len(beats) < work(task(path), beats.append, with_forms=True).chunks <= len(beats)
+    assert len(beats) < read(work, path, beats.append).chunks <= len(beats)
 
 
 @pytest.mark.parametrize(

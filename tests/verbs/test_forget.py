@@ -28,6 +28,16 @@ def test_forget_removes_a_root_and_its_rows(shop: Workshop) -> None:
     assert damage(shop) == []
 
 
+def test_forgetting_a_container_forgets_what_lies_in_it(shop: Workshop) -> None:
+    shop.write("more/tickets.jsonl", "".join(json.dumps({"id": i, "text": words(8, i)}) + "\n" for i in range(3)))
+    shop.write("more/tickets.jsonl.old.txt", words(8, 7))
+    shop.ingest(shop.docs)
+    assert shop.table().num_rows == 4
+    (shop.docs / "more/tickets.jsonl").unlink()
+    forget.forget(index_of(shop), str(shop.docs / "more/tickets.jsonl"), warn=silent)
+    assert shop.table().num_rows == 1 and shop.ingest().idle
+
+
 def test_ingest_does_not_walk_a_forgotten_root(shop: Workshop) -> None:
     _, other = two_roots(shop)
     forget.forget(index_of(shop), str(other), warn=silent)

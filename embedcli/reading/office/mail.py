@@ -12,6 +12,7 @@ import email
 import email.utils
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from email.message import Message
 from typing import TypeAlias
 
@@ -47,7 +48,8 @@ def read_mail(data: bytes, beat: Beat) -> Document:
     writer.message(message)
     if writer.is_encrypted:
         raise UnreadableSource("password", "an encrypted mail")
-    return blocks.document(title=_header(message, "Subject"))
+    document = blocks.document(title=_header(message, "Subject"))
+    return replace(document, members=tuple(_contents(message)))
 
 
 def read_mailbox(data: bytes, beat: Beat) -> Document:
@@ -79,7 +81,11 @@ def attachments(data: bytes, beat: Beat) -> Iterator[tuple[str, bytes]]:
     What the body shows itself (its text, its pictures) is no attachment, nor is a message, whose text is part of the
     document. Names may be equal, blank ones are made up from the type. For whoever reads attachments as documents.
     """
-    for part in _files(_parsed(_without_length(data), beat)):
+    yield from _contents(_parsed(_without_length(data), beat))
+
+
+def _contents(message: Mail) -> Iterator[tuple[str, bytes]]:
+    for part in _files(message):
         content = part.get_payload(decode=True)
         yield _file_name(part), content if isinstance(content, bytes) else b""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from embedcli.reading.office.html import add_page
@@ -36,7 +37,7 @@ def read_message(file: CompoundFile, beat: Beat) -> Document:
     """The document in a message. Raises UnreadableSource."""
     blocks = Blocks()
     _add_message(blocks, file, "", beat, depth=0)
-    return blocks.document(title=_string(file, "", _SUBJECT))
+    return replace(blocks.document(title=_string(file, "", _SUBJECT)), members=tuple(message_attachments(file)))
 
 
 def message_attachments(file: CompoundFile) -> Iterator[tuple[str, bytes]]:

@@ -21,7 +21,7 @@ import io
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import BinaryIO
@@ -48,17 +48,17 @@ SHARED_BYTES = 1 << 20
 """What two blocks of a larger file have in common, so that no name is torn."""
 LONGEST_PLACEHOLDER = 1000
 
-ReadInside = Callable[[BinaryIO, str], Document]
-"""An open file and its name -> its document; or UnreadableSource."""
+TORN = b"%PDF-"
+"""Stands for a file of a portfolio that cannot be taken out of it: whoever reads it finds it damaged."""
 
 _PLACEHOLDER = re.compile(r"Please wait|not eventually replaced by the proper contents", re.IGNORECASE)
 
 
-def read_pdf(file: BinaryIO, *, beat: Beat, with_forms: bool = True, read_inside: ReadInside | None = None) -> Document:
+def read_pdf(file: BinaryIO, *, beat: Beat, with_forms: bool = True) -> Document:
     """The document in an open PDF. `beat` gets the page's number before each page, 0 before other slow steps.
 
-    Pages without anything on them are simply empty: they have no offset and are not counted as skipped. Files within
-    a portfolio are read by `read_inside`; without it a portfolio is `no_text`.
+    Pages without anything on them are simply empty: they have no offset and are not counted as skipped. A portfolio
+    has no text but its files as `members`.
     """
     _start_library()
     beat(0)
@@ -73,12 +73,12 @@ def read_pdf(file: BinaryIO, *, beat: Beat, with_forms: bool = True, read_inside
         return _read_pages(second.pages(), title=_clean_title(second.title() or ""), beat=beat)
     with document:
         if pdfium_c.FPDF_GetSecurityHandlerRevision(document) >= 0 and (unlocked := _unlocked(document)):
-            return read_pdf(unlocked, beat=beat, with_forms=with_forms, read_inside=read_inside)
+            return read_pdf(unlocked, beat=beat, with_forms=with_forms)
         title = _title(document)
         if form := _dynamic_form(document):
             return _read_pages(iter([form]), title=title, beat=beat)
         if hints.portfolio and second.is_portfolio():
-            return _read_portfolio(document, title=title, beat=beat, read_inside=read_inside)
+            return _read_portfolio(document, title=title, beat=beat)
         pages = _pages(document, hints, second, beat, with_forms=with_forms)
         return _read_pages(pages, title=title, beat=beat)
 
@@ -238,56 +238,20 @@ def _packets(document: pdfium.PdfDocument) -> list[bytes]:
     return packets
 
 
-def _read_portfolio(
-    document: pdfium.PdfDocument, *, title: str | None, beat: Beat, read_inside: ReadInside | None
-) -> Document:
-    """The files within, one after the other, each a section of its own; pages are counted through."""
-    whole = _Portfolio()
-    for index in range(document.count_attachments() if read_inside else 0):
+def _read_portfolio(document: pdfium.PdfDocument, *, title: str | None, beat: Beat) -> Document:
+    """The files within are documents of their own: of itself a portfolio shows only a page for other viewers."""
+    members = []
+    for index in range(document.count_attachments()):
         beat(0)
         attachment = document.get_attachment(index)
         name = " ".join(clean(attachment.get_name(), pdf=True).split())
         try:
-            whole.add(name, read_inside(io.BytesIO(bytes(attachment.get_data())), name))  # type: ignore[misc]
+            members.append((name, bytes(attachment.get_data())))
         except pdfium.PdfiumError:
-            whole.skipped["damaged"] += 1
-        except UnreadableSource as error:
-            whole.skipped[error.reason] += 1
-    return whole.document(title)
-
-
-@dataclass(slots=True)
-class _Portfolio:
-    texts: list[str] = field(default_factory=list)
-    pages: list[tuple[int, int]] = field(default_factory=list)
-    sections: list[tuple[int, str]] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
-    page_count: int = 0
-    offset: int = 0
-
-    def add(self, name: str, inside: Document) -> None:
-        self.sections.append((self.offset, name))
-        self.sections += [(self.offset + offset, f"{name} > {words}") for offset, words in inside.sections]
-        self.pages += [(self.page_count + n, self.offset + offset) for n, offset in inside.pages or ((1, 0),)]
-        self.page_count += inside.page_count or 1
-        if inside.reason:
-            self.skipped[inside.reason] += inside.pages_skipped
-        self.texts.append(inside.text)
-        self.offset += len(inside.text) + len(PAGE_SEPARATOR)
-
-    def document(self, title: str | None) -> Document:
-        reason = self.skipped.most_common(1)[0][0] if self.skipped else None
-        if not self.texts:
-            raise UnreadableSource(reason or "no_text")
-        return Document(
-            text=PAGE_SEPARATOR.join(self.texts),
-            title=title,
-            pages=tuple(self.pages),
-            sections=tuple(self.sections),
-            page_count=self.page_count,
-            pages_skipped=self.skipped.total(),
-            reason=reason,
-        )
+            members.append((name, TORN))
+    if not members:
+        raise UnreadableSource("no_text", "a portfolio without files")
+    return Document("", title=title, page_count=0, members=tuple(members))
 
 
 def _title(document: pdfium.PdfDocument) -> str | None:

@@ -227,28 +227,10 @@ def read_file(data: bytes) -> Document:
     return formats.read(io.BytesIO(data), name="a.pdf", beat=lambda page: None)
 
 
-def test_a_portfolio_is_the_files_within_and_never_its_placeholder() -> None:
-    document = read_file(portfolio(("a.pdf", pdf(lines(b"One"), lines(b"Two"))), ("b.txt", b"Three")))
-    assert (document.text, document.pages) == ("One\n\nTwo\n\nThree", ((1, 0), (2, 5), (3, 10)))
-    assert document.sections == ((0, "a.pdf"), (10, "b.txt"))
-    assert (document.page_count, document.pages_skipped) == (3, 0)
-
-
-def test_a_portfolio_says_what_of_it_cannot_be_read() -> None:
-    document = read_file(
-        portfolio(("a.pdf", pdf(lines(b"One"))), ("b.pdf", b"no PDF"), ("c.png", b"\x89PNG\r\n\x1a\n"))
-    )
-    assert (document.text, document.pages_skipped) == ("One", 2)
-    assert reason_of(portfolio(("a.pdf", pdf(lines(b"One"))))) == "no_text"  # with nobody to read it
-
-
-def test_a_portfolio_within_others_is_read_to_a_depth() -> None:
-    inner = portfolio(("a.pdf", pdf(lines(b"One"))))
-    assert read_file(portfolio(("b.pdf", inner))).text == "One"
-    for _ in range(4):
-        inner = portfolio(("b.pdf", inner), ("a.pdf", pdf(lines(b"Other"))))
-    document = read_file(inner)
-    assert "One" not in document.text and document.reason == "no_text"
+def test_a_portfolio_has_no_text_but_the_files_within() -> None:
+    inner = pdf(lines(b"One"), lines(b"Two"))
+    document = read_file(portfolio(("a.pdf", inner), ("b.txt", b"Three")))
+    assert (document.text, document.members) == ("", (("a.pdf", inner), ("b.txt", b"Three")))
 
 
 def test_a_document_that_is_shown_itself_is_read_itself() -> None:

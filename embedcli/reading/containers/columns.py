@@ -1,0 +1,63 @@
+"""Parquet and Arrow files -> Records, a batch of rows at a time.
+
+In: an open file that can be searched (Parquet, Arrow's file format) or a stream (Arrow's stream format), a RecordRule.
+Out: a Record for each row. Raises UnreadableSource.
+Not here: the fields (fields.py), the index's own Parquet (index/shards.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedcli.errors import UnreadableSource
+from embedcli.reading.containers.fields import Fields, bad_line
+from embedcli.records import Record, RecordRule
+
+BATCH_ROWS = 512
+_BROKEN = (pa.ArrowException, OSError, ValueError, KeyError)
+
+
+def parquet_rows(file: BinaryIO, rule: RecordRule) -> Iterator[Record]:
+    try:
+        parquet = pq.ParquetFile(file)
+        names = parquet.schema_arrow.names
+        batches = parquet.iter_batches(BATCH_ROWS, use_threads=False)
+    except _BROKEN as error:
+        raise UnreadableSource("damaged", str(error)) from error
+    return _rows(batches, names, rule)
+
+
+def arrow_rows(file: BinaryIO, rule: RecordRule, *, is_stream: bool) -> Iterator[Record]:
+    try:
+        if is_stream:
+            reader = pa.ipc.open_stream(file)
+            return _rows(reader, reader.schema.names, rule)
+        whole = pa.ipc.open_file(file)
+        batches = (whole.get_batch(number) for number in range(whole.num_record_batches))
+        return _rows(batches, whole.schema.names, rule)
+    except _BROKEN as error:
+        raise UnreadableSource("damaged", str(error)) from error
+
+
+def _rows(batches: Iterable[pa.RecordBatch], names: list[str], rule: RecordRule) -> Iterator[Record]:
+    if not set(rule.text) & set(names):
+        raise UnreadableSource("no_text", f"no column `{'`, `'.join(rule.text)}` among {', '.join(names)[:200]}")
+    return _records(batches, names, rule)
+
+
+def _records(batches: Iterable[pa.RecordBatch], names: list[str], rule: RecordRule) -> Iterator[Record]:
+    number, fields = 0, Fields(rule)
+    try:
+        for batch in batches:
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                columns = [column.to_pylist() for column in batch.slice(start, BATCH_ROWS).columns]
+                for cells in zip(*columns, strict=True):
+                    number += 1
+                    row = dict(zip(names, cells, strict=True))
+                    yield fields.record_of(row, number) or bad_line(number, "no_text", repr(cells).encode())
+    except _BROKEN as error:
+        raise UnreadableSource("damaged", f"after row {number}: {error}") from error

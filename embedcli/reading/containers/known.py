@@ -1,0 +1,147 @@
+"""Which records of a container changed, which are new, which stand in it twice, and which have left.
+
+In: Records as they are read; the keys and digests of those that the index has, in memory-mapped arrays. Out: the same
+Records with their `prior`, without those that are as they were; at the end the places of the known ones not met.
+A record takes 16 bytes of memory, so ten million of them 160 MB.
+Not here: what a record is (fields.py), the documents of the index (run/containers.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcli.columns import VectorKeys
+from embedcli.index import shards
+from embedcli.reading.containers.fields import bad_line
+from embedcli.records import Record, digest, shown_id
+
+RECENT = 1 << 16
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class KnownFiles:
+    """Where the arrays of a container's known records lie: sorted keys [3, n] and digests [2, n] in their order."""
+
+    keys: Path
+    digests: Path
+
+    @classmethod
+    def write(cls, folder: Path, name: str, ids: Sequence[str], digests: Sequence[str | None]) -> KnownFiles:
+        files = cls(folder / f"{name}-keys.npy", folder / f"{name}-digests.npy")
+        np.save(files.keys, shards.sorted_keys(shards.keys_of([key_of(one) for one in ids])))
+        np.save(files.digests, shards.keys_of([bytes.fromhex(one or "00" * 16) for one in digests]))
+        return files
+
+    def remove(self) -> None:
+        self.keys.unlink(missing_ok=True)
+        self.digests.unlink(missing_ok=True)
+
+
+def key_of(shown: str) -> bytes:
+    """The key of a record by its id as it stands in a path."""
+    return hashlib.blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+class KnownRecords:
+    """What the index has of one container, and what of it has been met."""
+
+    def __init__(self, files: KnownFiles | None) -> None:
+        nothing = np.zeros((3, 0), np.uint64)
+        self._keys: VectorKeys = np.load(files.keys, mmap_mode="r") if files else nothing
+        self._digests: VectorKeys = np.load(files.digests, mmap_mode="r") if files else nothing[:2]
+        self._met = np.zeros(self._keys.shape[1], np.bool_)
+        self._new = _KeySet()
+        self._times: dict[str, int] = {}
+
+    @property
+    def left(self) -> Ints:
+        """The places of the known records that no reading has met."""
+        return np.flatnonzero(~self._met)
+
+    @property
+    def known(self) -> int:
+        return int(self._met.size)
+
+    def sift(self, records: Sequence[Record]) -> Iterator[Record]:
+        """Those that are new, changed or cannot be read, each with its place. A repeated id is a problem, and where
+        it is the digest of a text it gets the number of times that this text has come."""
+        good = [record if record.id else record._replace(id=digest(record.text)) for record in records]
+        keys = [key_of(shown_id(record.id)) for record in good]
+        in_runs = self._new.in_runs(shards.keys_of(keys))
+        places = self._places(keys)
+        for record, original, key, place, was in zip(good, records, keys, places.tolist(), in_runs, strict=True):
+            if record.problem:
+                yield record
+                continue
+            if was or self._is_met(key, place):
+                if original.id:
+                    yield bad_line(record.line, "duplicate_id", record.digest.encode())
+                    continue
+                record, key, place = self._numbered(record)
+            if place < 0:
+                self._new.add(key)
+                yield record
+            else:
+                self._met[place] = True
+                if not self._is_same(record, place):
+                    yield record._replace(prior=place)
+        self._new.settle()
+
+    def _places(self, keys: Sequence[bytes]) -> Ints:
+        at = shards.find(self._keys, shards.keys_of(keys))
+        places = np.full(len(keys), -1, np.int64)
+        found = at >= 0
+        places[found] = self._keys[2, at[found]].astype(np.int64)
+        return places
+
+    def _is_met(self, key: bytes, place: int) -> bool:
+        return bool(self._met[place]) if place >= 0 else key in self._new.recent
+
+    def _is_same(self, record: Record, place: int) -> bool:
+        high, low = self._digests[:, place].tolist()
+        return bool(int(record.digest, 16) == (high << 64) + low)
+
+    def _numbered(self, record: Record) -> tuple[Record, bytes, int]:
+        times = self._times[record.id] = self._times.get(record.id, 1) + 1
+        record = record._replace(id=f"{record.id}-{times}")
+        key = key_of(record.id)
+        return record, key, int(self._places([key])[0])
+
+
+class _KeySet:
+    """16-byte keys in sorted arrays: two of one size become one, so there are few."""
+
+    def __init__(self) -> None:
+        self.recent: set[bytes] = set()
+        self._runs: list[VectorKeys] = []
+
+    def in_runs(self, keys: VectorKeys) -> npt.NDArray[np.bool_]:
+        """Which of these were added before what is `recent`."""
+        found = np.zeros(keys.shape[1], np.bool_)
+        for run in self._runs:
+            found |= shards.find(run, keys) >= 0
+        return found
+
+    def add(self, key: bytes) -> None:
+        self.recent.add(key)
+
+    def settle(self) -> None:
+        """Sort what is recent once it is much."""
+        if len(self.recent) >= RECENT:
+            run = _sorted(shards.keys_of(list(self.recent)))
+            self.recent = set()
+            while self._runs and self._runs[-1].shape[1] <= run.shape[1]:
+                run = _sorted(np.concatenate([self._runs.pop(), run], axis=1))
+            self._runs.append(run)
+
+
+def _sorted(keys: VectorKeys) -> VectorKeys:
+    return keys[:, np.lexsort((keys[1], keys[0]))]

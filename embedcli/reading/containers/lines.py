@@ -1,0 +1,138 @@
+"""JSON lines, CSV and TSV -> Records, line by line: memory is that of a line, whatever the size of the file.
+
+In: an open stream of bytes and a RecordRule. Out: a Record for each line, one with a `problem` (`not_json`,
+`not_utf8`, `no_text`, `damaged`, `too_large`) for each that cannot be read, with the number of the line.
+Not here: compression (opened.py), the fields (fields.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import orjson
+
+from embedcli.errors import UnreadableSource
+from embedcli.reading.containers.fields import Fields, bad_line, has_text
+from embedcli.records import Record, RecordRule
+
+MOST_LINE_BYTES = 16 << 20
+LOOK_BYTES = 1 << 16
+LOOK_LINES = 100
+BOM = b"\xef\xbb\xbf"
+_SEPARATORS = ",;\t|"
+
+
+def are_records(head: bytes, rule: RecordRule) -> bool:
+    """Whether most lines at the beginning of a file, of those that are JSON, are objects with a field of text."""
+    lines = [line for line in head.removeprefix(BOM).split(b"\n")[:LOOK_LINES] if line.strip()]
+    if len(lines) > 1 and len(head) >= LOOK_BYTES:
+        lines.pop()  # perhaps cut
+    values = [value for line in lines if (value := _parsed(line)) is not None]
+    return 2 * sum(has_text(value, rule) for value in values) > len(values)
+
+
+def json_lines(stream: BinaryIO, rule: RecordRule) -> Iterator[Record]:
+    fields = Fields(rule)
+    for number, line in _numbered_lines(stream):
+        if line is None:
+            yield bad_line(number, "too_large")
+            continue
+        if line.isspace():
+            continue
+        row = _parsed(line)
+        record = fields.record_of(row, number) if isinstance(row, dict) else None
+        yield record or bad_line(number, _problem(line, row), line)
+
+
+def _parsed(line: bytes) -> Any:
+    """The value in a line; None where it is no JSON."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _problem(line: bytes, row: Any) -> str:
+    if row is not None:
+        return "no_text"
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return "not_utf8"
+    return "not_json"
+
+
+def _numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """The lines, from 1; None for one that is too long to be held."""
+    number = 0
+    while line := stream.readline(MOST_LINE_BYTES):
+        number += 1
+        if number == 1:
+            line = line.removeprefix(BOM)
+        whole = line.endswith(b"\n") or len(line) < MOST_LINE_BYTES
+        while line and not line.endswith(b"\n") and not whole:
+            line = stream.readline(MOST_LINE_BYTES)
+        yield number, line if whole else None
+
+
+def tables(stream: BinaryIO, rule: RecordRule, *, suffix: str) -> Iterator[Record]:
+    """The rows of a CSV or TSV under the names in its first line. Raises UnreadableSource where none is its text."""
+    csv.field_size_limit(MOST_LINE_BYTES)
+    text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+    first = text.readline(LOOK_BYTES)
+    separator = _separator(first, rule, suffix)
+    names = next(csv.reader([first], delimiter=separator), [])
+    if not set(rule.text) & set(names):
+        raise UnreadableSource("no_text", f"no column `{'`, `'.join(rule.text)}` among {', '.join(names)[:200]}")
+    rows, fields = csv.reader(text, delimiter=separator), Fields(rule)
+    while True:
+        number = rows.line_num + 2
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield bad_line(number, "damaged")
+            continue
+        if cells:
+            yield _row(names, cells, fields, number) or bad_line(
+                number, _cell_problem(names, cells), repr(cells).encode()
+            )
+
+
+def _separator(first: str, rule: RecordRule, suffix: str) -> str:
+    """What parts the names of the first line so that the text is among them, or most of them."""
+    if suffix in (".tsv", ".tab"):
+        return "\t"
+
+    def goodness(separator: str) -> tuple[bool, int]:
+        names = next(csv.reader([first], delimiter=separator), [])
+        return bool(set(rule.text) & set(names)), len(names)
+
+    return max(_SEPARATORS, key=goodness)
+
+
+def _row(names: list[str], cells: list[str], fields: Fields, number: int) -> Record | None:
+    if len(cells) > len(names) or not _are_utf8(cells):
+        return None
+    return fields.record_of(dict(zip(names, cells, strict=False)), number)
+
+
+def _cell_problem(names: list[str], cells: list[str]) -> str:
+    if not _are_utf8(cells):
+        return "not_utf8"
+    return "damaged" if len(cells) > len(names) else "no_text"
+
+
+def _are_utf8(cells: list[str]) -> bool:
+    row = "".join(cells)
+    if row.isascii():
+        return True
+    try:
+        row.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

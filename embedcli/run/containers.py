@@ -1,0 +1,326 @@
+"""Containers on their way through a run: their records go to the readers in batches, and they end with their last one.
+
+In: the tasks of the plan; what was read of them. Out: tasks for the reading processes, those of records among them;
+each source as it ends, a container after all that is in it, so that no checkpoint or publish names one that is not
+whole. What a container does not hold any more has left, unless it is so much that the guard keeps it.
+Not here: splitting (reading/splitter.py), reading (reading/rows.py), vectors (pending.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedcli.errors import InputError, UnreadableSource
+from embedcli.index import documents
+from embedcli.reading.containers.known import KnownFiles
+from embedcli.reading.splitter import MOST_BAD_LINES, Answer, Split, Whole
+from embedcli.records import SKIP_REASONS, Record, Source, SourceKey
+from embedcli.run.gone import SMALLEST_GUARDED
+from embedcli.run.tasks import (
+    AnyTask,
+    Contained,
+    ContainerEnd,
+    LastSeen,
+    RecordTask,
+    Refused,
+    Task,
+    last_seen,
+    last_seen_rows,
+)
+from embedcli.sources.containers import RuleBook
+
+if TYPE_CHECKING:
+    from embedcli.config import Rules
+    from embedcli.run.pending import Ended
+    from embedcli.run.tally import Tally
+    from embedcli.sources.containers import Asked
+    from embedcli.sources.roots import Scopes
+
+Ints = npt.NDArray[np.int64]
+
+
+class Members:
+    """The documents of the index that lie in others."""
+
+    def __init__(self, base: pa.Table) -> None:
+        self._base = base
+
+    def of(self, key: SourceKey) -> pa.Table:
+        """What the index knows of the documents in one source: the columns of LastSeen."""
+        number = self._numbers.get(f"{key[0]}\0{key[1]}")
+        if number is None:
+            return self._seen.slice(0, 0)
+        start, stop = self._bounds[number : number + 2]
+        return self._seen.take(pa.array(self._rows[start:stop]))
+
+    def keys_of(self, key: SourceKey) -> set[SourceKey]:
+        """The documents in a source, and those in them."""
+        direct = {(key[0], path) for path in self.of(key).column("path").to_pylist()} if self._numbers else set()
+        return direct.union(*(self.keys_of(inner) for inner in direct))
+
+    @cached_property
+    def _seen(self) -> pa.Table:
+        return last_seen(self._base)
+
+    @cached_property
+    def _by_holder(self) -> tuple[dict[str, int], Ints, Ints]:
+        rows = np.flatnonzero(np.asarray(pc.is_valid(self._base.column("container"))))
+        holders = documents.join_holders(self._base.take(pa.array(rows))).combine_chunks().dictionary_encode()
+        codes = np.asarray(holders.indices, np.int64)
+        names: list[str] = holders.dictionary.to_pylist()
+        bounds = np.concatenate(([0], np.cumsum(np.bincount(codes, minlength=len(names))))).astype(np.int64)
+        return {name: number for number, name in enumerate(names)}, rows[np.argsort(codes, kind="stable")], bounds
+
+    @property
+    def _numbers(self) -> dict[str, int]:
+        return self._by_holder[0]
+
+    @property
+    def _rows(self) -> Ints:
+        return self._by_holder[1]
+
+    @property
+    def _bounds(self) -> Ints:
+        return self._by_holder[2]
+
+
+# ---- into the readers
+
+
+class Feed:
+    """The tasks for the reading processes. Their threads pull them, one at a time."""
+
+    def __init__(
+        self,
+        scopes: Scopes,
+        members: Members,
+        answers: Callable[[Split], Iterator[Answer]],
+        *,
+        folder: Path,
+        read_all: bool,
+    ) -> None:
+        self._books = {root.id: RuleBook(root) for root in scopes.roots}
+        self._adding = {scope.root.id for scope in scopes.scopes if scope.stream and not scope.stream.whole}
+        self._members = members
+        self._answers = answers
+        self._folder = folder
+        self._read_all = read_all
+        self._names = itertools.count()
+
+    def tasks(self, planned: Iterator[Task]) -> Iterator[AnyTask]:
+        for task in planned:
+            asked = asked_of(self._books, task.source)
+            if asked is None:
+                yield task
+            else:
+                yield from self._split(task, asked)
+
+    def _split(self, task: Task, asked: Asked) -> Iterator[AnyTask]:
+        known = _Known(self._members.of(task.key), adding=task.source.root_id in self._adding)
+        files = known.write(self._folder, f"known-{next(self._names)}", task.source, read_all=self._read_all)
+        batches = 0
+        try:
+            for answer in self._answers(Split(task.source, asked, files)):
+                if answer is None:
+                    yield task
+                elif isinstance(answer, Whole):
+                    yield known.end(task, answer, batches)
+                else:
+                    batches += 1
+                    yield RecordTask(task, tuple(known.tasks(task.source, answer)), answer)
+        except UnreadableSource as error:
+            yield ContainerEnd(task, error, batches)
+        finally:
+            if files is not None:
+                files.remove()
+
+
+def asked_of(books: dict[str, RuleBook], source: Source) -> Asked | None:
+    """How a source is read if it is a container; None for one that is a document, as far as its name says. A mailbox
+    often has a name without a suffix."""
+    book = books[source.root_id]
+    asked = book.of(source.path)
+    if asked is None and "." not in source.path.rpartition("/")[2] and _begins_with_from(source.file):
+        return book.default
+    return asked
+
+
+def _begins_with_from(file: str) -> bool:
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(5) == b"From "
+    except OSError:
+        return False
+
+
+class _Known:
+    """What the index knows of the documents in one container, as it is read."""
+
+    def __init__(self, seen: pa.Table, *, adding: bool) -> None:
+        has_text = pc.or_(pc.greater(seen.column("rows"), 0), pc.greater(seen.column("members"), 0))
+        self._seen = seen.filter(has_text)
+        self._bad = {prior.path: prior for prior in last_seen_rows(seen.filter(pc.invert(has_text)))}
+        self._bad_by_content = {(prior.sha256, prior.reason): prior for prior in self._bad.values()}
+        self._adding = adding
+        self._met: set[str] = set()
+        self._changed = 0
+
+    def write(self, folder: Path, name: str, source: Source, *, read_all: bool) -> KnownFiles | None:
+        if not self._seen.num_rows:
+            return None
+        skip = len(source.path) + 1
+        ids = [path[skip:] for path in self._seen.column("path").to_pylist()]
+        # what is not as it should be is read again, whatever it holds
+        sound = pc.and_(pc.equal(self._seen.column("status"), "indexed"), pc.is_valid(self._seen.column("sha256")))
+        digests = pc.if_else(sound, self._seen.column("sha256"), None).to_pylist()
+        return KnownFiles.write(folder, name, ids, [None] * len(ids) if read_all else digests)
+
+    def tasks(self, container: Source, records: Sequence[Record]) -> Iterator[Task]:
+        places = [record.prior for record in records if record.prior >= 0]
+        self._changed += len(places)
+        priors = iter(last_seen_rows(self._seen.take(pa.array(places, pa.int64()))))
+        for record in records:
+            source = container.member(record.id)
+            yield Task(source, next(priors) if record.prior >= 0 else self._prior_of_bad(source.path, record))
+
+    def _prior_of_bad(self, path: str, record: Record) -> LastSeen | None:
+        """A line that cannot be read may have moved."""
+        if path in self._bad:
+            self._met.add(path)
+        return self._bad_by_content.get((record.digest, record.problem)) or self._bad.get(path)
+
+    def end(self, task: Task, whole: Whole, batches: int) -> ContainerEnd:
+        root_id = task.source.root_id
+        lost = [] if self._adding else self._seen.column("path").take(pa.array(whole.left)).to_pylist()
+        left = frozenset((root_id, path) for path in itertools.chain(lost, self._bad.keys() - self._met))
+        known = self._seen.num_rows
+        unchanged = known - len(whole.left) - self._changed
+        return ContainerEnd(task, whole, batches, left, lost=len(lost), known=known, unchanged=unchanged)
+
+
+# ---- and out of them
+
+
+@dataclass
+class _Open:
+    """A container some of whose documents are on their way."""
+
+    task: Task
+    waiting: int = 0
+    batches: int = 0
+    end: ContainerEnd | None = None
+    own: Ended | None = None
+    left: set[SourceKey] = field(default_factory=set)
+
+
+class OpenContainers:
+    """Holds each container back until all that is in it has ended."""
+
+    def __init__(self, members: Members, rules: Rules, tally: Tally, warn: Callable[[str], None]) -> None:
+        self._members = members
+        self._rules = rules
+        self._tally = tally
+        self._warn = warn
+        self._open: dict[SourceKey, _Open] = {}
+
+    def of_file(self, task: Task, names: Sequence[str], *, refused: str | None) -> list[Task]:
+        """A source was read, or `refused`: the tasks of the documents inside it, whose ends it waits for."""
+        known = {} if task.prior is None or not task.prior.members else self._known(task.key)
+        inside = [task.source.member(name) for name in names]
+        if known or inside:
+            stay = refused is not None and refused not in SKIP_REASONS
+            left = set() if stay else known.keys() - {source.path for source in inside}
+            opened = self._open[task.key] = _Open(task, waiting=len(inside))
+            opened.left = {(task.source.root_id, path) for path in left}
+        return [Task(source, known.get(source.path)) for source in inside]
+
+    def _known(self, key: SourceKey) -> dict[str, LastSeen]:
+        return {prior.path: prior for prior in last_seen_rows(self._members.of(key))}
+
+    def batch(self, batch: RecordTask) -> None:
+        """Some records of a container are read."""
+        opened = self._opened(batch.container)
+        opened.batches += 1
+        opened.waiting += len(batch.tasks)
+
+    def end(self, end: ContainerEnd) -> list[Ended]:
+        """A container was read to its end; returns what has ended with it."""
+        self._opened(end.container).end = end
+        return self._close_if_whole(end.container.key)
+
+    def ended(self, source: Ended) -> list[Ended]:
+        """A source has ended: it and what ends with it, in the order in which they may be stored; nothing while it
+        waits for what is inside it."""
+        key = source.task.key
+        if key in self._open:
+            self._open[key].own = source
+            return self._close_if_whole(key)
+        return [source, *self._one_less(source)]
+
+    def _opened(self, task: Task) -> _Open:
+        return self._open.setdefault(task.key, _Open(task))
+
+    def _one_less(self, source: Ended) -> list[Ended]:
+        container = source.task.source.container
+        key = (source.task.source.root_id, container or "")
+        if key not in self._open:
+            return []
+        self._open[key].waiting -= 1
+        return self._close_if_whole(key)
+
+    def _close_if_whole(self, key: SourceKey) -> list[Ended]:
+        opened = self._open[key]
+        if opened.end is not None and opened.own is None and opened.batches == opened.end.batches:
+            opened.own = self._own(opened, opened.end)
+        if opened.own is None or opened.waiting:
+            return []
+        del self._open[key]
+        for left in opened.left:
+            self._tally.left |= {left, *self._members.keys_of(left)}
+        return [opened.own, *self._one_less(opened.own)]
+
+    def _own(self, opened: _Open, end: ContainerEnd) -> Ended:
+        """What is stored of a container of records."""
+        task, found = end.container, end.result
+        if isinstance(found, UnreadableSource):
+            return Refused(task, found.reason, found.sha256)
+        self._tally.unchanged += end.unchanged
+        reason = max(found.bad, key=lambda name: found.bad[name], default=None)
+        if reason is not None and not found.good:  # the records look otherwise now, or were never any
+            return Refused(task, reason, found.sha256)
+        if self._keeps(end):
+            return Refused(task, "vanished", found.sha256)
+        opened.left = set(end.left)
+        left_out = max(0, sum(found.bad.values()) - MOST_BAD_LINES)
+        return Contained(task, found.stat, found.sha256, left_out, reason if left_out else None)
+
+    def _keeps(self, end: ContainerEnd) -> bool:
+        """The guard: whether so many of the known records are gone that they stay. Raises InputError in a rebuild."""
+        uri, place = end.container.source.uri, os.path.abspath(end.container.source.uri)
+        percent = self._rules.percent_of(place)
+        too_many = end.known >= SMALLEST_GUARDED and end.lost * 100 > percent * end.known
+        nothing_left = end.container.source.address is not None and end.lost == end.known and percent < 100
+        if not end.lost or not (too_many or nothing_left):
+            return False
+        share = f"{end.lost:,} of {end.known:,}"
+        if self._rules.rebuilding:
+            raise InputError(
+                f"{share} known records of `{uri}` are gone, and a rebuild needs every source",
+                f"if they were deleted, add `--max-gone '{uri}=100'`",
+            )
+        self._warn(
+            f"`{uri}`: {share} of its known records are gone; they stay in the index."
+            f" If they were deleted: `--max-gone '{uri}=100'`"
+        )
+        return True

@@ -1,0 +1,69 @@
+"""Streams of records: what came on stdin under a name is a root of its own, without a place.
+
+In: what was asked, the streams that the index knows. Out: Scopes; the file that holds the stream while a run lasts.
+A run without one leaves those that are known alone. Not here: reading records (reading/containers/).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from embedcli.config import Options
+from embedcli.errors import InputError, storage_errors
+from embedcli.records import Root, digest
+from embedcli.sources.roots import Scope, Scopes, StreamIn, with_rules
+
+SPOOL = "stream-in"
+BLOCK_BYTES = 1 << 20
+
+
+def with_streams(scopes: Scopes, asked: Options, known: Sequence[Root], *, everything: bool) -> Scopes:
+    """The scopes with the streams that the index knows, and the one of this run. Raises InputError."""
+    roots = {root.path: root for root in known}
+    found: list[Scope] = []
+    if asked.stream is not None:
+        name = asked.stream.name
+        before = roots.get(name)
+        root = before or Root(id=digest("stream", name), path=name, stream=True)
+        roots[name] = replace(root, records=with_rules(root.records, asked.records))
+        stream = StreamIn(asked.stream.file, asked.stream.whole)
+        found.append(Scope(roots[name], stream=stream, before=before if before != roots[name] else None))
+    missing = [root.path for root in known if not any(scope.is_all_of(root) for scope in found)] if everything else []
+    if missing:
+        raise InputError(
+            f"`{missing[0]}` came as a stream, and a rebuild needs every source",
+            f"give it again: `... | embedcli ingest --records - --name {missing[0]} --whole --rebuild`,"
+            f" or remove it: `embedcli forget {missing[0]}`",
+        )
+    return replace(scopes, roots=(*scopes.roots, *roots.values()), scopes=(*scopes.scopes, *found))
+
+
+@contextmanager
+def spooled(asked: Options, folder: Path, stdin: BinaryIO | None = None) -> Iterator[Options]:
+    """Read stdin to its end into a file of `folder`, which goes with the context: a run may have to read it twice.
+
+    Raises StorageError, and InputError where nothing came.
+    """
+    file = folder / SPOOL
+    if asked.stream is None or asked.stream.file:
+        yield asked
+        return
+    try:
+        with storage_errors(folder), file.open("wb") as sink:
+            source = sys.stdin.buffer if stdin is None else stdin
+            while block := source.read(BLOCK_BYTES):
+                sink.write(block)
+            size_bytes = sink.tell()
+        if not size_bytes:
+            raise InputError(
+                f"nothing came on stdin for `{asked.stream.name}`; nothing was changed",
+                "look at what the command before the pipe says",
+            )
+        yield replace(asked, stream=replace(asked.stream, file=str(file)))
+    finally:
+        file.unlink(missing_ok=True)

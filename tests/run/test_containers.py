@@ -1,0 +1,421 @@
+"""Files of records through whole runs: each record is a document, and only what changed of them costs anything.
+
+In: the real `ingest` with the real readers over a fake engine. Not here: the formats (reading/containers/).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import mailbox
+from collections.abc import Iterable
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedcli.config import Stream
+from embedcli.errors import InputError, Stopped
+from embedcli.index import state
+from embedcli.index.disk import Disk
+from embedcli.index.generations import Index
+from embedcli.records import RecordRule
+from embedcli.verbs.forget import forget
+from embedcli.verbs.moved import moved
+from embedcli.verbs.verify import verify
+from tests.pdf_files import lines, pdf
+from tests.reading.pdf.test_layers import portfolio
+from tests.workshop import Workshop, follow, words
+
+Rows = dict[str, dict[str, Any]]
+
+
+def record(number: int, **fields: Any) -> dict[str, Any]:
+    return {"id": number, "title": f"Ticket {number}", "text": words(8, number), "status": "open", **fields}
+
+
+def write(shop: Workshop, records: Iterable[dict[str, Any] | str], name: str = "tickets.jsonl") -> Path:
+    lines = (one if isinstance(one, str) else json.dumps(one) for one in records)
+    return shop.write(name, "".join(f"{line}\n" for line in lines))
+
+
+def by_path(shop: Workshop) -> Rows:
+    return {row["path"]: row for row in shop.rows()}
+
+
+def sound(shop: Workshop) -> bool:
+    found = verify(Index(shop.index, disk=Disk()))
+    assert found.damage == [], found.damage
+    return follow(shop.index) == shop.ids()
+
+
+def test_each_record_is_a_document_with_its_own_id_title_and_meta(shop: Workshop) -> None:
+    file = write(shop, [record(1), record(2, status="closed", tags=["a", "ü"])])
+    assert shop.ingest().sources["new"] == 3
+    rows = by_path(shop)
+    assert rows.keys() == {"tickets.jsonl#1", "tickets.jsonl#2"}
+    second = rows["tickets.jsonl#2"]
+    assert (second["uri"], second["title"]) == (f"{file}#2", "Ticket 2")
+    assert json.loads(second["meta"]) == {"status": "closed", "tags": ["a", "ü"]}
+    assert second["text"].strip() == words(8, 2).strip() and second["chunk_count"] == 1
+    assert len({row["doc_id"] for row in rows.values()}) == 2
+    assert shop.documents()["tickets.jsonl#2"]["container"] == "tickets.jsonl"
+    assert sound(shop)
+
+
+def test_short_records_never_share_a_chunk_and_a_long_one_has_several(shop: Workshop) -> None:
+    write(shop, [record(1, text="short"), record(2, text=words(300, 2)), record(3, text="brief")])
+    shop.ingest()
+    counts = {path: sum(row["path"] == path for row in shop.rows()) for path in by_path(shop)}
+    assert (counts["tickets.jsonl#1"], counts["tickets.jsonl#3"]) == (1, 1) and counts["tickets.jsonl#2"] > 3
+
+
+def test_an_unchanged_container_costs_a_stat(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(shop, map(record, range(20)))
+    shop.ingest()
+    before = shop.embedded
+    monkeypatch.setattr("tests.workshop.ReadsHere.feed", None)  # whoever reads falls over it
+    summary = shop.ingest()
+    assert (summary.idle, summary.sources["unchanged"], shop.embedded) == (True, 21, before)
+
+
+def test_only_records_whose_text_changed_cost_the_engine(shop: Workshop) -> None:
+    write(shop, map(record, range(20)))
+    shop.ingest()
+    before = {path: row["changed_in"] for path, row in by_path(shop).items()}
+    write(shop, [record(n, **({"text": words(8, 99)} if n == 7 else {})) for n in range(20)])
+    summary = shop.ingest()
+    assert (summary.chunks["embedded"], summary.sources["changed"], summary.sources["unchanged"]) == (1, 2, 19)
+    after = {path: row["changed_in"] for path, row in by_path(shop).items()}
+    assert {path for path in after if after[path] != before[path]} == {"tickets.jsonl#7"}
+    assert sound(shop)
+
+
+def test_a_changed_meta_alone_rewrites_its_row_and_embeds_nothing(shop: Workshop) -> None:
+    write(shop, map(record, range(5)))
+    shop.ingest()
+    write(shop, [record(n, **({"status": "closed"} if n == 3 else {})) for n in range(5)])
+    before = shop.embedded
+    summary = shop.ingest()
+    assert (summary.chunks["embedded"], shop.embedded) == (0, before)
+    rows = by_path(shop)
+    assert json.loads(rows["tickets.jsonl#3"]["meta"]) == {"status": "closed"}
+    assert [path for path, row in rows.items() if row["changed_in"] == summary.generation] == ["tickets.jsonl#3"]
+    assert sound(shop)
+
+
+def test_a_record_that_left_is_gone_and_its_neighbours_stay(shop: Workshop) -> None:
+    write(shop, map(record, range(20)))
+    shop.ingest()
+    write(shop, (record(n) for n in range(20) if n not in (4, 5)))
+    summary = shop.ingest()
+    assert (summary.sources["gone"], summary.sources["unchanged"], summary.exit_code) == (2, 18, 0)
+    assert by_path(shop).keys() == {f"tickets.jsonl#{n}" for n in range(20) if n not in (4, 5)}
+    assert sound(shop)
+
+
+def test_the_guard_keeps_the_records_of_a_container_that_lost_too_many(shop: Workshop) -> None:
+    file = write(shop, map(record, range(20)))
+    shop.ingest()
+    write(shop, [record(0), record(1, status="closed"), record(77)])
+    summary = shop.ingest()
+    assert summary.exit_code == 3 and len(by_path(shop)) == 21
+    assert any(f"--max-gone '{file}=100'" in line for line in shop.report.said)
+    assert shop.documents()["tickets.jsonl"]["status"] == "stale"
+    assert shop.ingest().exit_code == 0 and len(by_path(shop)) == 21
+    summary = shop.ingest(max_gone_of=((str(file), 100.0),))
+    assert (summary.sources["gone"], len(by_path(shop)), summary.exit_code) == (18, 3, 0)
+    assert shop.documents()["tickets.jsonl"]["status"] == "indexed" and shop.ingest().idle
+    assert sound(shop)
+
+
+def test_a_container_that_vanished_takes_its_records_along(shop: Workshop) -> None:
+    file = write(shop, map(record, range(5)))
+    shop.write("other.txt", words(20, 50))
+    shop.ingest()
+    file.unlink()
+    summary = shop.ingest()
+    assert (summary.sources["gone"], set(shop.documents())) == (6, {"other.txt"})
+    assert sound(shop)
+
+
+def test_a_container_that_moved_costs_no_embedding(shop: Workshop) -> None:
+    file = write(shop, map(record, range(5)))
+    shop.ingest()
+    before = shop.embedded
+    (shop.docs / "sub").mkdir()
+    file.rename(shop.docs / "sub/all.jsonl")
+    summary = shop.ingest()
+    assert shop.embedded == before and summary.exit_code == 0
+    assert by_path(shop).keys() == {f"sub/all.jsonl#{n}" for n in range(5)}
+
+
+def test_a_container_that_cannot_be_read_keeps_its_records(shop: Workshop) -> None:
+    import gzip
+
+    data = "".join(f"{json.dumps(record(n))}\n" for n in range(300)).encode()
+    shop.write("t.jsonl.gz", gzip.compress(data))
+    shop.ingest()
+    shop.write("t.jsonl.gz", gzip.compress(data)[:-2000])
+    summary = shop.ingest()
+    assert (summary.exit_code, shop.documents()["t.jsonl.gz"]["status"]) == (3, "stale")
+    assert len(by_path(shop)) == 300 and shop.ingest().exit_code == 0
+
+
+def test_bad_lines_cost_themselves_and_are_news_once(shop: Workshop) -> None:
+    lines: list[Any] = [record(1), "{broken", record(2), record(3, text=" "), record(1), "[1, 2]", record(4)]
+    write(shop, lines)
+    summary = shop.ingest()
+    assert (summary.exit_code, summary.failures) == (3, {"duplicate_id": 1, "no_text": 2, "not_json": 1})
+    failed = {path: row["reason"] for path, row in shop.documents().items() if row["status"] == "failed"}
+    assert failed == {
+        "tickets.jsonl#line 2": "not_json", "tickets.jsonl#line 4": "no_text",
+        "tickets.jsonl#line 5": "duplicate_id", "tickets.jsonl#line 6": "no_text",
+    }  # fmt: skip
+    assert by_path(shop).keys() == {f"tickets.jsonl#{n}" for n in (1, 2, 4)}
+    write(shop, [*lines, record(5)])
+    assert shop.ingest().exit_code == 0
+    write(shop, [record(0), *lines, record(5)])  # the same bad lines, a line further down
+    assert shop.ingest().exit_code == 0
+    write(shop, [record(0), *lines, record(5), "{another"])
+    assert shop.ingest().exit_code == 3
+    write(shop, map(record, range(6)))
+    summary = shop.ingest()
+    assert (summary.exit_code, summary.failures) == (0, {})
+    assert sound(shop)
+
+
+def test_a_line_that_is_not_utf8_is_named(shop: Workshop) -> None:
+    good = json.dumps(record(1)).encode()
+    shop.write("a.jsonl", good + b"\n" + b'{"id": 2, "text": "gr\xfcn"}\n')
+    assert shop.ingest().failures == {"not_utf8": 1}
+
+
+def test_a_json_lines_file_without_texts_is_a_document_as_before(shop: Workshop) -> None:
+    write(shop, [{"id": n, "words": words(5, n)} for n in range(5)])
+    shop.ingest()
+    assert set(shop.documents()) == {"tickets.jsonl"}
+
+
+def test_records_without_an_id_have_the_digest_of_their_text_and_equal_ones_are_counted(shop: Workshop) -> None:
+    write(shop, [{"text": "Thanks", "who": n} for n in "ab"] + [{"text": "Sorry", "who": "c"}])
+    shop.ingest()
+    first = by_path(shop)
+    assert len(first) == 3 and sorted(json.loads(row["meta"])["who"] for row in first.values()) == ["a", "b", "c"]
+    write(shop, [{"text": "Sorry", "who": "c"}, {"text": "New"}] + [{"text": "Thanks", "who": n} for n in "ab"])
+    summary = shop.ingest()
+    assert (summary.sources["new"], summary.sources["gone"], summary.chunks["embedded"]) == (1, 0, 1)
+    assert first.keys() < by_path(shop).keys()
+
+
+def test_fields_are_remembered_for_each_pattern_and_changing_them_reads_again(shop: Workshop) -> None:
+    rule = RecordRule("tickets/*.csv", text=("subject", "body"), id="nr", label=True)
+    shop.write("tickets/a.csv", 'nr,subject,body,team\n7,Light,"It blinks, red\nand green",hub\n')
+    shop.write("table.csv", "part,torque\nbolt,12\n")
+    shop.ingest(records=(rule,))
+    row = by_path(shop)["tickets/a.csv#7"]
+    assert row["text"] == "subject: Light\n\nbody: It blinks, red\nand green" and row["meta"] == '{"team":"hub"}'
+    assert "part: bolt; torque: 12" in by_path(shop)["table.csv"]["text"]
+    shop.write("tickets/b.csv", "nr,subject,body\n8,Door,It squeaks\n")
+    shop.ingest()
+    assert "tickets/b.csv#8" in by_path(shop) and shop.ingest().idle
+    shop.ingest(shop.docs, records=(RecordRule("tickets/*.csv", text=("body",), id="nr"),))
+    rows = by_path(shop)
+    assert rows["tickets/a.csv#7"]["text"] == "It blinks, red\nand green"
+    assert json.loads(rows["tickets/b.csv#8"]["meta"]) == {"subject": "Door"}
+    assert shop.ingest().idle and sound(shop)
+
+
+def test_ids_with_slashes_and_signs_stay_apart(shop: Workshop) -> None:
+    ids = ["https://a/b", "https:%2F%2Fa%2Fb", "a#b", "ü ", "50%", "new\nline"]
+    write(shop, [record(n, id=one) for n, one in enumerate(ids)])
+    assert shop.ingest().exit_code == 0
+    assert len({row["doc_id"] for row in shop.rows()}) == len(ids)
+    assert "tickets.jsonl#https:%2F%2Fa%2Fb" in by_path(shop)
+    write(shop, [record(n, id=one, status="closed") for n, one in enumerate(ids)])
+    summary = shop.ingest()
+    assert (summary.sources["new"], summary.sources["gone"], summary.chunks["embedded"]) == (0, 0, 0)
+    assert sound(shop)
+
+
+def test_a_killed_run_is_gone_on_with_and_embeds_nothing_twice(shop: Workshop) -> None:
+    write(shop, map(record, range(300)))
+
+    def stop() -> int | None:
+        return 15 if any(shop.index.glob("staging/*/part-*.parquet")) else None
+
+    with pytest.raises(Stopped):
+        shop.ingest(checkpoint_every_s=0.0, stop_signal=stop)
+    summary = shop.ingest()
+    assert summary.chunks["reused"] > 0 and len(by_path(shop)) == 300
+    assert summary.chunks["embedded"] + summary.chunks["reused"] == 300
+    assert shop.ingest().idle and sound(shop)
+
+
+def test_a_root_with_containers_moves_is_forgotten_and_is_built_again(shop: Workshop, tmp_path: Path) -> None:
+    write(shop, map(record, range(5)), "sub/t.jsonl")
+    shop.ingest()
+    shop.ingest(rebuild=True, max_tokens=32)
+    assert len(by_path(shop)) == 5
+    index = Index(shop.index, disk=Disk())
+    shop.docs.rename(tmp_path / "elsewhere")
+    moved(index, str(shop.docs), str(tmp_path / "elsewhere"), warn=print)
+    assert by_path(shop)["sub/t.jsonl#3"]["uri"] == f"{tmp_path}/elsewhere/sub/t.jsonl#3"
+    before = shop.embedded
+    assert shop.ingest().exit_code == 0 and shop.embedded == before
+    forget(index, str(tmp_path / "elsewhere"), warn=print)
+    assert shop.rows() == []
+
+
+def test_the_records_of_a_damaged_shard_are_read_again(shop: Workshop) -> None:
+    write(shop, map(record, range(5)))
+    shop.ingest()
+    for shard in (shop.index / "current/vectors").glob("*.parquet"):
+        data = bytearray(shard.read_bytes())
+        data[300:340] = bytes(40)
+        shard.chmod(0o600)
+        shard.write_bytes(data)
+    found = verify(Index(shop.index, disk=Disk())).damaged_shards
+    assert found
+    state.note_damaged(shop.index / "state", found, Disk())
+    shop.ingest()
+    assert len(by_path(shop)) == 5 and sound(shop)
+
+
+# ---- streams
+
+
+def stream(shop: Workshop, monkeypatch: pytest.MonkeyPatch, records: Iterable[Any], *, whole: bool = False) -> Any:
+    lines = "".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in records)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    return shop.ingest(stream=Stream("tickets", whole=whole))
+
+
+def test_a_stream_adds_and_a_whole_one_replaces(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert stream(shop, monkeypatch, map(record, range(4))).complete
+    assert by_path(shop).keys() == {f"tickets#{n}" for n in range(4)}
+    assert by_path(shop)["tickets#1"]["uri"] == "tickets#1"
+    summary = stream(shop, monkeypatch, [record(3, status="closed"), record(4)])
+    assert (summary.sources["new"], summary.chunks["embedded"], summary.sources["gone"]) == (1, 1, 0)
+    assert by_path(shop).keys() == {f"tickets#{n}" for n in range(5)}
+    assert stream(shop, monkeypatch, [record(3, status="closed"), record(4)]).idle
+    summary = stream(shop, monkeypatch, [record(3, status="closed"), record(4)], whole=True)
+    assert (summary.sources["gone"], by_path(shop).keys()) == (3, {"tickets#3", "tickets#4"})
+    assert sound(shop)
+
+
+def test_a_plain_run_leaves_streams_alone_and_folders_go_on_beside_them(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream(shop, monkeypatch, map(record, range(3)))
+    assert shop.ingest().idle
+    shop.write("a.txt", words(8, 9))
+    assert shop.ingest(shop.docs).sources["new"] == 1
+    assert shop.ingest().idle and len(by_path(shop)) == 4
+    forget(Index(shop.index, disk=Disk()), "tickets", warn=print)
+    assert by_path(shop).keys() == {"a.txt"} and shop.ingest().idle
+
+
+def test_a_whole_stream_that_lost_everything_is_kept_by_the_guard(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream(shop, monkeypatch, map(record, range(4)))
+    with pytest.raises(InputError, match="nothing came on stdin"):
+        stream(shop, monkeypatch, [], whole=True)
+    summary = stream(shop, monkeypatch, [record(9)], whole=True)
+    assert (summary.exit_code, len(by_path(shop))) == (3, 5)
+
+
+def test_a_rebuild_asks_for_the_streams_again(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream(shop, monkeypatch, map(record, range(4)))
+    with pytest.raises(InputError, match="came as a stream"):
+        shop.ingest(rebuild=True)
+
+
+# ---- mails, mailboxes, portfolios
+
+
+def mail(subject: str, text: str, *files: tuple[str, bytes]) -> EmailMessage:
+    made = EmailMessage()
+    made["Subject"], made["From"], made["Message-ID"] = subject, "a@example.org", f"<{subject}@example.org>"
+    made.set_content(text)
+    for name, data in files:
+        kind = "pdf" if name.endswith(".pdf") else "octet-stream"
+        made.add_attachment(data, maintype="application", subtype=kind, filename=name)
+    return made
+
+
+def offer(text: bytes = b"Offer 4711") -> bytes:
+    return pdf(lines(text))
+
+
+def test_attachments_of_a_mail_are_documents_of_their_own(shop: Workshop) -> None:
+    png = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+    inner = mail("Inner", "Inside.", ("deep.txt", b"Deep down")).as_bytes()
+    made = mail(
+        "Order", "See below.", ("offer.pdf", offer()), ("logo.png", png), ("offer.pdf", offer(b"Offer 4712")),
+        ("a/b.txt", b"A note"), ("locked.pdf", b"%PDF-1.4 torn"), ("inner.eml", inner),
+    )  # fmt: skip
+    file = shop.write("mail.eml", made.as_bytes())
+    summary = shop.ingest()
+    rows = by_path(shop)
+    assert rows.keys() == {
+        "mail.eml", "mail.eml#offer.pdf", "mail.eml#offer.pdf (2)", "mail.eml#a%2Fb.txt", "mail.eml#inner.eml",
+        "mail.eml#inner.eml#deep.txt",
+    }  # fmt: skip
+    assert rows["mail.eml#offer.pdf"]["text"] == "Offer 4711" and rows["mail.eml#offer.pdf"]["page_start"] == 1
+    assert rows["mail.eml#offer.pdf"]["uri"] == f"{file}#offer.pdf"
+    assert "Attachments: offer.pdf, logo.png" in rows["mail.eml"]["text"]
+    assert (summary.exit_code, summary.failures) == (3, {"damaged": 1}) and "mail.eml#locked.pdf" in shop.documents()
+    assert shop.ingest().idle and sound(shop)
+
+
+def test_attachments_that_left_a_mail_are_gone_and_what_stays_costs_nothing(shop: Workshop) -> None:
+    shop.write("mail.eml", mail("Order", "One.", ("a.pdf", offer()), ("b.txt", b"Beside")).as_bytes())
+    shop.ingest()
+    shop.write("mail.eml", mail("Order", "One.", ("a.pdf", offer()), ("c.txt", b"Another")).as_bytes())
+    summary = shop.ingest()
+    assert by_path(shop).keys() == {"mail.eml", "mail.eml#a.pdf", "mail.eml#c.txt"}
+    assert (summary.sources["gone"], summary.sources["new"], summary.chunks["embedded"]) == (1, 1, 2)
+    (shop.docs / "mail.eml").unlink()
+    shop.write("a.txt", words(8))
+    assert shop.ingest().sources["gone"] == 3 and sound(shop)
+
+
+def test_each_mail_of_a_mailbox_is_a_document_with_its_attachments(shop: Workshop, tmp_path: Path) -> None:
+    def fill(*mails: EmailMessage) -> None:
+        (tmp_path / "box").unlink(missing_ok=True)
+        box = mailbox.mbox(tmp_path / "box")
+        for one in mails:
+            box.add(one)
+        box.close()
+        for name in ("box.mbox", "Inbox"):
+            shop.write(name, (tmp_path / "box").read_bytes())
+
+    first = mail("First", "From here on\nit leaks.", ("offer.pdf", offer()))
+    fill(first, mail("Second", "All is well."))
+    shop.ingest()
+    rows = by_path(shop)
+    names = ("#First@example.org", "#First@example.org#offer.pdf", "#Second@example.org")
+    assert rows.keys() == {f"{box}{name}" for box in ("box.mbox", "Inbox") for name in names}
+    assert "\n\nFrom here on\nit leaks." in rows["Inbox#First@example.org"]["text"]
+    assert rows["box.mbox#Second@example.org"]["title"] == "Second"
+    fill(first, mail("Second", "All is well."), mail("Third", "New."))
+    summary = shop.ingest()
+    assert (summary.sources["new"], summary.chunks["embedded"], summary.sources["gone"]) == (2, 1, 0)
+    fill(mail("Second", "All is well."), mail("Third", "New."))
+    assert shop.ingest().sources["gone"] == 4 and len(by_path(shop)) == 4
+    assert shop.ingest().idle and sound(shop)
+
+
+def test_the_files_in_a_portfolio_are_documents_of_their_own(shop: Workshop) -> None:
+    inner = portfolio(("deep.pdf", offer(b"Deep")))
+    shop.write("all.pdf", portfolio(("a.pdf", offer()), ("b.txt", b"Three"), ("in.pdf", inner), ("x.pdf", b"no PDF")))
+    summary = shop.ingest()
+    texts = {path: row["text"] for path, row in by_path(shop).items()}
+    assert texts == {"all.pdf#a.pdf": "Offer 4711", "all.pdf#b.txt": "Three", "all.pdf#in.pdf#deep.pdf": "Deep"}
+    statuses = {path: (row["status"], row["reason"]) for path, row in shop.documents().items()}
+    assert statuses["all.pdf"] == statuses["all.pdf#in.pdf"] == ("skipped", "portfolio")
+    assert (statuses["all.pdf#x.pdf"], summary.exit_code) == (("failed", "damaged"), 3)
+    assert shop.ingest().idle and sound(shop)
