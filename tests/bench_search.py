@@ -37,7 +37,7 @@ from embedcli.index.shards import Shard
 from embedcli.models import resolve
 from embedcli.records import Root, digest
 from embedcli.search import fuse, postings, searcher, sidecars
-from embedcli.search.query_vector import QueryVectors
+from embedcli.search.query_vector import QueryVectors, with_engine
 from embedcli.search.scan import Vectors
 from embedcli.search.searcher import MODES, Searcher
 from embedcli.search.sidecars import Sidecar
@@ -98,13 +98,8 @@ def real_searcher(index: Index) -> Searcher:
     from embedcli.engines import torch_engine
 
     model = resolve.resolve("minilm", report=print)
-    return Searcher(
-        index,
-        QueryVectors(
-            index,
-            lambda generation: (model, torch_engine.open_engine(model, dim=generation.settings.dim, device="cpu")),
-        ),
-    )
+    opened = with_engine(index, lambda g: (model, torch_engine.open_engine(model, dim=g.settings.dim, device="cpu")))
+    return Searcher(index, QueryVectors(opened))
 
 
 def right(finder: Searcher, mode: str) -> Counter[str]:
@@ -124,15 +119,15 @@ def rows(count: int, kept: Path | None) -> None:
         if index.linked_number() is None:
             synthetic(index, count)
         build(index)
+        for name, asked in (("duckdb", 1), *((name, 40) for name in MODES), ("duckdb", 6)):
+            seconds, out = ran([sys.executable, __file__, f"_{name}", str(index.folder), str(asked)])
+            print(f"{name}, {asked} queries: {out.strip()}; the process {seconds:.2f} CPU s", flush=True)
+        print(exactness(index, 200), flush=True)
         query = "how long is the battery guaranteed"
         for mode in MODES:
             command = [sys.executable, "-m", "embedcli", "search", query, str(index.folder), "--json", "--mode", mode]
             seconds = sorted(ran(command)[0] for _ in range(3))[1]
             print(f"cold, {mode}: {seconds:.2f} CPU s a process, the model included", flush=True)
-        for name, asked in (("duckdb", 1), *((name, 40) for name in MODES), ("duckdb", 6)):
-            seconds, out = ran([sys.executable, __file__, f"_{name}", str(index.folder), str(asked)])
-            print(f"{name}, {asked} queries: {out.strip()}; the process {seconds:.2f} CPU s", flush=True)
-        print(exactness(index, 200))
 
 
 def synthetic(index: Index, count: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from embedcli.config import Options
-from embedcli.search.query_vector import QueryVectors
+from embedcli.search.query_vector import QueryVectors, with_engine
 from embedcli.search.searcher import Searcher
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def query_vectors(index: Index, make_tools: MakeTools) -> QueryVectors:
         model = tools.resolve(Options(index=index.folder, device=device), settings)
         return model, tools.open_engine(model, settings, device)
 
-    return QueryVectors(index, open_model)
+    return QueryVectors(with_engine(index, open_model))
 
 
 def query_device(settings: IndexSettings) -> str:

@@ -13,11 +13,11 @@ import pytest
 
 from embedcli.columns import Floats
 from embedcli.config import Options
-from embedcli.errors import DamagedShard, EngineError, Mismatch, NoIndex, UsageError
+from embedcli.errors import DamagedShard, EngineDied, EngineError, Mismatch, NoIndex, UsageError
 from embedcli.index.manifest import Generation
 from embedcli.models.folder import Model
 from embedcli.models.tokenizer import load_tokenizer
-from embedcli.search.query_vector import QueryVectors
+from embedcli.search.query_vector import QueryVectors, with_engine
 from embedcli.search.searcher import Found, Searcher
 from embedcli.verbs.forget import forget
 from tests.fake_engines import FakeEngine
@@ -44,7 +44,7 @@ def query_vectors(shop: Workshop, opened: list[Any] | None = None) -> QueryVecto
         (opened if opened is not None else []).append(engine)
         return model(generation), engine
 
-    return QueryVectors(index_of(shop), open_model)
+    return QueryVectors(with_engine(index_of(shop), open_model))
 
 
 def model(generation: Generation) -> Model:
@@ -334,22 +334,22 @@ class Other(FakeEngine):
         return super().embed([row[::-1] for row in rows])
 
 
-def with_engine(shop: Workshop, engine: FakeEngine, change: Callable[[Model], Model] = lambda model: model) -> Searcher:
-    vectors = QueryVectors(index_of(shop), lambda generation: (change(model(generation)), engine))
-    return Searcher(index_of(shop), vectors)
+def asking(shop: Workshop, engine: FakeEngine, change: Callable[[Model], Model] = lambda model: model) -> Searcher:
+    opened = with_engine(index_of(shop), lambda generation: (change(model(generation)), engine))
+    return Searcher(index_of(shop), QueryVectors(opened))
 
 
 def test_an_engine_that_gives_other_vectors_is_refused_and_closed(filled: Workshop) -> None:
     engine = Other()
     with pytest.raises(EngineError, match="gives other vectors"):
-        with_engine(filled, engine).search("pump")
+        asking(filled, engine).search("pump")
     assert engine.closed
 
 
 def test_another_model_under_the_same_name_is_refused(filled: Workshop) -> None:
     engine = wide_engine(None, 16, "cpu", [])  # type: ignore[arg-type]
     with pytest.raises(Mismatch, match="is not the model any more"):
-        with_engine(filled, engine, lambda known: dataclasses.replace(known, weights_digest="0" * 64)).search("pump")
+        asking(filled, engine, lambda known: dataclasses.replace(known, weights_digest="0" * 64)).search("pump")
     assert engine.closed
 
 
@@ -373,14 +373,14 @@ def test_a_query_has_the_models_prompt_for_queries_and_its_end_token(filled: Wor
         known.append(given)
         return dataclasses.replace(given, query_prompt="query: ")
 
-    with_engine(filled, engine, prompted).search('red "light"', mode="vector", k=1)
+    asking(filled, engine, prompted).search('red "light"', mode="vector", k=1)
     expected = load_tokenizer(known[0].folder, prompt="query: ").row_of("red light")
     np.testing.assert_array_equal(engine.seen[-1], expected)
 
 
 def test_a_query_that_is_too_long_is_cut_but_keeps_its_end_token(filled: Workshop) -> None:
     engine = Listening()
-    with_engine(filled, engine).search("pump " * 500, mode="vector")
+    asking(filled, engine).search("pump " * 500, mode="vector")
     ids = engine.seen[-1]
     assert ids.size == 64 and ids[-1] == engine.seen[0][-1] and ids[-2] != ids[-1]
 
@@ -397,3 +397,25 @@ def test_words_alone_need_no_engine(filled: Workshop) -> None:
     opened: list[Any] = []
     Searcher(index_of(filled), query_vectors(filled, opened)).search("pump", mode="words")
     assert opened == []
+
+
+class DiesOnce(FakeEngine):
+    """Of the second query."""
+
+    vocabulary = None
+    asked = 0
+
+    def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
+        self.asked += 1
+        if self.asked == 3:  # the first time is the probe set
+            raise EngineDied("the double died")
+        return super().embed(rows)
+
+
+def test_an_engine_that_dies_is_closed_and_the_next_query_opens_another(filled: Workshop) -> None:
+    engine = DiesOnce()
+    finder = asking(filled, engine)
+    finder.search("pump")
+    with pytest.raises(EngineDied):
+        finder.search("pump")
+    assert engine.closed and finder.search("pump").hits
