@@ -56,6 +56,7 @@ class Vectors:
         wide = query.astype(np.float64)
         for number, inside, places in self.by_shard(rows):
             found[places] = (self._sidecars[number].float32[inside] * wide).sum(axis=1)
+            self._sidecars[number].release()
         return found
 
     def vector(self, row: int) -> Floats:

@@ -51,22 +51,34 @@ class Sidecar:
     ids: npt.NDArray[np.uint64]
     error: float
     words: postings.Postings | None
+    file: mmap.mmap | None = None
+
+    def release(self) -> None:
+        """Give back the memory of the pages of `float32` that were read: the kernel keeps 64 kB for each row, and in a
+        program that lives long it would soon be all of them. They stay in the kernel's cache."""
+        if self.file is not None and self.float32.size:
+            start = self.float32.ctypes.data - np.frombuffer(self.file, np.uint8, 1).ctypes.data
+            first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+            length = start + self.float32.nbytes - first
+            if length > 0:
+                self.file.madvise(mmap.MADV_DONTNEED, first, length)
 
 
 def open_sidecar(index: Index, shard: Shard, *, with_text: bool) -> Sidecar:
     """The sidecar of a shard, built first where there is none. Where it cannot be stored, it stays in memory, and
     `index.warn` says so. Raises DamagedShard."""
-    arrays = _load(index.cache, shard)
+    arrays, file = _load(index.cache, shard) or (None, None)
     if arrays is None:
         arrays = build(shard, with_text=with_text)
         try:
             _store(index, shard, arrays)
         except StorageError as error:
             index.warn(f"{error}; without it every search reads the whole shard")
-        arrays = _load(index.cache, shard) or arrays
+        arrays, file = _load(index.cache, shard) or (arrays, None)
     return Sidecar(
         shard=shard, int8=arrays["int8"], scales=arrays["scales"], float32=arrays["float32"], ids=arrays["ids"],
         error=float(arrays["error"][0]), words=postings.Postings(arrays) if "terms" in arrays else None,
+        file=file,
     )  # fmt: skip
 
 
@@ -171,8 +183,8 @@ def _store(index: Index, shard: Shard, arrays: Mapping[str, np.ndarray]) -> None
         index.disk.rename(building, path)
 
 
-def _load(cache: Path, shard: Shard) -> dict[str, np.ndarray] | None:
-    """The arrays of the file; None where there is none that belongs to this shard and these versions."""
+def _load(cache: Path, shard: Shard) -> tuple[dict[str, np.ndarray], mmap.mmap] | None:
+    """The arrays of the file, and the file; None where there is none that belongs to this shard and these versions."""
     try:
         with path_of(cache, shard.name).open("rb") as file:
             header = json.loads(file.read(HEADER_BYTES))
@@ -180,9 +192,10 @@ def _load(cache: Path, shard: Shard) -> dict[str, np.ndarray] | None:
         wanted = {**_header(shard), "bytes": len(mapped)}
         if {name: header[name] for name in wanted} != wanted:
             return None
-        return {
+        arrays = {
             name: np.frombuffer(mapped, dtype, int(np.prod(shape)), offset).reshape(shape)
             for name, (dtype, shape, offset) in header["arrays"].items()
         }
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return arrays, mapped

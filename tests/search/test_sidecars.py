@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from embedcli.columns import row_schema
 from embedcli.errors import DamagedShard
 from embedcli.index.clearing import BUILDING_KEPT_S, clear
 from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
-from embedcli.index.shards import Shard
+from embedcli.index.shards import Shard, write_shard
 from embedcli.search import sidecars
 from embedcli.search.sidecars import Sidecar, open_sidecar
 from tests.published import index_of, spoil
@@ -140,6 +143,40 @@ def test_a_cache_that_cannot_be_a_folder_stops_no_run(shop: Workshop) -> None:
     shop.write("b.txt", words(30, 1))
     assert shop.ingest().exit_code == 0 and "b.txt" in shop.documents()
     assert any("cache of searches is not complete" in line for line in shop.report.said)
+
+
+def large_shard(folder: Path) -> Shard:
+    """4,000 rows of 64 dimensions, which are 250 pages of memory."""
+    vectors = np.random.default_rng(0).standard_normal((4_000, 64)).astype(np.float32)
+    values = {"chunk_id": pa.array([f"{number:032x}" for number in range(4_000)])}
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 64)
+    schema = row_schema(64)
+    columns = [values.get(field.name, pa.nulls(4_000, field.type)) for field in schema][:-1]
+    table = pa.table([*columns, flat], schema=schema)
+    keys = np.ones((2, 4_000), np.uint64)
+    return write_shard([table], keys, dim=64, folder=folder, keys_folder=folder, disk=Disk())
+
+
+def test_the_exact_vectors_of_past_searches_take_no_memory(tmp_path: Path) -> None:
+    found = open_sidecar(Index(tmp_path / "index", disk=Disk()), large_shard(tmp_path), with_text=False)
+    before = found.float32.copy()
+    found.release()
+    assert mapped_kb(found) == 0
+    np.testing.assert_array_equal(found.float32, before)
+    assert mapped_kb(found) >= 990
+    found.release()
+    assert mapped_kb(found) == 0
+
+
+def mapped_kb(found: Sidecar) -> int:
+    """How much of the whole pages of `float32` is in memory, as the kernel tells."""
+    page = mmap.PAGESIZE
+    first = -(-found.float32.ctypes.data // page)
+    last = (found.float32.ctypes.data + found.float32.nbytes) // page
+    with open("/proc/self/pagemap", "rb") as pagemap:
+        pagemap.seek(first * 8)
+        entries = np.frombuffer(pagemap.read((last - first) * 8), np.uint64)
+    return int(np.count_nonzero(entries >> np.uint64(63))) * page // 1024
 
 
 def test_a_shard_that_goes_on_keeps_its_sidecar_and_one_that_goes_loses_it(shop: Workshop) -> None:
