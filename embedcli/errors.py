@@ -128,6 +128,23 @@ class Stopped(EmbedcliError):
         return "stopped; finished documents are saved"
 
 
+class OutputStopped(Stopped):
+    """A signal stopped a command that writes rows to stdout, between two rows."""
+
+    @property
+    def hint(self) -> str:
+        return ""
+
+    def __str__(self) -> str:
+        return "stopped; the output ends early, after a whole row"
+
+
+class Unembedded(EmbedcliError):
+    """Texts that have no vector; the output is complete, with null in their places."""
+
+    exit_code = 3
+
+
 class UnreadableSource(Exception):
     """A source cannot be read as a document. `reason` is one of records.REASONS; `detail` is for the log."""
 

@@ -42,6 +42,7 @@ from tests.hint_states import (
     with_damage,
 )
 from tests.hints import templates
+from tests.unprivileged import as_nobody, give_to_nobody
 from tests.workshop import Workshop
 
 Command = Callable[..., Any]
@@ -326,6 +327,38 @@ ROWS = [
         f"{AGAIN} --rebuild",
         [["mv {parent}/0.txt {docs}/part/0.txt", f"{AGAIN} --rebuild"]],
     ),
+    Row(
+        "if they are the same, forget where they were: `embedcli forget {part} --index {index}`",
+        after(
+            indexed, "cp -r {docs}/part {docs}/copy", "{program} ingest --index {index} --quiet", "rm -r {docs}/part"
+        ),
+        "embedcli moved {docs}/part {docs}/copy --index {index}",
+        [["embedcli forget {docs}/part --index {index}", AGAIN]],
+    ),
+    Row(
+        "`embedcli ingest {alone} --index {index}` reads it: known vectors are reused",
+        after(indexed, "mv {docs}/part/0.txt {alone}"),
+        "embedcli moved {docs}/part/0.txt {alone} --index {index}",
+        [["embedcli ingest {alone} --index {index}"]],
+    ),
+    Row(
+        "give a time of the day, `06:00`, or `2026-01-31T06:00`",
+        indexed,
+        f"{AGAIN} --deadline soon",
+        [[f"{AGAIN} --deadline 06:00"], [f"{AGAIN} --deadline 2999-01-31T06:00"]],
+    ),
+    Row(
+        "give hours, minutes or seconds: `4h`, `90m`, `1h30m`",
+        indexed,
+        f"{AGAIN} --time-limit long",
+        [[f"{AGAIN} --time-limit {limit}"] for limit in ("4h", "90m", "1h30m")],
+    ),
+    Row(
+        "`--nice 10` is what batch jobs use",
+        indexed,
+        f"{AGAIN} --nice 99",
+        [["{program} ingest --index {index} --nice 10", AGAIN]],
+    ),
     Row("this index has no roots", forgotten, "embedcli forget {docs} --index {index}", [[INGEST]]),
     Row(
         "`embedcli verify {index}` names what is damaged",
@@ -372,8 +405,8 @@ NOT_RUN = {
     "give this user the right to write there, e.g. `chown -R $USER /folder`": "test_hints.py",
     "upgrade with `pip install --upgrade embedcli`": "test_hints.py",
     "check its permissions": "test_hints.py",
-    "mount it or mend its permissions, then run the same command again": "run/test_plan.py",
-    "look at it with `ls -la '/folder'`": "run/test_plan.py",
+    "mount it or mend its permissions, then run the same command again": "test_hints.py",
+    "look at it with `ls -la '/folder'`": "test_hints.py",
     "stop the run on `somewhere` with `kill 1`: finished documents are kept": "verbs/test_unlock.py",
 }
 """Hints of states that no command makes: a fault of the disk, a run that is at work, a folder of another user. Each
@@ -433,9 +466,12 @@ def test_the_ways_type_what_the_hint_names(row: Row) -> None:
 
 def test_every_hint_of_the_program_stands_in_the_table() -> None:
     listed = [row.hint for row in ROWS] + list(NOT_RUN)
-    for pattern, module in templates().items():
-        if not module.startswith(tuple(ELSEWHERE)):
-            assert any(re.fullmatch(pattern, hint) for hint in listed), f"{module}: {pattern}"
+    lacking = [
+        f"{module}: {pattern}"
+        for pattern, module in templates().items()
+        if not module.startswith(tuple(ELSEWHERE)) and not any(re.fullmatch(pattern, hint) for hint in listed)
+    ]
+    assert not lacking, "each needs a row in ROWS, with its state and what is typed then"
     for test in NOT_RUN.values():
         assert (HERE / test).exists(), test
 
@@ -445,6 +481,33 @@ def test_the_hint_of_a_folder_of_another_user_is_a_command_that_works(shop: Work
     hint = storage_error(PermissionError(errno.EACCES, "denied"), shop.docs / "file").hint
     environment = {**os.environ, "USER": str(os.getuid())}
     subprocess.run(hint.split("`")[1], shell=True, check=True, env=environment)
+
+
+CLOSED: dict[str, tuple[State, str, str]] = {
+    "check its permissions": (indexed, "{index}", AGAIN),
+    "mount it or mend its permissions, then run the same command again": (indexed, "{docs}/part", f"{AGAIN} --rebuild"),
+    "look at it with `ls -la '{docs_}'`": (nothing, "{docs}", INGEST),
+}
+"""Hints about a folder that this user may not read: the state, the folder, the command."""
+
+
+@pytest.mark.parametrize("hint", CLOSED)
+def test_the_hints_of_a_closed_folder_help_a_user_whom_permissions_bind(
+    shop: Workshop, command: Command, hint: str
+) -> None:
+    state, folder, line = CLOSED[hint]
+    state(shop)
+    type_in(f"{AGAIN} --reread", shop, command)  # what is imported on the way has to be read by root
+    give_to_nobody(shop.index.parent)
+    shell(f"chmod 000 {folder}", shop)
+
+    def is_given() -> None:
+        given = type_in(line, shop, command)
+        assert getattr(given.exception, "hint", given.output) == _filled(hint, shop)
+
+    as_nobody(shop.docs.parent, is_given)
+    shell(f"chmod 755 {folder} && ls -la {folder}", shop)
+    assert code_of(type_in(line, shop, command)) == 0
 
 
 def test_an_index_of_a_newer_version_names_the_upgrade(shop: Workshop, command: Command) -> None:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import duckdb
@@ -68,6 +69,28 @@ def test_the_index_is_queried_from_its_manifest_alone(place: Path) -> None:
     assert scores == sorted(scores, reverse=True) and scores[0] > 0.4
 
 
+@pytest.mark.skipif(not (shutil.which("jq") and shutil.which("zstd")), reason="jq and zstd are not installed")
+def test_the_pipes_run_in_a_real_shell(place: Path) -> None:
+    """After the session, each line with `pipefail`; what they print and write is right."""
+    (pipes,) = (block for block in blocks("bash") if "embedcli embed" in block)
+    environment = {**os.environ, "PATH": f"{place / '.bin'}:{os.environ['PATH']}", "PYTHONPATH": str(HERE)}
+    printed = []
+    for line in pipes.splitlines():
+        command = ["bash", "-o", "pipefail", "-c", line]
+        ran = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0, f"{line}\n{ran.stderr}"
+        printed.append(ran.stdout)
+    vectors = [json.loads(line)["embedding"] for line in (place / "vectors.jsonl").read_text().splitlines()]
+    assert [len(vector) for vector in vectors] == [384, 384] and printed[1] == "128\n"
+    table = pq.read_table(place / "rows.parquet")
+    rows = pq.read_table(place / "idx/current/vectors")
+    assert table.column("id").to_pylist() == rows.column("path").to_pylist()
+    counts = dict(line.split()[::-1] for line in printed[2].splitlines())
+    assert counts == {
+        name: str(n) for name, n in Counter(rows.column("path").to_pylist()).items() if name[-3:] == ".md"
+    }
+
+
 def test_the_query_in_sql_finds_the_passage(place: Path) -> None:
     """After the session, in DuckDB; a stored vector is its own nearest."""
     (query,) = blocks("sql")
@@ -81,7 +104,7 @@ def test_the_query_in_sql_finds_the_passage(place: Path) -> None:
 
 def test_the_searches_find_what_they_look_for(place: Path) -> None:
     """After the session."""
-    (searches,) = blocks("bash")
+    (searches,) = (block for block in blocks("bash") if "embedcli search" in block)
     environment = {**os.environ, "PATH": f"{place / '.bin'}:{os.environ['PATH']}", "PYTHONPATH": str(HERE)}
     expected = [r"manual\.md, .*Daily use", r"samples/tickets\.csv", r'"path": "manual\.md"']
     expected.append(r"recall@10 against the float32 vectors of the index: 0\.\d+ over chunks")

@@ -1,8 +1,7 @@
 """The Typer application that every command registers with, and the output flags that all commands take.
 
 In: argv, parsed by Typer. Out: `app`, and `output`, which `main` reads when it prints an error.
-Not here: the commands (ingest.py, search.py, recut.py, status.py, verify.py, upkeep.py, machine.py), the exit codes of
-errors (main.py).
+Not here: the commands (a file for each group of them), the exit codes of errors (main.py).
 """
 
 from __future__ import annotations

@@ -172,6 +172,7 @@ def ingest(
     time_limit: nightly.TimeLimit = None,
     require_complete: nightly.RequireComplete = False,
     nice: nightly.Nice = None,
+    dry_run: nightly.DryRun = False,
     debug: Debug = False,
 ) -> None:
     """Bring an index up to date with its sources."""
@@ -196,17 +197,30 @@ def ingest(
     time_left = nightly.seconds_left(deadline, time_limit)
     nightly.stand_back(nice)
     make_tools = tools_maker(context)
-    with nightly.opened_log(log_file) as log, metrics.metrics_file(metrics_file, asked.index) as ended:
+    figures_file = None if dry_run else metrics_file
+    with nightly.opened_log(log_file) as log, metrics.metrics_file(figures_file, asked.index) as ended:
         report = Report(quiet=quiet, verbose=verbose, log=log)
         tools = make_tools(
             flags.engine_name(engine), report.line, card=card, warn=report.warn,
             show_log=report.line if debug else None, seconds_left=time_left,
         )  # fmt: skip
         with _noted(report):
+            if dry_run:
+                return _look_only(asked, tools, report, as_json=as_json)
             ended.append(_run(asked, tools, report))
     if as_json:
         print_json(ended[-1].to_json())
     raise typer.Exit(ended[-1].exit_code)
+
+
+def _look_only(asked: config.Options, tools: Tools, report: Report, *, as_json: bool) -> None:
+    from embedcli.verbs.dry_run import dry_run
+
+    forecast = dry_run(asked, tools=tools, report=report)
+    for line in nightly.forecast_lines(forecast):
+        report.line(line)
+    if as_json:
+        print_json(forecast.to_json())
 
 
 @contextmanager

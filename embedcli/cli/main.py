@@ -15,12 +15,12 @@ import sys
 import traceback
 
 from embedcli import __version__
-from embedcli.cli import config, ingest, machine, recut, search, status, upkeep, verify
+from embedcli.cli import config, ingest, machine, pipes, recut, search, status, upkeep, verify
 from embedcli.cli.app import app, output
 from embedcli.errors import EmbedcliError, StorageError
 from embedcli.report import say, silence
 
-__all__ = ["app", "config", "ingest", "machine", "main", "recut", "search", "status", "upkeep", "verify"]
+__all__ = ["app", "config", "ingest", "machine", "main", "pipes", "recut", "search", "status", "upkeep", "verify"]
 
 STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 """Errors of writing to stdout when it is a file. Errors of writing to the index are StorageErrors."""
@@ -38,6 +38,9 @@ def main() -> None:
         if getattr(sys, name) is None:  # closed: the next opened file would get its descriptor, and our messages
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
+        if isinstance(sys.stdout.buffer, io.RawIOBase):
+            # PYTHONUNBUFFERED: a raw stream that a signal or a full disk interrupts writes a part and raises nothing
+            sys.stdout = open(sys.stdout.fileno(), "w", encoding=sys.stdout.encoding, closefd=False)  # noqa: SIM115
         sys.stdout.reconfigure(errors="backslashreplace")  # the locale may lack characters of a file name
     try:
         try:

@@ -96,15 +96,17 @@ def publish(
 
 def point_back(
     index: Index, number: int, *, expected: int | None, changes: pa.Table, lock_held: Callable[[], bool]
-) -> None:
+) -> int:
     """Make generation `number`, which is on disk, the current one; `expected` is the current one until then.
 
-    `changes` are published under a number of their own, which no generation gets.
+    `changes` are published under a number of their own, which no generation gets; returns it.
     Raises StorageError, or Locked when another run published or took the lock meanwhile: then nothing changed.
     """
     _check_unchanged(index, expected, lock_held)
-    _announce(index, index.next_number(), number, changes)
+    own_number = index.next_number()
+    _announce(index, own_number, number, changes)
     _swap(index, number, expected)
+    return own_number
 
 
 def _check_unchanged(index: Index, expected: int | None, lock_held: Callable[[], bool]) -> None:

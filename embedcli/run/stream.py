@@ -26,9 +26,16 @@ from embedcli.run.containers import Feed, Members, OpenContainers
 from embedcli.run.tasks import AnyTask, Contained, ContainerEnd, Refused, Task
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from embedcli.config import IndexSettings
+    from embedcli.fingerprints import Fingerprints
+    from embedcli.models.folder import Model
     from embedcli.run.begin_work import Work
     from embedcli.run.pending import Ended
     from embedcli.run.record import Run
+    from embedcli.run.tools import Tools
+    from embedcli.sources.roots import Scopes
 
 MOST_PENDING = 1024
 """Documents waiting for vectors: many may wait for one vector that is on its way already."""
@@ -40,23 +47,10 @@ def stream(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
     if len(work.adopted) == run.plan.tasks.count:  # nothing to start a reader for
         yield iter(())
         return
-    make_pool = run.tools.make_pool or Pool
     members = Members(run.known.table)
-    with ExitStack() as stack:
-        splitter = (run.tools.make_splitter or Splitter)(SplittingWork(work.checkpoints.staging.folder))
-        stack.callback(splitter.end)
-        pool = stack.enter_context(
-            make_pool(
-                _reading_work(run, work), processes=_processes(), limits=Limits(), size_of=attrgetter("size_bytes"),
-                message_of=attrgetter("message"), parts_of=attrgetter("parts"),
-            )
-        )  # fmt: skip
-        stack.callback(splitter.close)  # before the pool is closed: one of its threads may wait for an answer
-        feed = Feed(
-            run.scopes, members, splitter.answers,
-            folder=work.checkpoints.staging.folder, read_all=run.rules.read_all,
-        )  # fmt: skip
-        pool.feed(feed.tasks(task for task in run.plan.tasks if task.key not in work.adopted))
+    tasks = (task for task in run.plan.tasks if task.key not in work.adopted)
+    reading = reading_work(run.model, run.settings, run.fingerprints, spool_folder=work.checkpoints.staging.folder)
+    with readers(run.tools, reading, run.scopes, members, tasks, read_all=run.rules.read_all) as pool:
         containers = OpenContainers(members, run.rules, work.tally, run.report.warn)
         try:
             yield _Stream(run, work, pool, containers).passes()
@@ -76,6 +70,7 @@ class _Stream:
         self._seconds = work.tally.seconds
         self._started_s = time.monotonic()
         self._pool = pool
+        self._remaining = work.remaining
         self._warned_of_language = False
 
     def passes(self) -> Iterator[list[Ended]]:
@@ -106,10 +101,24 @@ class _Stream:
         for document in self._pending.collect(0.0 if may_read else 0.05):
             ended += self._containers.ended(document)
         self._progress.tokens = self._embedder.tokens
+        self._progress.tokens_left = self._pending.asked_tokens - self._progress.tokens + self._remaining.tokens
         self._seconds |= self._embedder.seconds
         return ended
 
     def _take(self, task: AnyTask, result: tuple[Read, ...] | UnreadableSource) -> list[Ended]:
+        before = self._pending.asked_tokens
+        ended = self._ended_with(task, result)
+        to_embed = self._pending.asked_tokens - before
+        if isinstance(task, Task):
+            self._remaining.note(task, to_embed=to_embed)
+        elif isinstance(task, ContainerEnd):
+            self._remaining.note_end(task.container)
+        else:
+            self._remaining.note_records(task.container, task.size_bytes, to_embed=to_embed)
+        return ended
+
+    def _ended_with(self, task: AnyTask, result: tuple[Read, ...] | UnreadableSource) -> list[Ended]:
+        """Take what a reading process has read; returns the sources that have ended with it."""
         if isinstance(task, ContainerEnd):
             return self._containers.end(task)
         if isinstance(task, Task):
@@ -139,10 +148,10 @@ class _Stream:
         return ended
 
     def _in_hand(self, *, within_s: float | None = None) -> list[Ended]:
-        """What the engine still finishes: its batches in flight are waited for, so long as told, unless the model is
-        being loaded."""
+        """Collect what the engine still finishes: wait for its batches in flight, at most `within_s` seconds, but not
+        while the model is being loaded."""
         self._embedder.close(abort=self._progress.loading, within_s=within_s)
-        with suppress(EngineError):  # the one that ended the run, raised again
+        with suppress(EngineError):  # the error that ended the run, raised a second time
             documents = self._pending.collect(0.0)
             return [ended for document in documents for ended in self._containers.ended(document)]
         return []
@@ -164,16 +173,40 @@ class _Stream:
         )
 
 
-def _reading_work(run: Run, work: Work) -> ReadingWork:
+@contextmanager
+def readers(
+    tools: Tools, work: ReadingWork, scopes: Scopes, members: Members, tasks: Iterator[Task], *, read_all: bool
+) -> Iterator[Pool[AnyTask, tuple[Read, ...]]]:
+    """The reading processes, and beside them the one that splits containers into records, fed with `tasks`."""
+    make_pool = tools.make_pool or Pool
+    with ExitStack() as stack:
+        splitter = (tools.make_splitter or Splitter)(SplittingWork(work.spool_folder))
+        stack.callback(splitter.end)
+        pool: Pool[AnyTask, tuple[Read, ...]] = stack.enter_context(
+            make_pool(
+                work, processes=_processes(), limits=Limits(), size_of=attrgetter("size_bytes"),
+                message_of=attrgetter("message"), parts_of=attrgetter("parts"),
+            )
+        )  # fmt: skip
+        stack.callback(splitter.close)  # before the pool is closed: one of its threads may wait for an answer
+        feed = Feed(scopes, members, splitter.answers, folder=work.spool_folder, read_all=read_all)
+        pool.feed(feed.tasks(tasks))
+        yield pool
+
+
+def reading_work(
+    model: Model, settings: IndexSettings, fingerprints: Fingerprints, *, spool_folder: Path
+) -> ReadingWork:
+    """How a source is read; `spool_folder`: where the rows of a long document lie until they are taken."""
     return ReadingWork(
-        model_folder=run.model.folder,
-        prompt=run.model.prompt,
-        max_tokens=run.settings.max_tokens,
-        overlap=run.settings.overlap,
-        keep_text=not run.settings.no_text,
-        model_fingerprint=run.fingerprints.model,
-        spool_folder=work.checkpoints.staging.folder,
-        max_file_bytes=run.settings.max_file_bytes,
+        model_folder=model.folder,
+        prompt=model.prompt,
+        max_tokens=settings.max_tokens,
+        overlap=settings.overlap,
+        keep_text=not settings.no_text,
+        model_fingerprint=fingerprints.model,
+        spool_folder=spool_folder,
+        max_file_bytes=settings.max_file_bytes,
     )
 
 

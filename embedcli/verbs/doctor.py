@@ -25,7 +25,7 @@ from embedcli.engines import choose, nvml
 from embedcli.engines.nvml import Card, check_driver, installed_torch_cuda, read_cards
 from embedcli.engines.sglang.engine import host_path, kernel_caches
 from embedcli.engines.sglang.settings import SGLangSettings, plan, read_shape
-from embedcli.errors import EmbedcliError, EngineError, ModelUnavailable, StorageError, quoted
+from embedcli.errors import EmbedcliError, EngineError, ModelUnavailable, StorageError, storage_error
 from embedcli.index import lock
 from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
@@ -186,10 +186,9 @@ def _storage(index: Path) -> Iterator[Line]:
     if not parent.is_dir():
         yield Line("index", f"`{parent}` is a file", False, "name another folder with `--index`", STORAGE)
         return
-    if not os.access(parent, os.W_OK):
-        yield Line(
-            "index", f"`{parent}` cannot be written to", False, f"`chown {os.getuid()} {quoted(parent)}`", STORAGE
-        )
+    refused = _refused(index, parent)
+    if refused is not None:
+        yield Line("index", str(refused), False, refused.hint, STORAGE)
         return
     try:
         Index(index, disk=Disk()).check()
@@ -209,6 +208,26 @@ def _storage(index: Path) -> Iterator[Line]:
     except OSError as error:
         mend = "free some space (`df -i` counts files too), or put the index elsewhere with `--index`"
         yield Line("folders", f"cannot be made in `{parent}`: {error.strerror}", False, mend, STORAGE)
+
+
+def _refused(index: Path, existing: Path) -> StorageError | None:
+    """The error of the first place in which a run has to write and cannot; `existing` is the index, or the folder in
+    which it would be made. It is tried, as permissions alone do not tell."""
+    of_index = Index(index, disk=Disk())
+    folders = (existing, of_index.generations, of_index.staging, of_index.keys, of_index.changes, of_index.state)
+    for place in (folder for folder in folders if folder.is_dir()):
+        try:
+            with tempfile.NamedTemporaryFile(prefix=".embedcli-doctor-", suffix=".tmp", dir=place):
+                pass
+        except OSError as error:
+            return storage_error(error, place / "file")
+    try:
+        os.close(os.open(index / "lock", os.O_RDWR))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return storage_error(error, index / "lock")
+    return None
 
 
 def rights(index: Index, current: Generation) -> Line:

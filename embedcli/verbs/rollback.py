@@ -34,8 +34,8 @@ def rollback(index: Index, *, to: int | None = None, warn: Say) -> Done:
         target = _target(index, to)
         table = index.documents(target, ["rows"])
         reverse = _changes_back(index, current, target, warn)
-        point_back(index, target, expected=current, changes=reverse, lock_held=lock.held)
-        return done(index, "rollback", (target, current), table, started, warn)
+        number = point_back(index, target, expected=current, changes=reverse, lock_held=lock.held)
+        return done(index, "rollback", (target, current, number), table, started, warn)
 
 
 def _target(index: Index, to: int | None) -> int:
