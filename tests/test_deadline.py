@@ -324,9 +324,9 @@ class TimeGoesBy(Disk):
 
     over = False
 
-    def make_folder(self, folder: Path) -> None:
+    def make_folder(self, folder: Path, mode: int | None = None, *, must_be_new: bool = False) -> None:
         self.over = self.over or folder.name == "vectors"
-        super().make_folder(folder)
+        super().make_folder(folder, mode, must_be_new=must_be_new)
 
 
 def test_shards_are_not_merged_when_there_is_no_time_for_it(shop: Workshop) -> None:

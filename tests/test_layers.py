@@ -57,7 +57,7 @@ DOORS = {
     "selectolax": {"reading.office.html"},
     "zipfile": {"reading.office.package"},
     "tokenizers": {"models.tokenizer"},
-    "orjson": {"pipes.output", "pipes.texts", "reading.containers.fields", "reading.containers.lines"},
+    "orjson": {"pipes.output", "pipes.tables", "pipes.texts", "reading.containers.fields", "reading.containers.lines"},
     "rich": {"report"},
     "pynvml": {"engines.nvml"},
     "duckdb": {"index.where"},

@@ -1,8 +1,8 @@
 """A name -> a local model folder and its identity.
 
 In: `minilm`, a folder, or a hub id. Out: a Model whose files are whole and on this disk, or ModelUnavailable
-with the hint that helps. What is here already touches no network. Also the model of a run that names none.
-Not here: loading it (engine_*.py), what a folder must hold (folder.py), the hub's protocol (hub.py).
+with the hint that helps. A model that is here already needs no network. Also the manifest's recipe for queries.
+Not here: running the model (engines/), what a folder must contain (folder.py), the hub's protocol (hub.py).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def resolve(
     download: bool = True,
     free_bytes: Callable[[Path], int] = hub.free_bytes,
 ) -> Model:
-    """The model of that name; a hub id at that commit, or at the one behind its `@`; downloaded where need be and
-    allowed. With a `commit` it is one that an index was built with: no other will do."""
+    """The model called `name`: a hub id at the commit behind its `@`, else at `commit`, with which an index was built.
+    Downloaded if it is not here and `download` allows it. Raises ModelUnavailable."""
     cache = cache_folder()
     if name == MINILM:
         return _check_minilm(read_model(_minilm_folder(), name=name, commit=None, cache=cache))
@@ -54,7 +54,7 @@ def resolve(
 
 
 def pull(name: str, *, report: Say) -> Model:
-    """Fetch the model if it is not here, whole, already."""
+    """Download the model unless it is here and whole."""
     return resolve(name, report=report)
 
 

@@ -105,7 +105,7 @@ def begin_staging(run: Run) -> Staging:
 
 
 def _adopt(run: Run, staging: Staging, vectors: KnownVectors) -> list[tuple[Task, Outcome]]:
-    """Take over what killed runs finished; of two that finished one source the later run counts."""
+    """Take over what killed runs finished; if two of them finished the same source, the later run counts."""
     if not run.known.leftovers:
         return []
     books = {root.id: RuleBook(root) for root in run.scopes.roots}

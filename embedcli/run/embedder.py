@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 
 
 class Embedder:
-    """`reference` is None until there is one: from an earlier run, or from the engine once it is open."""
+    """The engine of a run and its feeder, opened when the first vector is needed.
+
+    `reference`: the vectors of the probe set, from an earlier run or from the engine once it is open; until then None.
+    """
 
     def __init__(
         self, run: Run, reference: Reference | None, progress: Progress, *, keep_probe: Callable[[Floats], None]
     ) -> None:
-        """`keep_probe` stores the probe set's vectors where a run that goes on with this one finds them."""
+        """`keep_probe` stores the probe set's vectors for a run that continues this run."""
         self._run = run
         self._progress = progress
         self._keep_probe = keep_probe
@@ -114,6 +117,6 @@ def known_reference(
         vectors = item.probe()
         if vectors is not None and item.header.fingerprints["model"] == model_fingerprint:
             found.append(Reference(vectors, int(item.header.settings["max_tokens"])))
-    wide = (one for one in found if len(one.vectors) and one.vectors.shape[1] >= dim)
+    wide = (reference for reference in found if len(reference.vectors) and reference.vectors.shape[1] >= dim)
     first = next(wide, None)
     return None if first is None else Reference(shards.cut(first.vectors, dim), first.max_tokens)

@@ -52,10 +52,10 @@ class Published:
 
 
 def publish_timer(run: Run) -> Callable[[], bool]:
-    """What tells whether the run has to publish what it has finished so far: True once, then after the same time again.
+    """Returns a function that says whether it is time to publish the finished documents: True once in each interval.
 
-    Only until the first complete generation, and never while two kinds of settings would be mixed, or the documents of
-    a root with those of the wider one that takes it over.
+    Only until the first complete generation, and never while documents of two settings would be mixed, or those of a
+    root with those of a wider root that takes it over.
     """
     complete = run.known.current is not None and run.known.current.complete
     asked = run.asked.publish_every_s
@@ -155,7 +155,7 @@ def _draft(run: Run, work: Work, table: NextTable, known: Mapping[str, Shard], *
 
 
 def _left_over(run: Run, work: Work, known: Mapping[str, Shard], dropped: Collection[SourceKey]) -> Left:
-    """What damaged shards held and could not be read anew: it is news in every run, as long as it is so."""
+    """The documents of damaged shards that this run could not read again. They are news in every run until it can."""
     if run.known.rebuilding or not run.known.damaged:
         return Left()
     anew = documents.keys(work.checkpoints.outcomes.rows)
@@ -169,7 +169,7 @@ def _left_over(run: Run, work: Work, known: Mapping[str, Shard], dropped: Collec
 
 
 def _refuse_losing_rebuild(run: Run, outcomes: Outcomes) -> None:
-    """A rebuild waits for what cannot be read now and could be read before: its old rows would be lost."""
+    """Raise InputError if a rebuild would lose the old rows of sources that cannot be read at the moment."""
     if not run.known.rebuilding:
         return
     had_rows = run.known.table.filter(pc.greater(run.known.table.column("rows"), 0))
@@ -199,7 +199,7 @@ def _none_readable(table: pa.Table) -> InputError:
 
 
 def clear_staging(run: Run) -> None:
-    """Remove what only this run and those before it needed; only now, when the new generation is current."""
+    """Remove the staging folders of this run and of killed runs, once the new generation is current."""
     others = {item.folder for item in run.known.leftovers if not _covers(run, item)}
     for path in run_folders(run.index.staging):
         if path not in others:  # the vectors of work on other roots are taken by a later run
@@ -208,6 +208,6 @@ def clear_staging(run: Run) -> None:
 
 
 def _covers(run: Run, item: Leftover) -> bool:
-    """Whether this run covered every root that a killed one covered."""
+    """Whether this run covered every root that a killed run covered."""
     roots = {root["id"] for root in item.header.roots}
     return run.plan.whole and (run.known.current is not None or roots <= {root.id for root in run.scopes.roots})

@@ -144,10 +144,10 @@ class _Stream:
         return ended
 
     def _in_hand(self, *, within_s: float | None = None) -> list[Ended]:
-        """What the engine still finishes: its batches in flight are waited for, so long as told, unless the model is
-        being loaded."""
+        """Collect what the engine still finishes: wait for its batches in flight, at most `within_s` seconds, but not
+        while the model is being loaded."""
         self._embedder.close(abort=self._progress.loading, within_s=within_s)
-        with suppress(EngineError):  # the one that ended the run, raised again
+        with suppress(EngineError):  # the error that ended the run, raised a second time
             documents = self._pending.collect(0.0)
             return [ended for document in documents for ended in self._containers.ended(document)]
         return []

@@ -1,4 +1,4 @@
-"""What came of a run: counted as it goes, and summarised at its end.
+"""The summary of a run, filled in at its end.
 
 In: the plan, each source as it is finished, what was published. Out: counts and an exit code.
 Not here: how they are printed (cli/, report.py).

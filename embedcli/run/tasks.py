@@ -58,7 +58,8 @@ class LastSeen(NamedTuple):
         return Stat(self.size, self.mtime_ns, self.ctime_ns, self.inode)
 
     def is_of(self, stat: Stat | None) -> bool:
-        """Whether this is about the file that has this stat; that of a stale source is of its last good reading."""
+        """Whether the file with this stat is the file last seen. A stale source is compared by `tried`, since `stat` is
+        that of its last good reading."""
         return self.tried == tried(stat) if self.status == "stale" else self.stat == stat
 
 
@@ -160,7 +161,7 @@ class Refused:
 
 
 def tried(stat: Stat | None) -> str | None:
-    """The digest of the stat of a file that could not be read: while it is the same, so is the file."""
+    """The digest of the stat of a file that could not be read: it changes whenever the file does."""
     return None if stat is None else digest(stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode)
 
 

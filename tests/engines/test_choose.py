@@ -46,7 +46,7 @@ NEW = ("ingest", "docs", "--index", "index", "--model", "./model", "--dim", "16"
     ("flags", "settings", "message", "hint"),
     [
         ([], {"FAKE_CUDA": "12020"}, "driver 580.65 runs CUDA 12.2, torch needs `13.0`", "install a newer driver"),
-        ([], {"FAKE_FREE": "0.5"}, "0.5 of 24.0 GiB to give", "`nvidia-smi` tells who"),
+        ([], {"FAKE_FREE": "0.5"}, "0.5 of 24.0 GiB to give", "`nvidia-smi` lists them"),
         (["--batch-tokens", "9000000000"], {}, "23.5 of 24.0 GiB to give", "leave `--batch-tokens` out"),
         (["--gpus", "7"], {}, "there are 1 NVIDIA cards, none is `7`", "name others with `--gpus`"),
         (["--gpus", "0,1"], {"FAKE_CARDS": "1"}, "none is `1`", "name others with `--gpus`"),
@@ -102,8 +102,8 @@ def test_every_flag_reaches_sglang_and_its_chatter_reaches_nobody_who_did_not_as
     assert tight.returncode == 13 and "leave `--gpu-memory` out" in tight.stderr
 
 
-def test_the_host_finds_what_cron_does_not_know(machine: dict[str, str], place: Path) -> None:
-    """pip puts ninja beside Python, and the kernels that it builds must be kept somewhere."""
+def test_the_host_finds_ninja_and_a_cache_folder_under_cron(machine: dict[str, str], place: Path) -> None:
+    """pip installs ninja beside Python, and compiled kernels need a folder to be kept in."""
     env = {**machine, "PATH": "/usr/bin:/bin", "FAKE_ARGUMENTS": str(place / "arguments.json")}
     env["EMBEDCLI_CACHE"] = str(place / "cache")
     assert embedcli(*NEW, cwd=place, env=env).returncode == 0

@@ -33,7 +33,7 @@ def torch_opener(make: Callable[[Path], Path], folder: Path) -> OpenWith:
 
 
 def sglang_opener(folder: Path) -> OpenWith:
-    """Its host is a process as ever, but what it holds is a double."""
+    """SGLang's engine with a real host process, which runs a double of SGLang."""
     model = read_model(make_qwen(folder), name="qwen", commit=None, cache=None)
     card = Card(0, "GPU-1", "NVIDIA H100", (9, 0), 80 * GIB, 79 * GIB, "580.65", (13, 0))
     factory = "tests.hosted_doubles:open_sound_double"
@@ -187,7 +187,7 @@ def test_a_tokenizer_of_another_model_fails_at_the_probe() -> None:
     assert "embedcli pull" in caught.value.hint
 
 
-def test_norms_within_two_percent_are_corrected_and_others_unsound() -> None:
+def test_norms_within_two_percent_are_corrected_and_all_others_are_refused() -> None:
     unit = np.eye(6, dtype=np.float32)
     scales = np.array([1.0, 1.019, 0.981, 1.03, 0.0, np.nan], np.float32)
     vectors, sound = check_vectors(unit * scales[:, None])

@@ -214,7 +214,7 @@ def lower_casing_apart(folder: Path) -> None:
 FOLDERS: Mapping[str, tuple[Change, str]] = {
     "no config.json": (lambda folder: (folder / "config.json").unlink(), "it has no config.json"),
     "config.json is not JSON": (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
-    "config.json is a list": (lambda folder: (folder / "config.json").write_text("[]"), "does not hold"),
+    "config.json is a list": (lambda folder: (folder / "config.json").write_text("[]"), "is not a JSON object"),
     "no modules.json": (lambda folder: (folder / "modules.json").unlink(), "is not an embedding model"),
     "no pooling": (without_pooling, "is not an embedding model"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "it has no model.safetensors"),

@@ -239,7 +239,7 @@ def test_each_requirement_of_a_card_has_a_line(machine: dict[str, str], tmp_path
     [
         ({"FAKE_CUDA": "12020"}, "card", "runs CUDA 12.2, torch needs `13.0`"),
         ({"CUDA_VISIBLE_DEVICES": "7"}, "card", "hides every NVIDIA card"),
-        ({"FAKE_FREE": "0.5"}, "room", "others hold the rest"),
+        ({"FAKE_FREE": "0.5"}, "room", "other programs use the rest"),
         ({"HOME": "/proc/none"}, "kernel cache", "cannot be written"),
     ],
 )

@@ -18,7 +18,7 @@ from embedcli.report import Summary
 from embedcli.run.pace.measured import Measured, measured
 from embedcli.run.tools import Tools
 from embedcli.verbs.dry_run import Forecast, dry_run
-from tests.workshop import UNFINISHED, Lines, Workshop, _resolve, stopped_half_way, words
+from tests.workshop import UNFINISHED, Lines, SplitsHere, Workshop, _resolve, stopped_half_way, words
 
 
 def no_engine(*_: object) -> Any:
@@ -31,8 +31,9 @@ def forecast(shop: Workshop, *sources: Path, seconds_left: Callable[[], float] =
     given = sources or ((shop.docs,) if new else ())
     asked = Options(index=shop.index, sources=tuple(map(str, given)), **{**defaults, **flags})
     tools = Tools(
-        _resolve, lambda _: "cpu", no_engine, seconds_left=seconds_left, disk=Disk(), make_pool=shop.make_pool
-    )
+        _resolve, lambda _: "cpu", no_engine, seconds_left=seconds_left, disk=Disk(), make_pool=shop.make_pool,
+        make_splitter=SplitsHere if shop.make_pool else None,
+    )  # fmt: skip
     return dry_run(asked, tools=tools, report=Lines())
 
 
@@ -187,3 +188,19 @@ def test_records_of_a_container_are_foretold_as_well(shop: Workshop) -> None:
 def test_a_dry_run_of_a_stream_is_refused_and_reads_nothing(command: Callable[..., Any], shop: Workshop) -> None:
     ran = command("ingest", "--records", "-", "--name", "s", "--index", shop.index, "--dry-run")
     assert isinstance(ran.exception, UsageError) and "write it to a file" in ran.exception.hint
+
+
+def test_records_are_foretold_as_the_documents_that_they_are(shop: Workshop) -> None:
+    def write(numbers: range) -> None:
+        lines = [json.dumps({"id": number, "text": words(90, number)}) for number in numbers]
+        shop.write("tickets.jsonl", "\n".join(lines))
+
+    write(range(20))
+    shop.write("a.txt", words(30, 99))
+    said = forecast(shop)
+    assert_exact(said, shop.ingest(shop.docs))
+    assert said.sources["new"] == 22
+    write(range(3, 24))
+    said = forecast(shop)
+    assert_exact(said, shop.ingest())
+    assert (said.sources["new"], said.sources["gone"], said.sources["unchanged"]) == (4, 3, 18)
