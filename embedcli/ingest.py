@@ -98,6 +98,6 @@ def _embed(run: Run, summary: Summary) -> None:
         if work.tally.progress.documents_left:  # the time is over: the next run does the rest
             published = end_early(run, work)
         else:
-            published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped | work.tally.left)
+            published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped)
             clear_staging(run)
     summarise(summary, run, work.tally, published)

@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent.parent
         (["bench_index.py", "planning", "300"], "(297 unchanged, 3 to read), 30 keys found"),
         (["bench_readers.py", "samples"], "pdfium alone"),
         (["bench_kills.py", "40000", "samples"], "killed at 75%"),
+        (["bench_sync.py", "300", "sqlite"], "of the bulk call's rate"),
     ],
 )
 def test_a_benchmark_prints_its_table(command: list[str], told: str) -> None:

@@ -9,14 +9,13 @@ is kept alive (engines/feeder.py).
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from embedcli.cores import usable_cores
 from embedcli.errors import EngineError, Stopped, UnreadableSource
 from embedcli.reading.pool import Pool
 from embedcli.reading.process import Limits
@@ -54,7 +53,7 @@ def stream(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
         run.tools, reading_work(run.model, run.settings, run.fingerprints, spool_folder=spool_folder), tasks,
         members=members, scopes=run.scopes, read_all=run.rules.read_all,
     ) as pool:  # fmt: skip
-        containers = OpenContainers(members, run.rules, work.tally, run.report.warn)
+        containers = OpenContainers(members, run.rules, run.plan, work.tally, run.report.warn)
         try:
             yield _Stream(run, work, pool, containers).passes()
         finally:
@@ -214,5 +213,4 @@ def reading_work(
 
 def _processes() -> int:
     """Reading processes: they wait for the engine most of the time, and leave a core to the parent."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 2
-    return max(1, min(16, cores - 1))
+    return max(1, min(16, usable_cores() - 1))

@@ -158,7 +158,7 @@ class _Counting:
         from embedcli.run.stream import reading, reading_work
 
         members, tally, done = Members(self._known.table), Tally.of(plan), 0
-        containers = OpenContainers(members, self._rules, tally, report.warn)
+        containers = OpenContainers(members, self._rules, plan, tally, report.warn)
         with tempfile.TemporaryDirectory(prefix="embedcli-") as folder:
             work = reading_work(model, self._settings, self._prints, spool_folder=Path(folder))
             with reading(
@@ -173,7 +173,7 @@ class _Counting:
                         report.looking(f"reading: {done:,} of {plan.tasks.count:,} documents")
                         self._take(*returned, containers)
         self._forecast.sources["unchanged"] += tally.unchanged - plan.unchanged
-        self._forecast.sources["gone"] = len(plan.gone | tally.left) - len(plan.moved)
+        self._forecast.sources["gone"] = len(plan.gone) - len(plan.moved)
         return done == plan.tasks.count
 
     def _take(self, task: AnyTask, result: tuple[Read, ...] | UnreadableSource, containers: OpenContainers) -> None:

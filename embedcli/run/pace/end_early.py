@@ -63,7 +63,7 @@ def _safely_gone(run: Run, work: Work) -> set[SourceKey]:
     here = set(documents.keys(work.checkpoints.outcomes.rows)) | set(documents.keys(run.known.table))
     waiting = {moved.key for key, moved in run.plan.moved.items() if key not in here}
     waiting |= documents.members(run.known.table, waiting)
-    return (run.plan.dropped | work.tally.left) - waiting
+    return run.plan.dropped - waiting
 
 
 def _keep_unpublished(folder: Path, disk: Disk) -> None:
