@@ -14,7 +14,7 @@ import pytest
 from embedcli.config import Options
 from embedcli.index.disk import Disk
 from embedcli.report import Summary
-from embedcli.run.measured import Measured, measured
+from embedcli.run.pace.measured import Measured, measured
 from embedcli.run.tools import Tools
 from embedcli.verbs.dry_run import Forecast, dry_run
 from tests.workshop import UNFINISHED, Lines, SplitsHere, Workshop, _resolve, stopped_half_way, words
