@@ -54,7 +54,7 @@ def stream(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
         stack.callback(splitter.close)  # before the pool is closed: one of its threads may wait for an answer
         feed = Feed(
             run.scopes, members, splitter.answers,
-            folder=work.checkpoints.staging.folder, read_all=run.rules.read_all,
+            folder=work.checkpoints.staging.folder, read_all=run.rules.read_all, marked=run.plan.marked,
         )  # fmt: skip
         pool.feed(feed.tasks(task for task in run.plan.tasks if task.key not in work.adopted))
         containers = OpenContainers(members, run.rules, run.plan, work.tally, run.report.warn)
