@@ -163,6 +163,11 @@ class Source:
         return (self.root_id, self.path)
 
     @property
+    def suffix(self) -> str:
+        """That of its name, with the dot, in lower case; empty where it has none."""
+        return os.path.splitext(self.path)[1].lower()
+
+    @property
     def uri(self) -> str:
         """The absolute path of the file, printable, and in it `#` and the id of a document inside the file."""
         return self.address or printable(os.fsencode(self.file))

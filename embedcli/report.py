@@ -82,7 +82,7 @@ class Progress:
     """The progress of a run. Times are of time.monotonic.
 
     `loading_since`: when the engine began to load, for the first time or after a restart; None while it is ready.
-    `embedding_since`: when the engine was first ready; None before.
+    `embedding_since`: when the engine was first ready; None before. `tokens_left`: still to be embedded, an estimate.
     """
 
     documents: int = 0
@@ -91,6 +91,7 @@ class Progress:
     bytes_total: int = 0
     chunks: int = 0
     tokens: int = 0
+    tokens_left: float = 0.0
     phase: str = "starting"
     started: float = field(default_factory=time.monotonic)
     loading_since: float | None = None
@@ -112,11 +113,26 @@ class Progress:
 
     @property
     def eta_s(self) -> float | None:
-        """The remaining seconds, estimated from the bytes of finished documents; None before the first is finished."""
-        if not self.bytes_read or not self.bytes_total or self.loading:
+        """The remaining seconds, an estimate; None before there is anything to go by."""
+        return self.eta_at(time.monotonic())
+
+    def eta_at(self, now_s: float) -> float | None:
+        """By the tokens that are left; where nothing had to be embedded so far, by the bytes of finished documents."""
+        if self.loading:
             return None
-        elapsed = time.monotonic() - (self.embedding_since or self.started)
-        return elapsed * (self.bytes_total - self.bytes_read) / self.bytes_read
+        elapsed_s = now_s - (self.embedding_since or self.started)
+        if self.tokens:
+            return elapsed_s * self.tokens_left / self.tokens
+        if not self.bytes_read or not self.bytes_total or (self.tokens_left and self.embedding_since is not None):
+            return None
+        return elapsed_s * (self.bytes_total - self.bytes_read) / self.bytes_read
+
+    @property
+    def share(self) -> float:
+        """How much of the work is done, from 0 to 1."""
+        if self.tokens:
+            return self.tokens / (self.tokens + self.tokens_left)
+        return self.bytes_read / max(1, self.bytes_total)
 
     def line(self) -> str:
         """The progress as one line, the most important part first, as a narrow terminal cuts the end."""
@@ -254,7 +270,7 @@ class Report:
         if self._keep is not None and (at_once or now_s - self._last_kept_s >= KEEP_EVERY_S):
             self._last_kept_s = now_s
             self._keep({"pid": os.getpid(), **progress.to_json()})
-        self._show(progress.line(), share=progress.bytes_read / max(1, progress.bytes_total))
+        self._show(progress.line(), share=progress.share)
 
     def looking(self, text: str) -> None:
         """Show what the run is doing while the amount of work is not known yet."""
@@ -330,12 +346,13 @@ class Largest:
 
     def line(self) -> str:
         """`12 files, 3.4 MB; largest: white-paper.md 1.2 MB, ...`"""
-        total = f"{many(self.files, 'file')}, {_megabytes(self._bytes)}"
-        largest = ", ".join(f"{one_line(path)} {_megabytes(size)}" for size, _, path in sorted(self._heap)[::-1])
+        total = f"{many(self.files, 'file')}, {megabytes(self._bytes)}"
+        largest = ", ".join(f"{one_line(path)} {megabytes(size)}" for size, _, path in sorted(self._heap)[::-1])
         return f"{total}; largest: {largest}" if largest else total
 
 
-def _megabytes(size_bytes: int) -> str:
+def megabytes(size_bytes: int) -> str:
+    """`512 B`, `3.4 MB`."""
     size = float(size_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 999.95:

@@ -26,10 +26,21 @@ def places(shop: Workshop) -> dict[str, str]:
     quoted = {name: shlex.quote(str(path)) for name, path in (("docs", shop.docs), ("index", shop.index))}
     parent = shlex.quote(str(shop.index.parent))
     other = shlex.quote(str(shop.index.parent / "another index"))
+    alone = shlex.quote(str(shop.index.parent / "alone.txt"))
+    part = shlex.quote(str(shop.docs / "part"))
     moved = shlex.quote(str(shop.index.parent / "more/docs"))
     program = f"{sys.executable} {HERE / 'quick_embedcli.py'}"
     plain = {"docs_": str(shop.docs), "parent_": str(shop.index.parent), "samples": str(HERE.parent / "samples")}
-    return {**quoted, **plain, "parent": parent, "other": other, "moved": moved, "program": program}
+    return {
+        **quoted,
+        **plain,
+        "parent": parent,
+        "other": other,
+        "moved": moved,
+        "alone": alone,
+        "part": part,
+        "program": program,
+    }
 
 
 def shell(line: str, shop: Workshop) -> None:

@@ -64,7 +64,7 @@ class HostedDouble:
         if BLOCK_ID in ids:
             time.sleep(600)  # noqa: ASYNC251 - the loop itself hangs
         if REFUSE_ID in ids:
-            raise ValueError("a list that is refused")
+            raise ValueError("a batch that is refused")
 
     def facts(self) -> dict[str, int]:
         return {"pool_tokens": self.pool_tokens, "page_tokens": 1, "host_pid": os.getpid()}

@@ -42,6 +42,7 @@ from tests.hint_states import (
     with_damage,
 )
 from tests.hints import templates
+from tests.unprivileged import as_nobody, give_to_nobody
 from tests.workshop import Workshop
 
 Command = Callable[..., Any]
@@ -63,6 +64,8 @@ AGAIN = "embedcli ingest --index {index}"
 LEAVE_OUT = "leave the flag out for the default"
 TOML = "each line is `flag = value`, such as `dim = 256` or `exclude = ['*.log', 'old/']`"
 SET = "printf 'dim = 16' > {parent}/embedcli.toml"
+RECORDS = 'printf \'{{"text": "Some words."}}\\n\' | {program} ingest --index {index} --records - --name tickets'
+LISTED = "printf '%s\\n' {docs}/part/0.txt > {parent}/list"
 ROWS = [
     Row("name only one index", indexed, "embedcli status {index} --index {other}", [["embedcli status {index}"]]),
     Row(LEAVE_OUT, nothing, f"{INGEST} --device tpu", [[INGEST]]),
@@ -326,6 +329,68 @@ ROWS = [
         f"{AGAIN} --rebuild",
         [["mv {parent}/0.txt {docs}/part/0.txt", f"{AGAIN} --rebuild"]],
     ),
+    Row(
+        "if they are the same, forget where they were: `embedcli forget {part} --index {index}`",
+        after(
+            indexed, "cp -r {docs}/part {docs}/copy", "{program} ingest --index {index} --quiet", "rm -r {docs}/part"
+        ),
+        "embedcli moved {docs}/part {docs}/copy --index {index}",
+        [["embedcli forget {docs}/part --index {index}", AGAIN]],
+    ),
+    Row(
+        "`embedcli ingest {alone} --index {index}` reads it: known vectors are reused",
+        after(indexed, "mv {docs}/part/0.txt {alone}"),
+        "embedcli moved {docs}/part/0.txt {alone} --index {index}",
+        [["embedcli ingest {alone} --index {index}"]],
+    ),
+    Row(
+        "give a time of the day, `06:00`, or `2026-01-31T06:00`",
+        indexed,
+        f"{AGAIN} --deadline soon",
+        [[f"{AGAIN} --deadline 06:00"], [f"{AGAIN} --deadline 2999-01-31T06:00"]],
+    ),
+    Row(
+        "give hours, minutes or seconds: `4h`, `90m`, `1h30m`",
+        indexed,
+        f"{AGAIN} --time-limit long",
+        [[f"{AGAIN} --time-limit {limit}"] for limit in ("4h", "90m", "1h30m")],
+    ),
+    Row(
+        "`--nice 10` is what batch jobs use",
+        indexed,
+        f"{AGAIN} --nice 99",
+        [["{program} ingest --index {index} --nice 10", AGAIN]],
+    ),
+    Row("add `--records -`", indexed, f"{AGAIN} --name tickets", [[RECORDS, AGAIN]]),
+    Row("add one: `--records - --name tickets`", indexed, f"{AGAIN} --records -", [[RECORDS, AGAIN]]),
+    Row("use letters, such as `--name tickets`", indexed, f"{AGAIN} --records - --name /", [[RECORDS, AGAIN]]),
+    Row(
+        "add `--files-from -`, or leave `-0` out",
+        indexed,
+        f"{AGAIN} -0",
+        [["printf '%s\\0' {docs}/part/0.txt | {program} ingest --index {index} --files-from - -0", AGAIN], [AGAIN]],
+    ),
+    Row(
+        "give them to one run each",
+        after(indexed, LISTED),
+        f"{INGEST} --files-from {{parent}}/list",
+        [[INGEST, f"{AGAIN} --files-from {{parent}}/list"]],
+    ),
+    Row(
+        "check its path; `--files-from -` reads the list on stdin",
+        indexed,
+        f"{AGAIN} --files-from /no/list",
+        [
+            [LISTED, f"{AGAIN} --files-from {{parent}}/list"],
+            [LISTED, "{program} ingest --index {index} --files-from - < {parent}/list", AGAIN],
+        ],
+    ),
+    Row(
+        "add `-0`, as for `find -print0`",
+        after(indexed, "find {docs} -name '*.txt' -print0 > {parent}/list"),
+        f"{AGAIN} --files-from {{parent}}/list",
+        [["find {docs} -name '*.txt' -print0 > {parent}/list", f"{AGAIN} --files-from {{parent}}/list -0"]],
+    ),
     Row("this index has no roots", forgotten, "embedcli forget {docs} --index {index}", [[INGEST]]),
     Row(
         "`embedcli verify {index}` names what is damaged",
@@ -351,11 +416,45 @@ ROWS = [
 ELSEWHERE = {
     "engines/": "need a card, or an engine that fails: tests/engines and tests/verbs/test_doctor.py make fakes of both",
     "verbs/doctor.py": "tell to install packages or to use another disk: tests/verbs/test_doctor.py",
+    **dict.fromkeys(
+        ("pipes/", "cli/pipes.py", "verbs/embed.py", "verbs/rows.py", "index/where.py"),
+        "are about stdin, stdout and columns: tests/pipes, tests/verbs/test_embed.py and test_rows.py",
+    ),
+    **dict.fromkeys(
+        ("run/containers.py", "sources/streams.py"),
+        "are about records that are gone: tests/run/test_containers.py",
+    ),
+    **dict.fromkeys(
+        ("search/", "cli/search.py", "verbs/recut.py", "verbs/dry_run.py"),
+        "are not carried out yet: their states need an index that can be searched, or a file of queries",
+    ),
     "models/": "need a hub or another model: tests/models/test_resolve.py and tests/cli/test_main.py",
 }
 """Modules whose hints are about machines that a test cannot have."""
 
 NOT_RUN = {
+    "write it to a file: `> changes.parquet`": "cli/test_sync.py",
+    "empty what you load into, and give it everything with `--since 0`": "cli/test_sync.py",
+    "run the same command again; `embedcli verify /srv/index` looks for damage": "index/test_change_lists.py",
+    "remove it: what it says is then loaded in full": "index/test_change_lists.py",
+    "name another table with `--into NAME`, or let this index take its place with `--replace`": (
+        "stores/test_follow.py"
+    ),
+    "run the same command again when nobody else writes to it": "stores/test_follow.py",
+    "wait until it has ended": "stores/test_follow.py",
+    "run the same command again: it goes on with the current generation": "stores/test_follow.py",
+    "sync as the user who owns the index": "stores/test_follow.py",
+    "install it with `pip install 'embedcli[qdrant]'`": "stores/test_target.py",
+    "make it first": "stores/test_target.py",
+    "type sqlite:./FILE.db": "stores/test_target.py",
+    "name one of: sqlite:./FILE.db": "stores/test_target.py",
+    "use 3 to 48 letters, digits and underscores, a letter first": "stores/test_target.py",
+    "name another table with `--into NAME`": "stores/test_traps.py",
+    "the same command goes on where this one ended; what the target remembers is unchanged": "stores/test_kills.py",
+    "install pgvector on the server, then let its administrator type `create extension vector`": (
+        "stores/test_traps.py"
+    ),
+    "upgrade the server to Qdrant 1.16 or newer": "stores/test_traps.py",
     "free some space, then run the same command again: finished documents are kept": "test_storage_faults.py",
     "raise the quota, then run the same command again: finished documents are kept": "test_storage_faults.py",
     "free some space, then run the same command again": "test_storage_faults.py",
@@ -366,14 +465,16 @@ NOT_RUN = {
     ),
     "run the same command again: it continues where it stopped": "cli/test_main.py",
     "wait for it to end, then run the same command again": "cli/test_main.py",
+    "name the file that it lies in": "verbs/test_forget.py",
+    "name a folder or a file first": "verbs/test_moved.py",
     "run the same command again": "index/test_generations.py",
     "use `--max-tokens 22` or more": "reading/test_chunker.py",
     "`embedcli verify` lists all damage; check the disk": "index/test_damage.py",
     "give this user the right to write there, e.g. `chown -R $USER /folder`": "test_hints.py",
     "upgrade with `pip install --upgrade embedcli`": "test_hints.py",
     "check its permissions": "test_hints.py",
-    "mount it or mend its permissions, then run the same command again": "run/test_plan.py",
-    "look at it with `ls -la '/folder'`": "run/test_plan.py",
+    "mount it or mend its permissions, then run the same command again": "test_hints.py",
+    "look at it with `ls -la '/folder'`": "test_hints.py",
     "stop the run on `somewhere` with `kill 1`: finished documents are kept": "verbs/test_unlock.py",
 }
 """Hints of states that no command makes: a fault of the disk, a run that is at work, a folder of another user. Each
@@ -433,9 +534,12 @@ def test_the_ways_type_what_the_hint_names(row: Row) -> None:
 
 def test_every_hint_of_the_program_stands_in_the_table() -> None:
     listed = [row.hint for row in ROWS] + list(NOT_RUN)
-    for pattern, module in templates().items():
-        if not module.startswith(tuple(ELSEWHERE)):
-            assert any(re.fullmatch(pattern, hint) for hint in listed), f"{module}: {pattern}"
+    lacking = [
+        f"{module}: {pattern}"
+        for pattern, module in templates().items()
+        if not module.startswith(tuple(ELSEWHERE)) and not any(re.fullmatch(pattern, hint) for hint in listed)
+    ]
+    assert not lacking, "each needs a row in ROWS, with its state and what is typed then"
     for test in NOT_RUN.values():
         assert (HERE / test).exists(), test
 
@@ -445,6 +549,33 @@ def test_the_hint_of_a_folder_of_another_user_is_a_command_that_works(shop: Work
     hint = storage_error(PermissionError(errno.EACCES, "denied"), shop.docs / "file").hint
     environment = {**os.environ, "USER": str(os.getuid())}
     subprocess.run(hint.split("`")[1], shell=True, check=True, env=environment)
+
+
+CLOSED: dict[str, tuple[State, str, str]] = {
+    "check its permissions": (indexed, "{index}", AGAIN),
+    "mount it or mend its permissions, then run the same command again": (indexed, "{docs}/part", f"{AGAIN} --rebuild"),
+    "look at it with `ls -la '{docs_}'`": (nothing, "{docs}", INGEST),
+}
+"""Hints about a folder that this user may not read: the state, the folder, the command."""
+
+
+@pytest.mark.parametrize("hint", CLOSED)
+def test_the_hints_of_a_closed_folder_help_a_user_whom_permissions_bind(
+    shop: Workshop, command: Command, hint: str
+) -> None:
+    state, folder, line = CLOSED[hint]
+    state(shop)
+    type_in(f"{AGAIN} --reread", shop, command)  # what is imported on the way has to be read by root
+    give_to_nobody(shop.index.parent)
+    shell(f"chmod 000 {folder}", shop)
+
+    def is_given() -> None:
+        given = type_in(line, shop, command)
+        assert getattr(given.exception, "hint", given.output) == _filled(hint, shop)
+
+    as_nobody(shop.docs.parent, is_given)
+    shell(f"chmod 755 {folder} && ls -la {folder}", shop)
+    assert code_of(type_in(line, shop, command)) == 0
 
 
 def test_an_index_of_a_newer_version_names_the_upgrade(shop: Workshop, command: Command) -> None:

@@ -50,8 +50,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_session_prints_what_the_readme_shows(place: Path) -> None:
-    (session,) = blocks("console")
+    session = "".join(blocks("console"))
     environment = {**os.environ, "PATH": f"{place / '.bin'}:{os.environ['PATH']}", "PYTHONPATH": str(HERE)}
+    environment["EMBEDCLI_CACHE"] = str(place / ".cache/embedcli")  # a machine on which nothing is converted yet
     for step in re.split(r"^\$ ", session, flags=re.MULTILINE)[1:]:
         command, _, expected = step.partition("\n")
         ran = subprocess.run(
@@ -118,6 +119,17 @@ def test_the_query_in_sql_finds_the_passage(place: Path) -> None:
         found = duckdb.execute(query, {"query": row["vector"]}).fetchall()
     assert (len(found), found[0][:2]) == (5, (row["path"], row["chunk_index"]))
     assert found[0][2] == pytest.approx(1.0)
+
+
+def test_the_searches_find_what_they_look_for(place: Path) -> None:
+    """After the session."""
+    (searches,) = (block for block in blocks("bash") if "embedcli search" in block)
+    environment = {**os.environ, "PATH": f"{place / '.bin'}:{os.environ['PATH']}", "PYTHONPATH": str(HERE)}
+    expected = [r"manual\.md, .*Daily use", r"samples/tickets\.csv", r'"path": "manual\.md"']
+    expected.append(r"recall@10 against the float32 vectors of the index: 0\.\d+ over chunks")
+    for command, passage in zip(searches.splitlines(), expected, strict=True):
+        ran = subprocess.run(command, shell=True, cwd=place, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0 and re.search(passage, ran.stdout + ran.stderr), (command, ran.stdout, ran.stderr)
 
 
 def test_the_line_for_cron_runs_in_the_environment_of_cron(place: Path) -> None:

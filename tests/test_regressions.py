@@ -266,7 +266,7 @@ def test_eighty_columns_have_room_for_what_is_to_go_and_how_fast() -> None:
     since = time.monotonic() - 7_200
     run = Progress(
         documents=123_456, documents_total=1_000_000, bytes_read=1, bytes_total=3, chunks=999_999,
-        tokens=3_000_000_000, phase="embedding", started=since, embedding_since=since,
+        tokens=3_000_000_000, tokens_left=6e9, phase="embedding", started=since, embedding_since=since,
     )  # fmt: skip
     shown = run.line()[: 80 - BAR_WIDTH - 1]
     assert shown.startswith("embedding, 4 h 00 min to go: 123,456/1,000,000 documents, 416,6")

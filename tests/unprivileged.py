@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+NOBODY = 65534
+
+
+def give_to_nobody(*folders: Path) -> None:
+    """Let the user of `as_nobody` own these folders and what is in them, where we are root."""
+    for folder in folders if os.geteuid() == 0 else ():
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
 def as_nobody(folder: Path, action: Callable[[], None]) -> None:
@@ -16,11 +27,15 @@ def as_nobody(folder: Path, action: Callable[[], None]) -> None:
             os.chmod(parent, 0o755)
     pid = os.fork()
     if pid == 0:
-        os.setgid(65534)
-        os.setuid(65534)
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
         try:
             action()
             os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            raise
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

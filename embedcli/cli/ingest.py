@@ -86,7 +86,7 @@ MaxFileSize = Annotated[
     int | None, typer.Option(help="The largest text file to read, in MiB; default: 256.", metavar="MIB")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: a GPU if there is one.")]
-EngineName = Annotated[str, typer.Option(help="auto, sglang or torch.")]
+EngineName = Annotated[str, typer.Option(help="auto, sglang, openvino or torch.")]
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Rebuild the index with other settings.")]
 Reread = Annotated[bool, typer.Option("--reread", help="Read every source again.")]
 Rehash = Annotated[
@@ -153,6 +153,8 @@ def ingest(
     quantization: flags.Quantization = None,
     gpus: flags.Gpus = None,
     engine_forward: flags.EngineForward = None,
+    threads: flags.Threads = None,
+    precision: flags.Precision = None,
     rebuild: Rebuild = False,
     reread: Reread = False,
     rehash: Rehash = False,
@@ -172,6 +174,7 @@ def ingest(
     time_limit: nightly.TimeLimit = None,
     require_complete: nightly.RequireComplete = False,
     nice: nightly.Nice = None,
+    dry_run: nightly.DryRun = False,
     debug: Debug = False,
 ) -> None:
     """Bring an index up to date with its sources."""
@@ -189,15 +192,19 @@ def ingest(
         publish_every_s=publish_every, checkpoint_every_s=checkpoint_every,
     )  # fmt: skip
     card = config.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus), flags.forward_name(engine_forward))
+    cpu = config.CpuFlags(threads, flags.precision_name(precision))
     time_left = nightly.seconds_left(deadline, time_limit)
     nightly.stand_back(nice)
-    with nightly.opened_log(log_file) as log, metrics.metrics_file(metrics_file, asked.index) as ended:
+    figures_file = None if dry_run else metrics_file
+    with nightly.opened_log(log_file) as log, metrics.metrics_file(figures_file, asked.index) as ended:
         report = Report(quiet=quiet, verbose=verbose, log=log)
         tools = tools_maker(context)(
-            flags.engine_name(engine), report.line, card=card, warn=report.warn,
+            flags.engine_name(engine), report.line, card=card, cpu=cpu, warn=report.warn,
             show_log=report.line if debug else None, seconds_left=time_left,
         )  # fmt: skip
         with _noted(report):
+            if dry_run:
+                return _look_only(asked, tools, report, as_json=as_json)
             ended.append(_run(asked, tools, report))
     _tell(ended[-1], as_json=as_json)
 
@@ -206,6 +213,16 @@ def _tell(summary: Summary, *, as_json: bool) -> None:
     if as_json:
         print_json(summary.to_json())
     raise typer.Exit(summary.exit_code)
+
+
+def _look_only(asked: config.Options, tools: Tools, report: Report, *, as_json: bool) -> None:
+    from embedcli.verbs.dry_run import dry_run
+
+    forecast = dry_run(asked, tools=tools, report=report)
+    for line in nightly.forecast_lines(forecast):
+        report.line(line)
+    if as_json:
+        print_json(forecast.to_json())
 
 
 @contextmanager

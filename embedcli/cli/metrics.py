@@ -38,7 +38,7 @@ def metrics_file(path: Path | None, index: Path) -> Iterator[list[Summary]]:
     exit_code = 1
     try:
         yield ended
-        exit_code = ended[-1].exit_code
+        exit_code = ended[-1].exit_code if ended else 0
     except EmbedcliError as error:
         exit_code = error.exit_code
         raise

@@ -1,7 +1,7 @@
 """Flags of `ingest` for runs from cron: how long a run may take, how far it stands back, what it leaves for others.
 
 In: the values as typed. Out: checked values, or UsageError (exit 2); the log file; a lower priority.
-Not here: the metrics themselves (metrics.py), ending in time (run/time_limit.py).
+Not here: the metrics themselves (metrics.py), ending in time (run/pace/time_limit.py).
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedcli.errors import StorageError, UsageError
 from embedcli.report import Say, say_warning
+
+if TYPE_CHECKING:
+    from embedcli.verbs.dry_run import Forecast
 
 Deadline = Annotated[
     str | None,
@@ -100,6 +103,29 @@ def duration_s(text: str) -> float:
             f"`--time-limit {text}` is no duration", "give hours, minutes or seconds: `4h`, `90m`, `1h30m`"
         )
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+# ---- a dry run
+
+
+def forecast_lines(found: Forecast) -> list[str]:
+    """What a run would do, for people."""
+    from embedcli.report import duration, many, megabytes
+
+    counts = ", ".join(f"{count:,} {name}" for name, count in found.sources.items() if count)
+    lines = [f"a run would find {counts or 'nothing'}; {megabytes(found.bytes)} to read"]
+    if found.unreadable:
+        lines.append("not readable: " + ", ".join(f"{count:,} {reason}" for reason, count in found.unreadable.items()))
+    chunks, tokens = many(found.chunks["embedded"], "chunk"), many(found.tokens["embedded"], "token")
+    lines.append(f"to embed: {chunks}, {tokens}; {many(found.chunks['reused'], 'chunk')} known")
+    if not found.complete:
+        lines.append("the time was over before all was read: there is more")
+    elif found.expected_s is None:
+        lines.append("how long that takes is not known: no run of this index has embedded anything on this machine")
+    else:
+        rate = f", at the {found.tokens_per_s:,.0f} tokens/s of its last runs" if found.tokens["embedded"] else ""
+        lines.append(f"expected: {duration(found.expected_s)}{rate}")
+    return lines
 
 
 # ---- how far it stands back

@@ -12,6 +12,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import time
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def _checked(flag: Flag, value: Any, file: Path) -> Any:
     values = value if isinstance(value, list) else [value]
     if isinstance(value, list) and not flag.is_list or any(isinstance(one, dict | list) for one in values):
         raise UsageError(f"`{flag.key}` in `{file}` takes one value, not `{value}`", HINT)
-    texts = [_from_folder(flag, str(one), file.parent) for one in values]
+    typed = (f"{one:%H:%M}" if isinstance(one, time) else str(one) for one in values)
+    texts = [_from_folder(flag, text, file.parent) for text in typed]
     return texts if flag.is_list else texts[0]
 
 

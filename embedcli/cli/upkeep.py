@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @app.command()
 def moved(
-    old: Annotated[str, typer.Argument(help="A root of the index.")],
-    new: Annotated[str, typer.Argument(help="The new path of the root.")],
+    old: Annotated[str, typer.Argument(help="A root of the index, or a folder or source below one.")],
+    new: Annotated[str, typer.Argument(help="Its new path.")],
     index: IndexFolder = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Give a root another path: uris change, ids and vectors stay."""
+    """Give a root, or a part of one, another path: uris change, vectors stay; of a whole root also ids."""
     from embedcli.verbs.moved import moved
 
     done = moved(opened_index(None, index), old, new, warn=say_warning)
@@ -63,7 +63,8 @@ def rollback(
 
     done = rollback(opened_index(index, index_option), to=to, warn=say_warning)
     old = f"; {done.before} is kept for an hour" if done.before is not None else ""
-    _print_done(done, as_json, f"is current again{old}")
+    told = f"loaders follow by `changes/{done.changes:06d}.parquet`"
+    _print_done(done, as_json, f"is current again{old}; {told}")
 
 
 @app.command()

@@ -34,7 +34,7 @@ class Left:
     """Documents of damaged shards that this run did not read again, and whose rows cannot be copied out either.
 
     `waiting`: the shard's file is there, so they keep their damaged rows until a later run can read the documents.
-    `held`: all documents of those shards, those that were read again included: a shard stays whole or goes.
+    `held`: all documents of those shards, also those that were read again, because a shard is kept or removed whole.
     `lost`: the shard's file is gone, and their rows with it.
     """
 

@@ -18,7 +18,7 @@ from embedcli.records import SourceKey, Stat
 
 
 class Outcomes:
-    """`marks` change documents rows that stay; `rows` are of new sources, or replace the row of a known one."""
+    """`marks` change rows of documents that stay; `rows` are of new sources, or replace the row of a known source."""
 
     def __init__(self) -> None:
         self._tables = [documents.empty()]
@@ -43,7 +43,7 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One finished source: a new row, or a mark on its old one. `stat` is that of the file when it was read."""
+    """One finished source: a new row, or a mark on its old row. `stat` is that of the file when it was read."""
 
     stat: Stat | None
     row: DocumentRow | None = None

@@ -27,7 +27,7 @@ from embedcli.columns import Floats
 from embedcli.config import IndexSettings
 from embedcli.errors import Locked, StorageError, storage_errors
 from embedcli.fingerprints import PROBE_VERSION, Fingerprints
-from embedcli.index import compaction
+from embedcli.index import change_lists, compaction
 from embedcli.index.disk import Written
 from embedcli.index.documents import count_by
 from embedcli.index.generations import Index
@@ -96,15 +96,17 @@ def publish(
 
 def point_back(
     index: Index, number: int, *, expected: int | None, changes: pa.Table, lock_held: Callable[[], bool]
-) -> None:
+) -> int:
     """Make generation `number`, which is on disk, the current one; `expected` is the current one until then.
 
-    `changes` are published under a number of their own, which no generation gets.
+    `changes` are published under a number of their own, which no generation gets; returns it.
     Raises StorageError, or Locked when another run published or took the lock meanwhile: then nothing changed.
     """
     _check_unchanged(index, expected, lock_held)
-    _announce(index, index.next_number(), number, changes)
+    own_number = index.next_number()
+    _announce(index, own_number, number, changes)
     _swap(index, number, expected)
+    return own_number
 
 
 def _check_unchanged(index: Index, expected: int | None, lock_held: Callable[[], bool]) -> None:
@@ -134,7 +136,7 @@ def _announce(index: Index, number: int, target: int, changes: pa.Table) -> None
     """Write the change list under a pending name; it becomes `.parquet` only once `target` is current, because loaders
     apply every `.parquet` they find."""
     finish_changes(index)
-    index.disk.write(index.pending_changes(number, target), _parquet(changes))
+    index.disk.write(index.pending_changes(number, target), _parquet(change_lists.stamped(index, changes)))
 
 
 def finish_changes(index: Index) -> None:

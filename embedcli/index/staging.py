@@ -31,7 +31,7 @@ RESERVE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class RunHeader:
-    """The generation that a staging folder was begun for; a later run adopts its rows only for the same one."""
+    """The generation that a staging folder was begun for; a later run adopts its rows only for the same generation."""
 
     number: int
     parent: int | None

@@ -1,6 +1,6 @@
-"""The files of a model folder: whole, readable, and their digests, remembered.
+"""The files of a model folder: whether they are whole, their JSON, and their digests, which are cached.
 
-In: a folder, or a file of it. Out: what is missing or torn, JSON as a dict, sha256 digests. A digest is read
+In: a folder, or a file in it. Out: what is missing or torn, JSON as a dict, sha256 digests. A digest is read
 from `digests.json` in our cache folder as long as path, size, mtime and inode are those of the time it was
 computed; a cache that cannot be read or written costs time, never an error.
 Not here: what the files mean (folder.py).
@@ -69,12 +69,12 @@ def read_json(file: Path, *, optional: bool = False) -> Json:
         return {}
     content = load_json(file)
     if not isinstance(content, dict):
-        raise ModelUnavailable(f"the model's file does not hold what it should: `{file}`", OTHER_MODEL)
+        raise ModelUnavailable(f"the model's file is not a JSON object: `{file}`", OTHER_MODEL)
     return content
 
 
 def load_json(file: Path) -> object:
-    """Whatever JSON the file holds; what cannot be read or parsed is ModelUnavailable."""
+    """The JSON in the file, of any type. Raises ModelUnavailable if it cannot be read or parsed."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -82,7 +82,7 @@ def load_json(file: Path) -> object:
 
 
 def weights_digest(folder: Path, cache: Path | None) -> str:
-    """sha256 of the weights: of one file its own, of several that of their digests in name order."""
+    """sha256 of the weights: the digest of a single file, or the digest of several files' digests in name order."""
     digests = [file_digest(file, cache=cache) for file in weight_files(folder)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
@@ -123,7 +123,7 @@ def _read(cache: Path | None) -> dict[str, object]:
 
 
 def _remember(cache: Path | None, path: str, entry: list[object]) -> None:
-    """Two runs at once may lose one another's entry; what is lost is computed again."""
+    """Write an entry to the cache. Two runs at once may lose each other's entry, which is then computed again."""
     if cache is None:
         return
     entries = {name: old for name, old in _read(cache).items() if os.path.exists(name)} | {path: entry}

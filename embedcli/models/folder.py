@@ -2,7 +2,7 @@
 
 In: a folder on disk. Out: a frozen Model, or ModelUnavailable that says what is missing or not understood.
 JSON and the safetensors headers are read, and the weights once for their digest.
-Not here: how the folder came to be there (resolve.py, hub.py); running the model (engine_*.py).
+Not here: finding or downloading the folder (resolve.py, hub.py); running the model (engines/).
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ POOLINGS = {
 KNOWN_POOLINGS = frozenset({"cls", "max", "mean", "lasttoken"})
 
 ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
-"""Kinds with a decoder whose encoder alone is run, and the class of transformers that loads it."""
+"""Kinds with a decoder of which only the encoder is run, and the class of transformers that loads the encoder."""
 
 UNRUNNABLE = frozenset(
     {"blenderbot", "blenderbot-small", "longt5", "m2m_100", "marian", "moonshine", "pegasus", "pegasus_x"}
     | {"prophetnet", "switch_transformers", "t5gemma", "t5gemma2", "t5gemma2_text", "udop", "whisper"}
 )
-"""Kinds that need more than ids of tokens, even where only their encoder was saved."""
+"""Kinds that need more than token ids, even where only their encoder was saved."""
 
 OWN_NORMALIZER = frozenset({"PreTrainedTokenizerFast", "TokenizersBackend"})
 """The tokenizer classes of transformers that leave the normalizer of tokenizer.json as it is."""
@@ -53,7 +53,7 @@ OFFSET_POSITIONS = frozenset({"camembert", "data2vec-text", "mpnet", "roberta", 
 """Their positions begin after the pad id: a table of 514 holds 512 tokens."""
 
 QWEN3_CONTEXT = 32_768
-"""What Qwen3-Embedding was made for; the larger ones state 40,960 positions all the same."""
+"""The context that Qwen3-Embedding was made for; the larger models of the family state 40,960 positions."""
 
 NO_LIMIT = 10**9
 """Tokenizers without a limit state 10**30."""
@@ -144,7 +144,8 @@ def _checked_config(folder: Path) -> Json:
 
 
 def _check_kind(folder: Path, config: Json) -> None:
-    """Of a network that makes vectors of token ids alone; one with a decoder or for images would fail later on."""
+    """Refuse kinds of models that need more than token ids, as those with a decoder or for images: they would fail
+    later."""
     kind = config.get("model_type")
     decodes = bool(config.get("is_encoder_decoder")) and kind not in ENCODERS
     if decodes or kind in UNRUNNABLE or any(f"{sense}_config" in config for sense in ("vision", "audio")):
@@ -174,7 +175,7 @@ def _pooling(folder: Path, config: Json) -> str:
         stated = [mode for flag, mode in POOLINGS.items() if config.get(flag)] or ["mean"]
     modes = [stated] if isinstance(stated, str) else list(stated)
     if len(modes) != 1 or modes[0] not in KNOWN_POOLINGS:
-        raise ModelUnavailable(f"the model pools in a way that we cannot: `{'+'.join(modes)}`", OTHER_MODEL)
+        raise ModelUnavailable(f"unsupported pooling: `{'+'.join(modes)}`", OTHER_MODEL)
     return str(modes[0])
 
 
@@ -190,15 +191,15 @@ def _tokenizer_configs(folder: Path) -> tuple[Json, Json]:
 
 
 def _check_lower_case(folder: Path, bert: Json, tokenizer: Json) -> None:
-    """sentence-transformers would add the lower-casing; we feed what tokenizer.json gives: it must do it."""
+    """Refuse a model whose lower-casing is left to sentence-transformers: we embed what tokenizer.json gives."""
     normalizer = json.dumps(tokenizer.get("normalizer"))
     if bert.get("do_lower_case") and '"lowercase": true' not in normalizer and '"Lowercase"' not in normalizer:
         raise ModelUnavailable(f"the model lower-cases outside its tokenizer: `{folder}`", OTHER_MODEL)
 
 
 def _check_agreement(folder: Path, tokenizer: Json, stated: Json) -> None:
-    """transformers, and so sentence-transformers, puts what tokenizer_config.json states into BERT's normalizer; we
-    feed what tokenizer.json gives: the two must be the same."""
+    """Refuse a BERT whose two tokenizer files disagree: transformers, and so sentence-transformers, normalizes as
+    tokenizer_config.json states, we as tokenizer.json states."""
     normalizer = tokenizer.get("normalizer") or {}
     if normalizer.get("type") != "BertNormalizer" or stated.get("tokenizer_class") in OWN_NORMALIZER:
         return
@@ -219,7 +220,7 @@ def _check_agreement(folder: Path, tokenizer: Json, stated: Json) -> None:
 
 
 def _prompt(sentence: Json, name: str) -> str:
-    """As encode_document and encode_query choose: the prompt of that name, else none, never the default."""
+    """The prompt called `name`, else an empty one, as encode_document and encode_query choose; never the default."""
     return str((sentence.get("prompts") or {}).get(name) or "")
 
 

@@ -1,8 +1,8 @@
-"""A hub id -> a folder in the hub cache, fetched when it is not whole there.
+"""A hub id -> a folder in the hub cache, downloaded when it is not there or not whole.
 
-In: `owner/name` and maybe a commit. Out: the snapshot's folder, or one of our errors for each of theirs.
-The small files come first, so weights that are in place mean that all is in place; finished files are kept, a
-broken connection goes on where it broke. HF_HOME, HF_ENDPOINT and proxies are left to the library; an empty one
+In: `owner/name` and maybe a commit. Out: the snapshot's folder, or one of our errors for each of the library's.
+The small files are downloaded first, so once the weights are in place everything is; finished files are kept, a
+download that broke off is continued. HF_HOME, HF_ENDPOINT and proxies are left to the library; an empty variable
 counts as not set.
 Not here: what a folder must hold to be a model (resolve.py).
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 REPORT_EVERY_S = 10.0
 SPARE = 1.05
-"""Free space asked for: what is to come and 5 %."""
+"""Free space required for a download: its size and 5 %."""
 
 UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR})
 MEANT_UNSET = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME", "HF_ENDPOINT", "HF_TOKEN_PATH")
@@ -45,9 +45,9 @@ def is_hub_id(name: str) -> bool:
 
 
 def cached(name: str, *, commit: str | None) -> Path | None:
-    """The snapshot of that commit (of `main` as last fetched when None) in the hub cache; touches no network.
+    """The folder of a commit in the hub cache (None: of `main` as last downloaded), without touching the network.
 
-    It may be half-downloaded.
+    It may be half-downloaded. None if there is none.
     """
     repository = _cache() / f"models--{name.replace('/', '--')}"
     try:
@@ -70,7 +70,8 @@ def fetch(name: str, *, commit: str | None, report: Say, free_bytes: Callable[[P
 
 
 def foreign_errors() -> tuple[type[Exception], ...]:
-    """What the library and its transports are known to raise, answers that are not the hub's included."""
+    """The exceptions that the library and its HTTP clients are known to raise, also for answers of other servers than
+    the hub (a proxy's login page)."""
     from huggingface_hub import errors
 
     # httpx up to version 1 of the library, httpx2 since
@@ -122,8 +123,8 @@ def translate(error: Exception, name: str, commit: str | None = None) -> Embedcl
 
 
 def offline_hint(name: str, commit: str | None = None) -> str:
-    """What to do about a model that is not here: fetch it where a network is, or take another. An index that was
-    built with one commit has no use for another."""
+    """What to do about a model that is not here: download it where there is a network, or choose another model. With
+    `commit` no other model is offered, since the index was built with that commit."""
     fetch = f"`embedcli pull {name}{'@' * bool(commit)}{commit or ''}` where there is a network"
     return f"{fetch} (the cache may be copied)" + ("" if commit else f", {ELSEWHERE}")
 
@@ -149,7 +150,7 @@ def _cache() -> Path:
 
 
 def _wanted(name: str, info: ModelInfo) -> dict[str, int]:
-    """Name -> size of the files that an embedding model needs; refused here when they cannot be enough."""
+    """Name -> size of the files to download. Raises ModelUnavailable if the repository lacks what a model needs."""
     present = {file.rfilename: file.size or 0 for file in info.siblings or []}
     wanted = {file: size for file, size in present.items() if _is_needed(PurePosixPath(file))}
     if "modules.json" not in wanted:
@@ -167,7 +168,7 @@ def _is_needed(file: PurePosixPath) -> bool:
 
 
 def _drop_torn(snapshot: Path, sizes: dict[str, int]) -> None:
-    """The library takes a file that is there for whole; one of another size than the hub states goes."""
+    """Delete files whose size is not the one that the hub states: the library would take them for whole."""
     for file, size in sizes.items():
         pointer = snapshot / file
         if pointer.exists() and pointer.stat().st_size != size:
@@ -186,7 +187,7 @@ def check_space(name: str, *, needed_bytes: int, free_bytes: int) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """What the disk under the folder has left for us."""
+    """The free space of the disk under the folder."""
     return shutil.disk_usage(folder).free
 
 
@@ -196,7 +197,7 @@ def _existing(folder: Path) -> Path:
 
 @contextmanager
 def progress(blobs: Path, *, needed_bytes: int, report: Say, every_s: float = REPORT_EVERY_S) -> Iterator[None]:
-    """Say every few seconds how much has arrived, read off the disk: the same for every way of transport."""
+    """Report every few seconds how much has arrived. Measured on the disk, so it works for every transport."""
     before, done = _bytes_in(blobs), threading.Event()
 
     def watch() -> None:

@@ -1,15 +1,16 @@
 """A name -> a local model folder and its identity.
 
 In: `minilm`, a folder, or a hub id. Out: a Model whose files are whole and on this disk, or ModelUnavailable
-with the hint that helps. What is here already touches no network. Also the model of a run that names none.
-Not here: loading it (engine_*.py), what a folder must hold (folder.py), the hub's protocol (hub.py).
+with the hint that helps. A model that is here already needs no network. Also the manifest's recipe for queries.
+Not here: running the model (engines/), what a folder must contain (folder.py), the hub's protocol (hub.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from embedcli.config import MINILM
 from embedcli.errors import ModelUnavailable
@@ -30,8 +31,8 @@ def resolve(
     download: bool = True,
     free_bytes: Callable[[Path], int] = hub.free_bytes,
 ) -> Model:
-    """The model of that name; a hub id at that commit, or at the one behind its `@`; downloaded where need be and
-    allowed. With a `commit` it is one that an index was built with: no other will do."""
+    """The model called `name`: a hub id at the commit behind its `@`, else at `commit`, with which an index was built.
+    Downloaded if it is not here and `download` allows it. Raises ModelUnavailable."""
     cache = cache_folder()
     if name == MINILM:
         return _check_minilm(read_model(_minilm_folder(), name=name, commit=None, cache=cache))
@@ -53,12 +54,25 @@ def resolve(
 
 
 def pull(name: str, *, report: Say) -> Model:
-    """Fetch the model if it is not here, whole, already."""
+    """Download the model unless it is here and whole."""
     return resolve(name, report=report)
 
 
-def query_recipe(model: Model, dim: int, *, quantization: str | None) -> dict[str, object]:
-    """The manifest's `query`: what another program needs to embed a query that fits the index."""
+def of_recipe(recipe: Mapping[str, Any]) -> Model:
+    """The model of a manifest's `query`, wherever it lies on this machine today. Raises ModelUnavailable, also for a
+    model of that name with other weights."""
+    found = resolve(recipe["model"], report=lambda _: None, commit=recipe["commit"], download=False)
+    if (found.weights_digest, found.tokenizer_digest) != (recipe["weights_sha256"], recipe["tokenizer_sha256"]):
+        raise ModelUnavailable(
+            f"`{found.folder}` is another model than the one that the index was built with",
+            "put that one back, or build the index again with `embedcli ingest --rebuild`",
+        )
+    return found
+
+
+def query_recipe(model: Model, dim: int, *, quantization: str | None, precisions: Collection[str]) -> dict[str, object]:
+    """The manifest's `query`: what another program needs to embed a query that fits the index. `precisions`: those in
+    which its vectors were computed, for people; a query may have either."""
     return {
         "model": model.name,
         "folder": str(model.folder),
@@ -66,6 +80,7 @@ def query_recipe(model: Model, dim: int, *, quantization: str | None) -> dict[st
         "weights_sha256": model.weights_digest,
         "tokenizer_sha256": model.tokenizer_digest,
         "quantization": quantization,
+        "precisions": sorted(precisions),
         "document_prompt": model.prompt,
         "query_prompt": model.query_prompt,
         "end_token_id": model.end_token_id,

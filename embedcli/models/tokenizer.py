@@ -1,8 +1,8 @@
 """A model folder -> token ids with offsets; the one door of the `tokenizers` package.
 
 In: a folder with `tokenizer.json`, and the prompt the model wants in front of a text. Out: `Tokens`, which
-turns text into ids and code-point offsets, ids into the row an engine is fed, and knows where a text may be cut
-so that the ids of the parts are the parts of the ids. Not here: where to cut (reading/chunker.py).
+turns text into ids and code-point offsets, ids into the row that an engine gets, and knows the safe places of a text:
+cut there, the ids of its parts are the ids of the whole, in two parts. Not here: where to cut (reading/chunker.py).
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from embedcli.errors import ModelUnavailable
+
+if TYPE_CHECKING:
+    from embedcli.models.folder import Model
 
 Ids = NDArray[np.uint32]
 Offsets = NDArray[np.int64]
@@ -52,7 +55,7 @@ _HINT = "name another `--model`, or the folder of a complete one"
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The tokens of a text: ids, and the half-open code points each one came from."""
+    """The tokens of a text: their ids, and the code points, from `starts` to before `ends`, that each stands for."""
 
     ids: Ids
     starts: Offsets
@@ -94,11 +97,11 @@ class Tokens:
         return [np.array(encoding.ids, np.uint32) for encoding in encodings]
 
     def row_of(self, text: str) -> Ids:
-        """What the engine is fed for a whole text that fits."""
+        """The row for a whole text that fits: prompt and text between the model's special tokens."""
         return self.row(self.whole(text))
 
     def row(self, ids: Ids) -> Ids:
-        """What the engine is fed: the ids between the model's special tokens."""
+        """The row that the engine gets: the ids between the model's special tokens."""
         return np.concatenate((self.prefix_ids, ids, self.suffix_ids))
 
     def is_safe(self, text: str, position: int) -> bool:
@@ -111,7 +114,8 @@ class Tokens:
         return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.uint32)
 
     def _offsets_by_length(self, text: str, ids: Ids) -> tuple[Offsets, Offsets] | None:
-        """A byte-level token is so many bytes: adding them up costs a tenth of fetching a tuple for each."""
+        """The offsets, by adding up the bytes of byte-level tokens: a tenth of the cost of fetching a tuple for each
+        token. None for other tokenizers and where the sum is not the length of the text."""
         if self._id_bytes is None or not unicodedata.is_normalized("NFC", text):
             return None
         lengths = self._id_bytes[ids]
@@ -140,6 +144,14 @@ def load_tokenizer(folder: Path, *, prompt: str = "") -> Tokens:
     return Tokens(tokenizer, description, prompt=prompt)
 
 
+def skipped_tokens(model: Model) -> int:
+    """How many ids at the start of every chunk its pooling leaves out: the prompt and the special tokens before it."""
+    if model.include_prompt or not model.prompt:
+        return 0
+    tokens = load_tokenizer(model.folder, prompt=model.prompt)
+    return tokens.overhead - len(tokens.suffix_ids)
+
+
 def _special_ids(tokenizer: Tokenizer) -> tuple[Ids, Ids]:
     """The special tokens before and after a text, as the tokenizer's own post-processor puts them."""
     whole = tokenizer.encode("a", add_special_tokens=True)
@@ -149,7 +161,7 @@ def _special_ids(tokenizer: Tokenizer) -> tuple[Ids, Ids]:
 
 
 def _safe_places(description: dict[str, Any]) -> re.Pattern[str] | None:
-    """Where this kind of tokenizer never joins what is on either side; None for an unknown kind."""
+    """The places where this kind of tokenizer never makes one token of both sides; None for an unknown kind."""
     added = [token for token in description.get("added_tokens", ()) if not token["special"]]
     if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in added):
         return None

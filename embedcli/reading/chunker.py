@@ -1,4 +1,4 @@
-"""Document -> Chunks: spans cut at content-defined places, each with the token ids the engine is fed.
+"""Document -> Chunks: spans cut at content-defined places, each with the token ids that the engine gets.
 
 In: a cleaned document in NFC, a tokenizer, `max_tokens` and `overlap`. Out: chunks in order, whose cores
 concatenate to the document and whose ids are the tokens of their text; the pages and the section of a span.
@@ -29,7 +29,8 @@ HASHED_CODE_POINTS = 64
 PIECE_CODE_POINTS = 16_384
 LONGEST_PIECE_CODE_POINTS = 65_536
 LONGEST_LINE_LOOK = 256
-"""How far outside its window a blank line or an indent is looked at."""
+"""How many code points before and after the window are searched too, so that a blank line or an indent at its edge is
+seen whole."""
 
 _CLOSERS = "\"')\\]}»”’›」』）】》〉］｝"
 _STOPS = "。！？｡．؟۔।॥။។៕։።፧᠃᠉"
@@ -47,7 +48,7 @@ _RANKS = (_BLANK_LINE, _LINE, _SENTENCE, _WORD)
 class _Limits:
     budget: int  # tokens of a core, as counted in the whole document
     overlap: int
-    most: int  # ids of a chunk, prompt in, special tokens out
+    most: int  # ids of a chunk, with the prompt, without special tokens
 
 
 def split(document: Document, tokens: Tokens, *, max_tokens: int, overlap: int) -> Iterator[Chunk]:
@@ -95,9 +96,11 @@ def _first_visible(text: str, start: int, end: int) -> int:
 
 
 class _Stream:
-    """The tokens of a text, made in pieces as they are needed and let go as chunks leave.
+    """A window over the tokens of a text: the text is tokenised in pieces as they are needed, and the tokens of
+    finished chunks are dropped.
 
-    `starts` and `ends` are code points of the text; `seams` are piece borders at places that are not safe.
+    `ids`, `starts` and `ends` describe the tokens of the window; `starts` and `ends` are code points of the text.
+    `seams` are borders between two pieces at places that are not safe (models/tokenizer.py).
     """
 
     def __init__(self, text: str, tokens: Tokens) -> None:
@@ -108,8 +111,8 @@ class _Stream:
         self.seams: list[int] = []
         self._read = 0
 
-    def hold(self, position: int, *, behind: int, ahead: int) -> None:
-        """Keep `behind` tokens before `position`, and have more than `ahead` after it if there are."""
+    def move_to(self, position: int, *, behind: int, ahead: int) -> None:
+        """Move the window to `behind` tokens before `position` and more than `ahead` after it, if the text has them."""
         drop = max(0, self.index(position) - behind)
         self.ids, self.starts, self.ends = self.ids[drop:], self.starts[drop:], self.ends[drop:]
         fresh = [(self.ids, self.starts, self.ends)]
@@ -124,23 +127,23 @@ class _Stream:
             self.ids, self.starts, self.ends = (np.concatenate(parts) for parts in zip(*fresh, strict=True))
 
     def index(self, position: int) -> int:
-        """The number of tokens held that begin before `position`."""
+        """How many tokens of the window begin before `position`."""
         return int(np.searchsorted(self.starts, position))
 
-    def whole(self, places: Sequence[int]) -> list[int]:
-        """Those of the places that no token held lies across."""
+    def between_tokens(self, places: Sequence[int]) -> list[int]:
+        """Those of `places` that are not inside a token of the window."""
         array = np.asarray(places, np.int64)
         index = np.searchsorted(self.starts, array)
         kept: list[int] = array[(index == 0) | (self.ends[index - 1] <= array)].tolist()
         return kept
 
     def ids_of(self, start: int, end: int) -> Ids:
-        """The ids of prompt + text[start:end]: a slice where the cuts are safe, else tokenised anew."""
-        if not self.tokens.prompt and self._is_whole(start, end):
+        """The ids of prompt + text[start:end]: a slice of the window where both cuts are safe, else tokenised anew."""
+        if not self.tokens.prompt and self._are_safe_cuts(start, end):
             return self.ids[self.index(start) : self.index(end)]
         return self.tokens.whole(self.text[start:end])
 
-    def _is_whole(self, start: int, end: int) -> bool:
+    def _are_safe_cuts(self, start: int, end: int) -> bool:
         seam = bisect_right(self.seams, start)
         if seam < len(self.seams) and self.seams[seam] < end:
             return False
@@ -162,14 +165,14 @@ def _chunks(document: Document, tokens: Tokens, limits: _Limits) -> Iterator[Chu
     stream, together = _Stream(document.text, tokens), Together(document)
     core_start = 0
     while core_start < len(document.text):
-        stream.hold(core_start, behind=limits.overlap + 1, ahead=limits.budget)
+        stream.move_to(core_start, behind=limits.overlap + 1, ahead=limits.budget)
         chunk = _next_chunk(document, together, stream, core_start, limits)
         yield chunk
         core_start = chunk.char_end
 
 
 def _next_chunk(document: Document, together: Together, stream: _Stream, core_start: int, limits: _Limits) -> Chunk:
-    """The chunk whose core begins at `core_start`; one too long gives up its overlap first, then an end."""
+    """The chunk whose core begins at `core_start`. If it is too long it loses its overlap, then an end of its core."""
     room = limits.budget
     while True:
         core_end = _core_end(document, together, stream, core_start, room)
@@ -188,37 +191,39 @@ def _chunk(stream: _Stream, start: int, core_start: int, end: int, ids: Ids) -> 
 
 
 def _core_end(document: Document, together: Together, stream: _Stream, core_start: int, room: int) -> int:
-    """The best place that leaves the core more than half of `room` tokens and no more than `room`.
+    """The best end for a core of more than half of `room` tokens and at most `room`.
 
-    Where every place would part a heading from what it heads the core ends before the heading, however short.
+    If every such end would part a heading from the text below it, the core ends before the heading, however short.
     """
     first = stream.index(core_start)
     if len(stream.starts) - first <= room:
         return len(document.text)
     low, high = int(stream.starts[first + room // 2]), int(stream.starts[first + room])
     spans = together.spans(low, high)
-    parted: list[int] = []
+    parting_places: list[int] = []
     for places in _by_rank(document, low, high):
-        whole = stream.whole([place for place in places if low < place <= high])
-        kept = [place for place in whole if not parting(spans, place)] if spans else whole
-        if kept:
-            return _smallest_hash(document.text, kept)
-        parted = parted or whole
-    if parted:
-        return _before_what_is_parted(stream, spans, parted, core_start)
+        possible = stream.between_tokens([place for place in places if low < place <= high])
+        allowed = [place for place in possible if not parting(spans, place)] if spans else possible
+        if allowed:
+            return _smallest_hash(document.text, allowed)
+        parting_places = parting_places or possible
+    if parting_places:
+        return _before_parted_span(stream, spans, parting_places, core_start)
     between = stream.starts[first + room // 2 + 1 : first + room + 1]
     return _token_cut(document.text, stream, between.tolist()) or _longest_cut(stream, core_start, first, room)
 
 
-def _before_what_is_parted(stream: _Stream, spans: list[Span], parted: list[int], core_start: int) -> int:
-    """Where the span begins that each of the places would part; a place of these if the core begins with it."""
-    starts = [span[0] for span in spans if span[0] > core_start]
-    whole = stream.whole(starts)
-    return whole[-1] if whole else _smallest_hash(stream.text, parted)
+def _before_parted_span(stream: _Stream, spans: list[Span], parting_places: list[int], core_start: int) -> int:
+    """The start of the span that all these places would part. If the core begins with that span, one of the places."""
+    starts = stream.between_tokens([span[0] for span in spans if span[0] > core_start])
+    return starts[-1] if starts else _smallest_hash(stream.text, parting_places)
 
 
 def _by_rank(document: Document, low: int, high: int) -> Iterator[Sequence[int]]:
-    """Places after `low` and up to `high`, rank by rank: headings, blank lines, lines, sentences, words."""
+    """Yield the places of each rank, best rank first: headings, blank lines, lines, sentences, words.
+
+    The window is after `low` and up to `high`; a few of the places may lie outside it.
+    """
     after = bisect_right(document.sections, low, key=_offset)
     yield [place for place, _ in document.sections[after : bisect_right(document.sections, high, key=_offset)]]
     start, end = max(0, low - LONGEST_LINE_LOOK), min(len(document.text), high + LONGEST_LINE_LOOK)
@@ -227,22 +232,23 @@ def _by_rank(document: Document, low: int, high: int) -> Iterator[Sequence[int]]
 
 
 def _token_cut(text: str, stream: _Stream, places: Sequence[int]) -> int | None:
-    """Between two tokens, not inside a character, and not before a mark if that can be helped."""
-    whole = stream.whole(list(dict.fromkeys(places)))
-    unmarked = [place for place in whole if not _joins(text, place)]
-    return _smallest_hash(text, unmarked or whole) if whole else None
+    """One of `places` that is not inside a token or character, and if possible not before a combining mark."""
+    possible = stream.between_tokens(list(dict.fromkeys(places)))
+    unmarked = [place for place in possible if not _joins(text, place)]
+    return _smallest_hash(text, unmarked or possible) if possible else None
 
 
 def _longest_cut(stream: _Stream, core_start: int, first: int, room: int) -> int:
-    """Where the window has no place at all: the last one before it, or else a single character."""
-    whole = stream.whole(stream.starts[first + 1 : first + room + 1].tolist())
-    return whole[-1] if whole and whole[-1] > core_start else core_start + 1
+    """The end of a core for which there is no better place: the last place between two tokens that leaves at most
+    `room` tokens, or else the end of its first character."""
+    possible = stream.between_tokens(stream.starts[first + 1 : first + room + 1].tolist())
+    return possible[-1] if possible and possible[-1] > core_start else core_start + 1
 
 
 def _joins(text: str, place: int) -> bool:
-    """Whether what begins at `place` belongs to the character before it: a mark, a joiner, a modifier.
+    """Whether the code point at `place` belongs to the character before it: a mark, a joiner, a modifier.
 
-    By the frozen Unicode 3.2 tables, which are the same in every Python, and the emoji that came later.
+    Decided by the frozen tables of Unicode 3.2, which are the same in every Python, and by later ranges for emoji.
     """
     character = text[place]
     return (
@@ -256,7 +262,7 @@ def _joins(text: str, place: int) -> bool:
 
 
 def _smallest_hash(text: str, places: Sequence[int]) -> int:
-    """The place with the smallest hash of what is around it; the last of equals."""
+    """The place whose surrounding text has the smallest hash; the last of several with that hash."""
     return min(reversed(places), key=lambda place: _hash(text, place)) if len(places) > 1 else places[0]
 
 
@@ -266,7 +272,8 @@ def _hash(text: str, place: int) -> bytes:
 
 
 def _reach_back(stream: _Stream, core_start: int, overlap: int) -> int:
-    """The farthest place within `overlap` tokens before the core: a safe one, else between two tokens."""
+    """Where the overlap begins: the farthest safe place within `overlap` tokens before the core; if there is none, the
+    farthest place between two tokens."""
     if overlap == 0 or core_start == 0:
         return core_start
     first = stream.index(core_start)
@@ -275,15 +282,15 @@ def _reach_back(stream: _Stream, core_start: int, overlap: int) -> int:
         return 0
     pattern = stream.tokens.safe or LINE_OR_BLANK
     for match in pattern.finditer(stream.text, earliest, core_start):
-        if stream.whole([match.start()]):
+        if stream.between_tokens([match.start()]):
             return match.start()
     starts = stream.starts[first - overlap : first].tolist()
-    between = stream.whole([place for place in starts if place >= earliest])
+    between = stream.between_tokens([place for place in starts if place >= earliest])
     return next((place for place in between if not _joins(stream.text, place)), core_start)
 
 
 def _seam(text: str, start: int, end: int) -> int:
-    """A content-defined place in text[start:end], found without a look at each place by blake2b."""
+    """A content-defined place in text[start:end], by a hash that numpy computes for all places at once."""
     codes = np.frombuffer(text[start : end + 8].encode("utf-32-le"), np.uint32).astype(np.uint64)
     count = min(end - start, len(codes) - 15)
     mixed = np.zeros(count, np.uint64)

@@ -19,6 +19,7 @@ from embedcli.run.checkpoints import Checkpoints
 from embedcli.run.containers import asked_of
 from embedcli.run.embedder import Embedder, known_reference
 from embedcli.run.memory import map_large_buffers
+from embedcli.run.pace.remaining import Remaining, ratios_of
 from embedcli.run.pending import PendingDocuments
 from embedcli.run.tally import Tally
 from embedcli.sources.containers import RuleBook
@@ -43,6 +44,7 @@ class Work:
     embedder: Embedder
     checkpoints: Checkpoints
     tally: Tally
+    remaining: Remaining
     keyless: frozenset[str]
     adopted: frozenset[SourceKey]
 
@@ -55,9 +57,11 @@ def begin(run: Run) -> Work:
     vectors = KnownVectors(dim=run.settings.dim)
     outcomes, tally = Outcomes(), Tally.of(run.plan)
     outcomes.add(run.plan.outcomes)
+    remaining = Remaining(run.plan.tasks, ratios_of(run.known.table))
     adopted = _adopt(run, staging, vectors)
     for task, outcome in adopted:
         tally.adopt(task, outcome)
+        remaining.note(task, to_embed=None)
     outcomes.add(outcome for _, outcome in adopted)
     _check_space(run, adopted=len(adopted))
     kept = [shard for shard in run.index.kept_shards() if shard.name not in run.known.damaged]
@@ -73,7 +77,7 @@ def begin(run: Run) -> Work:
         every_bytes=run.asked.checkpoint_bytes, every_s=run.asked.checkpoint_every_s,
     )  # fmt: skip
     return Work(
-        vectors, pending, embedder, checkpoints, tally,
+        vectors, pending, embedder, checkpoints, tally, remaining,
         keyless=keyless, adopted=frozenset(task.key for task, _ in adopted),
     )  # fmt: skip
 
@@ -101,7 +105,7 @@ def begin_staging(run: Run) -> Staging:
 
 
 def _adopt(run: Run, staging: Staging, vectors: KnownVectors) -> list[tuple[Task, Outcome]]:
-    """Take over what killed runs finished; of two that finished one source the later run counts."""
+    """Take over what killed runs finished; if two of them finished the same source, the later run counts."""
     if not run.known.leftovers:
         return []
     books = {root.id: RuleBook(root) for root in run.scopes.roots}

@@ -60,7 +60,7 @@ class Rhythm:
         self._since_s: float | None = None
 
     def written(self) -> None:
-        """All that there was is stored, or on its way to the disk."""
+        """Note that everything finished so far is stored, or being written."""
         self._wait_s, self._since_s = self._every_s, None
 
     def is_due(self, finished_bytes: int, *, anything: bool) -> bool:
@@ -140,7 +140,7 @@ class Checkpoints:
         self._wait()
         self._rhythm.written()
         finished, self._finished, self._finished_bytes = self._finished, [], 0
-        done = [item for item in self._loose if not any(self._pending.waits(one) for one in item.documents)]
+        done = [item for item in self._loose if not any(map(self._pending.waits, item.documents))]
         keys, vectors, documents_open = self._pending.hand_over()
         loose = None
         if documents_open:

@@ -28,12 +28,16 @@ if TYPE_CHECKING:
 
 
 class Embedder:
-    """`reference` is None until there is one: from an earlier run, or from the engine once it is open."""
+    """The engine of a run and its feeder, opened when the first vector is needed.
+
+    `reference`: the vectors of the probe set, from an earlier run or from the engine once it is open; until then None.
+    `precisions`: those of the engines of this run.
+    """
 
     def __init__(
         self, run: Run, reference: Reference | None, progress: Progress, *, keep_probe: Callable[[Floats], None]
     ) -> None:
-        """`keep_probe` stores the probe set's vectors where a run that goes on with this one finds them."""
+        """`keep_probe` stores the probe set's vectors for a run that continues this run."""
         self._run = run
         self._progress = progress
         self._keep_probe = keep_probe
@@ -41,6 +45,7 @@ class Embedder:
         self._flushed = False
         self._loading_s = 0.0
         self.reference = reference
+        self.precisions: set[str] = set()
 
     def open(self) -> Feeder:
         """Called when the first vector has to be computed; the engine loads while documents are read."""
@@ -86,6 +91,7 @@ class Embedder:
         return self._run.tools.open_engine(self._run.model, self._run.settings, self._run.device)
 
     def _check_engine(self, engine: Engine) -> None:
+        self.precisions.add(engine.precision)
         from embedcli.models.tokenizer import load_tokenizer
 
         tokens = load_tokenizer(self._run.model.folder, prompt=self._run.model.prompt)
@@ -114,6 +120,6 @@ def known_reference(
         vectors = item.probe()
         if vectors is not None and item.header.fingerprints["model"] == model_fingerprint:
             found.append(Reference(vectors, int(item.header.settings["max_tokens"])))
-    wide = (one for one in found if len(one.vectors) and one.vectors.shape[1] >= dim)
+    wide = (reference for reference in found if len(reference.vectors) and reference.vectors.shape[1] >= dim)
     first = next(wide, None)
     return None if first is None else Reference(shards.cut(first.vectors, dim), first.max_tokens)

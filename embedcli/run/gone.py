@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from embedcli.errors import InputError
 from embedcli.records import SourceKey
-from embedcli.run.time_limit import OutOfTime
+from embedcli.run.pace.time_limit import OutOfTime
 
 if TYPE_CHECKING:
     from embedcli.config import Rules
@@ -35,7 +35,7 @@ Folder = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Where a moved source was, and how it stood there."""
+    """The old place of a moved source, and its status and reason there."""
 
     key: SourceKey
     status: str
@@ -44,8 +44,8 @@ class Moved:
 
 @dataclass(frozen=True)
 class Frozen:
-    """Sources whose rows stay although they are gone, and the folders that they lie in: by absolute path, how much of
-    what the index knows there is gone."""
+    """Sources whose rows stay although they are gone, and their folders: absolute path -> in words, how many of the
+    known sources there are gone."""
 
     keys: frozenset[SourceKey] = frozenset()
     folders: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Frozen:
 
 
 def find_moves(gone: pa.Table, tasks: Iterable[Task], is_over: Callable[[], bool]) -> dict[SourceKey, Moved]:
-    """New sources that are one of those that are `gone` (rows of documents), byte for byte.
+    """For each new source with the same bytes as a source that is `gone` (rows of documents): that source.
 
     Only new files of the size of a source that is gone are digested. Raises OutOfTime: without the moves nothing can
     be said of what is gone.
@@ -151,8 +151,8 @@ def _keys_of(base: pa.Table) -> Iterator[SourceKey]:
 
 
 def _by_folder(keys: Iterable[SourceKey], *, apart: Collection[Folder] = ()) -> Counter[Folder]:
-    """How many of the sources lie in each folder, at any depth. Those below a folder of `apart` are counted there and
-    below, and not above it."""
+    """How many of the sources lie in each folder, at any depth. Sources below a folder of `apart` count for that folder
+    and the folders below it, not for those above it."""
     direct = Counter((root_id, path.rpartition("/")[0]) for root_id, path in keys)
     counts = Counter[Folder]()
     for (root_id, folder), count in direct.items():
@@ -183,14 +183,14 @@ def _ancestors(folder: str) -> Iterator[str]:
 
 
 def _named(tripped: Collection[Folder], missing: Counter[Folder]) -> Iterator[Folder]:
-    """Of folders in each other that lost the same sources only the innermost; of others the outermost."""
+    """Of nested folders that lost the same sources only the innermost; of other nested folders the outermost."""
     for folder in tripped:
         root_id, path = folder
-        inner = [one for one in tripped if one[0] == root_id and one != folder and _is_below(one[1], path)]
+        inner = [other for other in tripped if other[0] == root_id and other != folder and _is_below(other[1], path)]
         outer = [(root_id, above) for above in _ancestors(path) if above != path]
-        covers_more = any(one in tripped and missing[one] > missing[folder] for one in outer)
-        same_inside = any(missing[one] == missing[folder] for one in inner)
-        if not covers_more and not same_inside:
+        outer_lost_more = any(other in tripped and missing[other] > missing[folder] for other in outer)
+        inner_lost_all = any(missing[other] == missing[folder] for other in inner)
+        if not outer_lost_more and not inner_lost_all:
             yield folder
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Memory:
-    """The settings that a run goes on with: those of the current generation, or of a killed run that was the first
-    one or a rebuild. None and the empty fingerprint where there is neither."""
+    """The settings that a run continues: those of the current generation, or of a killed run that was the first run
+    or a rebuild. None and the empty fingerprint if there is neither."""
 
     settings: IndexSettings | None = None
     model_fingerprint: str = ""
@@ -91,7 +91,7 @@ def no_index(index: Index) -> NoIndex:
 
 
 def _memory(asked: Options, newest: Leftover | None, current: Generation | None) -> tuple[Memory, bool]:
-    """The settings to go on with, and whether every document is made anew under them. Raises Mismatch."""
+    """The settings to continue, and whether every document is embedded anew under them. Raises Mismatch."""
     if newest is not None and _goes_on(asked, newest, current):
         settings = IndexSettings.from_json(newest.header.settings)
         return Memory(settings, newest.header.fingerprints["model"]), newest.header.rebuild

@@ -1,4 +1,4 @@
-"""What became of one source: its row in the table of documents, or a mark on the row it has.
+"""The outcome of one source: its new row in the table of documents, or a mark on its old row.
 
 In: a source, what the index knew of it, how its reading or embedding ended. Out: an Outcome, and whether it is news.
 Not here: storing it (index/staging.py), publishing it (publish.py).
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def outcome_of(ended: Ended, rules: Rules, fingerprints: Fingerprints, *, changed_in: int) -> Finished:
-    """What is stored of a document whose every chunk has a vector or a reason why not, or of a refused source.
+    """What to store of a document whose every chunk has a vector or a reason why not, or of a refused source.
 
-    `changed_in`: the generation in work. A document with chunks that failed keeps the rows of its last version if that
-    one was whole.
+    `changed_in`: the number of the next generation. A document with chunks that failed keeps the rows of its last
+    version if that version was whole.
     """
     if isinstance(ended, Contained):
         return Finished(Outcome(ended.stat, _container_row(ended, fingerprints)), None, None)
@@ -92,7 +92,8 @@ def refused(source: Source, prior: LastSeen | None, reason: str, rules: Rules, *
 
 
 def is_news(outcome: Outcome, prior: LastSeen | Moved | None) -> bool:
-    """Whether a source failed, went stale or partial in a way in which it had not before: then the run exits with 3."""
+    """Whether a source failed, or went stale or partial, for a reason that it did not have before: then the run exits
+    with 3."""
     if outcome.row is not None:
         status, reason = outcome.row.status, outcome.row.reason
     elif outcome.mark is not None:
@@ -101,11 +102,11 @@ def is_news(outcome: Outcome, prior: LastSeen | Moved | None) -> bool:
 
 
 def is_same(outcome: Outcome, prior: LastSeen) -> bool:
-    """Whether a source that was read again is as it was: the same bytes, status and reason."""
+    """Whether a source that was read again has the same bytes, status and reason as before."""
     if outcome.row is not None:
         row = outcome.row
         same_bytes = row.sha256 == prior.sha256
-        if row.sha256 is None:  # what could not be read has no digest
+        if row.sha256 is None:  # a file that could not be read has no digest
             same_bytes = same_bytes and row.stat == prior.stat
         return same_bytes and (row.status, row.reason) == (prior.status, prior.reason)
     assert outcome.mark is not None

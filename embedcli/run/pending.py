@@ -28,7 +28,7 @@ IN_MEMORY_BYTES = 256 << 20
 
 
 class Embedder(Protocol):
-    """What pending documents ask of the feeder."""
+    """The part of the feeder that pending documents use."""
 
     def add(self, key: bytes, ids: npt.NDArray[np.uint32]) -> None: ...
 
@@ -61,11 +61,11 @@ class Pending:
 
 
 Ended = Pending | Refused | Contained
-"""A source whose way ends here: a whole document, a refusal, or what holds documents that are whole."""
+"""A source that is finished: a whole document, a refusal, or a container whose documents are whole."""
 
 
 class PendingDocuments:
-    """`open_embedder` is called when the first vector has to be computed, and not before."""
+    """The documents that wait for vectors. `open_embedder` is called when the first vector has to be computed."""
 
     def __init__(
         self, library: KnownVectors, open_embedder: Callable[[], Embedder], *, dim: int, spool_folder: Path
@@ -80,6 +80,8 @@ class PendingDocuments:
         self._storing: dict[bytes, Floats] = {}
         self._whole: list[Pending] = []
         self._unfinished: dict[int, Pending] = {}
+        self.asked_tokens = 0
+        """How many tokens were sent to the engine."""
 
     @property
     def waiting(self) -> int:
@@ -128,6 +130,7 @@ class PendingDocuments:
         if self._embedder is None:
             self._embedder = self._open()
         self._embedder.add(key, ids)
+        self.asked_tokens += ids.size
 
     def _room(self, rows: int) -> Floats:
         size = rows * self._dim * 4
@@ -178,5 +181,5 @@ class PendingDocuments:
         return np.concatenate(keys, axis=1), np.concatenate(vectors), open_ones
 
     def stored(self) -> None:
-        """The checkpoint is durable: what was handed over is among the known vectors now."""
+        """Note that the checkpoint is durable: the vectors handed over are among the known vectors now."""
         self._storing = {}

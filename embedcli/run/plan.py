@@ -42,9 +42,9 @@ from embedcli.records import (
 from embedcli.report import Largest, Report
 from embedcli.run.gone import Moved, digested, find_moves, freeze
 from embedcli.run.outcome import refused
+from embedcli.run.pace.time_limit import OutOfTime
 from embedcli.run.settings import rules_of
 from embedcli.run.tasks import LastSeen, Task, TaskList, last_seen, last_seen_rows
-from embedcli.run.time_limit import OutOfTime
 from embedcli.sources.containers import RuleBook
 from embedcli.sources.filters import Filter
 from embedcli.sources.roots import Scope, Scopes, inside
@@ -64,7 +64,8 @@ DIGESTED_AT_ONCE = 256
 class Plan:
     """What this run has to do.
 
-    `tasks` are read; `outcomes` need no reading; `dropped` sources leave the index; `seen` ones have another stat only.
+    `tasks` are read; `outcomes` need no reading; `dropped` sources leave the index; `seen` sources differ in their stat
+    only.
     """
 
     scopes: Scopes
@@ -73,9 +74,9 @@ class Plan:
     seen: list[Mark] = field(default_factory=list)
     gone: set[SourceKey] = field(default_factory=set)
     moved: dict[SourceKey, Moved] = field(default_factory=dict)
-    """New sources that are known ones under another name, byte for byte."""
+    """New sources with the same bytes as a known source that is gone: the known source was moved."""
     frozen: dict[str, str] = field(default_factory=dict)
-    """Folders of which so much is gone that their rows stay, as absolute paths, and how much it is."""
+    """Folders, as absolute paths, that lost so many sources that their rows stay; and how many, in words."""
     excluded: set[SourceKey] = field(default_factory=set)
     absorbed: set[SourceKey] = field(default_factory=set)
     unlisted: dict[str, str] = field(default_factory=dict)
@@ -188,7 +189,7 @@ def compare(
     _check_absorbed(plan)
     for root_id in scopes.absorbed:
         plan.absorbed |= {(root_id, prior.path) for prior in _priors(seen, base, Scope(Root(root_id, "")))}
-    _settle_gone(plan, base, rules, is_over)
+    _judge_gone(plan, base, rules, is_over)
     plan.gone |= _orphans(scopes, base)
     for leaving in (plan.gone, plan.excluded, plan.absorbed):
         leaving |= documents.members(base, leaving)
@@ -197,7 +198,7 @@ def compare(
 
 
 class _Join:
-    """One scope: the walk and the known rows are joined in the order of their paths."""
+    """Joins the walk of one scope with the known rows, in the order of their paths."""
 
     def __init__(
         self,
@@ -237,7 +238,7 @@ class _Join:
             else:
                 self._new(source)
         self._missing += [] if prior is None else [prior, *self._priors]
-        self._settle_missing(problems)
+        self._judge_missing(problems)
         self._plan.unmatched += problems.unmatched
 
     def _walk(self, problems: WalkProblems) -> Iterator[Source]:
@@ -303,7 +304,7 @@ class _Join:
         return before is not None and self._book_before.of(path) != self._book.of(path)
 
     def _problem(self, source: Source, prior: LastSeen | None) -> None:
-        """The walk itself saw that there is nothing to read."""
+        """Record a source that the walk itself found unreadable."""
         reason = source.problem or ""
         same = prior is not None and prior.reason == reason and prior.status in ("failed", "skipped", "stale")
         if same and not self._rules.rebuilding:
@@ -314,7 +315,8 @@ class _Join:
         if reason not in SKIP_REASONS and not same:
             self._plan.news.add((source.root_id, source.path))
 
-    def _settle_missing(self, problems: WalkProblems) -> None:
+    def _judge_missing(self, problems: WalkProblems) -> None:
+        """Decide for each known source that the walk did not yield: excluded, stale (its folder is unseen), or gone."""
         visited = [mount for mount in self._old_mounts if self._scope.holds(mount)]
         lost = {mount: "io" for mount in visited if mount not in problems.mounts}
         unseen = lost | problems.unlisted
@@ -408,8 +410,8 @@ def _check_absorbed(plan: Plan) -> None:
             )
 
 
-def _settle_gone(plan: Plan, base: pa.Table, rules: Rules, is_over: Callable[[], bool]) -> None:
-    """Recognise the moves first; what is gone then leaves, but for the sources of folders that lost too much."""
+def _judge_gone(plan: Plan, base: pa.Table, rules: Rules, is_over: Callable[[], bool]) -> None:
+    """Recognise moved sources first. The others that are gone leave the index, unless their folder lost too much."""
     if not plan.gone:
         return
     gone = base.take(documents.positions(base, plan.gone))

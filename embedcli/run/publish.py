@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from embedcli.engines.probe import Reference
 from embedcli.errors import InputError
 from embedcli.index import damage, documents, next_table, state
+from embedcli.index.change_lists import incomplete
 from embedcli.index.clearing import clear
 from embedcli.index.damage import Left
 from embedcli.index.leftovers import run_folders
@@ -29,6 +30,7 @@ from embedcli.index.publish import publish as next_generation
 from embedcli.models import resolve
 from embedcli.records import MOMENT_REASONS
 from embedcli.run.begin_work import begin_staging
+from embedcli.run.recipe import mend_recipe
 
 if TYPE_CHECKING:
     from embedcli.index.leftovers import Leftover
@@ -51,10 +53,10 @@ class Published:
 
 
 def publish_timer(run: Run) -> Callable[[], bool]:
-    """What tells whether the run has to publish what it has finished so far: True once, then after the same time again.
+    """Returns a function that says whether it is time to publish the finished documents: True once in each interval.
 
-    Only until the first complete generation, and never while two kinds of settings would be mixed, or the documents of
-    a root with those of the wider one that takes it over.
+    Only until the first complete generation, and never while documents of two settings would be mixed, or those of a
+    root with those of a wider root that takes it over.
     """
     complete = run.known.current is not None and run.known.current.complete
     asked = run.asked.publish_every_s
@@ -98,9 +100,11 @@ def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceK
     table = _next_table(run, work, left, shards_known, dropped)
     if table.untold or left.lost:
         run.report.warn("`changes/` does not name every row of a damaged shard: loaders have to load everything again")
+        table = dataclasses.replace(table, changes=incomplete(table.changes))
     material = table.material or bool(left.lost)
     if current is not None and not material and _same_header(run, current, complete):
         state.write_seen(run.index.state, current.number, table.seen, run.tools.disk)
+        mend_recipe(run.index, current, run.report)
         return Published(current, table.table)
     if current is None and complete and not any(documents.count_by(table.table, "shard")):
         staging.remove()
@@ -143,7 +147,9 @@ def _draft(run: Run, work: Work, table: NextTable, known: Mapping[str, Shard], *
         fingerprints=run.fingerprints,
         roots=run.scopes.roots,
         mounts=run.plan.mounts,
-        query=resolve.query_recipe(run.model, run.settings.dim, quantization=run.settings.quantization),
+        query=resolve.query_recipe(
+            run.model, run.settings.dim, quantization=run.settings.quantization, precisions=_precisions(run, work)
+        ),
         probe=reference.vectors,
         probe_max_tokens=reference.max_tokens,
         table=table.table,
@@ -152,8 +158,15 @@ def _draft(run: Run, work: Work, table: NextTable, known: Mapping[str, Shard], *
     )
 
 
+def _precisions(run: Run, work: Work) -> set[str]:
+    """Those in which the vectors of the index were computed, as far as its manifests tell."""
+    current = run.known.current
+    same_model = current is not None and current.fingerprints.model == run.fingerprints.model
+    return {*work.embedder.precisions, *(current.query.get("precisions", ()) if current and same_model else ())}
+
+
 def _left_over(run: Run, work: Work, known: Mapping[str, Shard], dropped: Collection[SourceKey]) -> Left:
-    """What damaged shards held and could not be read anew: it is news in every run, as long as it is so."""
+    """The documents of damaged shards that this run could not read again. They are news in every run until it can."""
     if run.known.rebuilding or not run.known.damaged:
         return Left()
     anew = documents.keys(work.checkpoints.outcomes.rows)
@@ -167,7 +180,7 @@ def _left_over(run: Run, work: Work, known: Mapping[str, Shard], dropped: Collec
 
 
 def _refuse_losing_rebuild(run: Run, outcomes: Outcomes) -> None:
-    """A rebuild waits for what cannot be read now and could be read before: its old rows would be lost."""
+    """Raise InputError if a rebuild would lose the old rows of sources that cannot be read at the moment."""
     if not run.known.rebuilding:
         return
     had_rows = run.known.table.filter(pc.greater(run.known.table.column("rows"), 0))
@@ -197,7 +210,7 @@ def _none_readable(table: pa.Table) -> InputError:
 
 
 def clear_staging(run: Run) -> None:
-    """Remove what only this run and those before it needed; only now, when the new generation is current."""
+    """Remove the staging folders of this run and of killed runs, once the new generation is current."""
     others = {item.folder for item in run.known.leftovers if not _covers(run, item)}
     for path in run_folders(run.index.staging):
         if path not in others:  # the vectors of work on other roots are taken by a later run
@@ -206,6 +219,6 @@ def clear_staging(run: Run) -> None:
 
 
 def _covers(run: Run, item: Leftover) -> bool:
-    """Whether this run covered every root that a killed one covered."""
+    """Whether this run covered every root that a killed run covered."""
     roots = {root["id"] for root in item.header.roots}
     return run.plan.whole and (run.known.current is not None or roots <= {root.id for root in run.scopes.roots})

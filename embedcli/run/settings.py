@@ -1,7 +1,7 @@
 """The settings of one run.
 
-In: what was asked, what the index remembers, the model of this machine. Out: one settled value each, or UsageError and
-Mismatch that name both values.
+In: what was asked, what the index remembers, the model of this machine. Out: one value for each setting, or UsageError
+and Mismatch that name both values.
 Not here: choosing the model (engines/choose.py), the record of the run (record.py).
 """
 

@@ -9,14 +9,13 @@ is kept alive (engines/feeder.py).
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from embedcli.cores import usable_cores
 from embedcli.errors import EngineError, Stopped, UnreadableSource
 from embedcli.reading.pool import Pool
 from embedcli.reading.process import Limits
@@ -26,9 +25,17 @@ from embedcli.run.containers import Feed, Members, OpenContainers
 from embedcli.run.tasks import AnyTask, Contained, ContainerEnd, Refused, Task
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from embedcli.config import IndexSettings
+    from embedcli.fingerprints import Fingerprints
+    from embedcli.models.folder import Model
+    from embedcli.records import SourceKey
     from embedcli.run.begin_work import Work
     from embedcli.run.pending import Ended
     from embedcli.run.record import Run
+    from embedcli.run.tools import Tools
+    from embedcli.sources.roots import Scopes
 
 MOST_PENDING = 1024
 """Documents waiting for vectors: many may wait for one vector that is on its way already."""
@@ -40,23 +47,13 @@ def stream(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
     if len(work.adopted) == run.plan.tasks.count:  # nothing to start a reader for
         yield iter(())
         return
-    make_pool = run.tools.make_pool or Pool
     members = Members(run.known.table)
-    with ExitStack() as stack:
-        splitter = (run.tools.make_splitter or Splitter)(SplittingWork(work.checkpoints.staging.folder))
-        stack.callback(splitter.end)
-        pool = stack.enter_context(
-            make_pool(
-                _reading_work(run, work), processes=_processes(), limits=Limits(), size_of=attrgetter("size_bytes"),
-                message_of=attrgetter("message"), parts_of=attrgetter("parts"),
-            )
-        )  # fmt: skip
-        stack.callback(splitter.close)  # before the pool is closed: one of its threads may wait for an answer
-        feed = Feed(
-            run.scopes, members, splitter.answers,
-            folder=work.checkpoints.staging.folder, read_all=run.rules.read_all, marked=run.plan.marked,
-        )  # fmt: skip
-        pool.feed(feed.tasks(task for task in run.plan.tasks if task.key not in work.adopted))
+    spool_folder = work.checkpoints.staging.folder
+    tasks = (task for task in run.plan.tasks if task.key not in work.adopted)
+    with reading(
+        run.tools, reading_work(run.model, run.settings, run.fingerprints, spool_folder=spool_folder), tasks,
+        members=members, scopes=run.scopes, read_all=run.rules.read_all, marked=run.plan.marked,
+    ) as pool:  # fmt: skip
         containers = OpenContainers(members, run.rules, run.plan, work.tally, run.report.warn)
         try:
             yield _Stream(run, work, pool, containers).passes()
@@ -76,6 +73,7 @@ class _Stream:
         self._seconds = work.tally.seconds
         self._started_s = time.monotonic()
         self._pool = pool
+        self._remaining = work.remaining
         self._warned_of_language = False
 
     def passes(self) -> Iterator[list[Ended]]:
@@ -106,19 +104,26 @@ class _Stream:
         for document in self._pending.collect(0.0 if may_read else 0.05):
             ended += self._containers.ended(document)
         self._progress.tokens = self._embedder.tokens
+        self._progress.tokens_left = self._pending.asked_tokens - self._progress.tokens + self._remaining.tokens
         self._seconds |= self._embedder.seconds
         return ended
 
     def _take(self, task: AnyTask, result: tuple[Read, ...] | UnreadableSource) -> list[Ended]:
         if isinstance(task, ContainerEnd):
+            self._remaining.note(task.container, to_embed=0)
             return self._containers.end(task)
+        before = self._pending.asked_tokens
         if isinstance(task, Task):
-            return self._read(task, Read(result) if isinstance(result, UnreadableSource) else result[0])
+            ended = self._read(task, Read(result) if isinstance(result, UnreadableSource) else result[0])
+            self._remaining.note(task, to_embed=self._pending.asked_tokens - before)
+            return ended
         self._containers.batch(task)
         reads = [Read(result)] * len(task.tasks) if isinstance(result, UnreadableSource) else result
-        ended: list[Ended] = []
+        ended = []
         for inside, read in zip(task.tasks, reads, strict=True):
             ended += self._read(inside, read)
+        to_embed = self._pending.asked_tokens - before
+        self._remaining.note_part(task.container, size_bytes=task.size_bytes, to_embed=to_embed)
         return ended
 
     def _read(self, task: Task, read: Read) -> list[Ended]:
@@ -139,10 +144,10 @@ class _Stream:
         return ended
 
     def _in_hand(self, *, within_s: float | None = None) -> list[Ended]:
-        """What the engine still finishes: its batches in flight are waited for, so long as told, unless the model is
-        being loaded."""
+        """Collect what the engine still finishes: wait for its batches in flight, at most `within_s` seconds, but not
+        while the model is being loaded."""
         self._embedder.close(abort=self._progress.loading, within_s=within_s)
-        with suppress(EngineError):  # the one that ended the run, raised again
+        with suppress(EngineError):  # the error that ended the run, raised a second time
             documents = self._pending.collect(0.0)
             return [ended for document in documents for ended in self._containers.ended(document)]
         return []
@@ -164,20 +169,51 @@ class _Stream:
         )
 
 
-def _reading_work(run: Run, work: Work) -> ReadingWork:
+@contextmanager
+def reading(
+    tools: Tools,
+    work: ReadingWork,
+    tasks: Iterator[Task],
+    *,
+    members: Members,
+    scopes: Scopes,
+    read_all: bool,
+    marked: Collection[SourceKey] = (),
+) -> Iterator[Pool[AnyTask, tuple[Read, ...]]]:
+    """The reading processes and the one that splits containers, at work on the tasks. `marked`: files with a `#` in
+    their path."""
+    make_pool = tools.make_pool or Pool
+    with ExitStack() as stack:
+        splitter = (tools.make_splitter or Splitter)(SplittingWork(work.spool_folder))
+        stack.callback(splitter.end)
+        pool = stack.enter_context(
+            make_pool(
+                work, processes=_processes(), limits=Limits(), size_of=attrgetter("size_bytes"),
+                message_of=attrgetter("message"), parts_of=attrgetter("parts"),
+            )
+        )  # fmt: skip
+        stack.callback(splitter.close)  # before the pool is closed: one of its threads may wait for an answer
+        feed = Feed(scopes, members, splitter.answers, folder=work.spool_folder, read_all=read_all, marked=marked)
+        pool.feed(feed.tasks(tasks))
+        yield pool
+
+
+def reading_work(
+    model: Model, settings: IndexSettings, fingerprints: Fingerprints, *, spool_folder: Path
+) -> ReadingWork:
+    """How a source is read; `spool_folder`: where the rows of a long document lie until they are taken."""
     return ReadingWork(
-        model_folder=run.model.folder,
-        prompt=run.model.prompt,
-        max_tokens=run.settings.max_tokens,
-        overlap=run.settings.overlap,
-        keep_text=not run.settings.no_text,
-        model_fingerprint=run.fingerprints.model,
-        spool_folder=work.checkpoints.staging.folder,
-        max_file_bytes=run.settings.max_file_bytes,
+        model_folder=model.folder,
+        prompt=model.prompt,
+        max_tokens=settings.max_tokens,
+        overlap=settings.overlap,
+        keep_text=not settings.no_text,
+        model_fingerprint=fingerprints.model,
+        spool_folder=spool_folder,
+        max_file_bytes=settings.max_file_bytes,
     )
 
 
 def _processes() -> int:
     """Reading processes: they wait for the engine most of the time, and leave a core to the parent."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 2
-    return max(1, min(16, cores - 1))
+    return max(1, min(16, usable_cores() - 1))

@@ -1,4 +1,4 @@
-"""What came of a run: counted as it goes, and summarised at its end.
+"""The summary of a run, filled in at its end.
 
 In: the plan, each source as it is finished, what was published. Out: counts and an exit code.
 Not here: how they are printed (cli/, report.py).
@@ -18,6 +18,7 @@ from embedcli.index import documents, state
 from embedcli.records import TROUBLED, SourceKey
 from embedcli.report import Report, Summary, many
 from embedcli.run.plan import Plan
+from embedcli.run.recipe import mend_recipe
 from embedcli.run.tally import Tally
 from embedcli.run.tasks import TaskList, last_seen
 from embedcli.sources.roots import Scopes
@@ -56,6 +57,7 @@ def finish_unchanged(index: Index, known: Known, plan: Plan, asked: Options, rep
         state.write_seen(index.state, current.number, [*known.seen, *plan.seen], index.disk)
     for item in known.leftovers if plan.whole else ():
         index.disk.remove(item.folder)
+    mend_recipe(index, current, report)
     _describe(summary, current, plan, Tally.of(plan), known.table, asked)
     settings = current.settings
     summary.model, summary.dim, summary.fingerprint = settings.model, settings.dim, current.fingerprints.model

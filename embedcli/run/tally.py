@@ -1,4 +1,4 @@
-"""What came of a run so far, counted as each source is finished.
+"""The counts of a run, kept as each source is finished.
 
 In: the plan, then finished sources. Out: counts, the progress that is shown.
 Not here: the summary at the end (summary.py).
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Tally:
-    """What came of a run so far, over all its generations.
+    """The counts of a run so far, over all generations that it publishes.
 
     `news`: sources that had not failed the same way before, be it under another name (`moved`).
     """

@@ -7,6 +7,7 @@ Not here: which sources those are (plan.py), reading them (reading/pool.py, read
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,6 +39,7 @@ class LastSeen(NamedTuple):
     attempts: int
     tried: str | None
     """For a stale source: the digest of its stat at the last failed attempt (see `tried()` below)."""
+    tokens: int
     rows: int
     lacking: int
     """Pages and chunks that its last good reading left out."""
@@ -56,7 +58,8 @@ class LastSeen(NamedTuple):
         return Stat(self.size, self.mtime_ns, self.ctime_ns, self.inode)
 
     def is_of(self, stat: Stat | None) -> bool:
-        """Whether this is about the file that has this stat; that of a stale source is of its last good reading."""
+        """Whether the file with this stat is the file last seen. A stale source is compared by `tried`, since `stat` is
+        that of its last good reading."""
         return self.tried == tried(stat) if self.status == "stale" else self.stat == stat
 
 
@@ -158,7 +161,7 @@ class Refused:
 
 
 def tried(stat: Stat | None) -> str | None:
-    """The digest of the stat of a file that could not be read: while it is the same, so is the file."""
+    """The digest of the stat of a file that could not be read: it changes whenever the file does."""
     return None if stat is None else digest(stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode)
 
 
@@ -189,6 +192,10 @@ class TaskList:
         self.text_bytes = 0
         self.count = 0
         self.new = 0
+        self.known_tokens = 0
+        """Of sources that were read before, as they were then."""
+        self.new_bytes = Counter[str]()
+        """Of the others, by kind."""
 
     def add(self, source: Source, prior: LastSeen | None) -> None:
         stat = source.stat
@@ -198,6 +205,10 @@ class TaskList:
         self._open.append((source.root_id, source.path, os.fsencode(source.file), numbers, row, source.address))
         self.count += 1
         self.new += prior is None
+        if prior is not None and prior.tokens:
+            self.known_tokens += prior.tokens
+        else:
+            self.new_bytes[source.suffix] += stat.size
         self.size_bytes += stat.size
         self.text_bytes += stat.size // (20 if source.path.lower().endswith(".pdf") else 1)  # mostly fonts and pictures
         if len(self._open) == self._BATCH:

@@ -28,14 +28,16 @@ Patterns = list[tuple[re.Pattern[str], bool]]
 
 
 class Filter:
-    """What the filters of a root say of a path below it; one folder's ignore files after the other are held.
+    """Decides which paths below a root its filters leave out. Holds the ignore files of the folder last entered and of
+    those above it.
 
-    Asked in walk order it reads each ignore file once. A path may be asked for that is no longer on disk:
-    what the ignore files of its folders say today is the answer. An ignore file that cannot be read says
-    nothing here; the walk has put its folder among the unlisted ones.
+    Asked in walk order, it reads each ignore file once. It can be asked about a path that is not on disk any more: the
+    ignore files that its folders have now decide. An ignore file that cannot be read leaves nothing out; the walk has
+    put its folder among the unlisted ones.
     """
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, *, note_matches: bool = False) -> None:
+        """`note_matches`: also find out which patterns of flags match nothing (see `unmatched`)."""
         self._include = compile_patterns(root.include, flag="--include")
         self._exclude = compile_patterns(root.exclude, flag="--exclude")
         self._default_excludes = root.default_excludes
@@ -43,6 +45,7 @@ class Filter:
             pattern: compile_patterns([pattern.lstrip("!")], flag=flag)
             for flag, patterns in (("--include", root.include), ("--exclude", root.exclude))
             for pattern in patterns
+            if note_matches
         }
         self._ignore_files = (GITIGNORE, EMBEDCLIIGNORE) if root.gitignore else (EMBEDCLIIGNORE,)
         self._levels: list[tuple[str, Patterns]] = []
@@ -50,17 +53,17 @@ class Filter:
         self._asked: list[str] | None = None
 
     def leaves_out(self, path: str) -> bool:
-        """Whether a file of this path would be left out by a filter, its own or that of a folder above it."""
+        """Whether a filter leaves out a file of this path, by its own name or by that of a folder above it."""
         *folders, name = path.split("/")
         return not self._come_to(folders) or hidden(name) or self.leaves_file_out(path)
 
     def comes_to(self, folder: str) -> bool:
-        """Whether the walk would enter a folder of this path, for all that the filters say."""
+        """Whether the filters let the walk enter a folder of this path."""
         return self._come_to(folder.split("/"))
 
     @property
     def unmatched(self) -> list[str]:
-        """The patterns of flags that have matched no file and no folder so far."""
+        """The patterns of flags that have matched no file and no folder so far; none without `note_matches`."""
         return list(self._unmatched)
 
     def _note_matches(self, path: str) -> None:
@@ -68,7 +71,7 @@ class Filter:
             del self._unmatched[pattern]
 
     def leaves_file_out(self, path: str) -> bool:
-        """Of a file of the folder last entered."""
+        """Whether the filters leave out a file of the folder last entered."""
         if self._unmatched:
             self._note_matches(path)
         if self._include and not _selected(self._include, path):
@@ -76,13 +79,13 @@ class Filter:
         return self._ignored(path)
 
     def leaves_folder_out(self, folder: str) -> bool:
-        """Of a folder in the folder last entered: what is left out is not entered, whatever its files."""
+        """Whether the filters leave out a folder in the folder last entered: then the walk does not enter it."""
         if self._unmatched:
             self._note_matches(folder + "/")
         return self._ignored(folder + "/")
 
     def enter(self, folder: str, directory: str) -> None:
-        """Take up the ignore files of a folder; `directory` is what the operating system calls it."""
+        """Read the ignore files of a folder; `directory` is what the operating system calls it."""
         lines: list[str] = []
         for name in self._ignore_files:
             lines += _ignore_lines(f"{directory}/{name}")
@@ -90,7 +93,7 @@ class Filter:
             self._levels.append((folder, compile_patterns(lines)))
 
     def leave(self, folder: str) -> None:
-        """Put the ignore files of a folder aside."""
+        """Forget the ignore files of a folder."""
         if self._levels and self._levels[-1][0] == folder:
             self._levels.pop()
 

@@ -182,7 +182,7 @@ class _Walk:
         self._skipped = skipped
         self._max_text_bytes = max_text_bytes
         self._problems = problems
-        self._filter = Filter(root)
+        self._filter = Filter(root, note_matches=True)
         self._places = () if root.follow_links else places
 
     def sources(self) -> Iterator[Source]:

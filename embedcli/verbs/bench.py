@@ -228,7 +228,7 @@ def measure(
         clock = _Clock()
         summary = ingest(asked, tools=watching, report=clock)
         whole_s = time.monotonic() - clock.since_s
-        say(f"whole: {summary.tokens['embedded']:,} tokens in {whole_s:.0f} s")
+        say(f"whole run: {summary.tokens['embedded']:,} tokens in {whole_s:.0f} s")
         assert opener.model is not None
         texts: list[str] = ds.dataset(asked.index / "current/vectors").to_table(columns=["text"])["text"].to_pylist()
         engine = opener.watched[-1].engine

@@ -39,13 +39,14 @@ Bools = npt.NDArray[np.bool_]
 class Done:
     """What a verb did: the generation that is current now, the one before, and how many sources and chunks it changed.
 
-    `before` is None where the link `current` was lost.
+    `before` is None where the link `current` was lost; `changes` is the number of the file in `changes/`.
     """
 
     verb: str
     index: str
     generation: int
     before: int | None
+    changes: int
     sources: int
     chunks: int
     elapsed_s: float
@@ -106,20 +107,22 @@ class Change:
 
     def done(self, concerned: pa.Table) -> Done:
         """Write the verb to the history of runs; returns what it did."""
-        numbers = (self.generation.number, self.current.number)
+        numbers = (self.generation.number, self.current.number, self.generation.number)
         return done(self.index, self.verb, numbers, concerned, self._started, self._warn)
 
 
 def done(
-    index: Index, verb: str, numbers: tuple[int, int | None], concerned: pa.Table, started: float, warn: Say
+    index: Index, verb: str, numbers: tuple[int, int | None, int], concerned: pa.Table, started: float, warn: Say
 ) -> Done:
-    """Write the verb to the history of runs; a line that cannot be written is a warning, as the change is published."""
-    generation, before = numbers
+    """Write the verb to the history of runs; a line that cannot be written is a warning, as the change is published.
+    `numbers`: Done's generation, before and changes."""
+    generation, before, number = numbers
     chunks = int(pc.sum(concerned.column("rows")).as_py() or 0)
     elapsed_s = round(time.monotonic() - started, 3)
     done = Done(
-        verb, str(index.folder), generation, before, sources=concerned.num_rows, chunks=chunks, elapsed_s=elapsed_s
-    )
+        verb, str(index.folder), generation, before, number,
+        sources=concerned.num_rows, chunks=chunks, elapsed_s=elapsed_s,
+    )  # fmt: skip
     line = {"ended_at": datetime.now(UTC).isoformat(timespec="seconds"), **dataclasses.asdict(done)}
     try:
         state.append_run(index.state, line, index.disk)
@@ -152,15 +155,6 @@ def locked(index: Index, warn: Say) -> Iterator[lock.Lock]:
 # ---- roots
 
 
-def known_root(current: Generation, path: str) -> Root:
-    """The root of the index with this path. Raises InputError where the index has no such root."""
-    absolute = os.path.abspath(path)
-    for root in current.roots:
-        if root.path == (path if root.stream else absolute):
-            return root
-    raise _no_root(current, absolute, "is not a root of this index")
-
-
 def known_part(current: Generation, path: str, table: pa.Table) -> tuple[Root, str, Bools]:
     """The root that is at this path or holds it, the path below that root, and which documents of `table` lie there,
     those inside containers included.
@@ -182,8 +176,17 @@ def known_part(current: Generation, path: str, table: pa.Table) -> tuple[Root, s
             inside_them = documents.members(table, documents.keys(table.filter(pa.array(there))))
             there[documents.positions(table, inside_them)] = True
         if there.any() or not below:
+            _refuse_inside(table, root, below)
             return root, below, there
     raise _no_root(current, absolute, "is neither a root of this index nor a source or a folder with sources")
+
+
+def _refuse_inside(table: pa.Table, root: Root, below: str) -> None:
+    """A document inside a container comes and goes with it."""
+    places = documents.positions(table, {(root.id, below)})
+    container = table.column("container")[int(places[0])].as_py() if places.size else None
+    if container is not None:
+        raise InputError(f"`{below}` lies in `{container}`", "name the file that it lies in")
 
 
 def _no_root(current: Generation, absolute: str, why: str) -> InputError:

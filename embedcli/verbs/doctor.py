@@ -21,16 +21,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedcli.config import DEFAULT_MAX_TOKENS
+from embedcli.cores import engine_threads
 from embedcli.engines import choose, nvml
 from embedcli.engines.nvml import Card, check_driver, installed_torch_cuda, read_cards
 from embedcli.engines.sglang.engine import host_path, kernel_caches
 from embedcli.engines.sglang.settings import SGLangSettings, plan, read_shape
-from embedcli.errors import EmbedcliError, EngineError, ModelUnavailable, StorageError, quoted
+from embedcli.errors import EmbedcliError, EngineError, ModelUnavailable, StorageError, storage_error
 from embedcli.index import lock
 from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.models import resolve
 from embedcli.models.files import read_json
+from embedcli.report import many
 from embedcli.verbs.rights import openness
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ def examine(
         yield _sglang()
         yield from _compilers({**environment, "PATH": host_path(environment)})
         yield from _caches(environment)
+    else:
+        yield _openvino()
     found, line = _model(model, settings, has_gpu=on_card)
     yield line
     if card is not None and found is not None and on_card:
@@ -103,6 +107,14 @@ def _sglang() -> Line:
         return Line("sglang", version("sglang"))
     except PackageNotFoundError:
         return Line("sglang", "not installed", False, mend, ENGINE)
+
+
+def _openvino() -> Line:
+    """What runs use on the CPU."""
+    try:
+        return Line("openvino", f"{version('openvino')}, {many(engine_threads(), 'thread')}")
+    except PackageNotFoundError:
+        return Line("openvino", "not installed: torch is slower and starts later; `pip install 'embedcli[cpu]'`")
 
 
 def _compilers(environment: Mapping[str, str]) -> Iterator[Line]:
@@ -186,10 +198,9 @@ def _storage(index: Path) -> Iterator[Line]:
     if not parent.is_dir():
         yield Line("index", f"`{parent}` is a file", False, "name another folder with `--index`", STORAGE)
         return
-    if not os.access(parent, os.W_OK):
-        yield Line(
-            "index", f"`{parent}` cannot be written to", False, f"`chown {os.getuid()} {quoted(parent)}`", STORAGE
-        )
+    refused = _refused(index, parent)
+    if refused is not None:
+        yield Line("index", str(refused), False, refused.hint, STORAGE)
         return
     try:
         Index(index, disk=Disk()).check()
@@ -209,6 +220,26 @@ def _storage(index: Path) -> Iterator[Line]:
     except OSError as error:
         mend = "free some space (`df -i` counts files too), or put the index elsewhere with `--index`"
         yield Line("folders", f"cannot be made in `{parent}`: {error.strerror}", False, mend, STORAGE)
+
+
+def _refused(index: Path, existing: Path) -> StorageError | None:
+    """The error of the first place in which a run has to write and cannot; `existing` is the index, or the folder in
+    which it would be made. It is tried, as permissions alone do not tell."""
+    of_index = Index(index, disk=Disk())
+    folders = (existing, of_index.generations, of_index.staging, of_index.keys, of_index.changes, of_index.state)
+    for place in (folder for folder in folders if folder.is_dir()):
+        try:
+            with tempfile.NamedTemporaryFile(prefix=".embedcli-doctor-", suffix=".tmp", dir=place):
+                pass
+        except OSError as error:
+            return storage_error(error, place / "file")
+    try:
+        os.close(os.open(index / "lock", os.O_RDWR))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return storage_error(error, index / "lock")
+    return None
 
 
 def rights(index: Index, current: Generation) -> Line:

@@ -16,8 +16,8 @@ import pyarrow as pa
 from embedcli.index.generations import Index
 from embedcli.records import Root, printable
 from embedcli.report import Say
-from embedcli.sources.roots import inside
 from embedcli.verbs.change import Done, changing, known_part, ops
+from embedcli.verbs.new_place import without
 
 
 def forget(index: Index, path: str, *, warn: Say) -> Done:
@@ -46,5 +46,4 @@ def _roots(roots: Sequence[Root], leaving: Root, below: str) -> Iterator[Root]:
         if root.id != leaving.id:
             yield root
         elif below:
-            kept = root.selection and tuple(folder for folder in root.selection if not inside(folder, below))
-            yield dataclasses.replace(root, selection=kept)
+            yield dataclasses.replace(root, selection=without(root.selection, below))

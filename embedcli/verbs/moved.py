@@ -1,113 +1,91 @@
-"""`moved`: give a root of the index another path, after its folder was moved.
+"""`moved`: give a root of the index, or a folder or source below one, another path after it was moved.
 
-In: an index, the old and the new path of a root. Out: the next generation, in which the uris of the root's documents
-are changed and all ids and vectors are the same; nothing is embedded.
-Not here: locking and publishing (change.py), the text on the screen (cli/upkeep.py).
+In: an index, the old and the new path. Out: the next generation, in which the uris of the documents are changed and
+nothing is embedded. Of a root all ids stay; what moves below a root gets the ids that the next run would give it.
+Not here: where NEW lies (new_place.py), locking and publishing (change.py), the text on the screen (cli/upkeep.py).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli.errors import InputError, quoted
-from embedcli.index import shards
-from embedcli.index.documents import by_shard
+from embedcli.index import changes, shards
+from embedcli.index.documents import by_shard, in_walk_order
 from embedcli.index.generations import Index
-from embedcli.index.manifest import Generation
 from embedcli.index.shards import Shard
-from embedcli.records import Root, from_printable, printable, shown_path
+from embedcli.records import digest, from_printable, printable
 from embedcli.report import Say
-from embedcli.sources import walk
-from embedcli.sources.roots import inside
-from embedcli.verbs.change import Change, Done, changing, known_root, ops, put
-
-Bools = npt.NDArray[np.bool_]
+from embedcli.verbs.change import Bools, Change, Done, changing, known_part, ops, put
+from embedcli.verbs.new_place import Place, new_place
 
 
 def moved(index: Index, old: str, new: str, *, warn: Say) -> Done:
-    """Publish the next generation with a root under another path: uris change, ids and vectors stay."""
+    """Publish the next generation with a root, or what lies below one, under another path. Raises InputError."""
     with changing(index, "moved", warn) as change:
-        root = known_root(change.current, old)
         table = change.documents()
-        mine = np.asarray(pc.equal(table.column("root"), root.id), np.bool_)
-        renamed = dataclasses.replace(
-            root, path=_new_place(index.folder, change.current, root, new, table.filter(mine))
-        )
-        table = put(table, "uri", _uris(table, mine, renamed))
+        root, below, mine = known_part(change.current, old, table)
+        place = new_place(index.folder, change.current, (root, below), new, table.filter(pa.array(mine)))
+        place.refuse_doubled(table.filter(pa.array(~mine)))
+        concerned = table.filter(pa.array(mine))
+        table = _with_names(table, mine, place)
         with change.room_for_shards() as folder:
             rewritten = _rewrite(change, table, mine, folder)
             names = {old_name: shard.name for old_name, shard in rewritten.items()}
-            places = [names.get(name, name) for name in table.column("shard").to_pylist()]
+            shard = [names.get(name, name) for name in table.column("shard").to_pylist()]
             change.publish(
-                roots=[renamed if other.id == root.id else other for other in change.current.roots],
-                table=put(table, "shard", places),
-                changed=ops(table.filter(pa.array(mine)), change.current, "changed"),
+                roots=place.roots,
+                table=in_walk_order(put(table, "shard", shard), [other.id for other in place.roots]),
+                changed=_changes(change, concerned, rewritten, same_ids=not below),
                 new_shards=list(rewritten.values()),
             )
-        return change.done(table.filter(pa.array(mine)))
+        return change.done(concerned)
 
 
-def _new_place(index: Path, current: Generation, root: Root, new: str, table: pa.Table) -> str:
-    """The absolute path of NEW. Raises InputError where it does not exist, is of another kind, or overlaps a root."""
-    if root.stream:
-        raise InputError(f"`{root.path}` came as a stream, and has no path", "name a folder or a file first")
-    place = walk.root_of(new)
-    shown = shown_path(place)
-    if place.path == root.path:
-        raise InputError(f"the root is already at `{shown}`", "name the new path second: `embedcli moved OLD NEW`")
-    for other in current.roots:
-        pairs = (other.path, place.path), (os.path.realpath(other.path), os.path.realpath(place.path))
-        if other.id != root.id and not other.stream and any(inside(one, two) or inside(two, one) for one, two in pairs):
-            raise InputError(
-                f"`{shown}` and the root `{shown_path(other)}` overlap",
-                f"`embedcli forget {quoted(shown_path(root))} --index {quoted(index)}`, then"
-                f" `embedcli ingest {quoted(shown)} --index {quoted(index)}`: known vectors are reused",
-            )
-    single = _is_file(root, table)
-    if single is not None and (single != os.path.isfile(new) or (single and _name(root.path) != _name(place.path))):
-        kind = f"a file called `{_name(root.path)}`" if single else "a folder"
-        raise InputError(f"the root is {kind}, and `{shown}` is not", "name the new path of the root itself")
-    return place.path
-
-
-def _is_file(root: Root, table: pa.Table) -> bool | None:
-    """Whether a root is a single file, judged by the uri of its only source; None for a root without sources."""
-    return table.column("uri")[0].as_py() == shown_path(root) if table.num_rows else None
-
-
-def _name(path: str) -> str:
-    return printable(os.fsencode(os.path.basename(path)))
+def _changes(change: Change, concerned: pa.Table, rewritten: dict[str, Shard], *, same_ids: bool) -> pa.Table:
+    """What a loader has to do: chunks of a root have other uris, those below a root have other ids too."""
+    if same_ids:
+        return ops(concerned, change.current, "changed")
+    removed = ops(concerned, change.current, "removed")
+    rows = [
+        part.filter(pc.equal(part.column("changed_in"), change.number)).column("chunk_id").cast(pa.string())
+        for shard in rewritten.values()
+        for part in shards.read_rows(shard.path, [(0, shard.rows)], ["chunk_id", "changed_in"])
+    ]
+    added = [pa.table([column, pa.repeat("added", len(column))], schema=changes.SCHEMA) for column in rows]
+    return pa.concat_tables([removed, *added]).combine_chunks()
 
 
 # ---- rows
 
 
-def _uris(table: pa.Table, mine: Bools, root: Root) -> pa.ChunkedArray:
-    """The uris of all documents; those where `mine` is True begin with the present path of the root."""
-    base = os.fsencode(root.path)
-    is_file = os.path.isfile(root.path)
-    new: list[str] = []
-    holders: dict[str, str] = {}
+def _with_names(table: pa.Table, mine: Bools, place: Place) -> pa.Table:
+    """The documents with the root, path and uri that those of `mine` have now."""
+    base = os.fsencode(place.root.path)
+    is_file = os.path.isfile(place.root.path)
+    names: dict[str, tuple[str, str, str | None]] = {}
     rows = table.filter(pa.array(mine)).select(["path", "container"])
-    inside = set(rows.column("container").unique().to_pylist())
-    for path, container in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+    for old, container in zip(*(column.to_pylist() for column in rows.columns), strict=True):
         if container is None:
+            path = place.path_of(old)
             uri = printable(base if is_file else base + b"/" + b"/".join(map(from_printable, path.split("/"))))
-        else:  # in walk order after what holds it
-            uri = holders[container] + path[len(container) :]
-        new.append(uri)
-        if path in inside:
-            holders[path] = uri
-    column = table.column("uri").combine_chunks()
-    return pc.replace_with_mask(column, pa.array(mine), pa.array(new, pa.string()))
+            names[old] = path, uri, None
+        else:  # it follows, in walk order, the document that it lies in
+            path, uri, _ = names[container]
+            names[old] = path + old[len(container) :], uri + old[len(container) :], path
+    paths, uris, containers = zip(*names.values(), strict=True) if names else ((), (), ())
+    new = {"root": [place.root.id] * len(names), "path": paths, "uri": uris, "container": containers}
+    for name, values in new.items():
+        column = table.column(name).combine_chunks()
+        table = put(table, name, pc.replace_with_mask(column, pa.array(mine), pa.array(values, pa.string())))
+    return table
 
 
 def _rewrite(change: Change, table: pa.Table, mine: Bools, folder: Path) -> dict[str, Shard]:
@@ -129,20 +107,38 @@ def _rewrite(change: Change, table: pa.Table, mine: Bools, folder: Path) -> dict
 
 
 class _Renamed:
-    """The rows of a shard with the uris of their documents; iterated from the start again when a write is retried."""
+    """The rows of a shard with the names of their documents; iterated from the start again when a write is retried."""
 
     def __init__(self, shard: Shard, owners: pa.Table, mine: Bools, number: int) -> None:
         rows = np.asarray(owners.column("rows"), np.int64)
         self._shard = shard
         self._number = number
         self._owner = np.repeat(np.arange(rows.size), rows)
-        self._uris = owners.column("uri").combine_chunks()
+        self._owners = owners.select(["root", "path", "uri"]).combine_chunks()
         self._mine = mine
 
     def __iter__(self) -> Iterator[pa.Table]:
         start = 0
+        seen: Counter[tuple[int, str]] = Counter()
+        keys = list(zip(*(self._owners.column(name).to_pylist() for name in ("root", "path")), strict=True))
         for rows in shards.read_rows(self._shard.path, [(0, self._shard.rows)]):
             owner = self._owner[start : start + rows.num_rows]
             start += rows.num_rows
-            changed_in = np.where(self._mine[owner], self._number, np.asarray(rows.column("changed_in")))
-            yield put(put(rows, "uri", self._uris.take(pa.array(owner))), "changed_in", changed_in)
+            mine = self._mine[owner]
+            rows = _with_ids(rows, owner, mine, keys, seen)
+            for name in ("path", "uri"):
+                rows = put(rows, name, self._owners.column(name).combine_chunks().take(pa.array(owner)))
+            yield put(rows, "changed_in", np.where(mine, self._number, np.asarray(rows.column("changed_in"))))
+
+
+def _with_ids(
+    rows: pa.Table, owner: Any, mine: Bools, keys: list[tuple[str, str]], seen: Counter[tuple[int, str]]
+) -> pa.Table:
+    """The rows with the ids that reading/rows.py makes of root, path and text; `seen` counts equal texts."""
+    columns = {name: rows.column(name).to_pylist() for name in ("doc_id", "chunk_id", "chunk_digest")}
+    for at in np.flatnonzero(mine).tolist():
+        document, text = int(owner[at]), columns["chunk_digest"][at]
+        columns["doc_id"][at] = digest(*keys[document])
+        columns["chunk_id"][at] = digest(*keys[document], text, seen[document, text])
+        seen[document, text] += 1
+    return put(put(rows, "doc_id", columns["doc_id"]), "chunk_id", columns["chunk_id"])

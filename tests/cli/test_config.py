@@ -98,6 +98,15 @@ def test_every_flag_of_every_command_can_stand_in_the_file(shop: Workshop, comma
     assert settings_file.read(file, group_now._flags).keys() == lines.keys()
 
 
+def test_times_and_paths_of_the_file_are_what_their_flags_take(shop: Workshop, command: Command) -> None:
+    write_toml(shop, "deadline = 06:00:00", "time-limit = '4h'", "max-gone = 30", "metrics-file = 'm.prom'")
+    shown = settings(command, shop)
+    assert [shown[key][0] for key in ("deadline", "time-limit", "max-gone")] == ["06:00", "4h", ["30"]]
+    assert shown["metrics-file"][0] == str(shop.index.parent / "m.prom")
+    shop.write("a.txt", words(30))
+    assert command("ingest", shop.docs, "--index", shop.index).exit_code == 0
+
+
 def test_the_file_of_a_flag_counts_before_the_one_beside_the_index(shop: Workshop, command: Command) -> None:
     write_toml(shop, "dim = 17")
     other = write_toml(shop, "dim = 18", name="other.toml")

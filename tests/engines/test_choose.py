@@ -46,13 +46,14 @@ NEW = ("ingest", "docs", "--index", "index", "--model", "./model", "--dim", "16"
     ("flags", "settings", "message", "hint"),
     [
         ([], {"FAKE_CUDA": "12020"}, "driver 580.65 runs CUDA 12.2, torch needs `13.0`", "install a newer driver"),
-        ([], {"FAKE_FREE": "0.5"}, "0.5 of 24.0 GiB to give", "`nvidia-smi` tells who"),
+        ([], {"FAKE_FREE": "0.5"}, "0.5 of 24.0 GiB to give", "`nvidia-smi` lists them"),
         (["--batch-tokens", "9000000000"], {}, "23.5 of 24.0 GiB to give", "leave `--batch-tokens` out"),
         (["--gpus", "7"], {}, "there are 1 NVIDIA cards, none is `7`", "name others with `--gpus`"),
         (["--gpus", "0,1"], {"FAKE_CARDS": "1"}, "none is `1`", "name others with `--gpus`"),
         ([], {"CUDA_VISIBLE_DEVICES": "7"}, "CUDA_VISIBLE_DEVICES hides every NVIDIA card", "unset it"),
         ([], {"CUDA_VISIBLE_DEVICES": "MIG-8f3c"}, "`MIG-8f3c` is a slice of a card", "`--engine torch`"),
         (["--engine", "sglang"], {"CUDA_VISIBLE_DEVICES": ""}, "SGLang needs an NVIDIA card", "`--engine torch`"),
+        (["--engine", "openvino"], {}, "OpenVINO runs on the CPU, and this run uses `cuda`", "`--device cpu`"),
         (["--device", "cuda"], {"FAKE_CARDS": "0"}, "no usable NVIDIA card, and `--device cuda` asks", "nvidia-smi"),
     ],
 )
@@ -63,6 +64,13 @@ def test_a_card_that_cannot_be_used_is_exit_13_with_what_to_type(
     assert ran.returncode == 13, ran.stderr
     assert message in ran.stderr and hint in ran.stderr.partition("hint:")[2]
     assert "Traceback" not in ran.stderr and not (place / "index/current").exists()
+
+
+@pytest.mark.parametrize("flags", [["--threads", "2"], ["--precision", "float32"]])
+def test_a_flag_for_the_cpu_is_exit_2_on_a_card(machine: dict[str, str], place: Path, flags: list[str]) -> None:
+    ran = embedcli(*NEW, *flags, cwd=place, env=machine)
+    assert ran.returncode == 2 and f"`{flags[0]}` is for a CPU, and this run uses `cuda`" in ran.stderr
+    assert f"leave `{flags[0]}` out, or add `--device cpu`" in ran.stderr
 
 
 @pytest.mark.parametrize("amount", ["nan", "inf", "-1"])
@@ -102,8 +110,8 @@ def test_every_flag_reaches_sglang_and_its_chatter_reaches_nobody_who_did_not_as
     assert tight.returncode == 13 and "leave `--gpu-memory` out" in tight.stderr
 
 
-def test_the_host_finds_what_cron_does_not_know(machine: dict[str, str], place: Path) -> None:
-    """pip puts ninja beside Python, and the kernels that it builds must be kept somewhere."""
+def test_the_host_finds_ninja_and_a_cache_folder_under_cron(machine: dict[str, str], place: Path) -> None:
+    """pip installs ninja beside Python, and compiled kernels need a folder to be kept in."""
     env = {**machine, "PATH": "/usr/bin:/bin", "FAKE_ARGUMENTS": str(place / "arguments.json")}
     env["EMBEDCLI_CACHE"] = str(place / "cache")
     assert embedcli(*NEW, cwd=place, env=env).returncode == 0

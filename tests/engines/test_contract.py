@@ -33,14 +33,21 @@ def torch_opener(make: Callable[[Path], Path], folder: Path) -> OpenWith:
 
 
 def sglang_opener(folder: Path) -> OpenWith:
-    """Its host is a process as ever, but what it holds is a double."""
+    """SGLang's engine with a real host process, which runs a double of SGLang."""
     model = read_model(make_qwen(folder), name="qwen", commit=None, cache=None)
     card = Card(0, "GPU-1", "NVIDIA H100", (9, 0), 80 * GIB, 79 * GIB, "580.65", (13, 0))
     factory = "tests.hosted_doubles:open_sound_double"
     return lambda dim: start_engine(model, dim=dim, card=card, settings=SGLangSettings(), factory=factory)
 
 
-@pytest.fixture(scope="module", params=["fake", "torch_qwen", "torch_bert", "sglang"])
+def openvino_opener(make: Callable[[Path], Path], folder: Path) -> OpenWith:
+    from embedcli.engines.openvino.engine import open_engine
+
+    model = read_model(make(folder), name="tiny", commit=None, cache=None)
+    return lambda dim: open_engine(model, dim=dim, say=print)
+
+
+@pytest.fixture(scope="module", params=["fake", "torch_qwen", "torch_bert", "openvino_qwen", "openvino_bert", "sglang"])
 def open_with(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OpenWith:
     """Opens the engine at the dim given; a new engine is one more parameter."""
     folder = tmp_path_factory.mktemp("model")
@@ -48,7 +55,10 @@ def open_with(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         return lambda dim: FakeEngine(dim=dim)
     if request.param == "sglang":
         return sglang_opener(folder)
-    return torch_opener(make_qwen if request.param == "torch_qwen" else make_bert, folder)
+    opener = torch_opener if request.param.startswith("torch") else openvino_opener
+    if opener is openvino_opener:
+        pytest.importorskip("openvino")
+    return opener(make_qwen if request.param.endswith("qwen") else make_bert, folder)
 
 
 @pytest.fixture
@@ -113,6 +123,7 @@ def test_the_engine_has_every_attribute_that_the_feeder_reads(engine: Engine) ->
     assert engine.batch_tokens >= 1 and engine.batch_rows >= 1 and engine.depth >= 1
     assert engine.vocabulary is None or engine.vocabulary > 0
     assert engine.device and isinstance(engine.padded, bool)
+    assert engine.precision in ("float32", "bfloat16", "float16", "fp8")
 
 
 def test_the_probe_set_agrees_alone_and_in_a_batch(engine: Engine) -> None:
@@ -187,7 +198,7 @@ def test_a_tokenizer_of_another_model_fails_at_the_probe() -> None:
     assert "embedcli pull" in caught.value.hint
 
 
-def test_norms_within_two_percent_are_corrected_and_others_unsound() -> None:
+def test_norms_within_two_percent_are_corrected_and_all_others_are_refused() -> None:
     unit = np.eye(6, dtype=np.float32)
     scales = np.array([1.0, 1.019, 0.981, 1.03, 0.0, np.nan], np.float32)
     vectors, sound = check_vectors(unit * scales[:, None])

@@ -34,7 +34,7 @@ Rows = dict[bytes, np.ndarray]
 
 
 class JumpingClock:
-    """Every look at it is `step_s` later: an hour of silence passes in a blink."""
+    """A clock that is `step_s` later each time it is read: an hour of silence passes at once."""
 
     def __init__(self, step_s: float) -> None:
         self.now_s = 0.0
@@ -310,7 +310,7 @@ def test_an_engine_that_is_slow_but_answers_in_time_is_not_killed() -> None:
 
 
 class EngineNeverAnswers(FakeEngine):
-    """On a card; `sent` is set as soon as it has a batch."""
+    """An engine on a card; `sent` is set as soon as it has a batch."""
 
     device = "cuda"
 
@@ -342,7 +342,7 @@ def test_a_card_that_never_answered_is_given_up_after_ten_minutes() -> None:
 
 
 def test_a_batch_that_hangs_is_not_hidden_by_those_that_are_answered() -> None:
-    """As on one of two cards."""
+    """As happens when one of two cards hangs."""
     clock = JumpingClock(0.0)
     rows = rows_of(5, tokens=2_000)
     rows[bytes(8)] = np.array([KILLER, 1], np.uint32)
@@ -382,7 +382,7 @@ def test_close_does_not_wait_for_an_engine_that_is_still_opening() -> None:
 
 @pytest.mark.parametrize("engine", [FakeEngine, EngineHangsOnKiller])
 def test_close_returns_when_the_engine_is_closed_and_not_before(engine: type[FakeEngine]) -> None:
-    """A process that ends while its engine is half closed would leave the rest of it behind."""
+    """A process that ends while its engine is half closed would leave files and processes behind."""
 
     class ClosesSlowly(engine):  # type: ignore[misc,valid-type]
         def close(self) -> None:
@@ -405,7 +405,7 @@ def wait_for(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-# Memory that others hold.
+# Memory that other processes use.
 
 
 def no_room() -> FakeEngine:
@@ -475,7 +475,7 @@ def test_ten_clean_minutes_double_the_budget_again() -> None:
 
 
 def test_a_single_chunk_that_does_not_fit_is_set_aside() -> None:
-    """One that is longer than all that ever fitted."""
+    """It is longer than every chunk that ever fitted."""
     rows = rows_of(40, tokens=20) | {(99).to_bytes(8, "big"): np.arange(3_000, dtype=np.uint32)}
     with feeder_of(lambda: EngineOutOfMemoryAbove(2_500)) as feeder:
         assert_sound(embed_all(feeder, rows), rows, but={99: "engine_killed"})

@@ -1,4 +1,4 @@
-"""Which card is meant, and whether torch can run on it. The driver is a fake where this machine has none."""
+"""Which cards CUDA would show, and whether torch can run on them. On a machine without a driver it is a fake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""engine_torch against sentence-transformers, and every refusal."""
+"""torch_engine.py compared with sentence-transformers, and every refusal."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_vectors_are_those_of_sentence_transformers(tmp_path: Path, make: Any, p
 
 
 @pytest.mark.parametrize("decoder", [True, False])
-def test_of_a_model_with_a_decoder_the_encoder_is_run(tmp_path: Path, decoder: bool) -> None:
+def test_only_the_encoder_is_run_of_a_model_with_a_decoder(tmp_path: Path, decoder: bool) -> None:
     model = load(make_t5(tmp_path, decoder=decoder))
     network, expected = reference(model, TEXTS)
     assert compare_probe(embed(model, ids_of(network, TEXTS)), expected) >= 0.99999
@@ -85,7 +85,7 @@ def merge(file: Path, **values: Any) -> None:
 @pytest.mark.parametrize("prompt", ["passage: ", ""])
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
 def test_a_prompt_left_out_of_the_pooling_is_left_out_as_there(tmp_path: Path, pooling: str, prompt: str) -> None:
-    """Through the seams of the program: whoever opens the engine need not know of it."""
+    """Opened as the program opens it, so the setting reaches the engine by itself."""
     folder = make_bert(tmp_path, pooling=pooling)
     merge(folder / "1_Pooling" / "config.json", include_prompt=False)
     merge(folder / "config_sentence_transformers.json", prompts={"document": prompt})
@@ -94,7 +94,7 @@ def test_a_prompt_left_out_of_the_pooling_is_left_out_as_there(tmp_path: Path, p
     expected = network.encode_document(TEXTS, normalize_embeddings=True, show_progress_bar=False)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        engine = tools.make_tools("auto", print).open_engine(model, SimpleNamespace(dim=model.width), "cpu")
+        engine = tools.make_tools("torch", print).open_engine(model, SimpleNamespace(dim=model.width), "cpu")
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -28,7 +28,7 @@ def piece(size_bytes: int, *, live: float = 1.0, name: str = "") -> Piece:
 
 
 def sizes(pieces: list[Piece], **options: list[str]) -> list[list[int]]:
-    """The bytes of each group's pieces, in MiB; those of one piece first."""
+    """The sizes of each group's pieces, in MiB; groups of a single piece first."""
     groups = plan_groups(pieces, **options)
     assert sorted(id(one) for group in groups for one in group) == sorted(map(id, pieces)), "each is in one group"
     return sorted(
@@ -135,7 +135,7 @@ class HasRoomFor(Disk):
 
 
 class HasRoomForNoCopy(HasRoomFor, NoHardLinks):
-    """The same, on a filesystem without hard links."""
+    """HasRoomFor on a filesystem without hard links."""
 
 
 PLENTY = 1 << 40

@@ -214,7 +214,7 @@ def lower_casing_apart(folder: Path) -> None:
 FOLDERS: Mapping[str, tuple[Change, str]] = {
     "no config.json": (lambda folder: (folder / "config.json").unlink(), "it has no config.json"),
     "config.json is not JSON": (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
-    "config.json is a list": (lambda folder: (folder / "config.json").write_text("[]"), "does not hold"),
+    "config.json is a list": (lambda folder: (folder / "config.json").write_text("[]"), "is not a JSON object"),
     "no modules.json": (lambda folder: (folder / "modules.json").unlink(), "is not an embedding model"),
     "no pooling": (without_pooling, "is not an embedding model"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "it has no model.safetensors"),
@@ -471,7 +471,7 @@ def test_card_hidden_from_us_is_no_card(hidden: str) -> None:
 
 
 def test_query_recipe_is_json_and_says_everything(tmp_path: Path) -> None:
-    recipe = resolve.query_recipe(read(make_qwen(tmp_path)), 32, quantization=None)
+    recipe = resolve.query_recipe(read(make_qwen(tmp_path)), 32, quantization=None, precisions={"float32"})
     assert json.loads(json.dumps(recipe)) == recipe
     assert (recipe["query_prompt"], recipe["pooling"], recipe["dim"]) == (QUERY_PROMPT, "lasttoken", 32)
     assert (recipe["similarity"], recipe["normalise"], recipe["folder"]) == ("cosine", True, str(tmp_path))

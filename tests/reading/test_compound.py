@@ -1,4 +1,4 @@
-"""Compound files: messages of Outlook and old workbooks are read, encrypted files told, old texts skipped by name."""
+"""Compound files: Outlook messages and old workbooks are read, encrypted files reported, old texts skipped by name."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_old_office_formats_are_skipped_by_that_name(stream: str) -> None:
     assert reason_of(compound({"Catalog": b"x" * 100}), "Thumbs.db") == "not_text"
 
 
-def test_torn_and_knotted_files_end() -> None:
+def test_reading_a_torn_or_circular_file_ends() -> None:
     streams = message({**HEAD, "1000": "Hello " * 2_000}, sent=SENT)
     whole = compound(streams | attached(0, {"__substg1.0_37010102": b"x" * 10_000}))
     generator = random.Random(7)

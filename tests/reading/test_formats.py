@@ -194,7 +194,7 @@ def test_archives_are_skipped_by_that_name_and_not_as_binary(kind: str) -> None:
         assert reason in SKIP_REASONS
 
 
-def test_documents_of_formats_that_are_not_read_are_told_by_that_name() -> None:
+def test_documents_of_formats_that_are_not_read_are_skipped_by_the_name_of_their_format() -> None:
     assert reason_of(zipped({"Index/Document.iwa": "x"}), "a.pages") == "unsupported"
     assert reason_of(b"AT&TFORM\0\0\0\x10DJVU" + bytes(100), "a.djvu") == "unsupported"
     assert read_bytes(b"ssh-ed25519 AAAA", "a.key").text == "ssh-ed25519 AAAA"

@@ -60,7 +60,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     return condition()
 
 
-def test_every_task_of_500_comes_back_once_and_a_single_child_keeps_their_order() -> None:
+def test_each_of_500_tasks_comes_back_once_and_a_single_child_keeps_their_order() -> None:
     tasks = [str(number) for number in range(500)]
     with Pool(Acts(), processes=1, limits=PATIENT) as pool:
         assert list(results_of(pool, iter(tasks))) == [(task, task) for task in tasks]

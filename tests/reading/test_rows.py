@@ -1,4 +1,5 @@
-"""What a reading process does with one source: the file is the one of the stat, the chunks beat, a spool is removed."""
+"""What a reading process does with one source: it reads the file that has the stat of the walk, sends a heartbeat for
+its chunks, and removes its spool."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Tonight's walk against yesterday's table: the borders of `--max-gone`, and who is read again.
+"""The walk compared with the table of the last run: the limits of `--max-gone`, and which sources are read again.
 
-Not here: the same through a whole run (test_ingest.py, test_nights.py), roots (sources/test_roots.py).
+Not here: plans of whole runs (test_ingest.py, test_nights.py), roots (sources/test_roots.py).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def scopes_of(docs: Path) -> Scopes:
 
 
 def known(docs: Path, *names: str, **columns: Any) -> pa.Table:
-    """Files of these names as they were indexed last night; those that are not there are gone tonight."""
+    """The documents table of the last run, with files of these names; those that are not on disk are gone."""
     scopes = scopes_of(docs)
     rows = []
     for name in names:
@@ -130,7 +130,7 @@ def test_one_folder_is_let_go_without_dropping_the_guard_for_the_others(docs: Pa
     assert ({path.split("/")[0] for _, path in made.gone}, list(made.frozen)) == ({"one"}, [f"{docs}/two"])
 
 
-def test_of_folders_in_each_other_the_one_that_lost_all_of_it_is_named(docs: Path) -> None:
+def test_of_nested_folders_the_warning_names_the_one_that_lost_everything(docs: Path) -> None:
     rest = write(docs, *numbered("rest/here", 40))
     made = make(docs, known(docs, *rest, *numbered("a/b/c/lost", 10)))
     assert list(made.frozen) == [f"{docs}/a/b/c"]
@@ -179,7 +179,7 @@ def test_a_file_of_the_same_size_with_other_bytes_has_not_moved(docs: Path) -> N
         ("indexed", None, 1, False),
     ],
 )
-def test_who_is_read_again_though_the_file_is_the_same(
+def test_an_unchanged_file_is_read_again_if_its_last_reading_may_end_better_now(
     docs: Path, status: str, reason: str | None, attempts: int, read_again: bool
 ) -> None:
     base = known(docs, *write(docs, "a"), status=status, reason=reason, attempts=attempts)
@@ -187,27 +187,27 @@ def test_who_is_read_again_though_the_file_is_the_same(
 
 
 @pytest.mark.parametrize("status", ["failed", "partial", "skipped", "indexed"])
-def test_a_newer_reader_tries_what_the_older_could_not_read_and_leaves_what_it_could(docs: Path, status: str) -> None:
+def test_a_newer_reader_tries_files_that_the_older_could_not_read_and_no_others(docs: Path, status: str) -> None:
     reason = None if status == "indexed" else "garbled"
     base = known(docs, *write(docs, "a"), status=status, reason=reason)
     assert make(docs, base, read_fingerprint="reader 2").tasks.count == (status != "indexed")
 
 
-def test_retry_failed_tries_all_that_is_amiss_and_nothing_that_is_well(docs: Path) -> None:
+def test_retry_failed_reads_every_failed_source_again_and_no_other(docs: Path) -> None:
     base = known(docs, *write(docs, "a"), status="failed", reason="no_text")
     assert make(docs, base, retry_failed=True).tasks.count == 1
     assert make(docs, known(docs, "a"), retry_failed=True).tasks.count == 0
 
 
-def test_another_stat_with_the_same_bytes_costs_a_digest_and_is_remembered(docs: Path) -> None:
+def test_a_new_stat_with_unchanged_bytes_costs_a_digest_and_is_remembered(docs: Path) -> None:
     base = known(docs, *write(docs, "a", "b"), mtime_ns=LONG_AGO_NS)
-    tonight = make(docs, base)
-    assert (tonight.tasks.count, tonight.unchanged, len(tonight.seen)) == (0, 2, 2)
+    made = make(docs, base)
+    assert (made.tasks.count, made.unchanged, len(made.seen)) == (0, 2, 2)
 
 
-def test_rehash_digests_what_has_the_same_stat(docs: Path) -> None:
+def test_rehash_digests_files_whose_stat_is_unchanged(docs: Path) -> None:
     base = known(docs, *write(docs, "a", "b"))
     documents_lied = known(docs, "a", "b", sha256="1" * 64)  # the bytes changed, the stat did not
     assert make(docs, documents_lied).tasks.count == 0
     assert make(docs, documents_lied, rehash=True).tasks.count == 2
-    assert (tonight := make(docs, base, rehash=True)).tasks.count == 0 and tonight.unchanged == 2
+    assert (made := make(docs, base, rehash=True)).tasks.count == 0 and made.unchanged == 2

@@ -1,4 +1,4 @@
-"""What a whole run makes of its engine's ways: what is told of them, and what stands in the index afterwards.
+"""A whole run whose engine misbehaves: what the run reports, and what the index contains afterwards.
 
 In: the real `ingest` with the real readers over engines of tests.fake_engines. Not here: how the feeder gets there
 (engines/test_feeder.py), the nights after (test_nights.py).
@@ -23,7 +23,7 @@ from tests.fake_engines import EngineDiesOnBatch, FakeEngine
 from tests.workshop import Lines, Workshop, wide_engine, words
 
 
-def test_a_chunk_with_an_id_that_the_model_has_not_is_left_out_and_its_source_named(shop: Workshop) -> None:
+def test_a_chunk_with_an_id_that_the_model_lacks_is_left_out_and_its_source_named(shop: Workshop) -> None:
     """The ids of the probe set and of all other documents are below it."""
     shop.write("good.txt", words(200))
     shop.write("bad.txt", "aア " * 5)
@@ -46,14 +46,14 @@ class Watching(Lines):
         self.said.append(progress.line())
 
 
-def test_a_restart_shows_its_seconds_and_is_told_each_time(shop: Workshop) -> None:
+def test_every_restart_of_the_engine_is_reported_with_its_seconds(shop: Workshop) -> None:
     for number in range(12):
         shop.write(f"{number}.txt", words(300, seed=number))
     opened: list[FakeEngine] = []
 
     def open_engine(model: Any, settings: Any, device: str) -> Any:
         time.sleep(0.3)  # for the loop of the run to look in
-        engine = EngineDiesOnBatch(11 if len(opened) < 2 else 1_000_000)  # of the first list after the probe set
+        engine = EngineDiesOnBatch(11 if len(opened) < 2 else 1_000_000)  # of the first batch after the probe set
         engine.dim, engine.vocabulary = settings.dim, None
         opened.append(engine)
         return engine
@@ -81,7 +81,8 @@ class Remembers(FakeEngine):
 
 
 def test_the_probe_set_has_the_special_tokens_of_any_other_text(shop: Workshop) -> None:
-    """Last-token pooling sees the last of them: without it the engine would be judged by what it is never fed."""
+    """Last-token pooling reads the last special token: without it the engine would be checked with rows of a kind that
+    it never gets."""
     sent: list[np.ndarray] = []
     shop.write("a.txt", words(10))
     shop.ingest(open_engine=lambda model, settings, device: Remembers(settings.dim, sent))
@@ -92,7 +93,7 @@ def test_the_probe_set_has_the_special_tokens_of_any_other_text(shop: Workshop) 
 
 
 def turn_probe_round(shop: Workshop, **told: object) -> dict[str, object]:
-    """The stored probe set points the other way, and the manifest tells it so; returns the manifest as it was."""
+    """Reverse the stored probe vectors and put their new digest into the manifest; returns the manifest as it was."""
     manifest, probe = shop.index / "current/manifest.json", shop.index / "current/probe.npy"
     data: dict[str, object] = json.loads(manifest.read_text())
     np.save(probe, -np.load(probe))
@@ -102,7 +103,7 @@ def turn_probe_round(shop: Workshop, **told: object) -> dict[str, object]:
     return data
 
 
-def test_a_probe_set_of_other_rows_is_made_anew_and_never_compared(shop: Workshop) -> None:
+def test_a_probe_set_of_other_rows_is_embedded_anew_and_never_compared(shop: Workshop) -> None:
     shop.write("a.txt", words(50))
     shop.ingest()
     turn_probe_round(shop, probe_version=PROBE_VERSION - 1)

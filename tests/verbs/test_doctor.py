@@ -17,11 +17,14 @@ from types import SimpleNamespace
 import pytest
 
 from embedcli.config import IndexSettings
-from embedcli.errors import NoIndex
+from embedcli.errors import NoIndex, StorageError
 from embedcli.index import lock
 from embedcli.verbs.doctor import ENGINE, STORAGE, Line, examine
 from tests.fake_cards import embedcli, needs_compiler
+from tests.published import filled
 from tests.tiny_models import make_qwen
+from tests.unprivileged import as_nobody, give_to_nobody
+from tests.workshop import Workshop, words
 
 HERE = Path(__file__).resolve().parents[2]
 BARE = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HERE), "CUDA_VISIBLE_DEVICES": ""}
@@ -58,6 +61,7 @@ def test_every_line_is_ok_where_an_index_can_be_made_without_home_or_terminal(tm
     assert [line.split()[1] for line in lines] == [
         "python",
         "card",
+        "openvino",
         "model",
         "index",
         "locks",
@@ -72,7 +76,7 @@ def test_json_is_one_object_with_the_same_lines(tmp_path: Path) -> None:
     ran = doctor("--model", "minilm", "--index", "new", "--json", cwd=tmp_path)
     printed = json.loads(ran.stdout)
     assert printed["exit_code"] == ran.returncode == 0
-    assert [line["what"] for line in printed["lines"]][:3] == ["python", "card", "model"]
+    assert [line["what"] for line in printed["lines"]][:4] == ["python", "card", "openvino", "model"]
 
 
 def test_start_embeds_the_probe_set_as_the_index_has_it(tmp_path: Path) -> None:
@@ -105,11 +109,33 @@ def test_a_folder_that_is_not_an_index_fails_with_the_message_of_a_run(tmp_path:
     assert (line.well, line.code) == (False, NoIndex.exit_code) and "holds `a.txt`" in line.found
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_fails(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    line = line_of("index", lines_of(tmp_path / "index"))
-    assert (line.well, line.code) == (False, STORAGE)
+@pytest.mark.parametrize("place", ["", "lock", "generations", "staging", "keys", "changes", "state", "beside"])
+def test_doctor_fails_exactly_where_a_run_cannot_write(shop: Workshop, place: str) -> None:
+    filled(shop)
+    shop.write("b.txt", words(30, 5))
+    os.utime(shop.docs / "part-0/file-0.txt")  # a stat to be noted in state/
+    give_to_nobody(shop.index.parent)
+    index = shop.index.parent / "new" if place == "beside" else shop.index
+    closed = shop.index.parent if place == "beside" else shop.index / place
+
+    assert line_of("index", lines_of(index)).well, "and what is imported on the way can be imported"
+
+    def compare() -> None:
+        mode = closed.stat().st_mode
+        closed.chmod(0o400 if place == "lock" else 0o500)
+        shop.index = index
+        line = line_of("index", lines_of(index))
+        assert (line.well, line.code) == (False, STORAGE) and "`chown -R $USER" in line.mend
+        if place == "state":  # a run with nothing but a stat to note writes there
+            (shop.docs / "b.txt").unlink()
+        with pytest.raises(StorageError) as caught:
+            shop.ingest()
+        assert caught.value.exit_code == line.code
+        closed.chmod(mode)
+        assert line_of("index", lines_of(index)).well
+        assert shop.ingest().exit_code == 0
+
+    as_nobody(shop.docs, compare)
 
 
 def test_the_cache_variable_moves_the_kernel_caches_together(tmp_path: Path) -> None:
@@ -214,7 +240,7 @@ def test_each_requirement_of_a_card_has_a_line(machine: dict[str, str], tmp_path
     [
         ({"FAKE_CUDA": "12020"}, "card", "runs CUDA 12.2, torch needs `13.0`"),
         ({"CUDA_VISIBLE_DEVICES": "7"}, "card", "hides every NVIDIA card"),
-        ({"FAKE_FREE": "0.5"}, "room", "others hold the rest"),
+        ({"FAKE_FREE": "0.5"}, "room", "other programs use the rest"),
         ({"HOME": "/proc/none"}, "kernel cache", "cannot be written"),
     ],
 )

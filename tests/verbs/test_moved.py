@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from embedcli.index.generations import Index
 from embedcli.verbs.moved import moved
 from tests.faults import KilledAt
 from tests.published import changes, damage, filled, index_of, silent, two_roots, vectors
-from tests.workshop import Workshop, words
+from tests.workshop import Workshop, follow, words
 
 
 def test_moved_changes_only_the_uris_of_the_root(shop: Workshop) -> None:
@@ -31,6 +32,19 @@ def test_moved_changes_only_the_uris_of_the_root(shop: Workshop) -> None:
     assert {row["uri"] for row in shop.documents().values()} == {row["uri"] for row in shop.rows()}
     assert changes(shop, 2) == {"changed": {row["chunk_id"] for row in shop.rows() if row["changed_in"] == 2}}
     assert damage(shop) == []
+
+
+def test_a_container_below_a_root_moves_with_what_lies_in_it(shop: Workshop) -> None:
+    old = shop.write("in/tickets.jsonl", "".join(json.dumps({"id": i, "text": words(8, i)}) + "\n" for i in range(3)))
+    shop.write("out/a.txt", words(8, 9))
+    shop.ingest(shop.docs)
+    with pytest.raises(InputError, match="`in/tickets.jsonl#1` lies in `in/tickets.jsonl`"):
+        moved(index_of(shop), f"{old}#1", str(shop.docs / "out/a.txt"), warn=silent)
+    new, had = old.rename(shop.docs / "out/old.jsonl"), shop.embedded
+    moved(index_of(shop), str(old), str(new), warn=silent)
+    places = {(row["path"], row["uri"]) for row in shop.rows()} - {("out/a.txt", f"{shop.docs}/out/a.txt")}
+    assert places == {(f"out/old.jsonl#{i}", f"{new}#{i}") for i in range(3)}
+    assert shop.ingest().idle and shop.embedded == had and damage(shop) == []
 
 
 def test_after_moved_a_plain_ingest_finds_everything_unchanged(shop: Workshop) -> None:
@@ -110,3 +124,131 @@ def test_a_killed_verb_leaves_a_complete_current_generation(shop: Workshop, step
     assert {row["uri"].split("/part")[0] for row in shop.rows()} == {str(new)}
     assert damage(shop) == []
     assert [path.name for path in index_of(shop).generations.iterdir() if ".tmp" in path.name] == []
+
+
+# ---- a folder or a source below a root
+
+
+def same_as_a_fresh_index(shop: Workshop, *sources: Path) -> None:
+    """Rows, ids and documents are those of an index that was never changed; only root ids of moved roots differ."""
+    fresh = Workshop(shop.docs.parent / "fresh")
+    fresh.docs = shop.docs
+    fresh.ingest(*sources)
+    names = ("doc_id", "chunk_id", "uri", "path", "chunk_index", "text")
+    ours, theirs = (sorted(tuple(row[name] for name in names) for row in one.rows()) for one in (shop, fresh))
+    assert ours == theirs
+    assert list(shop.documents()) == list(fresh.documents())
+
+
+def repeated(shop: Workshop) -> None:
+    """Files with equal chunks: their ids count the occurrences."""
+    filled(shop)
+    shop.write("part-1/again.txt", "\n\n".join([words(60, 9)] * 4))
+    shop.write("part-1/deep/x.txt", words(60, 10))
+    shop.ingest()
+
+
+def test_a_folder_that_moved_within_its_root_has_the_ids_of_a_fresh_index_and_nothing_is_embedded(
+    shop: Workshop,
+) -> None:
+    repeated(shop)
+    had, before = shop.embedded, shop.ids()
+    old, new = shop.docs / "part-1", shop.docs / "new" / "place"
+    new.parent.mkdir()
+    old.rename(new)
+    done = moved(index_of(shop), str(old), str(new), warn=silent)
+    assert (done.generation, done.sources) == (3, 5)
+    assert damage(shop) == [] and shop.embedded == had
+    assert changes(shop, 3) == {"removed": before - shop.ids(), "added": shop.ids() - before}
+    assert {row["changed_in"] for row in shop.rows() if row["path"].startswith("new/place/")} == {3}
+    summary = shop.ingest()
+    assert (summary.generation, summary.sources["unchanged"], summary.exit_code) == (3, 8, 0)
+    same_as_a_fresh_index(shop, shop.docs)
+
+
+def test_a_folder_that_moved_out_of_every_root_becomes_a_root_of_its_own(shop: Workshop) -> None:
+    repeated(shop)
+    had = shop.embedded
+    old, new = shop.docs / "part-1", shop.docs.parent / "elsewhere"
+    old.rename(new)
+    moved(index_of(shop), str(old), str(new), warn=silent)
+    assert damage(shop) == []
+    summary = shop.ingest()
+    assert (summary.generation, summary.sources["unchanged"], shop.embedded) == (3, 8, had)
+    same_as_a_fresh_index(shop, shop.docs, new)
+    assert follow(shop.index) == shop.ids()
+
+
+def test_a_folder_that_moved_into_another_root_belongs_to_it(shop: Workshop) -> None:
+    docs, other = two_roots(shop)
+    old, new = other / "deep", docs / "deep"
+    old.rename(new)
+    moved(index_of(shop), str(old), str(new), warn=silent)
+    assert damage(shop) == []
+    assert shop.ingest().sources["unchanged"] == 4
+    same_as_a_fresh_index(shop, docs, other)
+
+
+def test_a_source_that_was_renamed_keeps_its_vectors(shop: Workshop) -> None:
+    repeated(shop)
+    had = shop.embedded
+    old, new = shop.docs / "part-1/again.txt", shop.docs / "part-0/renamed.txt"
+    old.rename(new)
+    assert moved(index_of(shop), str(old), str(new), warn=silent).sources == 1
+    assert (shop.ingest().sources["unchanged"], shop.embedded, damage(shop)) == (8, had, [])
+    same_as_a_fresh_index(shop, shop.docs)
+
+
+def test_a_share_that_is_mounted_elsewhere_now_is_not_stale_any_more(shop: Workshop) -> None:
+    filled(shop)
+    manifest = shop.index / "current" / "manifest.json"
+    data = json.loads(manifest.read_text())
+    data["roots"][0]["mounts"] = ["part-0"]  # as if it had been a mount point
+    manifest.write_text(json.dumps(data))
+    (shop.docs / "part-0").rename(shop.docs.parent / "share")
+    (shop.docs / "part-0").mkdir()
+    assert shop.ingest().sources["stale"] == 3
+    moved(index_of(shop), str(shop.docs / "part-0"), str(shop.docs.parent / "share"), warn=silent)
+    summary = shop.ingest(strict=True)
+    assert (summary.exit_code, summary.sources["stale"], len(shop.documents())) == (0, 0, 6)
+    assert damage(shop) == []
+
+
+def test_the_filters_of_the_old_root_count_in_the_new_one_where_they_say_the_same(shop: Workshop) -> None:
+    filled(shop)
+    shop.write("part-1/a.log", words(20))
+    shop.ingest(shop.docs, exclude=("*.log", "/part-0/x"), include=("part-*/**",))
+    (shop.docs / "part-1").rename(shop.docs.parent / "elsewhere")
+    moved(index_of(shop), str(shop.docs / "part-1"), str(shop.docs.parent / "elsewhere"), warn=silent)
+    summary = shop.ingest()
+    assert (summary.sources["unchanged"], summary.sources["new"]) == (6, 0)
+    roots = index_of(shop).current().roots  # type: ignore[union-attr]
+    assert (roots[1].include, roots[1].exclude) == ((), ("*.log",))
+
+
+def test_what_the_index_has_in_the_new_place_already_is_not_doubled(shop: Workshop) -> None:
+    filled(shop)
+    shutil.copytree(shop.docs / "part-1", shop.docs / "part-2")
+    shop.ingest()
+    shutil.rmtree(shop.docs / "part-1")
+    with pytest.raises(InputError, match="has sources there already") as caught:
+        moved(index_of(shop), str(shop.docs / "part-1"), str(shop.docs / "part-2"), warn=silent)
+    assert f"`embedcli forget {shop.docs / 'part-1'} --index" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("docs/part-1", "docs/part-1"), ("docs/part-1", "."), ("docs/part-1", "docs/part-0/file-0.txt")]
+)
+def test_a_part_cannot_move_where_it_would_overlap_or_be_of_another_kind(shop: Workshop, old: str, new: str) -> None:
+    filled(shop)
+    with pytest.raises(InputError):
+        moved(index_of(shop), str(shop.docs.parent / old), str(shop.docs.parent / new), warn=silent)
+    assert index_of(shop).current_number() == 1
+
+
+def test_a_source_that_moved_out_of_every_root_is_to_be_ingested(shop: Workshop) -> None:
+    filled(shop)
+    new = (shop.docs / "part-1/file-1.txt").rename(shop.docs.parent / "alone.txt")
+    with pytest.raises(InputError, match="outside every root") as caught:
+        moved(index_of(shop), str(shop.docs / "part-1/file-1.txt"), str(new), warn=silent)
+    assert f"`embedcli ingest {new} --index {shop.index}`" in caught.value.hint

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from embedcli.errors import UsageError
 from embedcli.index.clearing import CHANGES_KEPT_S, clear
 from embedcli.verbs import rollback
-from tests.published import damage, filled, index_of, silent, vectors
-from tests.workshop import Workshop, words
+from tests.published import changes, damage, filled, index_of, silent, vectors
+from tests.workshop import Workshop, follow, words
 
 
 def test_rollback_restores_every_row_of_the_generation_before(shop: Workshop) -> None:
@@ -71,3 +74,15 @@ def test_no_generation_number_is_used_twice_even_after_its_change_list_was_clear
 def test_rollback_refuses_a_generation_that_is_not_kept(kept: Workshop, to: int | None, said: str) -> None:
     with pytest.raises(UsageError, match=f"generation {said}"):
         rollback.rollback(index_of(kept), to=to, warn=silent)
+
+
+def test_rollback_says_which_file_a_loader_has_to_apply(shop: Workshop, command: Callable[..., Any]) -> None:
+    filled(shop)
+    shop.write("new.txt", words(20, 5))
+    shop.ingest()
+    printed = command("rollback", shop.index)
+    assert "loaders follow by `changes/000003.parquet`" in printed.stderr
+    assert changes(shop, 3).keys() == {"removed"} and follow(shop.index) == shop.ids()
+    again = json.loads(command("rollback", shop.index, "--to", 2, "--json").stdout)
+    assert (again["generation"], again["changes"]) == (2, 4)
+    assert changes(shop, 4).keys() == {"added"} and follow(shop.index) == shop.ids()

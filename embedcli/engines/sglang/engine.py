@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from embedcli.engines.contract import Engine
+from embedcli.engines.contract import Engine, check_dim
 from embedcli.engines.nvml import Card, check_driver, installed_torch_cuda, read_cards
 from embedcli.engines.several_cards import open_on_all
 from embedcli.engines.sglang.host import ENGINE_FACTORY
@@ -44,12 +44,12 @@ from embedcli.models.folder import Model
 from embedcli.report import Say
 
 START_TIMEOUT_S = 900.0
-"""A model of 15 GB from a slow disk, and kernels compiled for the first time."""
+"""Enough for a model of 15 GB on a slow disk and for kernels that are compiled for the first time."""
 
 TORCH_HINT = "use `--engine torch`"
 
 SMALLER_AFTER_OUT_OF_MEMORY = 4
-"""Each try takes half a minute or more: few, not the finest."""
+"""How many times smaller the batches of the next start are. A start takes half a minute or more, so few are tried."""
 
 _KERNEL_WORDS = re.compile(r"no kernel image|flash.?att|\bfa3\b|Fatal Python error", re.I)
 
@@ -67,8 +67,8 @@ def open_engine(
 ) -> Engine:
     """Start SGLang on the cards of the settings: half a minute or more.
 
-    `say` gets a line before and one after for each card, `warn` what goes wrong with one card of several, `show_log`
-    every line of SGLang's own. `load_format` "dummy" makes random weights for a folder without any.
+    `say` gets a line before and after the start of each card, `warn` the failures of one card among several,
+    `show_log` every line that SGLang logs. `load_format` "dummy" makes random weights for a folder that has none.
     """
     if not installed("sglang"):
         raise EngineError("SGLang is not installed", f"`pip install 'embedcli[gpu]'`, or {TORCH_HINT}")
@@ -94,7 +94,7 @@ def open_engine(
 
 
 def _of_card(card: Card, cards: Sequence[Card], say: Say | None) -> Say | None:
-    """Where there are several, each line tells whose it is."""
+    """`say` for one card: with several cards each line begins with the number of its card."""
     if say is None or len(cards) == 1:
         return say
     return lambda line: say(f"card {card.index}: {line}")
@@ -114,10 +114,10 @@ def start_engine(
     timeout_s: float = START_TIMEOUT_S,
     sglang_version: str | None = None,
 ) -> SGLangEngine:
-    """The engine of one card. `factory` is `module:function`, what makes SGLang's Engine from its arguments.
-    `sglang_version` is the one that is installed, where nothing else is said.
+    """Start the engine of one card. `factory` names the `module:function` that makes SGLang's Engine from its
+    arguments. `sglang_version` None means the installed version.
 
-    EngineError where it would not start another time either, EngineDied where it might, and once `stop` is set.
+    Raises EngineError where another try would fail too, EngineDied where it may succeed, and once `stop` is set.
     """
     shape = _checked_shape(model, dim)
     job = {"factory": factory, "dim": dim}
@@ -132,21 +132,21 @@ def start_engine(
         return start.within_memory(settings, flash=True)
     except EngineError as error:
         if own and type(error) is EngineError:
-            with suppress(EngineError):  # the first one tells what is wrong
+            with suppress(EngineError):  # the first error says what is wrong: it is raised below
                 engine = replace(start, own_forward=False).within_memory(settings, flash=True)
                 say(f"SGLang's own forward pass is used: ours does not start here: {str(error).splitlines()[0]}")
                 return engine
             raise
         if not _lacks_flash(card, error):
             raise
-        with suppress(EngineError):  # the first one tells what is wrong with this card
+        with suppress(EngineError):  # the first error says what is wrong with this card: it is raised below
             return start.within_memory(settings, flash=False)
         raise
 
 
 @dataclass(frozen=True)
 class _Start:
-    """How the engine of one card is started. `job` and `arguments` are what does not depend on the plan."""
+    """How to start the engine of one card. `job` and `arguments` (SGLang's) hold what does not depend on the plan."""
 
     card: Card
     shape: Shape
@@ -160,7 +160,7 @@ class _Start:
     own_forward: bool
 
     def within_memory(self, asked: SGLangSettings, *, flash: bool) -> SGLangEngine:
-        """As planned, or with smaller batches where the card runs out of memory while it warms up."""
+        """Start as planned; with smaller batches, if the card runs out of memory during the warm-up."""
         chosen = plan(self.card, self.shape, max_tokens=self.max_tokens, asked=asked, flash=flash)
         try:
             return self.once(chosen)
@@ -187,7 +187,7 @@ class _Start:
 
 
 def _uses_own_forward(card: Card, shape: Shape, settings: SGLangSettings, sglang_version: str, say: Say) -> bool:
-    """Says why not, unless that was asked for."""
+    """Whether our forward pass is used. `say` gets the reason why not, unless the settings ask for SGLang's."""
     if settings.forward != "own":
         return False
     problem = own_forward_problem(card, shape, settings, sglang_version)
@@ -200,20 +200,23 @@ def _installed_version() -> str:
     try:
         return version("sglang")
     except PackageNotFoundError:
-        return "an unknown one"
+        return "an unknown version"
 
 
 def _silent(_: str) -> None:
-    """Nobody listens."""
+    """For a caller that wants no lines."""
 
 
 def _lacks_flash(card: Card, error: EngineError) -> bool:
-    """FlashAttention 3 is sure on capability 9.0; the older cards may lack a kernel for it, and say so or crash."""
+    """Whether the start failed for lack of FlashAttention 3, which only capability 9.0 is sure to have.
+
+    On an older card its kernel may be missing: then SGLang says so, or crashes.
+    """
     return card.capability[0] == 8 and _KERNEL_WORDS.search(str(error)) is not None
 
 
 class SGLangEngine:
-    """Lists of any size are batched anew by SGLang, in the order of their arrival."""
+    """SGLang on one card. It makes its own batches from the rows of those submitted, in the order of their arrival."""
 
     padded = False
     device = "cuda"
@@ -226,6 +229,7 @@ class SGLangEngine:
         self.dim = dim
         self.max_tokens = chosen.max_tokens
         self.vocabulary: int | None = shape.vocabulary
+        self.precision = str(chosen.arguments.get("quantization") or "bfloat16")
         self.batch_tokens = chosen.batch_tokens
         self._host = host
         if self.max_tokens + facts["page_tokens"] >= facts["pool_tokens"]:
@@ -235,7 +239,7 @@ class SGLangEngine:
             )
 
     def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
-        if not rows:  # SGLang would take it for an error, or for its end
+        if not rows:  # SGLang would take an empty request for an error, or for its end
             empty: Future[np.ndarray] = Future()
             empty.set_result(np.empty((0, self.dim), np.float32))
             return empty
@@ -246,7 +250,7 @@ class SGLangEngine:
 
 
 def host_environment(environment: Mapping[str, str], card: Card, *, own_forward: bool = False) -> dict[str, str]:
-    """What the host and SGLang's processes see: one card, no network, and the caches where they can be written."""
+    """The environment of the host and of SGLang's processes: one card, no network, caches in writable folders."""
     return {
         **environment,
         **kernel_caches(environment),
@@ -260,15 +264,16 @@ def host_environment(environment: Mapping[str, str], card: Card, *, own_forward:
 
 
 def host_path(environment: Mapping[str, str]) -> str:
-    """SGLang compiles kernels with ninja, which pip puts beside our Python, where cron's PATH does not lead."""
+    """The PATH, with our Python's folder first: pip installs ninja there, with which SGLang compiles kernels, and
+    cron's PATH lacks that folder."""
     return os.pathsep.join([os.path.dirname(sys.executable), environment.get("PATH", os.defpath)])
 
 
 def kernel_caches(environment: Mapping[str, str]) -> dict[str, str]:
-    """Where kernels compiled on this machine are kept: all in our cache folder, whatever their own default is.
+    """The variables that keep all kernels compiled on this machine in our cache folder.
 
-    Inductor's would go away with the host's TMPDIR; the others' are at six places below a HOME that a job at night
-    may lack.
+    By default Inductor's would be removed with the host's TMPDIR, and the others would lie in several places below
+    HOME, which a cron job may lack.
     """
     folder = cache_folder(environment)
     names = {
@@ -283,11 +288,7 @@ def kernel_caches(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _checked_shape(model: Model, dim: int) -> Shape:
-    if not 1 <= dim <= model.width:
-        raise EngineError(
-            f"the model's vectors have {model.width} components, not `{dim}`",
-            "ask for fewer with `--dim`, or leave it out",
-        )
+    check_dim(model, dim)
     if model.pooling != "lasttoken":
-        raise EngineError(f"with SGLang we pool the last token, this model asks for `{model.pooling}`", TORCH_HINT)
+        raise EngineError(f"with SGLang only last-token pooling works, this model needs `{model.pooling}`", TORCH_HINT)
     return read_shape(read_json(model.folder / "config.json"))

@@ -1,10 +1,11 @@
 """A batch of rows -> the state of each row's last token: Qwen3's forward pass without what a vector does not need.
 
 In: the weights of a Qwen3 as SGLang has loaded them, the embedded tokens of a batch, where each row ends.
-Out: float32 [rows, width], after the final norm. Against SGLang's own pass: the last layer asks, mixes and computes
-for last tokens only; what a layer adds is added by its matrix product; query and key are normed and turned in one
-kernel; in float8 the quantization is part of the kernel before it.
-Not here: the kernels (kernels.py), what SGLang's class is told (models/qwen3.py), whether it suits (settings.py).
+Out: float32 [rows, width], after the final norm. It differs from SGLang's own pass in four ways: the last layer
+computes queries, attention and MLP for last tokens only; a layer's last matrix product also adds to the residual
+stream; query and key are normalized and rotated in one kernel; in float8 each operand is quantized by the kernel that
+makes it.
+Not here: the kernels (kernels.py), how SGLang calls the pass (models/qwen3.py), when it is used (settings.py).
 """
 
 from __future__ import annotations
@@ -29,20 +30,22 @@ from embedcli.engines.sglang.kernels import (
 
 Tensor = torch.Tensor
 Matrix = Any
-"""bfloat16 [out, in], or float8 [in, out] and float32 [1, out]: whatever its Arithmetic multiplies by."""
+"""The weights of a linear layer as their Arithmetic takes them: bfloat16 [out, in], or float8 [in, out] with its
+scales, float32 [1, out]."""
 
 Operand = Any
-"""What a product takes: a tensor, or Quantized."""
+"""The left side of a matrix product: a tensor, or Quantized."""
 
 
 @dataclass
 class Stream:
-    """The residual stream, [tokens, width]. `owed` is still to be added to it."""
+    """The residual stream, [tokens, width]. `owed` is a product that the next norm has to add to it first."""
 
     x: Tensor
     owed: Tensor | None = None
 
     def at(self, places: Tensor) -> Stream:
+        """The stream of the tokens at these indices only."""
         return Stream(self.x[places], None if self.owed is None else self.owed[places])
 
 
@@ -51,29 +54,29 @@ class Arithmetic(Protocol):
 
     @property
     def rounded(self) -> bool:
-        """Whether query and key are rounded before they are turned, as SGLang does."""
+        """Whether query and key are rounded between norm and rotation, as SGLang does."""
 
     def norm(self, stream: Stream, weight: Tensor, epsilon: float) -> Operand:
-        """The normed stream; what was owed is then added."""
+        """The normalized stream, as the operand of a product. Adds first what the stream owes."""
 
     def multiply(self, operand: Operand, matrix: Matrix) -> Tensor: ...
 
     def add(self, stream: Stream, operand: Operand, matrix: Matrix) -> None:
-        """The product is added to the stream, or owed."""
+        """Add the product to the stream, or let the stream owe it."""
 
     def gated(self, operand: Operand, matrix: Matrix) -> Operand:
-        """silu of the first half of the product, times the second."""
+        """silu of the first half of the product, times the second half."""
 
     def operand(self, x: Tensor) -> Operand: ...
 
     def at(self, operand: Operand, places: Tensor) -> Operand: ...
 
     def part(self, matrix: Matrix, start: int, end: int | None) -> Matrix:
-        """The outputs from `start` to before `end`."""
+        """The weights of the outputs `start` to `end`, `end` excluded."""
 
 
 class Plain:
-    """bfloat16 on a card; any other float as well."""
+    """Weights that are not quantized: bfloat16 on a card, elsewhere any float type."""
 
     rounded = False
 
@@ -101,7 +104,10 @@ class Plain:
 
 @dataclass(frozen=True)
 class Float8:
-    """Weights with a scale for each output, operands with one for each row. `product` multiplies the two."""
+    """float8 weights with a scale for each output, float8 operands with a scale for each row.
+
+    `product` multiplies them: (operand, weight, operand's scale, weight's scale) -> Tensor.
+    """
 
     product: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     rounded: bool = True
@@ -146,7 +152,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows one after another. `starts` is int32 [rows + 1]: where each begins, and the end of the last."""
+    """Rows laid end to end along the token axis, of at most `longest` tokens each.
+
+    `positions` has the position of each token in its row; `starts` is int32 [rows + 1]: the index of the first token
+    of each row, then the number of all tokens.
+    """
 
     positions: Tensor
     starts: Tensor
@@ -154,7 +164,7 @@ class Batch:
 
     @property
     def ends(self) -> Tensor:
-        """The places of the last tokens."""
+        """The index of the last token of each row, int64 [rows]."""
         return self.starts[1:].long() - 1
 
 
@@ -164,7 +174,7 @@ Attend = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Forward:
-    """One model's pass. `cos_sin` is float32 [positions, 128]."""
+    """The forward pass of one model. `cos_sin` is float32 [positions, 128]: 64 cosines, then 64 sines."""
 
     layers: Sequence[Layer]
     final_norm: Tensor
@@ -176,7 +186,7 @@ class Forward:
     attend: Attend
 
     def __call__(self, embedded: Tensor, batch: Batch) -> Tensor:
-        """`embedded` is [tokens, width] and is written over."""
+        """The state of each row's last token, float32 [rows, width]. Overwrites `embedded`, [tokens, width]."""
         stream = Stream(embedded)
         for layer in self.layers[:-1]:
             self._layer(stream, layer, batch)
@@ -194,15 +204,16 @@ class Forward:
         self._finish(stream, layer, mixed)
 
     def _last_layer(self, stream: Stream, layer: Layer, batch: Batch) -> Stream:
-        """Keys and values of every token, all else of the last tokens, which may look at their whole row."""
+        """Compute keys and values of all tokens, everything else of the last tokens only. A last token attends to its
+        whole row, so no causal mask is needed."""
         do, width, ends = self.arithmetic, self.heads * HEAD, batch.ends
         normed = do.norm(stream, layer.attention_norm, self.epsilon)
         kv = do.multiply(normed, do.part(layer.qkv, width, None))
         self._turn(kv, layer, batch.positions, queries=0, keys=self.kv_heads)
         query = do.multiply(do.at(normed, ends), do.part(layer.qkv, 0, width))
         self._turn(query, layer, batch.positions[ends], queries=self.heads, keys=0)
-        each = torch.arange(len(batch.starts), dtype=torch.int32, device=ends.device)
-        mixed = self._mix(query, kv, batch, each, 1, causal=False)
+        one_query_each = torch.arange(len(batch.starts), dtype=torch.int32, device=ends.device)
+        mixed = self._mix(query, kv, batch, one_query_each, 1, causal=False)
         last = stream.at(ends)
         self._finish(last, layer, mixed)
         return last
@@ -240,5 +251,5 @@ class Forward:
 
 
 def starts_of(lengths: Tensor) -> Tensor:
-    """int32 [rows + 1] of the lengths of rows."""
+    """`Batch.starts` of rows with these lengths, int32 [rows + 1]."""
     return pad(torch.cumsum(lengths, 0, dtype=torch.int32), (1, 0))

@@ -1,9 +1,9 @@
-"""The leader of the engine host's group: it outlives nothing and lets nothing outlive the parent.
+"""The guard: it leads the engine host's process group, and ends the whole group when the parent is gone.
 
 In: the socket that the host answers on, the parent's process id; file 0 is a pipe whose other end the parent keeps.
-Out: the host as its child, and the end of the whole group when the parent is gone or the host has ended. It is tiny, so
-it notices at once, even while the host loads libraries for seconds; and it is needed, since SGLang's processes live on
-without their parent until they have loaded. Not here: SGLang (host.py).
+Out: the host as its child, and the end of the whole group when the parent is gone or the host has ended. The guard is
+tiny, so it notices at once, even while the host loads libraries for seconds; and it is needed, since SGLang's processes
+outlive their parent until they have loaded. Not here: SGLang (host.py).
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from embedcli.processes import die_with, ignore_stops
 
 LOOK_MILLISECONDS = 500
 SCAN_S = 10.0
-"""All of /proc is read for it: with a thousand processes twice a second would be a tenth of a core."""
+"""How often the group's processes are noted. Each time all of /proc is read: with a thousand processes twice a second
+would cost a tenth of a core."""
 
 END_TIMEOUT_S = 10.0
 SHARED_MEMORY = Path("/dev/shm")
 
 
 def main(channel: int, parent_pid: int) -> None:
-    """Fork before anything is imported that has threads. Never returns."""
+    """Fork the host before anything is imported that starts threads. Never returns."""
     ignore_stops()
     os.set_inheritable(channel, False)
     guard_pid = os.getpid()
@@ -58,7 +59,7 @@ def _guard(host_pid: int, parent_pid: int) -> None:
         if time.monotonic() > scan_at_s:
             seen |= group_members(os.getpid())
             scan_at_s = time.monotonic() + SCAN_S
-    if gone or parent_is_gone():  # the host may have noticed it before the guard, and ended
+    if gone or parent_is_gone():  # the host may have noticed before the guard that the parent is gone, and ended
         _tidy_up(seen)
     os.killpg(0, signal.SIGKILL)
 
@@ -76,7 +77,7 @@ def _tidy_up(seen: set[int]) -> None:
 
 
 def _give_up_lifeline() -> None:
-    """File 0 becomes /dev/null: SGLang's processes must not keep the lifeline open."""
+    """Replace file 0 by /dev/null: SGLang's processes must not keep the lifeline open."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
@@ -96,11 +97,11 @@ def _host(channel: int) -> None:
         os._exit(status)  # no atexit: SGLang's would wait
 
 
-# ---- of use on both sides
+# ---- used by the guard and by our side (process.py)
 
 
 def wait_for_group(group: int, timeout_s: float) -> bool:
-    """Wait until only zombies of the group are left: only then is the card's memory free. False: not in time."""
+    """Wait until only zombies of the group are left: only then is the card's memory free. False after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while alive := group_members(group):
         if time.monotonic() > deadline:

@@ -1,9 +1,9 @@
-"""The process that holds SGLang's Engine and nothing else, and the frames that go to and from it.
+"""The host: a process that runs SGLang's Engine and nothing else, and answers batches over a socket.
 
-In: one job (JSON), then lists of token ids, over a socket. Out: `ready` (JSON), then one answer a list: float32
-vectors, or why there are none. SGLang answers the death of its scheduler by killing every child of the process
-that holds it: so this one has no others.
-Not here: starting and ending the process (engine.py, guard.py), the Engine's arguments
+In: one job (JSON), then batches of token ids. Out: `ready` (JSON), then one answer for each batch: float32 vectors, or
+why there are none. When its scheduler dies, SGLang kills every child of the process that runs the Engine: so this
+process has no other children.
+Not here: starting and ending the process (process.py, guard.py), the Engine's arguments
 (settings.py), restarting (engines/feeder.py).
 """
 
@@ -37,18 +37,19 @@ LAST_ANSWERS_S = 2.0
 
 
 class Hosted(Protocol):
-    """What a host serves."""
+    """The engine that a host runs."""
 
     loop: asyncio.AbstractEventLoop
 
     def call_on_death(self, call: Callable[[], None]) -> None:
-        """`call` comes in the loop, when the engine can no more answer. Before the first `embed`."""
+        """Have `call` called, in the loop, when the engine can answer no more. To be used before the first `embed`."""
 
     async def embed(self, rows: list[list[int]], dim: int) -> np.ndarray:
         """float32 [rows, dim]."""
 
     def facts(self) -> dict[str, int]:
-        """`pool_tokens` and `page_tokens`: a row and a page that are not less than the pool wait for ever."""
+        """`pool_tokens` and `page_tokens`: the sizes of SGLang's pool and of a page. A row that together with one page
+        is not smaller than the pool would wait for ever."""
 
 
 def open_sglang(arguments: dict[str, Any]) -> SGLang:
@@ -60,12 +61,12 @@ def open_sglang(arguments: dict[str, Any]) -> SGLang:
 
 
 def without_detokenizer(engine: Any) -> Any:
-    """The same kind of Engine. Its detokenizer takes a gigabyte and 20 s of a core, and has nothing to do with ids."""
+    """The class `engine` without its detokenizer: that takes a gigabyte and 20 s of a core, and vectors need none."""
 
     class HostedEngine(engine):  # type: ignore[misc]  # untyped
         @classmethod
         def _launch_detokenizer_subprocesses(cls, *, port_args: Any, **_: Any) -> tuple[list[Any], list[str]]:
-            # what the scheduler will leave in shared memory has this name: for whoever tidies up after us
+            # the scheduler leaves files with this name in shared memory: guard.remove_traces has to find them
             (Path(tempfile.gettempdir()) / f"{INSTANCE}{port_args.instance_id}").touch()
             return [], []
 
@@ -73,7 +74,7 @@ def without_detokenizer(engine: Any) -> Any:
 
 
 class SGLang:
-    """The Engine, by the few parts of it that we use."""
+    """SGLang's Engine, through the few parts of its interface that we use."""
 
     def __init__(self, engine: Any) -> None:
         from sglang.srt.managers.io_struct import EmbeddingReqInput
@@ -87,24 +88,24 @@ class SGLang:
 
     async def embed(self, rows: list[list[int]], dim: int) -> np.ndarray:
         request = self._request(input_ids=rows, dimensions=dim)
-        out = await self._engine.tokenizer_manager.generate_request(request, None).__anext__()
-        return np.array([one["embedding"] for one in out], dtype=np.float32)
+        out: list[dict[str, Any]] = await self._engine.tokenizer_manager.generate_request(request, None).__anext__()
+        return np.array([answer["embedding"] for answer in out], dtype=np.float32)
 
     def facts(self) -> dict[str, int]:
-        """The page is the resolved one: the arguments themselves keep what was given, and that is None."""
+        """The page size is read from the resolved arguments: the given ones keep None."""
         info = self._engine._scheduler_init_result.scheduler_infos[0]
         resolved = self._engine.server_args.resolved_dict()
         return {"pool_tokens": int(info["max_total_num_tokens"]), "page_tokens": int(resolved["page_size"])}
 
 
 class _Handlers:
-    """SGLang's own would kill the process that holds the Engine. SIGQUIT is how a dying scheduler says so."""
+    """Signal handlers in the place of SGLang's, which would kill this process. A dying scheduler sends SIGQUIT."""
 
     def __init__(self, call: Callable[[], None], _tokenizer_manager: Any) -> None:
         self._call = call
 
     def sigterm_handler(self, *_: object) -> None:
-        """A stop is the parent's to order."""
+        """Ignore it: only the parent ends the host."""
 
     def running_phase_sigquit_handler(self, *_: object) -> None:
         self._call()
@@ -114,7 +115,7 @@ class _Handlers:
 
 
 def host(channel: socket.socket) -> None:
-    """The process's life, in its main thread, where SGLang must install its handlers."""
+    """Run the host from its job to its end. In the main thread, where SGLang must install its signal handlers."""
     frame = receive_frame(channel)
     if frame is None:
         return
@@ -126,7 +127,7 @@ def host(channel: socket.socket) -> None:
 
 
 class Serving:
-    """Lists in, answers out. The loop is the engine's own: nothing in it may block."""
+    """Takes batches from the socket and sends answers. It runs in the engine's event loop, so nothing may block."""
 
     def __init__(self, engine: Hosted, channel: socket.socket, *, dim: int) -> None:
         self._engine = engine
@@ -138,7 +139,7 @@ class Serving:
         engine.call_on_death(self._over.set)
 
     async def serve(self, warm_up: Sequence[tuple[int, int]]) -> None:
-        """Until the engine is dead or the parent hangs up; what was answered is sent before the end."""
+        """Serve until the engine is dead or the parent hangs up; answers that are ready are sent before the end."""
         writer = threading.Thread(target=self._write, daemon=True)
         writer.start()
         started = asyncio.create_task(self._start(warm_up))
@@ -153,11 +154,11 @@ class Serving:
     async def _start(self, warm_up: Sequence[tuple[int, int]]) -> None:
         for rows, length in warm_up:
             await self._embed([[1] * length] * rows)
-        # two thirds of the front-end's time went into looking at objects that stay for ever
+        # without this the garbage collector took two thirds of this process's time, for objects that are never freed
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
-        # what a start complains of is no cause of a later death
+        # what was logged during the start is not quoted as the cause of a later death
         facts = {**self._engine.facts(), "said_bytes": os.fstat(sys.stderr.fileno()).st_size}
         self._answers.put((0, READY, 0, json.dumps(facts).encode()))
         loop = asyncio.get_running_loop()
@@ -171,13 +172,13 @@ class Serving:
 
     def _accept(self, number: int, rows: list[list[int]]) -> None:
         task = asyncio.get_running_loop().create_task(self._answer(number, rows))
-        self._tasks.add(task)  # a loop holds its tasks weakly
+        self._tasks.add(task)  # the loop itself has only a weak reference
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, number: int, rows: list[list[int]]) -> None:
         try:
             vectors = await self._embed(rows)
-        except Exception as error:  # noqa: BLE001 - whatever SGLang raises is the answer to this list
+        except Exception as error:  # noqa: BLE001 - whatever SGLang raises is the answer to this batch
             self._answers.put((number, FAILED, len(rows), f"{type(error).__name__}: {error}".encode()))
         else:
             self._answers.put((number, VECTORS, len(rows), vectors.tobytes()))

@@ -1,9 +1,9 @@
-"""The kernels of our forward pass, in Triton: what SGLang does in several passes over memory, in one each.
+"""The Triton kernels of our forward pass: each does in one pass over memory what SGLang does in several.
 
-In: tensors of one card, rows of tokens, the last axis contiguous. Out: new tensors, or the same ones changed in place
-where a docstring says so. Sums are float32. Nothing is rounded between two steps of one kernel, unless it goes on to
-float8: then it is where SGLang rounds, since float8 makes much of a small difference.
-Not here: matrix products and attention, which others do better (forward.py calls them).
+In: tensors of one card, rows of tokens, the last axis contiguous. Out: new tensors, or the tensors given, changed in
+place, where a docstring says so. Sums are float32. Values are not rounded between two steps of one kernel, except in
+kernels that make float8: these round where SGLang rounds, because float8 magnifies small differences.
+Not here: matrix products and attention, for which forward.py calls other libraries.
 """
 
 from __future__ import annotations
@@ -15,23 +15,28 @@ import triton
 import triton.language as tl
 
 HEAD = 128
-"""Components of a head. Each kernel takes one for its two halves, which turn together."""
+"""Components of a head. The kernels know the number: 128, and 64 for each of the two halves that rotate together."""
 
 FLOAT8_MOST = 448.0
+"""The largest number of float8_e4m3fn."""
+
+_FLOAT8_MOST = tl.constexpr(FLOAT8_MOST)
+_LEAST_SCALE = tl.constexpr(1e-10)
+"""For kernels, which can read a global only as tl.constexpr. The least scale keeps a row of zeros from 0 / 0."""
 
 Quantized = tuple[torch.Tensor, torch.Tensor]
-"""float8 [rows, columns], float32 [rows, 1]: the row is the first times the second."""
+"""(float8 [rows, columns], a scale for each row as float32 [rows, 1]): the values are their product."""
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """Each row by its root mean square, times the weight."""
+    """Each row divided by its root mean square, times the weight."""
     out = torch.empty_like(x)
     _launch_norm(x, x, weight, out, out, epsilon, add=False, quantize=False)
     return out
 
 
 def rms_norm_quantized(x: torch.Tensor, owed: torch.Tensor | None, weight: torch.Tensor, epsilon: float) -> Quantized:
-    """The same in float8, each row with its scale; `owed` is added to `x`, in place, before."""
+    """The rms_norm of `x` in float8, each row with its scale. First adds `owed`, if there is any, to `x` in place."""
     out = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
     scale = torch.empty((x.shape[0], 1), dtype=torch.float32, device=x.device)
     _launch_norm(x, x if owed is None else owed, weight, out, scale, epsilon, add=owed is not None, quantize=True)
@@ -50,10 +55,12 @@ def norm_and_rotate(
     keys: int,
     rounded: bool = False,
 ) -> None:
-    """Query and key heads, in place: each by its root mean square, times its weight, turned by its position.
+    """Change query and key heads in place: divide each by its root mean square, multiply it by its weight, rotate it by
+    its position.
 
-    `heads` is [rows, so many queries, keys and whatever follows them, times 128]; `cos_sin` is float32
-    [positions, 128], 64 cosines and 64 sines. Either kind of head may be absent. `rounded`: before it is turned too.
+    `heads` is [rows, columns]: 128 columns for each of the `queries` query heads, then of the `keys` key heads,
+    then any others, which are not touched. `queries` or `keys` may be 0. `cos_sin` is float32 [positions, 128],
+    64 cosines and 64 sines. `rounded`: round to the type of `heads` between norm and rotation too.
     """
     if heads.shape[0]:
         warps = 4 if queries + keys > 8 else 1
@@ -65,7 +72,7 @@ def norm_and_rotate(
 
 
 def silu_and_multiply(gate_up: torch.Tensor) -> torch.Tensor:
-    """silu of the first half of each row, times the second."""
+    """silu of the first half of each row, times its second half."""
     rows, width = gate_up.shape[0], gate_up.shape[1] // 2
     out = torch.empty((rows, width), dtype=gate_up.dtype, device=gate_up.device)
     if rows:
@@ -75,7 +82,7 @@ def silu_and_multiply(gate_up: torch.Tensor) -> torch.Tensor:
 
 
 def silu_quantized(gate_up: torch.Tensor) -> Quantized:
-    """The same in float8, each row with its scale."""
+    """silu_and_multiply in float8, each row with its scale."""
     rows, width = gate_up.shape[0], gate_up.shape[1] // 2
     return _quantized(_silu_quantized, gate_up, rows, width)
 
@@ -108,7 +115,7 @@ def _launch_norm(
     rows, width = x.shape
     if rows:
         block = triton.next_power_of_2(width)
-        each = max(1, 4_096 // block)  # rows a program, so that it has enough to wait for
+        each = max(1, 4_096 // block)  # rows for each program: enough loads in flight to hide their latency
         warps = 8 if each > 1 else 4
         _norm[(triton.cdiv(rows, each),)](
             x, owed, weight, out, scale, rows, epsilon, width, block, each, add, quantize, num_warps=warps
@@ -117,7 +124,7 @@ def _launch_norm(
 
 @triton.jit
 def _store_quantized(OUT, SCALE, row, value, columns, inside, width):
-    scale = tl.maximum(tl.max(tl.abs(value), 0) / 448.0, 1e-10)
+    scale = tl.maximum(tl.max(tl.abs(value), 0) / _FLOAT8_MOST, _LEAST_SCALE)
     tl.store(SCALE + row, scale)
     tl.store(OUT + row * width + columns, (value / scale).to(OUT.dtype.element_ty), inside)
 
@@ -127,7 +134,7 @@ def _norm(
     X, OWED, WEIGHT, OUT, SCALE, rows, epsilon,
     WIDTH: tl.constexpr, BLOCK: tl.constexpr, EACH: tl.constexpr, ADD: tl.constexpr, QUANTIZE: tl.constexpr,
 ):  # fmt: skip
-    # rows times columns are more than 32 bits count
+    # 64 bits: rows times columns can exceed 32
     row = tl.program_id(0).to(tl.int64) * EACH + tl.arange(0, EACH)[:, None]
     column = tl.arange(0, BLOCK)[None, :]
     inside = (row < rows) & (column < WIDTH)
@@ -140,7 +147,7 @@ def _norm(
     value = value * tl.rsqrt(tl.sum(value * value, 1) / WIDTH + epsilon)[:, None] * weight
     if QUANTIZE:
         value = value.to(X.dtype.element_ty).to(tl.float32)
-        scale = tl.maximum(tl.max(tl.abs(value), 1) / 448.0, 1e-10)[:, None]
+        scale = tl.maximum(tl.max(tl.abs(value), 1) / _FLOAT8_MOST, _LEAST_SCALE)[:, None]
         tl.store(SCALE + row, scale, row < rows)
         tl.store(OUT + place, (value / scale).to(OUT.dtype.element_ty), inside)
     else:

@@ -1,8 +1,8 @@
 """Our side of an engine host: start its process, send batches, get answers, notice its death, leave nothing behind.
 
-In: a job (which Engine, with which arguments), then batches. Out: a Future a batch; EngineDied for all that are in
-flight when the host is gone, EngineOutOfMemory where its last words say so. The host has a session of its own, so no
-signal of the terminal reaches it, and a folder of its own for sockets and the log, so all of it can be removed.
+In: a job (which Engine, with which arguments), then batches. Out: a Future for each batch; when the host is gone, all
+batches in flight fail with EngineDied, or with EngineOutOfMemory where its last lines say so. The host has a session of
+its own, so no signal of the terminal reaches it, and a folder of its own for sockets and the log, which can be removed.
 Not here: starting a process, messages (processes.py); what runs in the host (guard.py, host.py).
 """
 
@@ -51,11 +51,11 @@ _MEMORY_WORDS = re.compile(r"out of memory|OutOfMemoryError|leave no GPU memory"
 _ERROR_LINE = re.compile(r"^\s*(?:(?:\w+\.)*\w*(?:Error|Exception)\b|Fatal Python error)")
 _CRASH_LINE = re.compile(r"crashed with exit code")
 _WARNING = re.compile(r"^.*:\d+: \w*Warning: .*(?:\n[ \t]+\S.*)?", re.M)
-"""As Python writes it, with the line of source that it quotes."""
+"""A warning as Python writes it, with the line of source that it quotes."""
 
 
 class _InFlight:
-    """The futures of the batches that the host has, by number, and the death that fails all later ones."""
+    """The futures of the batches that the host has, by number; after its death, the error that every new batch gets."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -66,7 +66,7 @@ class _InFlight:
     def begin(self) -> tuple[int, Future[np.ndarray]]:
         """A number and a future for one more batch; the number is 0 and the future has failed once the host is dead."""
         future: Future[np.ndarray] = Future()
-        future.set_running_or_notify_cancel()  # nobody may cancel what was sent: SGLang would work on, for nobody
+        future.set_running_or_notify_cancel()  # a batch that was sent cannot be cancelled: SGLang would go on with it
         with self._lock:
             if self._death is not None:
                 future.set_exception(self._death)
@@ -76,12 +76,12 @@ class _InFlight:
             return self._last_number, future
 
     def end(self, number: int) -> Future[np.ndarray] | None:
-        """The future of an answered batch; None where it has failed meanwhile."""
+        """The future of an answered batch; None if the batch has failed meanwhile."""
         with self._lock:
             return self._futures.pop(number, None)
 
     def fail(self, cause: EngineError) -> tuple[EngineError, list[Future[np.ndarray]]]:
-        """(the death, which is the first cause given; the futures that are still to fail with it)"""
+        """Returns (the death, which is the cause of the first call; the futures that the caller fails with it)."""
         with self._lock:
             self._death = self._death or cause
             lost, self._futures = list(self._futures.values()), {}
@@ -173,10 +173,8 @@ class Host:
         return time.monotonic() - self._started_s
 
     def wait_until_ready(self, timeout_s: float, stop: threading.Event | None = None) -> dict[str, Any]:
-        """The host's facts. Where it does not start, EngineError or EngineDied with its last words.
-
-        Raises EngineDied too, soon, once `stop` is set.
-        """
+        """Wait for the host's facts (host.py). Raises EngineError or EngineDied, with the last lines of the log, where
+        the host does not start, and EngineDied soon after `stop` is set."""
         give_up_s = time.monotonic() + timeout_s
         while time.monotonic() < give_up_s and not (stop and stop.is_set()):
             with contextlib.suppress(FutureTimeout):
@@ -191,14 +189,14 @@ class Host:
         return future
 
     def close(self) -> None:
-        """Kill the group, and leave nothing of it behind."""
+        """Kill the group and remove its files. What is in flight fails with EngineDied."""
         self._die(EngineDied("the engine was closed"))
         if not self._closing.acquire(blocking=False):
             return
         self._group.kill()
         self._outbox.put(None)
         wait_for_group(self._group.process.pid, END_TIMEOUT_S)
-        if self._follower is not None:  # whoever asked for the log gets it to the last line
+        if self._follower is not None:  # the log is shown to its last line
             self._follower.join(END_TIMEOUT_S)
         self._group.remove_traces()
 
@@ -240,7 +238,7 @@ class Host:
             future.set_exception(death)
 
     def _cause(self) -> EngineError:
-        """Why the host is gone. A start that raised would raise again; a killed host may do better next time."""
+        """Why the host is gone. A start that raised would raise again; a host that was killed may work next time."""
         words = self._log.last_words()
         if _MEMORY_WORDS.search(words):
             return EngineOutOfMemory(f"the card ran out of memory: `{telling_line(words)}`", MEMORY_HINT)
@@ -259,7 +257,7 @@ def _begin(run: Callable[[], None]) -> threading.Thread:
 
 def telling_line(words: str) -> str:
     """The line that names the cause: out of memory, else the last error, else a crash that SGLang noticed, else the
-    last line that is no warning of Python's: one of those follows each death, about what the dead process has left."""
+    last line that is no warning of Python's. (A warning about leaked resources follows each death.)"""
     lines = [line.strip() for line in _WARNING.sub("", words).splitlines() if line.strip()]
     for wanted in (_MEMORY_WORDS, _ERROR_LINE, _CRASH_LINE):
         for line in reversed(lines):

@@ -1,8 +1,8 @@
 """A card and a model -> the arguments of SGLang's Engine, or why the model does not fit. Pure.
 
-In: Card, Shape (read from the model's config.json), what the user asked for. Out: a Plan.
+In: Card, Shape (read from the model's config.json), what the user asked for. Out: EngineArguments, or EngineError.
 Every number is chosen here, none is left to SGLang: its defaults reserve memory for generating text, and on a
-card of 24 GB come out negative.
+card of 24 GB they are negative.
 Not here: asking the driver (engines/nvml.py), starting the engine (engine.py).
 """
 
@@ -24,13 +24,14 @@ LEAST_CAPABILITY = (8, 0)
 
 SMALL_CARD_BYTES = 30 * GIB
 BATCH_TOKENS = (32_768, 16_384, 8_192, 4_096, 2_048)
-"""Tried in turn, the first that fits; a small card starts at the second: it gains nothing from the first."""
+"""Sizes of a batch: the first that fits is taken. A small card starts at the second, as the first gains it nothing."""
 
 SHARE_TAKEN = 5 / 6
-"""Of the card, where a smaller batch makes that possible: 20 of 24 GiB, others need a little too."""
+"""The share of the card to stay within, where a smaller batch makes that possible: 20 of 24 GiB, since other programs
+need a little too."""
 
 UNUSED_CARD_BYTES = GIB // 2
-"""What the driver keeps of a card that nobody uses."""
+"""The memory that the driver keeps for itself on an idle card."""
 
 BATCH_ROWS = 256
 DEPTH = 8
@@ -38,16 +39,17 @@ CONTEXT_BYTES = 1 * GIB
 """CUDA's context, the kernels and their workspaces."""
 
 BATCH_ACTIVATION_BYTES, ROW_ACTIVATION_BYTES = 16, 12
-"""Per token, times (hidden + intermediate), of a batch of mixed lengths and of one long row alone: what torch's
-allocator held at its peak on an H200 (0.6B 2.1 GiB and 4B 5.9 GiB at 32,768 tokens; 4B 4.4 GiB for a row of 32,768)."""
+"""Bytes for each token, times (hidden + intermediate): of a batch of mixed lengths, and of one long row alone. From the
+peak of torch's allocator on an H200 (0.6B 2.1 GiB and 4B 5.9 GiB at 32,768 tokens; 4B 4.4 GiB for a row of 32,768)."""
 
 ROW_TABLE_BYTES = 4
 LARGEST_PAGE_TOKENS = 64
 FRACTION_WITHOUT_POOL = 0.95
-"""No memory stands behind the pool then, it only counts what may run at once: a large one never holds a row back."""
+"""The pool's share where no keys and values are kept: the pool then takes no memory, it only limits how many tokens run
+at once, and a large pool never makes a row wait."""
 
 WATCHDOG_S = 300
-"""The first forward pass may compile kernels for over a minute. Hangs in work are the feeder's to notice."""
+"""The first forward pass may compile kernels for over a minute. The feeder notices an engine that hangs later."""
 
 MODELS = "embedcli.engines.sglang.models"
 """Where SGLang finds our model class, when its environment names this package."""
@@ -55,8 +57,8 @@ MODELS = "embedcli.engines.sglang.models"
 OWN_FORWARD_VERSION = "0.5.23"
 OWN_FORWARD_CAPABILITY = (9, 0)
 OWN_FORWARD_SHAPES = {(1_024, 3_072, 16, 8, 128), (2_560, 9_728, 32, 8, 128)}
-"""What our forward pass was compared on: SGLang's version, an H200 (an H100 has its processor), Qwen3-Embedding 0.6B
-and 4B."""
+"""Where our forward pass was compared with SGLang's: SGLang's version, an H200 (an H100 has the same processor),
+Qwen3-Embedding 0.6B and 4B."""
 
 SMALLER_MODEL = "Qwen/Qwen3-Embedding-0.6B"
 SMALLER_MODEL_HIDDEN = 1_024
@@ -71,10 +73,10 @@ class SGLangSettings:
     batch_tokens: int | None = None
     quantization: str | None = None
     max_tokens: int | None = None
-    """The longest row that will be sent, where that is less than the model takes: it decides what must fit."""
+    """The longest row that will be sent, where it is shorter than the model allows: that row has to fit."""
 
     forward: str = "own"
-    """Whose forward pass: `own`, where it was tested, or `sglang`."""
+    """Which forward pass: `own` (ours, where it was tested) or `sglang` (SGLang's)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class Shape:
     positions: int
     tied: bool
     usual: bool = True
-    """silu, no bias, positions that are not scaled."""
+    """Whether it has silu, no bias, and positions that are not scaled."""
 
     @property
     def layer_weights(self) -> int:
@@ -100,11 +102,11 @@ class Shape:
 
     @property
     def embedding_weights(self) -> int:
-        """Twice where the model also has an output matrix, which SGLang makes though nothing is generated."""
+        """Counted twice where the output matrix is a second one: SGLang makes it, though nothing is generated."""
         return self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     def weights_bytes(self, quantization: str | None) -> int:
-        """fp8 leaves the embeddings as they are."""
+        """fp8 makes the layers smaller, not the embeddings."""
         return self.layer_weights * (1 if quantization == "fp8" else 2) + self.embedding_weights * 2
 
     @property
@@ -115,7 +117,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class EngineArguments:
-    """How the engine is to be started, and what it will then take."""
+    """SGLang's arguments, with the longest batch and row that the engine then takes, and the memory that it needs."""
 
     arguments: dict[str, Any]
     batch_tokens: int
@@ -160,7 +162,7 @@ def _is_usual(config: Mapping[str, Any]) -> bool:
 
 
 def own_forward_problem(card: Card, shape: Shape, asked: SGLangSettings, version: str) -> str | None:
-    """Why our forward pass is not used where nothing was said: it was never compared with SGLang's on the like."""
+    """Why our forward pass is not used: where it was not compared with SGLang's. None where it was."""
     sizes = (shape.hidden, shape.intermediate, shape.heads, shape.kv_heads, shape.head_dim)
     if version != OWN_FORWARD_VERSION:
         return f"ours was tested with SGLang {OWN_FORWARD_VERSION}, not {version}"
@@ -176,8 +178,8 @@ def own_forward_problem(card: Card, shape: Shape, asked: SGLangSettings, version
 def plan(card: Card, shape: Shape, *, max_tokens: int, asked: SGLangSettings, flash: bool = True) -> EngineArguments:
     """The arguments for this model on this card. EngineError says what it needs and what the card has.
 
-    `max_tokens` is the model's. `flash` off leaves the choice of attention to SGLang, for the card on which
-    FlashAttention 3 does not start after all.
+    `max_tokens` is the model's. Without `flash` SGLang chooses the attention, for a card on which FlashAttention 3
+    turned out not to start.
     """
     if card.capability < LEAST_CAPABILITY:
         has, needed = (".".join(map(str, version)) for version in (card.capability, LEAST_CAPABILITY))
@@ -186,14 +188,15 @@ def plan(card: Card, shape: Shape, *, max_tokens: int, asked: SGLangSettings, fl
             "use `--engine torch`",
         )
     plans = _plans(card, shape, max_tokens=max_tokens, asked=asked, flash=flash)
-    fitting = [one for one in plans if one.need_bytes <= usable_bytes(card, asked)]
+    fitting = [candidate for candidate in plans if candidate.need_bytes <= usable_bytes(card, asked)]
     if not fitting:
         raise _too_small(plans[-1], card, shape, max_tokens=max_tokens, asked=asked, flash=flash)
-    return next((one for one in fitting if one.need_bytes <= SHARE_TAKEN * card.total_bytes), fitting[0])
+    frugal = (candidate for candidate in fitting if candidate.need_bytes <= SHARE_TAKEN * card.total_bytes)
+    return next(frugal, fitting[0])
 
 
 def usable_bytes(card: Card, asked: SGLangSettings) -> int:
-    """What is free now, or less where the user says so."""
+    """How much of the card's memory we may use: all that is free now, or less where the user says so."""
     if asked.gpu_memory is None:
         return card.free_bytes
     limit = asked.gpu_memory * (card.total_bytes if asked.gpu_memory <= 1 else GIB)
@@ -201,7 +204,7 @@ def usable_bytes(card: Card, asked: SGLangSettings) -> int:
 
 
 def has_flash(card: Card) -> bool:
-    """Whether SGLang's FlashAttention 3 runs there: with it nothing is kept of a row, so there is no pool to pay."""
+    """Whether SGLang's FlashAttention 3 runs on this card: with it no keys and values are kept, so the pool is free."""
     return card.capability[0] == 8 or card.capability == (9, 0)
 
 
@@ -230,7 +233,7 @@ def _plan(
     width = shape.hidden + shape.intermediate
     activations = width * max(BATCH_ACTIVATION_BYTES * batch_tokens, ROW_ACTIVATION_BYTES * longest)
     fixed = weights + CONTEXT_BYTES + rows * context * ROW_TABLE_BYTES
-    # the batch that runs, the one that is made ready meanwhile, and the longest row behind them
+    # for the running batch, the next batch, which is prepared meanwhile, and the longest row waiting behind them
     pool = (longest + LARGEST_PAGE_TOKENS + 2 * batch_tokens) * shape.pool_token_bytes
     need = fixed + activations + (0 if without_pool else pool)
     # quantized while loading: the weights are there in full before they are smaller
@@ -238,7 +241,7 @@ def _plan(
     fraction = FRACTION_WITHOUT_POOL if without_pool else _fraction(fixed + pool, card.free_bytes)
     counted = int((fixed + (longest + LARGEST_PAGE_TOKENS) * shape.pool_token_bytes) / FRACTION_WITHOUT_POOL)
     if counted > card.free_bytes:
-        # no memory stands behind it, but SGLang must be able to count the longest row, or it waits for ever
+        # the pool takes no memory, but SGLang must count enough for the longest row, or that row waits for ever
         need = max(need, counted)
     arguments = _arguments(shape, asked, context=context, rows=rows, batch_tokens=batch_tokens) | {
         "attention_backend": "fa3" if without_pool else None,
@@ -284,21 +287,21 @@ def _arguments(shape: Shape, asked: SGLangSettings, *, context: int, rows: int, 
 def _too_small(
     smallest: EngineArguments, card: Card, shape: Shape, *, max_tokens: int, asked: SGLangSettings, flash: bool
 ) -> EngineError:
-    """What is needed, what there is, and what to type: first what others on the card or a flag of tonight are to
-    blame for, then what only another index can have."""
+    """The error says what is needed, what there is, and what to type: first whether another program or a flag of this
+    run takes the memory, then which settings of a new index would fit."""
 
     def fits(asked: SGLangSettings, card: Card = card) -> bool:
         usable = usable_bytes(card, asked)
         plans = _plans(card, shape, max_tokens=max_tokens, asked=asked, flash=flash)
-        return any(one.need_bytes <= usable for one in plans)
+        return any(candidate.need_bytes <= usable for candidate in plans)
 
     has = f"the card has {usable_bytes(card, asked) / GIB:.1f} of {card.total_bytes / GIB:.1f} GiB to give"
     message = f"the model needs {smallest.need_bytes / GIB:.1f} GiB, {has}: `{card.name}`"
     without = {"--batch-tokens": replace(asked, batch_tokens=None), "--gpu-memory": replace(asked, gpu_memory=None)}
     to_blame = [f"leave `{flag}` out" for flag, other in without.items() if fits(other)]
     if fits(asked, replace(card, free_bytes=card.total_bytes - UNUSED_CARD_BYTES)):
-        wait = "`nvidia-smi` tells who; run the same command again when they are gone"
-        return EngineOutOfMemory(f"{message}, others hold the rest", ", or ".join([wait, *to_blame]))
+        wait = "`nvidia-smi` lists them; run the same command again when they have ended"
+        return EngineOutOfMemory(f"{message}, other programs use the rest", ", or ".join([wait, *to_blame]))
     if to_blame:
         return EngineError(message, to_blame[0])
     others = {

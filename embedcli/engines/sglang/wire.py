@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     import numpy as np
 
 INSTANCE = "instance-"
-"""A file in the host's folder: this, and the name that SGLang gave itself."""
+"""How the name of a file in the host's folder begins; the rest is the name that SGLang gave its instance."""
 
 Frame = tuple[int, int, int, bytes | bytearray]
-"""Number of the batch, kind, how many chunks it has, data."""
+"""Number of the batch, kind of frame, number of the batch's rows, data."""
 
 HEAD = struct.Struct("<QII")
-"""The first three, ahead of the data."""
+"""The numbers of a frame, which go ahead of its data."""
 
 JOB, READY, ROWS, VECTORS, FAILED = range(5)
 
 
 def send_frame(channel: socket.socket, frame: Frame) -> None:
-    number, kind, chunks, data = frame
-    send_message(channel, HEAD.pack(number, kind, chunks), data)
+    number, kind, rows, data = frame
+    send_message(channel, HEAD.pack(number, kind, rows), data)
 
 
 def receive_frame(channel: socket.socket) -> Frame | None:
@@ -39,13 +39,13 @@ def receive_frame(channel: socket.socket) -> Frame | None:
     message = receive_message(channel)
     if message is None:
         return None
-    number, kind, chunks = HEAD.unpack_from(message)
+    number, kind, rows = HEAD.unpack_from(message)
     del message[: HEAD.size]  # copies nothing: a bytearray gives up its front
-    return number, kind, chunks, message
+    return number, kind, rows, message
 
 
 def pack_rows(batch: Sequence[np.ndarray]) -> bytes:
-    """uint32: the length of each chunk, then the ids of all."""
+    """uint32: the length of each row, then the ids of all rows."""
     import numpy as np
 
     lengths = np.fromiter((ids.size for ids in batch), dtype=np.uint32, count=len(batch))
@@ -53,7 +53,7 @@ def pack_rows(batch: Sequence[np.ndarray]) -> bytes:
 
 
 def unpack_rows(data: bytes | bytearray, count: int) -> list[list[int]]:
-    """As SGLang wants them: lists of int, nothing else."""
+    """The `count` rows of a packed batch, as lists of int: SGLang takes nothing else."""
     import numpy as np
 
     numbers = np.frombuffer(data, dtype=np.uint32)

@@ -1,7 +1,7 @@
 """Bytes -> text, whatever they are encoded in.
 
 In: the bytes of a text file. Out: its text, or UnreadableSource `empty` or `not_text`. One broken byte costs one
-character, U+FFFD, never the encoding of the whole file. Not here: telling the code page of a text that is no
+character, U+FFFD, never the encoding of the whole file. Not here: detecting the code page of a text that is not in
 Unicode (legacy.py), control characters and line ends (clean.py).
 """
 
@@ -17,8 +17,9 @@ DETECTOR_BYTES = 8 * 1024
 MOST_REPLACED = 0.01
 SURELY_UTF_8 = 0.8
 PERHAPS_UTF_8 = 0.5
-"""Shares of valid among valid and broken sequences. Texts in other encodings, cut in ways that hide it best, reach
-0.75 (Greek in GB18030), else 0.65; half of them valid by chance is rare."""
+"""A text is UTF-8 if at least this share of its sequences of high bytes is valid UTF-8: the first suffices alone, the
+second only if most runs of high bytes are valid too. Texts in other encodings, cut where they look most like UTF-8,
+reach 0.75 (Greek in GB18030), most of them 0.65; even half is rare by chance."""
 
 MOST_CONTROLS = 0.02
 MOST_NULS = 0.02
@@ -50,7 +51,8 @@ _HIGH_BYTES = bytes(range(0x80, 0x100))
 _HIGH_RUN = re.compile(rb"[\x80-\xff]+")
 _WRITTEN_REPLACEMENT = "\ufffd".encode()
 _SELDOM_ALONE = re.compile(rb"[\xc6-\xdf][\x80-\xbf]")
-"""One such character among ASCII is rather a capital and a quotation mark of Windows-1252."""
+"""If a text has only one such character among ASCII, it is more likely a capital and a quotation mark in
+Windows-1252."""
 
 _CUT_CHARACTER = re.compile(rb"(?:(?<=[a-z])[\xc2-\xc5]|[\xe1-\xef][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]?)\Z")
 _PRIVATE_USE = re.compile("[\ue000-\uf8ff]")
@@ -72,10 +74,10 @@ def decode(data: bytes) -> str:
 
 
 def _decode_with_nuls(data: bytes) -> str:
-    """UTF-16 or UTF-32 without a mark, or a text torn by a few NULs."""
+    """Decode UTF-16 or UTF-32 without a byte order mark, or a text with a few stray NULs, which are deleted."""
     head = data[:HEAD_BYTES]
     without_nuls = data.replace(b"\0", b"") if head.count(0) <= MOST_NULS * len(head) else None
-    if without_nuls is not None and _is_utf8(without_nuls):  # wide text that is so too has far more NULs
+    if without_nuls is not None and _is_utf8(without_nuls):  # UTF-16 can be valid UTF-8 too, but then has far more NULs
         return without_nuls.decode("utf-8")
     encoding = _detect_wide(data[:DETECTOR_BYTES])
     if encoding:
@@ -94,7 +96,8 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _decode_marked(data: bytes, encoding: str, width_bytes: int, *, start: int) -> str:
-    """A torn last character is dropped; more damage than a little means that the mark was chance."""
+    """Decode from `start` on in the encoding that a byte order mark or the detector named. A torn last character is
+    dropped. If more than a little is broken, the bytes only look like that encoding: `not_text`."""
     end = len(data) - (len(data) - start) % width_bytes
     text = data[start:end].decode(encoding, "replace")
     if encoding != "utf-8" and not _plausible(text, len(text)):
@@ -103,8 +106,12 @@ def _decode_marked(data: bytes, encoding: str, width_bytes: int, *, start: int) 
 
 
 def _detect_wide(head: bytes) -> str | None:
-    """UTF-16 or UTF-32 without a mark. The detector is too quick to see it where one NUL strayed in."""
-    if _ASCII_RUN.search(head):  # the header of a binary format: in wide text each second byte would be NUL
+    """The encoding of UTF-16 or UTF-32 without a byte order mark, or None.
+
+    The detector also names one for other text with a single stray NUL, so its answer is checked for private-use
+    characters.
+    """
+    if _ASCII_RUN.search(head):  # the header of a binary format: in wide text every second byte would be NUL
         return None
     encoding = detect(head, tuple(_WIDE), otherwise="utf-16-le")
     if encoding not in _WIDE:
@@ -126,28 +133,29 @@ def _decode_unmarked(data: bytes) -> str:
 
 
 def _torn_utf8(data: bytes) -> str | None:
-    """UTF-8 with some bytes broken, as a cut, a bad copy or a line of another program leaves it; None if it is not.
+    """The text, if it is UTF-8 in which a cut, a bad copy or a line of another program broke some bytes; else None.
 
-    Whole characters prove the encoding, since a text in any other has hardly any by chance.
+    Valid sequences prove the encoding: text in any other encoding has hardly any by chance.
     """
     text = data.decode("utf-8", "replace")
     broken = text.count("\ufffd") - data.count(_WRITTEN_REPLACEMENT)
     whole = len(text) - len(data.translate(None, _HIGH_BYTES)) - broken
     share = whole / (whole + broken)
-    if share >= SURELY_UTF_8 or (share >= PERHAPS_UTF_8 and _most_runs_are_utf8(data)) or _is_cut_in_one(data):
+    if share >= SURELY_UTF_8 or (share >= PERHAPS_UTF_8 and _most_runs_are_utf8(data)) or _ends_within_character(data):
         return text
     return None
 
 
 def _most_runs_are_utf8(data: bytes) -> bool:
-    """Whether no more runs of high bytes are broken than whole: chance makes characters, but few whole runs."""
+    """Whether at least half of the runs of high bytes are valid UTF-8. In other encodings single characters are valid
+    by chance, whole runs seldom."""
     runs = _HIGH_RUN.findall(sample_of(data))
     whole = [run for run in runs if _is_utf8(run)]
     return len(whole) >= len(runs) - len(whole) and (len(whole) > 1 or not _SELDOM_ALONE.fullmatch(whole[0]))
 
 
-def _is_cut_in_one(data: bytes) -> bool:
-    """Whether the only high bytes are the very last ones, where a character of UTF-8 was cut."""
+def _ends_within_character(data: bytes) -> bool:
+    """Whether the only high bytes are the last ones, the beginning of a UTF-8 character that was cut."""
     return data[:-3].isascii() and _CUT_CHARACTER.search(data) is not None
 
 
@@ -162,6 +170,7 @@ def _decode_legacy(data: bytes) -> str:
 
 
 def _plausible(text: str, high_count: int) -> bool:
+    """Whether few enough of `high_count` characters or bytes were replaced, and few of the text's are controls."""
     if text.count("\ufffd") > MOST_REPLACED * high_count:
         return False
     return len(_CONTROL.findall(text)) <= MOST_CONTROLS * len(text)

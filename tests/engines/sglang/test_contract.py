@@ -67,7 +67,7 @@ def parameters(function: ast.AST) -> list[str]:
     return [one.arg for one in function.args.args]
 
 
-def test_the_version_is_the_one_that_the_extra_pins() -> None:
+def test_sglangs_version_is_the_one_that_the_extra_pins() -> None:
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
     assert f"sglang=={version('sglang')}" in project["project"]["optional-dependencies"]["gpu"]
 
@@ -80,8 +80,8 @@ def test_the_engine_is_made_and_ended_as_we_do_it() -> None:
         assert used in source, used
 
 
-def test_the_schedulers_process_is_one_that_we_can_relieve() -> None:
-    """engines/sglang/scheduler.py stands in its place, with one of its methods changed."""
+def test_sglangs_scheduler_has_the_methods_that_we_replace() -> None:
+    """engines/sglang/scheduler.py runs it with some of its methods replaced."""
     scheduler = text("srt/managers/scheduler.py")
     changed = {"_apply_war_barrier", "record_batch_in_overlap", "publish_load_snapshot"}
     assert changed <= members("srt/managers/scheduler.py", "Scheduler").keys()
@@ -110,7 +110,7 @@ def test_the_schedulers_process_is_one_that_we_can_relieve() -> None:
     assert "return free_index.clone()" in ast.unparse(allocator["_copy_for_free_group"])
 
 
-def test_the_detokenizer_that_we_leave_out_is_two_lists_to_the_engine() -> None:
+def test_the_engine_expects_two_lists_of_the_detokenizer_that_we_leave_out() -> None:
     source = text("srt/entrypoints/engine.py")
     call = re.search(r"detoken_procs, detoken_names = cls\._launch_detokenizer_subprocesses\((.*?)\)", source, re.S)
     assert call and "port_args=port_args" in call[1]
@@ -122,7 +122,7 @@ def test_a_request_is_generated_from_ids_and_dimensions() -> None:
     assert {"input_ids", "dimensions"} <= members("srt/managers/io_struct.py", "EmbeddingReqInput").keys()
 
 
-def test_its_signal_handlers_can_be_replaced_by_ours() -> None:
+def test_sglangs_signal_handlers_can_be_replaced_by_ours() -> None:
     handlers = members("srt/managers/tokenizer_manager.py", "SignalHandler")
     for name in ("sigterm_handler", "running_phase_sigquit_handler"):
         assert name in handlers
@@ -131,7 +131,7 @@ def test_its_signal_handlers_can_be_replaced_by_ours() -> None:
     assert "self.signal_handler_class(self)" in source, "ours must be asked for at the first request, not before"
 
 
-def test_the_scheduler_tells_its_pool() -> None:
+def test_the_scheduler_reports_the_size_of_its_pool() -> None:
     assert '"max_total_num_tokens": self.max_total_num_tokens' in text("srt/managers/scheduler.py")
     resolved = members("srt/server_args.py", "ServerArgs")["resolved_dict"]
     assert "resolution_result(self, field.name)" in ast.unparse(resolved), "settled values, not those that were given"
@@ -140,13 +140,13 @@ def test_the_scheduler_tells_its_pool() -> None:
 
 
 @pytest.mark.parametrize("flash", [True, False])
-def test_every_argument_that_we_give_is_one_of_its_own(flash: bool) -> None:
+def test_sglang_knows_every_argument_that_we_give(flash: bool) -> None:
     chosen = plan(H100, SMALL, max_tokens=32_768, asked=SGLangSettings(), flash=flash).arguments
     assert not chosen.keys() - argument_names()
     assert {"model_path", "load_format"} <= argument_names()
 
 
-def test_nothing_is_kept_of_a_row_on_the_same_conditions() -> None:
+def test_sglang_keeps_no_keys_and_values_on_the_conditions_that_we_check() -> None:
     """prefill_only_disable_kv_cache is refused at the start unless the attention skips the cache."""
     assert "fa_skip_kv_cache" in text("srt/layers/attention/flashattention_backend.py")
 
@@ -160,7 +160,7 @@ def test_the_environment_that_we_set_is_read() -> None:
         assert name in read, name
 
 
-def test_a_model_class_of_ours_is_found_and_takes_the_place_of_its_own() -> None:
+def test_sglang_finds_our_model_class_and_prefers_it_to_its_own() -> None:
     registry = text("srt/models/registry.py")
     assert "envs.SGLANG_EXTERNAL_MODEL_PACKAGE.get()" in registry and 'hasattr(module, "EntryClass")' in registry
     assert f"class {OUR_CLASS}(" in text("srt/models/qwen3.py")
@@ -188,7 +188,7 @@ def test_what_our_forward_pass_takes_from_sglangs_model_is_there() -> None:
     assert "def get_attn_backend()" in text("srt/model_executor/forward_context.py")
 
 
-def test_what_it_leaves_in_shared_memory_has_the_name_that_we_remove() -> None:
+def test_files_that_sglang_leaves_in_shared_memory_have_the_name_that_we_remove() -> None:
     assert "instance_id" in members("srt/server_args.py", "PortArgs")
     source = text("srt/managers/load_snapshot.py")
     assert "/dev/shm/sglang_loads_{safe_name}_" in source and "shm_path_for(port_args.instance_id)" in source

@@ -1,4 +1,4 @@
-"""SGLang's own front-end when its scheduler dies: what each death says, and that the run goes on without the one chunk.
+"""SGLang's own front-end when its scheduler dies: the error of each death, and a run that goes on without one chunk.
 
 Each test has engines of its own, half a minute each. Not here: an engine that lives (test_front_end.py).
 """
@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     ],
     ids=["device assert", "out of memory"],
 )
-def test_a_death_is_told_in_its_own_words_and_leaves_nothing(
+def test_the_error_of_a_death_quotes_its_cause_and_no_file_or_process_is_left(
     model: Model, token: int, kind: type[EngineDied], words: str
 ) -> None:
     engine = open_front_end(model)
@@ -69,7 +69,7 @@ def test_one_killer_among_8_times_256_rows_is_found_and_all_others_are_embedded(
     feeder.close(abort=False)
     assert answers.pop(1_000) == Refusal("engine_killed")
     assert len(answers) == 2_047 and all(isinstance(answer, np.ndarray) for answer in answers.values())
-    assert len(opened) <= 6, "all eight lists, one of them, and an eighth of it three times over"
+    assert len(opened) <= 6, "all eight batches, one of them, and an eighth of it three times over"
     assert not left_behind()
     words = r"the engine is restarted: SGLang died: `.*Subprocess scheduler_0 .*crashed with exit code -9"
     assert re.match(words, lines[0]), "a scheduler that is killed is told as such"

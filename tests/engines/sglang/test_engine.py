@@ -74,14 +74,14 @@ def start(model: Model) -> Iterator[Start]:
 # The engine.
 
 
-def test_the_engine_says_what_the_feeder_must_know(start: Start, model: Model) -> None:
+def test_the_engine_has_every_attribute_that_the_feeder_reads(start: Start, model: Model) -> None:
     engine = start()
     assert (engine.dim, engine.max_tokens, engine.device, engine.padded) == (DIM, model.max_tokens, "cuda", False)
     assert (engine.batch_tokens, engine.batch_rows, engine.depth) == (32_768, 256, 8)
     assert engine.vocabulary == 498
 
 
-def test_what_sglang_would_swallow_is_refused_before_it_is_sent(start: Start) -> None:
+def test_rows_that_would_harm_sglang_are_refused_before_they_are_sent(start: Start) -> None:
     engine = start()
     longest = np.full(engine.max_tokens, 5, np.uint32)
     assert not ids_problem(longest, engine) and not ids_problem(np.array([497], np.uint32), engine)
@@ -100,19 +100,19 @@ def test_the_probe_set_agrees_alone_and_in_a_batch(start: Start) -> None:
     assert probe(start(), rows).shape == (9, DIM)
 
 
-def test_the_start_is_told_with_its_seconds(start: Start) -> None:
+def test_the_start_is_reported_with_its_seconds(start: Start) -> None:
     said: list[str] = []
     start(said=said)
     assert said[0] == "starting SGLang on NVIDIA H100, batches of 32,768 tokens"
     assert len(said) == 2 and said[1].startswith("SGLang is ready after ")
 
 
-# Whose forward pass.
+# Which forward pass.
 
 
 @pytest.fixture
 def published(model: Model, tmp_path: Path) -> Model:
-    """The tiny model under the sizes of a published one."""
+    """The tiny model with a config.json that states the sizes of a published model."""
     sizes = {"hidden_size": 1_024, "intermediate_size": 3_072, "num_attention_heads": 16, "num_key_value_heads": 8}
     config = json.loads((model.folder / "config.json").read_text()) | sizes | {"head_dim": 128}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -127,7 +127,7 @@ def test_our_forward_pass_is_named_to_sglang_where_it_was_tested(start: Start, p
         start(wants, of=published, forward="sglang", version="0.5.23")
 
 
-def test_with_another_sglang_its_own_forward_pass_is_used_and_told(start: Start, published: Model) -> None:
+def test_with_an_untested_sglang_its_own_forward_pass_is_used_and_reported(start: Start, published: Model) -> None:
     said: list[str] = []
     refuses = "open_double_that_refuses_our_forward"
     start(refuses, of=published, forward="own", version="0.5.24", said=said)
@@ -135,7 +135,7 @@ def test_with_another_sglang_its_own_forward_pass_is_used_and_told(start: Start,
     assert sum(line.startswith("starting") for line in said) == 1
 
 
-def test_where_our_forward_pass_does_not_start_sglangs_is_used_and_the_reason_told(
+def test_where_our_forward_pass_does_not_start_sglangs_is_used_and_the_reason_reported(
     start: Start, published: Model
 ) -> None:
     said: list[str] = []
@@ -146,7 +146,7 @@ def test_where_our_forward_pass_does_not_start_sglangs_is_used_and_the_reason_to
     assert "ValueError: our forward pass needs: heads of 128" in said[-1] and "\n" not in said[-1]
 
 
-def test_a_start_that_fails_with_either_forward_pass_tells_of_the_first(start: Start, published: Model) -> None:
+def test_a_start_that_fails_with_both_forward_passes_raises_the_first_error(start: Start, published: Model) -> None:
     with pytest.raises(EngineError, match="no weights here"):
         start("open_double_that_raises", of=published, forward="own", version="0.5.23")
 
@@ -165,20 +165,20 @@ def test_an_older_card_on_which_the_flash_kernel_crashes_is_started_without_it(s
     assert sum(line.startswith("starting") for line in said) == 2
 
 
-def test_a_card_that_is_known_to_have_it_is_not_tried_twice(start: Start) -> None:
+def test_a_card_that_surely_has_the_flash_kernel_is_not_started_without_it(start: Start) -> None:
     with pytest.raises(EngineError, match="no kernel image"):
         start("open_double_without_flash")
 
 
-def test_what_has_nothing_to_do_with_kernels_is_not_tried_twice_on_an_older_card(start: Start) -> None:
+def test_an_error_unrelated_to_kernels_is_not_tried_twice_on_an_older_card(start: Start) -> None:
     said: list[str] = []
     with pytest.raises(EngineError, match="no weights here"):
         start("open_double_that_raises", card=A10, said=said)
     assert len(said) == 1
 
 
-def test_an_older_card_that_starts_neither_way_tells_of_the_first(start: Start) -> None:
-    """Without the kernel it would need more memory than there is: that is not what is wrong."""
+def test_an_older_card_that_starts_with_neither_attention_raises_the_first_error(start: Start) -> None:
+    """Without the kernel it would need more memory than there is, but the missing kernel is the cause."""
     tight = replace(A10, total_bytes=2 * GIB, free_bytes=int(1.138 * GIB))
     with pytest.raises(EngineError, match="no kernel image"):
         start("open_double_without_flash", card=tight)
@@ -191,28 +191,28 @@ def test_out_of_memory_at_the_start_is_tried_again_with_smaller_batches(start: S
     assert "Tried to allocate 2.00 GiB" in said[1] and said[1].endswith("trying batches of 8,192 tokens")
 
 
-def test_out_of_memory_at_every_start_is_told_and_not_tried_for_ever(start: Start) -> None:
+def test_out_of_memory_at_every_start_ends_in_an_error_after_a_few_tries(start: Start) -> None:
     said: list[str] = []
     with pytest.raises(EngineOutOfMemory, match="Tried to allocate 2.00 GiB"):
         start("open_double_without_memory", said=said)
     assert sum(line.startswith("starting") for line in said) == 3
 
 
-def test_a_pool_that_would_hold_the_longest_row_for_ever_is_refused(start: Start) -> None:
+def test_a_pool_in_which_the_longest_row_would_wait_for_ever_is_refused(start: Start) -> None:
     with pytest.raises(EngineError, match="room for 32,000 tokens on the card, a row may have 32,768"):
         start("open_double_with_small_pool")
 
 
-def test_a_model_that_does_not_fit_is_told_before_anything_starts(model: Model) -> None:
+def test_a_model_that_does_not_fit_is_refused_before_anything_starts(model: Model) -> None:
     full = replace(H100, free_bytes=GIB // 2)
     with pytest.raises(EngineError, match=r"needs \d+\.\d GiB") as caught:
         start_engine(model, dim=DIM, card=full, settings=SGLangSettings(), factory="not:there")
     assert caught.value.exit_code == 13
 
 
-def test_a_model_that_pools_otherwise_is_sent_to_the_other_engine(tmp_path: Path) -> None:
+def test_a_model_with_another_pooling_is_refused_with_the_hint_to_use_torch(tmp_path: Path) -> None:
     bert = read_model(make_bert(tmp_path), name="bert", commit=None, cache=None)
-    with pytest.raises(EngineError, match="asks for `mean`") as caught:
+    with pytest.raises(EngineError, match="this model needs `mean`") as caught:
         start_engine(bert, dim=DIM, card=H100, settings=SGLangSettings(), factory="not:there")
     assert caught.value.hint == "use `--engine torch`"
 
@@ -222,7 +222,7 @@ def test_a_dim_over_the_models_width_is_refused(model: Model) -> None:
         start_engine(model, dim=65, card=H100, settings=SGLangSettings(), factory="not:there")
 
 
-def test_sglang_that_is_not_installed_is_told_with_the_extra(model: Model) -> None:
+def test_the_error_of_a_missing_sglang_names_the_extra_to_install(model: Model) -> None:
     with pytest.raises(EngineError, match="SGLang is not installed") as caught:
         open_engine(model, dim=DIM, installed=lambda _: False)
     assert "pip install 'embedcli[gpu]'" in caught.value.hint and "--engine torch" in caught.value.hint
@@ -237,7 +237,7 @@ def test_the_host_sees_one_card_by_the_drivers_number_and_no_network() -> None:
     assert seen["HF_HUB_OFFLINE"] == "1" and seen["HOME"] == "/home/u"
 
 
-def test_one_setting_moves_every_cache_of_kernels() -> None:
+def test_one_variable_moves_every_cache_of_kernels() -> None:
     moved = kernel_caches({"HOME": "/home/u", "EMBEDCLI_CACHE": "/scratch", "TRITON_CACHE_DIR": "/mine"})
     assert moved.pop("TRITON_CACHE_DIR") == "/mine"
     assert len(moved) == 5 and all(path.startswith("/scratch/") for path in moved.values())
@@ -265,7 +265,7 @@ def test_one_killer_among_8_times_256_rows_is_found_and_all_others_are_embedded(
 
 
 def test_a_hang_is_ended_and_the_rest_goes_on(start: Start) -> None:
-    """The clock is the feeder's: an hour goes by as soon as the hanging list is alone."""
+    """The feeder's clock moves on by an hour as soon as the hanging batch is alone."""
     now = [0.0]
 
     def clock() -> float:
@@ -280,7 +280,7 @@ def test_a_hang_is_ended_and_the_rest_goes_on(start: Start) -> None:
 
 
 def test_one_of_two_hosts_that_is_killed_costs_nothing_and_comes_back(model: Model) -> None:
-    """Two cards, two processes; what was with the dead one is answered by the other."""
+    """Two cards, two processes; the batches of the dead process are answered by the other."""
     factory, said, opened = "tests.hosted_doubles:open_double", [], []
 
     def start(card: Card, stop: threading.Event) -> SGLangEngine:

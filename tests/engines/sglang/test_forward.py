@@ -31,7 +31,7 @@ HEADS, KV_HEADS, WIDTH, INNER, LAYERS = 4, 2, 96, 160, 3
 EPSILON, BASE = 1e-6, 1_000_000.0
 LENGTHS = (1, 2, 17, 5, 40)
 FLOAT8_ERROR = 1 / 16 if find_spec("triton") is not None and DEVICE == "cuda" else 1 / 6
-"""Of the largest number of a row."""
+"""The largest error of float8, as a share of the largest number of a row."""
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +108,7 @@ def our_pass(model: Any, arithmetic: Any, matrix: Any) -> Any:
 
 
 def states(model: Any, ours: Any, lengths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(ours of all rows in one batch, transformers' of each alone)."""
+    """(the states of our pass, all rows in one batch; those of transformers, each row alone)."""
     rows = [torch.randint(0, 300, (length,), device=DEVICE) for length in lengths]
     positions = torch.cat([torch.arange(length) for length in lengths]).to(DEVICE)
     batch = forward.Batch(positions, forward.starts_of(torch.tensor(lengths).to(DEVICE)), max(lengths))
@@ -125,7 +125,7 @@ def test_the_states_of_last_tokens_are_those_of_transformers(lengths: tuple[int,
     np.testing.assert_allclose(found, wanted, rtol=2e-4, atol=2e-4)
 
 
-def test_a_model_of_one_layer_has_only_a_last_one() -> None:
+def test_a_model_of_a_single_layer_gives_the_states_of_transformers() -> None:
     model = transformers_model()
     model.layers = model.layers[:1]
     found, wanted = states(model, our_pass(model, forward.Plain(), lambda weight: weight), LENGTHS)
@@ -143,8 +143,8 @@ def product(operand: Any, weight: Any, scale: Any, weight_scale: Any) -> Any:
     return (operand.float() @ weight.float()) * scale * weight_scale
 
 
-def test_in_float8_the_states_are_near_and_every_addition_is_paid() -> None:
-    """A sum that stayed owed would turn the state by far more than float8 does."""
+def test_in_float8_the_states_are_near_and_every_owed_product_is_added() -> None:
+    """A product that was never added would change the state far more than float8 does."""
     model = transformers_model()
     found, wanted = states(model, our_pass(model, forward.Float8(product), by_channel), LENGTHS)
     cosine = (found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
@@ -171,20 +171,20 @@ def test_silu_takes_any_width() -> None:
 
 
 def nearly_all(same: Any) -> bool:
-    """A last bit of float32 may turn a rounding."""
+    """The last bit of a float32 may decide how a number is rounded."""
     return bool(same.float().mean() > 0.95)
 
 
-def test_what_goes_on_to_float8_is_rounded_where_sglang_rounds() -> None:
-    """Its norm and its silu give rounded numbers, whose scale is found. In half precision, for the interpreter cuts
-    bfloat16 where a card rounds it."""
+def test_values_on_their_way_to_float8_are_rounded_where_sglang_rounds() -> None:
+    """SGLang's norm and silu round their results, and the scale is that of the rounded numbers. The test uses half
+    precision, because Triton's interpreter truncates bfloat16 where a card rounds."""
     x, owed, weight = (torch.randn(64, 160, device=DEVICE).half() for _ in range(3))
     total = x.float() + owed.float()
     by = torch.rsqrt(total.square().mean(1, keepdim=True) + EPSILON)
     wanted = (total * by * weight[0].float()).half().float().abs().amax(1, keepdim=True) / kernels.FLOAT8_MOST
     _, scale = kernels.rms_norm_quantized(x, owed, weight[0], EPSILON)
     assert nearly_all(torch.isclose(scale, wanted, rtol=1e-5, atol=0))
-    assert torch.equal(x, total.half()), "what was owed is paid"
+    assert torch.equal(x, total.half()), "the owed product is added"
     gate, up = x.float().chunk(2, 1)
     wanted = (torch.nn.functional.silu(gate) * up).half().float().abs().amax(1, keepdim=True) / kernels.FLOAT8_MOST
     _, scale = kernels.silu_quantized(x)
@@ -192,7 +192,7 @@ def test_what_goes_on_to_float8_is_rounded_where_sglang_rounds() -> None:
 
 
 @pytest.mark.parametrize("rounded", [True, False])
-def test_a_query_is_rounded_before_it_is_turned_where_that_is_asked(rounded: bool) -> None:
+def test_a_query_is_rounded_before_its_rotation_if_asked(rounded: bool) -> None:
     heads, weight = torch.randn(9, 4 * kernels.HEAD, device=DEVICE).half(), torch.randn(kernels.HEAD, device=DEVICE)
     angles = torch.arange(9, device=DEVICE)[:, None] * torch.rand(64, device=DEVICE)
     cos_sin, by_head = torch.cat([angles.cos(), angles.sin()], 1), heads.float().view(9, 4, -1)
@@ -206,12 +206,12 @@ def test_a_query_is_rounded_before_it_is_turned_where_that_is_asked(rounded: boo
     assert nearly_all(heads == wanted)
 
 
-def test_no_tokens_are_no_work() -> None:
+def test_a_batch_without_tokens_gives_empty_results() -> None:
     nothing = torch.empty(0, 2 * INNER, device=DEVICE)
     assert kernels.silu_and_multiply(nothing).shape == (0, INNER)
     assert kernels.rms_norm(nothing, torch.ones(2 * INNER, device=DEVICE), EPSILON).shape == nothing.shape
 
 
-def test_the_package_that_sglang_searches_holds_one_model() -> None:
+def test_the_package_that_sglang_searches_has_exactly_one_model_class() -> None:
     folder = Path(forward.__file__).parent / "models"
     assert sorted(path.name for path in folder.glob("*.py")) == ["__init__.py", "qwen3.py"]

@@ -1,4 +1,4 @@
-"""SGLang's own front-end at work: what goes through it, what a signal does to it, and that nothing is left of it.
+"""SGLang's own front-end at work: which rows it takes, what a signal does to it, and that it leaves nothing behind.
 
 One engine serves the first half of these tests; the starts that fail have each their own.
 Not here: the death of an engine that was ready (test_deaths.py).
@@ -62,10 +62,10 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
 # One engine.
 
 
-def test_eight_lists_in_flight_come_back_each_in_the_order_of_its_rows(engine: SGLangEngine) -> None:
-    lists = [[row(number % 200, turn, 7) for number in range(256)] for turn in range(8)]
-    answers = [future.result(ANSWER_S) for future in [engine.submit(rows) for rows in lists]]
-    again = [future.result(ANSWER_S) for future in [engine.submit(rows[::-1]) for rows in lists]]
+def test_eight_batches_in_flight_come_back_each_in_the_order_of_its_rows(engine: SGLangEngine) -> None:
+    batches = [[row(number % 200, turn, 7) for number in range(256)] for turn in range(8)]
+    answers = [future.result(ANSWER_S) for future in [engine.submit(rows) for rows in batches]]
+    again = [future.result(ANSWER_S) for future in [engine.submit(rows[::-1]) for rows in batches]]
     for answer, turned in zip(answers, again, strict=True):
         assert answer.shape == (256, DIM) and answer.dtype == np.float32
         np.testing.assert_array_equal(answer, turned[::-1])
@@ -80,7 +80,7 @@ def test_norms_are_those_of_bfloat16_and_pass_our_check(engine: SGLangEngine) ->
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
-def test_a_vector_that_is_not_finite_is_told_by_our_check(engine: SGLangEngine) -> None:
+def test_our_check_finds_a_vector_that_is_not_finite(engine: SGLangEngine) -> None:
     _, sound = check_vectors(engine.submit([row(1, 2), row(NAN_ID, 2)]).result(ANSWER_S))
     assert sound.tolist() == [True, False]
 
@@ -90,7 +90,9 @@ def test_one_token_and_the_longest_row_pass_the_front_end(engine: SGLangEngine, 
     assert engine.submit([row(5), longest]).result(ANSWER_S).shape == (2, DIM)
 
 
-def test_one_token_more_is_refused_by_the_front_end_and_by_us_before(engine: SGLangEngine, model: Model) -> None:
+def test_a_row_one_token_too_long_is_refused_by_the_front_end_and_before_that_by_us(
+    engine: SGLangEngine, model: Model
+) -> None:
     over = np.arange(model.max_tokens + 1, dtype=np.uint32) % 200
     assert ids_problem(over, engine) == f"{model.max_tokens + 1} tokens, {model.max_tokens} at most"
     with pytest.raises(EngineDied, match="ValueError"):
@@ -99,7 +101,9 @@ def test_one_token_more_is_refused_by_the_front_end_and_by_us_before(engine: SGL
 
 
 @pytest.mark.parametrize(("bad", "said"), [(row(), "no tokens"), (row(498), "token id 498 of 498")])
-def test_what_the_front_end_lets_pass_is_refused_by_us(engine: SGLangEngine, bad: np.ndarray, said: str) -> None:
+def test_bad_rows_that_the_front_end_accepts_are_refused_by_us(
+    engine: SGLangEngine, bad: np.ndarray, said: str
+) -> None:
     assert ids_problem(bad, engine) == said
 
 
@@ -108,8 +112,8 @@ def test_the_probe_set_agrees_alone_and_in_a_batch(engine: SGLangEngine) -> None
     assert probe(engine, rows).shape == (9, DIM)
 
 
-def test_a_list_that_was_sent_cannot_be_taken_back(engine: SGLangEngine) -> None:
-    """A cancelled request would leave SGLang with rows that nobody waits for."""
+def test_a_batch_that_was_sent_cannot_be_cancelled(engine: SGLangEngine) -> None:
+    """If the request were cancelled, SGLang would go on computing rows that nobody waits for."""
     future = engine.submit([row(5)])
     assert not future.cancel()
     assert future.result(ANSWER_S).shape == (1, DIM)
@@ -140,7 +144,7 @@ def test_a_whole_ingest_goes_through_the_front_end(engine: SGLangEngine, model: 
 
 
 def test_a_hang_is_noticed_and_killed_and_nothing_is_left(engine: SGLangEngine) -> None:
-    """The last one with this engine. An hour of the feeder's clock is over in a second."""
+    """The last test with this engine. An hour of the feeder's clock is over in a second."""
     lines: list[str] = []
     engines = iter([engine])
 
@@ -170,20 +174,20 @@ class Kept:
         return getattr(self._engine, name)
 
     def close(self) -> None:
-        """Left to the fixture."""
+        """Do nothing: the fixture closes the engine."""
 
 
 # Starts that fail, and a parent that is killed.
 
 
-def test_an_exception_at_the_start_is_told_in_its_own_words(model: Model) -> None:
+def test_an_exception_at_the_start_is_quoted_in_the_error(model: Model) -> None:
     before = left_behind()
     with pytest.raises(EngineError, match="RuntimeError: no weights here"):
         open_front_end(model, "open_sglang_that_raises")
     assert left_behind() == before
 
 
-def test_out_of_memory_at_the_start_is_told_as_such(model: Model) -> None:
+def test_out_of_memory_at_the_start_is_raised_as_engine_out_of_memory(model: Model) -> None:
     before = left_behind()
     with pytest.raises(EngineOutOfMemory, match="CUDA out of memory. Tried to allocate 2.00 GiB"):
         open_front_end(model, "open_sglang_without_memory", settings=SGLangSettings(batch_tokens=2_048))

@@ -1,4 +1,4 @@
-"""What the host tells of SGLang's Engine; no SGLang needed."""
+"""The facts that the host reports about SGLang's Engine; no SGLang needed."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def io_struct(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
-def test_the_page_is_the_one_that_sglang_settled_not_the_one_that_was_not_given() -> None:
-    """The arguments keep what was given, None: taken for 1, a row could be let through that waits for ever."""
+def test_the_page_size_is_the_resolved_one_and_not_the_missing_argument() -> None:
+    """The argument stays None as given. Were it read as 1, a row could be accepted that then waits for ever."""
     opened = engine(given=None, resolved=64)
     assert SGLang(opened).facts() == {"pool_tokens": 5_000, "page_tokens": 64}
     opened.loop.close()
 
 
-def test_a_page_that_was_never_settled_is_an_error_not_one_token() -> None:
+def test_a_page_size_that_was_never_resolved_is_an_error_and_not_one_token() -> None:
     opened = engine(given=None, resolved=None)
     with pytest.raises(TypeError):
         SGLang(opened).facts()

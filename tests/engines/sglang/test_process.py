@@ -1,4 +1,4 @@
-"""The engine host's process without SGLang: what goes to and fro, how it ends, and that nothing is left of it."""
+"""The engine host's process without SGLang: its batches and answers, its end, and that it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ StartHost = Callable[..., Host]
 
 @pytest.fixture
 def start() -> Iterator[StartHost]:
-    """Starts a host over the double of that name; all are closed at the end."""
+    """Starts a host that runs the double of that name; all hosts are closed at the end."""
     hosts: list[Host] = []
 
     def start_host(name: str = "open_double", *, show_log: Callable[[str], None] | None = None) -> Host:
@@ -60,27 +60,27 @@ def test_rows_survive_the_pipe_as_lists_of_int() -> None:
     assert unpack_rows(pack_rows(rows), 2) == [[7], [2**32 - 1, 0, 5]]
 
 
-def test_many_lists_in_flight_are_each_answered_in_the_order_of_their_rows(start: StartHost) -> None:
+def test_many_batches_in_flight_are_each_answered_in_the_order_of_their_rows(start: StartHost) -> None:
     host = start()
     host.wait_until_ready(START_S)
     source = np.random.default_rng(1)
-    lists = [[source.integers(0, 200, 300, dtype=np.uint32) for _ in range(256)] for _ in range(8)]
-    answers = [future.result(ANSWER_S) for future in [host.submit(rows) for rows in lists]]
-    for rows, answer in zip(lists, answers, strict=True):
+    batches = [[source.integers(0, 200, 300, dtype=np.uint32) for _ in range(256)] for _ in range(8)]
+    answers = [future.result(ANSWER_S) for future in [host.submit(rows) for rows in batches]]
+    for rows, answer in zip(batches, answers, strict=True):
         assert answer.dtype == np.float32
         np.testing.assert_array_equal(answer, np.stack([vector(row, DIM) for row in rows]))
 
 
-def test_a_list_that_is_refused_is_told_alone(start: StartHost) -> None:
+def test_a_refused_batch_fails_alone(start: StartHost) -> None:
     host = start()
     refused, sound = host.submit(rows_of(doubles.REFUSE_ID)), host.submit(rows_of(1))
-    with pytest.raises(EngineDied, match="a list that is refused"):
+    with pytest.raises(EngineDied, match="a batch that is refused"):
         refused.result(ANSWER_S)
     assert sound.result(ANSWER_S).shape == (1, DIM)
 
 
-def test_a_list_that_was_sent_cannot_be_taken_back(start: StartHost) -> None:
-    """Else its answer would find nobody, and the thread that brings all answers would end over it."""
+def test_a_batch_that_was_sent_cannot_be_cancelled(start: StartHost) -> None:
+    """Else its answer would have no future, and the thread that delivers all answers would end with an error."""
     host = start()
     future = host.submit(rows_of(1))
     assert not future.cancel()
@@ -90,7 +90,7 @@ def test_a_list_that_was_sent_cannot_be_taken_back(start: StartHost) -> None:
 # Death.
 
 
-def test_a_killed_host_fails_all_lists_in_flight_and_all_later_ones(start: StartHost) -> None:
+def test_a_killed_host_fails_all_batches_in_flight_and_all_later_batches(start: StartHost) -> None:
     host = start()
     hanging, killer = host.submit(rows_of(doubles.HANG_ID)), host.submit(rows_of(doubles.KILL_ID))
     for future in (hanging, killer):
@@ -100,7 +100,7 @@ def test_a_killed_host_fails_all_lists_in_flight_and_all_later_ones(start: Start
         host.submit(rows_of(1)).result(ANSWER_S)
 
 
-def test_out_of_memory_is_told_apart_by_the_hosts_last_words(start: StartHost) -> None:
+def test_out_of_memory_is_recognised_in_the_hosts_last_lines(start: StartHost) -> None:
     host = start()
     with pytest.raises(EngineOutOfMemory, match="Tried to allocate 2.00 GiB"):
         host.submit(rows_of(doubles.NO_MEMORY_ID)).result(ANSWER_S)
@@ -114,8 +114,8 @@ def test_out_of_memory_is_told_apart_by_the_hosts_last_words(start: StartHost) -
     ],
     ids=["a device assert", "a killed scheduler"],
 )
-def test_a_death_is_told_in_the_words_that_name_its_cause(start: StartHost, token: int, words: str) -> None:
-    """Whatever was complained of while it started."""
+def test_the_error_of_a_death_quotes_the_line_that_names_its_cause(start: StartHost, token: int, words: str) -> None:
+    """Whatever it logged while it started."""
     with pytest.raises(EngineDied, match=f"SGLang died: {words}") as caught:
         start("open_chatty_double").submit(rows_of(token)).result(ANSWER_S)
     assert type(caught.value) is EngineDied
@@ -129,7 +129,7 @@ def test_what_was_answered_before_the_death_arrives(start: StartHost) -> None:
 
 
 @pytest.mark.parametrize("hanging_id", [doubles.HANG_ID, doubles.BLOCK_ID])
-def test_close_returns_soon_though_a_list_hangs(start: StartHost, hanging_id: int) -> None:
+def test_close_returns_soon_though_a_batch_hangs(start: StartHost, hanging_id: int) -> None:
     host = start()
     host.wait_until_ready(START_S)
     future = host.submit(rows_of(hanging_id))
@@ -209,8 +209,8 @@ time.sleep(60)
     assert not Path(folder).exists() and not any(semaphore.exists() for semaphore in semaphores)
 
 
-def test_kill_9_leaves_no_file_though_the_host_hears_of_it_before_its_guard(tmp_path: Path) -> None:
-    """The host has ended when the guard looks, and the lifeline is closed."""
+def test_kill_9_leaves_no_file_though_the_host_notices_it_before_its_guard(tmp_path: Path) -> None:
+    """When the guard looks, the host has already ended and the lifeline is closed."""
     code = """
 import os, time
 from embedcli.engines.sglang.guard import _guard
@@ -231,8 +231,8 @@ _guard(host, os.getppid())
     assert not tmp_path.exists()
 
 
-def test_what_cannot_be_removed_is_left_without_a_word(tmp_path: Path) -> None:
-    """Process ids come again: another user's semaphore may have the name of ours."""
+def test_traces_that_cannot_be_removed_are_left_silently(tmp_path: Path) -> None:
+    """Process ids are reused: another user's semaphore may have the name of one of ours."""
     stubborn, anothers = (SHARED_MEMORY / f"sem.loky-{os.getpid()}-{name}" for name in ("stubborn", "anothers"))
     stubborn.mkdir()
     anothers.touch()
@@ -245,7 +245,7 @@ def test_what_cannot_be_removed_is_left_without_a_word(tmp_path: Path) -> None:
     assert left == (True, os.getuid() == 0) and not tmp_path.exists()
 
 
-def test_a_process_that_cannot_be_made_is_told_and_leaves_no_folder(tmp_path: Path) -> None:
+def test_a_process_that_cannot_be_started_is_an_error_and_leaves_no_folder(tmp_path: Path) -> None:
     before = set(Path("/tmp").glob(f"embedcli-{os.getpid()}-*"))
     with pytest.raises(EngineDied, match="cannot be started: .*Argument list too long") as caught:
         Host({}, environment={**os.environ, "TOO_LONG": "x" * 10_000_000})
@@ -311,10 +311,10 @@ def test_our_threads_end_with_the_host(start: StartHost) -> None:
     wait_for(lambda: not any(thread.name == "embedcli-host" for thread in threading.enumerate()))
 
 
-# Words.
+# The log.
 
 
-def test_every_line_of_the_log_is_shown_to_who_asks(start: StartHost) -> None:
+def test_every_line_of_the_log_is_shown_if_asked_for(start: StartHost) -> None:
     lines: list[str] = []
     host = start("open_double_that_raises", show_log=lines.append)
     with pytest.raises(EngineError):

@@ -1,4 +1,4 @@
-"""What is changed of SGLang's scheduler: where nothing is kept of a batch, the next does not wait for it, and nothing
+"""Our changes to SGLang's scheduler: where no keys and values are kept, a batch does not wait for the last, and nothing
 is copied; and no census is held.
 
 In: doubles of the names that are used (test_contract.py: they are there). Out: what ran, in order.
@@ -27,7 +27,7 @@ def threshold() -> Iterator[None]:
 
 @pytest.mark.usefixtures("threshold")
 @pytest.mark.parametrize("nothing_kept", [True, False])
-def test_a_batch_waits_for_the_one_before_only_where_keys_and_values_are_kept(
+def test_a_batch_waits_for_the_batch_before_it_only_where_keys_and_values_are_kept(
     monkeypatch: pytest.MonkeyPatch, nothing_kept: bool
 ) -> None:
     log: list[str] = []

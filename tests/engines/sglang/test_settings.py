@@ -1,4 +1,4 @@
-"""What SGLang is started with, card by card and model by model; no card needed."""
+"""The arguments SGLang is started with, card by card and model by model; no card needed."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_model_that_does_not_fit_says_what_it_needs_and_what_helps() -> None:
     assert caught.value.hint == "for a new index: `--model Qwen/Qwen3-Embedding-0.6B`"
 
 
-def test_what_would_fit_a_new_index_is_hinted_at_and_nothing_else() -> None:
+def test_the_hint_names_the_settings_of_a_new_index_that_would_fit_and_no_others() -> None:
     # quantized while loading, so the weights must fit in full; what is saved is room for a pool
     tight = card("NVIDIA RTX PRO 4000", (12, 0), 25)
     with pytest.raises(EngineError) as caught:
@@ -151,18 +151,18 @@ def test_what_would_fit_a_new_index_is_hinted_at_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("shape", [SMALL, MIDDLE], ids=["0.6B", "4B"])
-def test_a_card_that_others_hold_is_told_as_such_and_may_be_waited_for(shape: Shape) -> None:
-    with pytest.raises(EngineOutOfMemory, match=r"1\.5 of 22\.5 GiB to give: `NVIDIA A10`, others hold") as caught:
+def test_a_card_full_of_other_programs_is_an_error_that_says_so_and_may_be_waited_for(shape: Shape) -> None:
+    with pytest.raises(EngineOutOfMemory, match=r"1\.5 of 22\.5 GiB to give: `NVIDIA A10`, other programs") as caught:
         planned(card("NVIDIA A10", (8, 6), 22.5, free_gib=1.5), shape)
-    assert caught.value.hint == "`nvidia-smi` tells who; run the same command again when they are gone"
+    assert caught.value.hint == "`nvidia-smi` lists them; run the same command again when they have ended"
 
 
-def test_a_flag_that_asks_for_more_than_others_leave_can_be_left_out_instead() -> None:
-    """It may be waited for too: on a card of its own the run had what it asked for."""
+def test_a_flag_that_asks_for_more_than_other_programs_leave_can_be_left_out_instead() -> None:
+    """Waiting may help too: with the card to itself the run would have the memory that it asks for."""
     asked = SGLangSettings(batch_tokens=131_072, max_tokens=512)
-    with pytest.raises(EngineOutOfMemory, match="others hold the rest") as caught:
+    with pytest.raises(EngineOutOfMemory, match="other programs use the rest") as caught:
         planned(card("NVIDIA H100", (9, 0), 80, free_gib=12), MIDDLE, asked)
-    assert caught.value.hint.endswith("when they are gone, or leave `--batch-tokens` out")
+    assert caught.value.hint.endswith("when they have ended, or leave `--batch-tokens` out")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_flag_that_is_to_blame_is_named_and_nothing_else(asked: SGLangSettings
     assert caught.value.hint == f"leave `{flag}` out" and type(caught.value) is EngineError
 
 
-def test_a_card_without_bfloat16_is_told_by_its_capability() -> None:
+def test_the_error_of_a_card_without_bfloat16_names_its_capability() -> None:
     with pytest.raises(EngineError, match=r"capability 8\.0 or more, this one 7\.5: `Tesla T4`") as caught:
         planned(card("Tesla T4", (7, 5), 15), SMALL)
     assert caught.value.hint == "use `--engine torch`"
@@ -192,7 +192,7 @@ def test_gpu_memory_is_gib_or_a_share_and_never_more_than_is_free(asked: float, 
     assert usable_bytes(H100, SGLangSettings(gpu_memory=asked)) == pytest.approx(bytes_)
 
 
-def test_less_gpu_memory_means_smaller_batches_before_it_means_no() -> None:
+def test_less_gpu_memory_means_smaller_batches_until_even_the_smallest_does_not_fit() -> None:
     short_rows = SGLangSettings(max_tokens=512)
     sizes = [
         planned(H100, MIDDLE, replace(short_rows, gpu_memory=gib)).batch_tokens for gib in (20, 11.7, 10.5, 9.5, 9.1)
@@ -223,13 +223,13 @@ def test_flash_attention_can_be_given_up() -> None:
     assert chosen.arguments["prefill_only_disable_kv_cache"] is False
 
 
-def test_another_family_is_refused_with_the_engine_that_takes_it() -> None:
+def test_a_model_of_another_family_is_refused_and_the_hint_names_the_engine_that_runs_it() -> None:
     with pytest.raises(EngineError, match="not `bert`") as caught:
         read_shape({"model_type": "bert"})
     assert caught.value.hint == "use `--engine torch`"
 
 
-def test_an_incomplete_config_is_told_by_its_field() -> None:
+def test_the_error_of_an_incomplete_config_names_the_missing_field() -> None:
     with pytest.raises(EngineError, match="num_attention_heads"):
         read_shape({"model_type": "qwen3"})
 
@@ -237,7 +237,7 @@ def test_an_incomplete_config_is_told_by_its_field() -> None:
 @pytest.mark.parametrize("asked", [SGLangSettings(), SGLangSettings(quantization="fp8")])
 @pytest.mark.parametrize("shape", [SMALL, MIDDLE], ids=["0.6B", "4B"])
 @pytest.mark.parametrize("card", [H100, H200], ids=lambda card: card.name)
-def test_our_forward_pass_is_for_what_it_was_tested_on(card: Card, shape: Shape, asked: SGLangSettings) -> None:
+def test_our_forward_pass_is_used_where_it_was_tested(card: Card, shape: Shape, asked: SGLangSettings) -> None:
     assert own_forward_problem(card, shape, asked, "0.5.23") is None
 
 
@@ -252,7 +252,9 @@ def test_our_forward_pass_is_for_what_it_was_tested_on(card: Card, shape: Shape,
         (H100, replace(SMALL, usual=False), "0.5.23", "a model of these sizes"),
     ],
 )
-def test_elsewhere_it_is_sglangs_and_the_reason_is_told(card: Card, shape: Shape, version: str, said: str) -> None:
+def test_where_ours_was_not_tested_sglangs_forward_pass_is_used_and_the_reason_reported(
+    card: Card, shape: Shape, version: str, said: str
+) -> None:
     assert said in (own_forward_problem(card, shape, SGLangSettings(), version) or "")
 
 
@@ -268,5 +270,5 @@ def test_elsewhere_it_is_sglangs_and_the_reason_is_told(card: Card, shape: Shape
         ({"hidden_act": "gelu"}, False),
     ],
 )
-def test_a_model_with_scaled_positions_or_a_bias_is_not_the_usual_one(more: dict[str, object], usual: bool) -> None:
+def test_a_model_with_scaled_positions_or_a_bias_is_not_usual(more: dict[str, object], usual: bool) -> None:
     assert read_shape(qwen(28, 1_024, 3_072, 16, tied=True) | more).usual is usual

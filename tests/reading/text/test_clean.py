@@ -313,7 +313,7 @@ def test_line_ends_become_one(line_end: str) -> None:
     assert clean(f"one{line_end}two", pdf=False) == "one\ntwo"
 
 
-def test_what_no_text_holds_is_deleted() -> None:
+def test_characters_that_no_text_has_are_deleted() -> None:
     junk = "\x00\x02\x7f\x84\x9f\ufffe\uffff\ufdd0\ufdef\ud800\udfff\ufeff\xad"
     assert clean(f"a{junk}b\t\n", pdf=False) == "ab\t\n"
 
@@ -348,7 +348,7 @@ def test_only_ligatures_and_radicals_are_made_compatible() -> None:
     assert clean("Ａ① ½ ²", pdf=False) == "Ａ① ½ ²"
 
 
-def test_what_must_be_left_alone_is() -> None:
+def test_characters_that_must_be_kept_are_kept() -> None:
     kept = "a\u00a0b  c\u200d\u200c\u200f\u200e\u2028 ｆｕｌｌ　 \ufffd"
     assert clean(kept, pdf=True) == clean(kept, pdf=False) == kept
 

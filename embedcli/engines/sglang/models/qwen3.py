@@ -1,8 +1,8 @@
-"""SGLang's Qwen3, with our forward pass where vectors are asked for.
+"""SGLang's Qwen3 class with our forward pass.
 
-In: what SGLang's scheduler gives to a model. Out: unit vectors, float32, one a row, cut to the dimension that was asked
-for. Weights, their loading and quantization are those of SGLang's own class; what it holds that our pass does not
-know is an error, at the warm-up, and sglang/engine.py then starts SGLang with its own.
+In: what SGLang's scheduler passes to a model. Out: unit vectors, float32, one for each row, cut to the dimension that
+the requests ask for. Weights, their loading and quantization are those of SGLang's own class; where one of them is of a
+kind that our pass does not support, the warm-up fails, and sglang/engine.py starts SGLang again with its own pass.
 Not here: the pass (sglang/forward.py), for which machines it is chosen (sglang/settings.py).
 """
 
@@ -36,7 +36,7 @@ class Qwen3ForCausalLM(qwen3.Qwen3ForCausalLM):  # type: ignore[misc]  # untyped
         if self._ours is None:
             self._ours = forward_of(self, backend)
         if not get_embedding or input_embeds is not None or pp_proxy_tensors is not None:
-            raise ValueError("our forward pass makes vectors of token ids, and nothing else")
+            raise ValueError("our forward pass turns token ids into vectors, and can do nothing else")
         spans = backend.forward_metadata
         batch = Batch(positions, spans.cu_seqlens_q, int(spans.max_seq_len_q))
         states = self._ours(self.model.embed_tokens(input_ids), batch)
@@ -45,16 +45,17 @@ class Qwen3ForCausalLM(qwen3.Qwen3ForCausalLM):  # type: ignore[misc]  # untyped
 
 
 def forward_of(model: Any, backend: Any) -> Forward:
-    """Our pass over the weights of SGLang's model, as they are after loading. ValueError: something is not as known."""
+    """Our pass over the weights of SGLang's model, as they are after loading. Raises ValueError if the model has
+    something that our pass does not support."""
     first = model.model.layers[0].self_attn
-    known = {
-        "the attention keeps nothing": backend.fa_skip_kv_cache,
+    needed = {
+        "attention without a cache of keys and values": backend.fa_skip_kv_cache,
         "heads of 128": first.head_dim == HEAD,
         "plain rotary positions": type(first.rotary_emb) is RotaryEmbedding and first.rotary_emb.is_neox_style,
         "the same epsilon everywhere": first.q_norm.variance_epsilon == model.model.norm.variance_epsilon,
         "no bias": first.qkv_proj.bias is None and first.o_proj.bias is None,
     }
-    if missing := [name for name, holds in known.items() if not holds]:
+    if missing := [name for name, fulfilled in needed.items() if not fulfilled]:
         raise ValueError(f"our forward pass needs: {', '.join(missing)}")
     return Forward(
         layers=[_layer(layer) for layer in model.model.layers],
@@ -83,7 +84,7 @@ def _layer(layer: Any) -> Layer:
 
 
 def _is_plain(projection: Any) -> bool:
-    """bfloat16, or float8 with a scale for each output; ValueError where it is neither."""
+    """True for bfloat16 weights, False for float8 with a scale for each output. Raises ValueError for all others."""
     method, weight = projection.quant_method, projection.weight
     if isinstance(method, UnquantizedLinearMethod) and weight.dtype == torch.bfloat16:
         return True
@@ -94,7 +95,7 @@ def _is_plain(projection: Any) -> bool:
         and projection.weight_scale.numel() == weight.shape[1]
     ):
         return False
-    raise ValueError(f"our forward pass does not know weights of {type(method).__name__}, {weight.dtype}")
+    raise ValueError(f"our forward pass does not support weights of {type(method).__name__}, {weight.dtype}")
 
 
 def _matrix(projection: Any) -> Matrix:

@@ -59,7 +59,7 @@ def _may_publish(run: Run, work: Work, gone: set[SourceKey]) -> bool:
 
 
 def _safely_gone(run: Run, work: Work) -> set[SourceKey]:
-    """What leaves the index: all that is gone, but for moved sources whose new place is not indexed yet."""
+    """The sources that leave the index: all that are gone, except moved sources whose new place is not indexed yet."""
     here = set(documents.keys(work.checkpoints.outcomes.rows)) | set(documents.keys(run.known.table))
     waiting = {moved.key for key, moved in run.plan.moved.items() if key not in here}
     waiting |= documents.members(run.known.table, waiting)
