@@ -81,6 +81,7 @@ def _embed(run: Run, summary: Summary) -> None:
     from embedcli.run.pace.end_early import end_early
     from embedcli.run.publish import clear_staging, publish, publish_so_far, publish_timer
     from embedcli.run.stream import stream
+    from embedcli.search.sidecars import complete
 
     work = begin(run)  # free space, the staging folder, what killed runs had finished, every vector that is known
     publish_is_due = publish_timer(run)
@@ -100,4 +101,5 @@ def _embed(run: Run, summary: Summary) -> None:
         else:
             published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped)
             clear_staging(run)
+            complete(run.index)  # the cache of searches: disposable, so whatever fails is a warning
     summarise(summary, run, work.tally, published)

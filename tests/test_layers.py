@@ -25,6 +25,7 @@ RANKS = [
     {"verbs"},
     {"ingest"},
     {"run", "pipes"},
+    {"search"},
     {"reading", "engines", "stores"},
     {"sources", "models", "index"},
     {"report", "config", "fingerprints", "processes", "filelist", "cores"},
@@ -60,7 +61,8 @@ DOORS = {
     "zipfile": {"reading.office.package"},
     "tokenizers": {"models.tokenizer"},
     "orjson": {"pipes.output", "pipes.tables", "pipes.texts", "reading.containers.fields", "reading.containers.lines"},
-    "rich": {"report"},
+    "rich": {"report", "cli.search_text"},
+    "simsimd": {"search.scan"},
     "pynvml": {"engines.nvml"},
     "duckdb": {"index.where"},
     "prometheus_client": {"cli.metrics"},
@@ -87,7 +89,7 @@ GUARD_LOADS = {
 }
 HEAVY = {
     *("torch", "transformers", "openvino", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
-    *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb", "orjson", "prometheus_client"),
+    *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb", "orjson", "prometheus_client", "simsimd"),
 }
 
 

@@ -121,6 +121,17 @@ def test_the_query_in_sql_finds_the_passage(place: Path) -> None:
     assert found[0][2] == pytest.approx(1.0)
 
 
+def test_the_searches_find_what_they_look_for(place: Path) -> None:
+    """After the session."""
+    (searches,) = (block for block in blocks("bash") if "embedcli search" in block)
+    environment = {**os.environ, "PATH": f"{place / '.bin'}:{os.environ['PATH']}", "PYTHONPATH": str(HERE)}
+    expected = [r"manual\.md, .*Daily use", r"samples/tickets\.csv", r'"path": "manual\.md"']
+    expected.append(r"recall@10 against the float32 vectors of the index: 0\.\d+ over chunks")
+    for command, passage in zip(searches.splitlines(), expected, strict=True):
+        ran = subprocess.run(command, shell=True, cwd=place, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0 and re.search(passage, ran.stdout + ran.stderr), (command, ran.stdout, ran.stderr)
+
+
 def test_the_line_for_cron_runs_in_the_environment_of_cron(place: Path) -> None:
     """After the session: no terminal, no variables; nothing has changed, so nothing is printed."""
     (line,) = blocks("crontab")

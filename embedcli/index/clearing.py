@@ -12,6 +12,8 @@ from embedcli.index.leftovers import run_folders
 from embedcli.index.publish import finish_changes
 
 RETIRED_KEPT_S = 3600.0
+BUILDING_KEPT_S = 3600.0
+"""A search, which takes no lock, may be writing a sidecar now."""
 CHANGES_KEPT_S = 90 * 86400.0
 
 
@@ -31,8 +33,14 @@ def clear(index: Index, *, keep: int) -> None:
     finish_changes(index)
     _clear_retired(index, keep)
     needed = {path.stem for path in index.generations.glob("*/vectors/*.parquet")}
-    for path in [*index.keys.glob("part-*.npy"), *(index.state / "damaged").glob("part-*")]:
+    of_shards = [
+        *index.keys.glob("part-*.npy"), *(index.state / "damaged").glob("part-*"), *index.cache.glob("part-*.search"),
+    ]  # fmt: skip
+    for path in of_shards:
         if path.stem not in needed:
+            index.disk.remove(path)
+    for path in [*index.cache.glob("*.building"), *index.cache.glob(".*.tmp")]:
+        if index.clock() - path.stat().st_mtime > BUILDING_KEPT_S:
             index.disk.remove(path)
     for path in sorted(index.changes.glob("*.parquet"))[:-1]:  # the name of the last one keeps the highest used number
         if index.clock() - path.stat().st_mtime > CHANGES_KEPT_S:

@@ -30,7 +30,7 @@ from embedcli.index.shards import Shard
 
 _NUMBER = re.compile(r"\d{6,}")
 LONGEST_TARGET = 200
-_OURS = {"current", "generations", "staging", "keys", "changes", "state"}
+_OURS = {"current", "generations", "staging", "keys", "changes", "state", "cache"}
 
 
 class Index:
@@ -53,6 +53,7 @@ class Index:
         self.keys = folder / "keys"
         self.changes = folder / "changes"
         self.state = folder / "state"
+        self.cache = folder / "cache"
 
     # ---- what is there
 

@@ -1,0 +1,32 @@
+"""Rows of a view -> what is shown of them.
+
+In: row numbers. Out: their columns but the vector, in the same order.
+Not here: which rows (searcher.py), marking words and folding lines (cli/search_text.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from embedcli.columns import READ_SCHEMA
+from embedcli.index.shards import read_rows
+from embedcli.search.scan import Rows
+from embedcli.search.view import View
+
+SHOWN = tuple(name for name in READ_SCHEMA.names if name != "chunk_digest")
+
+
+def passages(view: View, rows: Rows) -> list[Mapping[str, Any]]:
+    """The columns of each row as Python values. Raises DamagedShard."""
+    found: list[Mapping[str, Any]] = [{}] * rows.size
+    for number, inside, places in view.vectors.by_shard(rows):
+        order = np.argsort(inside)
+        ranges = [(row, row + 1) for row in inside[order].tolist()]
+        tables = read_rows(view.shards[number].path, ranges, SHOWN)
+        values = (row for table in tables for row in table.to_pylist())
+        for place, row in zip(places[order].tolist(), values, strict=True):
+            found[place] = row
+    return found

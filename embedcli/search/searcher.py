@@ -1,0 +1,194 @@
+"""Search over an index that may get new generations meanwhile: each search sees one of them, the current one.
+
+In: an index, what makes vectors of queries. Out: hits, the best first. Everything is exact over all rows: the nearest
+vectors, and BM25 with the counts of the whole generation. Equal scores are in the order of their chunk ids.
+Not here: the command line (cli/search.py, verbs/search.py), servers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedcli.columns import Floats
+from embedcli.errors import UsageError
+from embedcli.index.generations import current_of
+from embedcli.index.where import Where
+from embedcli.models.fusing import cosine_share
+from embedcli.search import fuse
+from embedcli.search.bm25 import Scored
+from embedcli.search.passages import passages
+from embedcli.search.phrases import Phrases
+from embedcli.search.query import Query, parse
+from embedcli.search.scan import Allowed, Rows, best
+from embedcli.search.view import View
+
+if TYPE_CHECKING:
+    from embedcli.index.generations import Index
+    from embedcli.search.query_vector import QueryVectors
+
+MODES = ("hybrid", "vector", "words")
+CANDIDATES = 100
+"""How many of the best rows of each side are judged by both; more where more hits are asked for."""
+Scores = np.ndarray
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A row and its score, 0 to 1 but for opposite vectors. `cosine` and `coverage` are None where the mode has none;
+    `coverage` is the share of BM25 that the words of the query could give."""
+
+    score: float
+    cosine: float | None
+    coverage: float | None
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The hits of one search; `rows` is how many chunks the generation has, `terms` what to mark in a passage."""
+
+    generation: int
+    mode: str
+    rows: int
+    terms: frozenset[str]
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """Rows, the best first, each with its scores."""
+
+    rows: Rows
+    scores: Scores
+    cosines: Scores | None = None
+    coverages: Scores | None = None
+
+
+class Searcher:
+    """Any number of threads may search. A search begins on the generation that is current then, and ends on it."""
+
+    def __init__(self, index: Index, vectors: QueryVectors) -> None:
+        self._index = index
+        self._vectors = vectors
+        self._lock = threading.Lock()
+        self._view: View | None = None
+
+    def view(self) -> View:
+        """The current generation, opened. Raises NoIndex, DamagedShard."""
+        number = self._index.linked_number()
+        view = self._view
+        if view is None or view.generation.number != number:
+            with self._lock:
+                if self._view is None or self._view.generation.number != number:
+                    self._view = View(self._index, current_of(self._index))
+                view = self._view
+        return view
+
+    def search(
+        self,
+        query: str | Floats,
+        *,
+        k: int = 10,
+        mode: str | None = None,
+        where: str | None = None,
+        min_score: float | None = None,
+    ) -> Found:
+        """The `k` best rows for a text, or for a unit vector [dim], which has no words.
+
+        `mode`: one of MODES; None: hybrid where there are words on both sides. `where`: a condition in SQL.
+        Raises UsageError, EngineError, NoIndex, DamagedShard.
+        """
+        view = self.view()
+        _check(k, mode)
+        asked = parse(query) if isinstance(query, str) else None
+        mode = mode or ("hybrid" if asked is not None and view.has_words else "vector")
+        phrases = Phrases(asked.phrases) if asked is not None and asked.phrases else None
+        condition = None if where is None else Where(where, dim=view.generation.settings.dim)
+        if mode != "vector" or phrases:
+            _ = view.words  # a search for words in an index without them ends before a model is loaded
+        if not view.rows:
+            return Found(view.generation.number, mode, 0, frozenset(), ())
+        allowed = view.allowed(condition, phrases)
+        vector = None if mode == "words" else self._vector(view, query, asked)
+        ranked = _ranked(view, vector, asked if mode != "vector" else None, allowed, k)
+        return _found(view, mode, asked, ranked, k, min_score)
+
+    def like(self, chunk_id: str, *, k: int = 10, where: str | None = None, min_score: float | None = None) -> Found:
+        """The rows nearest to that of a chunk, without itself. Needs no engine. Raises UsageError for an unknown id."""
+        view = self.view()
+        _check(k, None)
+        row = view.row_of(chunk_id)
+        condition = None if where is None else Where(where, dim=view.generation.settings.dim)
+        allowed = view.allowed(condition, None)
+        allowed = np.ones(view.rows, np.bool_) if allowed is None else allowed
+        allowed[row] = False
+        ranked = _ranked(view, view.vectors.vector(row), None, allowed, k)
+        return _found(view, "vector", None, ranked, k, min_score)
+
+    def _vector(self, view: View, query: str | Floats, asked: Query | None) -> Floats:
+        if asked is not None:
+            return self._vectors.of(view.generation, asked.text)
+        vector = np.asarray(query, np.float32)
+        dim = view.generation.settings.dim
+        if vector.shape != (dim,):
+            raise UsageError(
+                f"the query has shape {list(vector.shape)}, the vectors of the index have {dim} dimensions"
+            )
+        return vector
+
+
+def _check(k: int, mode: str | None) -> None:
+    if k < 1:
+        raise UsageError(f"`-k` must be at least 1, not `{k}`", "leave `-k` out for ten hits")
+    if mode not in (None, *MODES):
+        raise UsageError(f"`--mode {mode}` is not one of {', '.join(MODES)}", "leave `--mode` out for hybrid")
+
+
+def _ranked(view: View, vector: Floats | None, words: Query | None, allowed: Allowed | None, k: int) -> _Ranked:
+    """By vector, by words, or by both where both are given."""
+    scored = None if words is None else view.words.score(words.terms)
+    if vector is None:
+        assert scored is not None
+        rows = _best_by_words(view, scored, allowed, k)
+        coverages = scored.coverage(rows)
+        return _Ranked(rows, coverages, None, coverages)
+    if scored is None:
+        rows, cosines = view.vectors.nearest(vector, k, allowed)
+        return _Ranked(rows, cosines, cosines)
+    candidates = max(CANDIDATES, k)
+    nearest, _ = view.vectors.nearest(vector, candidates, allowed)
+    rows = np.union1d(nearest, _best_by_words(view, scored, allowed, candidates))
+    cosines, coverages = view.vectors.cosines(rows, vector), scored.coverage(rows)
+    share = cosine_share(view.generation.settings.weights_digest)
+    scores = fuse.by_rank(cosines, coverages) if share is None else fuse.by_share(cosines, coverages, share)
+    order = view.vectors.in_order(rows, scores)
+    return _Ranked(rows[order], scores[order], cosines[order], coverages[order])
+
+
+def _best_by_words(view: View, scored: Scored, allowed: Allowed | None, count: int) -> Rows:
+    """The `count` rows with the highest BM25, without those that hold no word of the query."""
+    scores = np.where(scored.scores > 0, scored.scores, -np.inf)
+    if allowed is not None:
+        scores[~allowed] = -np.inf
+    rows = best([scores], count)
+    return rows[view.vectors.in_order(rows, scores[rows])[:count]]
+
+
+def _found(view: View, mode: str, asked: Query | None, ranked: _Ranked, k: int, min_score: float | None) -> Found:
+    count = k if min_score is None else min(k, int(np.count_nonzero(ranked.scores >= min_score)))
+    hits = [
+        Hit(
+            score=float(ranked.scores[place]),
+            cosine=None if ranked.cosines is None else float(ranked.cosines[place]),
+            coverage=None if ranked.coverages is None else float(ranked.coverages[place]),
+            row=row,
+        )
+        for place, row in enumerate(passages(view, ranked.rows[:count]))
+    ]
+    terms = frozenset(asked.terms if asked is not None else ())
+    return Found(view.generation.number, mode, view.rows, terms, tuple(hits))
