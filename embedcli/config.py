@@ -241,6 +241,21 @@ NO_CARD_FLAGS = CardFlags()
 
 
 @dataclass(frozen=True)
+class CpuFlags:
+    """How a run uses the CPU. Vectors of either precision are comparable."""
+
+    threads: int | None = None
+    precision: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"`--threads` must be at least 1, not `{self.threads}`", LEAVE_OUT)
+
+
+NO_CPU_FLAGS = CpuFlags()
+
+
+@dataclass(frozen=True)
 class Rules:
     """The settings by which the plan of a run decides which sources are read again."""
 

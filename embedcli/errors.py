@@ -109,6 +109,12 @@ class InputError(EmbedcliError):
     exit_code = 15
 
 
+class TargetError(EmbedcliError):
+    """A vector database cannot be reached, refuses, lacks its client, or holds something that must not be replaced."""
+
+    exit_code = 16
+
+
 class Stopped(EmbedcliError):
     """A signal stopped the run; finished documents are checkpointed."""
 

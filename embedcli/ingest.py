@@ -15,10 +15,10 @@ from embedcli.index.generations import Index
 from embedcli.report import Report, Summary
 from embedcli.run.begin import again_past_damage, check_asked, history_line, opened
 from embedcli.run.known import look
+from embedcli.run.pace.time_limit import OutOfTime
 from embedcli.run.plan import make_plan
 from embedcli.run.record import nothing_to_do, settle_run
 from embedcli.run.summary import finish_too_late, finish_unchanged, summarise
-from embedcli.run.time_limit import OutOfTime
 from embedcli.sources.lists import settle_sources
 from embedcli.sources.streams import spooled
 
@@ -77,8 +77,8 @@ def _embed(run: Run, summary: Summary) -> None:
     """The half of the story that needs a reader or an engine."""
     # half a second of imports, and only where there is work
     from embedcli.run.begin_work import begin
-    from embedcli.run.end_early import end_early
     from embedcli.run.outcome import outcome_of
+    from embedcli.run.pace.end_early import end_early
     from embedcli.run.publish import clear_staging, publish, publish_so_far, publish_timer
     from embedcli.run.stream import stream
     from embedcli.search.sidecars import complete
@@ -99,7 +99,7 @@ def _embed(run: Run, summary: Summary) -> None:
         if work.tally.progress.documents_left:  # the time is over: the next run does the rest
             published = end_early(run, work)
         else:
-            published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped | work.tally.left)
+            published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped)
             clear_staging(run)
             complete(run.index)  # the cache of searches: disposable, so whatever fails is a warning
     summarise(summary, run, work.tally, published)

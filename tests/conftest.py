@@ -23,6 +23,9 @@ from tests.workshop import Workshop, _resolve, wide_engine
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers have the cores, torch's threads would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# What is converted for OpenVINO once serves every later test, and stays out of the cache of whoever runs the tests.
+os.environ.setdefault("EMBEDCLI_CACHE", str(Path(__file__).resolve().parent.parent / ".pytest_cache/embedcli"))
+
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Workshop:

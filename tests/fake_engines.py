@@ -37,6 +37,7 @@ class FakeEngine:
     max_tokens = 4_096
     vocabulary: int | None = 10_000
     device = "cpu"
+    precision = "float32"
 
     def __init__(
         self,

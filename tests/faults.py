@@ -261,7 +261,7 @@ class ReadOnly(Disk):
     def append(self, path: Path, data: bytes) -> None:
         self._refuse(path)
 
-    def make_folder(self, folder: Path) -> None:
+    def make_folder(self, folder: Path, mode: int | None = None, *, must_be_new: bool = False) -> None:
         if not folder.exists():
             self._refuse(folder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -323,9 +324,9 @@ class TimeGoesBy(Disk):
 
     over = False
 
-    def make_folder(self, folder: Path) -> None:
+    def make_folder(self, folder: Path, mode: int | None = None, *, must_be_new: bool = False) -> None:
         self.over = self.over or folder.name == "vectors"
-        super().make_folder(folder)
+        super().make_folder(folder, mode, must_be_new=must_be_new)
 
 
 def test_shards_are_not_merged_when_there_is_no_time_for_it(shop: Workshop) -> None:
@@ -337,3 +338,16 @@ def test_shards_are_not_merged_when_there_is_no_time_for_it(shop: Workshop) -> N
     shop.write("9.txt", words(60, 9))
     shop.ingest()
     assert len(list((shop.index / "current/vectors").iterdir())) < 9, "eight of a kind become one"
+
+
+@pytest.mark.parametrize("looks", range(5, 60, 9))
+def test_a_container_out_of_time_is_completed_by_the_next_run(shop: Workshop, keys: list[bytes], looks: int) -> None:
+    records = [{"id": str(number), "text": words(60, number)} for number in range(30)]
+    shop.write("log.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    shop.write("note.txt", words(60, 99))
+    late = shop.ingest(open_engine=slow(keys, 0.0), seconds_left=Countdown(looks), checkpoint_every_s=0.0)
+    assert late.exit_code == 0
+    again = {} if late.generation else {"dim": 16, "max_tokens": 64}
+    assert shop.ingest(shop.docs, open_engine=slow(keys, 0.0), **again).complete
+    assert repeated(keys) <= 8, "the time was over at once: what was in flight is lost, and no more"
+    assert same_as_without_a_limit(shop)

@@ -389,6 +389,28 @@ ELSEWHERE = {
 """Modules whose hints are about machines that a test cannot have."""
 
 NOT_RUN = {
+    "write it to a file: `> changes.parquet`": "cli/test_sync.py",
+    "empty what you load into, and give it everything with `--since 0`": "cli/test_sync.py",
+    "run the same command again; `embedcli verify /srv/index` looks for damage": "index/test_change_lists.py",
+    "remove it: what it says is then loaded in full": "index/test_change_lists.py",
+    "name another table with `--into NAME`, or let this index take its place with `--replace`": (
+        "stores/test_follow.py"
+    ),
+    "run the same command again when nobody else writes to it": "stores/test_follow.py",
+    "wait until it has ended": "stores/test_follow.py",
+    "run the same command again: it goes on with the current generation": "stores/test_follow.py",
+    "sync as the user who owns the index": "stores/test_follow.py",
+    "install it with `pip install 'embedcli[qdrant]'`": "stores/test_target.py",
+    "make it first": "stores/test_target.py",
+    "type sqlite:./FILE.db": "stores/test_target.py",
+    "name one of: sqlite:./FILE.db": "stores/test_target.py",
+    "use 3 to 48 letters, digits and underscores, a letter first": "stores/test_target.py",
+    "name another table with `--into NAME`": "stores/test_traps.py",
+    "the same command goes on where this one ended; what the target remembers is unchanged": "stores/test_kills.py",
+    "install pgvector on the server, then let its administrator type `create extension vector`": (
+        "stores/test_traps.py"
+    ),
+    "upgrade the server to Qdrant 1.16 or newer": "stores/test_traps.py",
     "free some space, then run the same command again: finished documents are kept": "test_storage_faults.py",
     "raise the quota, then run the same command again: finished documents are kept": "test_storage_faults.py",
     "free some space, then run the same command again": "test_storage_faults.py",

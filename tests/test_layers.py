@@ -26,9 +26,9 @@ RANKS = [
     {"ingest"},
     {"run", "pipes"},
     {"search"},
-    {"reading", "engines"},
+    {"reading", "engines", "stores"},
     {"sources", "models", "index"},
-    {"report", "config", "fingerprints", "processes", "filelist"},
+    {"report", "config", "fingerprints", "processes", "filelist", "cores"},
     {"columns", "records", "errors"},
 ]
 """From top to bottom: a room imports rooms of lower ranks only. Rooms of one rank that are folders never import each
@@ -37,13 +37,15 @@ RANK = {room: number for number, rooms in enumerate(reversed(RANKS)) for room in
 DOORS = {
     "torch": {
         "engines.torch_engine",
+        "engines.openvino.convert",
         "engines.sglang.host",
         "engines.sglang.forward",
         "engines.sglang.kernels",
         "engines.sglang.models.qwen3",
     },
     "triton": {"engines.sglang.kernels"},
-    "transformers": {"engines.torch_engine"},
+    "transformers": {"engines.torch_engine", "engines.openvino.convert"},
+    "openvino": {"engines.openvino.runtime", "engines.openvino.convert"},
     "sglang": {"engines.sglang.host", "engines.sglang.scheduler", "engines.sglang.models.qwen3"},
     "sgl_kernel": {"engines.sglang.models.qwen3"},
     "pypdfium2": {
@@ -64,6 +66,19 @@ DOORS = {
     "pynvml": {"engines.nvml"},
     "duckdb": {"index.where"},
     "prometheus_client": {"cli.metrics"},
+    "psycopg": {"stores.pgvector"},
+    "pgvector": {"stores.pgvector"},
+    "qdrant_client": {"stores.qdrant"},
+    "pymilvus": {"stores.milvus"},
+    "milvus_lite": {"stores.milvus"},
+    "chromadb": {"stores.chroma"},
+    "httpx": {"stores.chroma"},
+    "lancedb": {"stores.lancedb"},
+    "elasticsearch": {"stores.elastic"},
+    "elastic_transport": {"stores.elastic"},
+    "opensearchpy": {"stores.elastic"},
+    "apsw": {"stores.sqlite_vec"},
+    "sqlite_vec": {"stores.sqlite_vec"},
 }
 GUARD_LOADS = {
     "embedcli.engines",
@@ -73,8 +88,8 @@ GUARD_LOADS = {
     "embedcli.processes",
 }
 HEAVY = {
-    *("torch", "transformers", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
-    *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb", "simsimd", "prometheus_client", "orjson"),
+    *("torch", "transformers", "openvino", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
+    *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb", "orjson", "prometheus_client", "simsimd"),
 }
 
 
@@ -197,7 +212,6 @@ def test_an_unchanged_night_loads_neither_torch_nor_a_tokenizer(shop: Workshop) 
 LARGE = {
     "report.Summary": "the JSON object that a run prints: one attribute a key",
     "run.plan.Plan": "what a run is to do, as one record, which `make_plan` fills in",
-    "run.tally.Tally": "what came of a run: one attribute a count",
     "reading.office.docx._Body": "where a parser of events stands in a document",
     "reading.office.odf._Body": "where a parser of events stands in a document",
     "reading.office.rtf._Reader": "where a parser of control words stands in a document",

@@ -19,6 +19,7 @@ import typer
 
 from embedcli import errors
 from embedcli.cli.app import app
+from tests.cli.test_pipes import POSTGRES, database  # noqa: F401
 
 HERE = Path(__file__).resolve().parent.parent
 README = (HERE / "README.md").read_text()
@@ -49,8 +50,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_session_prints_what_the_readme_shows(place: Path) -> None:
-    (session,) = blocks("console")
+    session = "".join(blocks("console"))
     environment = {**os.environ, "PATH": f"{place / '.bin'}:{os.environ['PATH']}", "PYTHONPATH": str(HERE)}
+    environment["EMBEDCLI_CACHE"] = str(place / ".cache/embedcli")  # a machine on which nothing is converted yet
     for step in re.split(r"^\$ ", session, flags=re.MULTILINE)[1:]:
         command, _, expected = step.partition("\n")
         ran = subprocess.run(
@@ -89,6 +91,23 @@ def test_the_pipes_run_in_a_real_shell(place: Path) -> None:
     assert counts == {
         name: str(n) for name, n in Counter(rows.column("path").to_pylist()).items() if name[-3:] == ".md"
     }
+
+
+@pytest.mark.skipif(not (POSTGRES / "initdb").exists(), reason="PostgreSQL's server is not installed")
+def test_lists_and_records_run_in_a_real_shell(place: Path, database: str) -> None:  # noqa: F811
+    """psql speaks to a server with a table of 20 tickets."""
+    (pipes,) = (block for block in blocks("bash") if "--files-from" in block)
+    environment = {**os.environ, "PATH": f"{place / '.bin'}:{os.environ['PATH']}", "PYTHONPATH": str(HERE)}
+    environment |= {"PGHOST": database, "PGUSER": "postgres", "PGDATABASE": "postgres"}
+    for line in pipes.splitlines():
+        command = ["bash", "-o", "pipefail", "-c", line]
+        ran = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+        assert ran.returncode in (0, 3), f"{line}\n{ran.stderr}"
+    listed = set(pq.read_table(place / "piped/current/vectors").column("path").to_pylist())
+    assert listed == {path.name for path in (place / "samples").glob("*.md")}
+    rows = Counter(pq.read_table(place / "records/current/vectors").column("path").to_pylist())
+    assert sum(path.startswith("tickets#") for path in rows) == 20
+    assert sum(path.startswith("tickets.csv#") for path in rows) == 26 and "manual.md" in rows
 
 
 def test_the_query_in_sql_finds_the_passage(place: Path) -> None:

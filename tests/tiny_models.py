@@ -139,6 +139,30 @@ def make_xlmr(
     return folder
 
 
+def make_modernbert(folder: Path, *, window: int, hidden: int = 64) -> Path:
+    """A ModernBERT whose layers but the first see `window` tokens; rotary positions, mean pooling."""
+    make_bert(folder, hidden=hidden)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config = {
+        "architectures": ["ModernBertModel"],
+        "model_type": "modernbert",
+        "dtype": "float32",
+        "global_attn_every_n_layers": 3,
+        "hidden_activation": "gelu",
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "local_attention": window,
+        "max_position_embeddings": 512,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 4,
+        "pad_token_id": 0,
+        "vocab_size": config["vocab_size"],
+    }
+    _write(folder / "config.json", config)
+    _write_weights(folder, _modernbert_weights(config, np.random.default_rng(0)))
+    return folder
+
+
 def make_t5(folder: Path, *, decoder: bool, hidden: int = 32) -> Path:
     """A T5 with mean pooling: relative positions, `</s>` behind each text; saved whole or as its encoder alone."""
     tokenizer = xlmr_tokenizer()
@@ -357,6 +381,27 @@ def _bert_weights(config: dict[str, Any], random: np.random.Generator) -> Weight
         weights |= _linear(random, f"{name}.intermediate.dense", inner, hidden)
         weights |= _linear(random, f"{name}.output.dense", hidden, inner)
         weights |= _norm(f"{name}.output.LayerNorm", hidden)
+    return weights
+
+
+def _modernbert_weights(config: dict[str, Any], random: np.random.Generator) -> Weights:
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    weights = {
+        "embeddings.tok_embeddings.weight": _matrix(random, config["vocab_size"], hidden),
+        "embeddings.norm.weight": _ones(hidden),
+        "final_norm.weight": _ones(hidden),
+    }
+    for layer in range(config["num_hidden_layers"]):
+        name = f"layers.{layer}"
+        weights |= {
+            f"{name}.attn.Wqkv.weight": _matrix(random, 3 * hidden, hidden),
+            f"{name}.attn.Wo.weight": _matrix(random, hidden, hidden),
+            f"{name}.mlp.Wi.weight": _matrix(random, 2 * inner, hidden),
+            f"{name}.mlp.Wo.weight": _matrix(random, hidden, inner),
+            f"{name}.mlp_norm.weight": _ones(hidden),
+        }
+        if layer:
+            weights[f"{name}.attn_norm.weight"] = _ones(hidden)
     return weights
 
 

@@ -48,6 +48,13 @@ Gpus = Annotated[
     str | None, typer.Option(help="SGLang: the numbers of the cards to use, such as 0,1; default: the first card.")
 ]
 
+Threads = Annotated[
+    int | None, typer.Option(help="Threads of the engine on a CPU; default: the cores that this process may use.")
+]
+Precision = Annotated[
+    str | None, typer.Option(help="float32: compute in float32 on a CPU that has bfloat16, at half the speed.")
+]
+
 
 def index_of(argument: str | None, option: str | None) -> Path:
     """The folder of the index. Raises UsageError when argument and option name different folders."""
@@ -104,7 +111,7 @@ def _percent(value: str, text: str) -> float:
 
 
 def engine_name(text: str) -> str:
-    return one_of("--engine", text, ("auto", "sglang", "torch")) or "auto"
+    return one_of("--engine", text, ("auto", "sglang", "openvino", "torch")) or "auto"
 
 
 def device_name(text: str | None) -> str | None:
@@ -113,6 +120,10 @@ def device_name(text: str | None) -> str | None:
 
 def quantization_name(text: str | None) -> str | None:
     return one_of("--quantization", text, (None, "fp8"))
+
+
+def precision_name(text: str | None) -> str | None:
+    return one_of("--precision", text, (None, "float32"))
 
 
 def forward_name(text: str | None) -> str | None:
@@ -142,11 +153,11 @@ def stream_of(records: list[str] | None, name: str | None, *, whole: bool) -> St
 
 def record_rules(
     records: list[str] | None,
-    *,
     text: list[str] | None,
     id_field: str | None,
     title: str | None,
     meta: list[str] | None,
+    *,
     label: bool,
 ) -> tuple[RecordRule, ...]:
     """A rule for each pattern of `--records`; the fields alone are for files that are records without being named."""

@@ -86,7 +86,7 @@ MaxFileSize = Annotated[
     int | None, typer.Option(help="The largest text file to read, in MiB; default: 256.", metavar="MIB")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: a GPU if there is one.")]
-EngineName = Annotated[str, typer.Option(help="auto, sglang or torch.")]
+EngineName = Annotated[str, typer.Option(help="auto, sglang, openvino or torch.")]
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Rebuild the index with other settings.")]
 Reread = Annotated[bool, typer.Option("--reread", help="Read every source again.")]
 Rehash = Annotated[
@@ -153,6 +153,8 @@ def ingest(
     quantization: flags.Quantization = None,
     gpus: flags.Gpus = None,
     engine_forward: flags.EngineForward = None,
+    threads: flags.Threads = None,
+    precision: flags.Precision = None,
     rebuild: Rebuild = False,
     reread: Reread = False,
     rehash: Rehash = False,
@@ -178,39 +180,39 @@ def ingest(
     """Bring an index up to date with its sources."""
     asked = config.Options(
         index=config.index_folder(index), sources=tuple(source or ()), listed=_list_of(files_from, nul),
-        stream=flags.stream_of(records, name, whole=whole),
-        records=flags.record_rules(
-            records, text=text_field, id_field=id_field, title=title_field, meta=meta_field, label=label_fields
-        ),
-        model=config.model_name(model), dim=dim,
+        stream=flags.stream_of(records, name, whole=whole), model=config.model_name(model), dim=dim,
+        records=flags.record_rules(records, text_field, id_field, title_field, meta_field, label=label_fields),
         max_tokens=max_tokens, overlap=overlap, no_text=no_text, device=flags.device_name(device),
-        quantization=flags.quantization_name(quantization),
-        include=tuple(include or ()), exclude=tuple(exclude or ()), gitignore=gitignore,
-        default_excludes=default_excludes, follow_links=follow_links,
+        quantization=flags.quantization_name(quantization), include=tuple(include or ()),
+        exclude=tuple(exclude or ()), gitignore=gitignore, default_excludes=default_excludes,
+        follow_links=follow_links, mode=flags.mode_bits(mode), keep_generations=keep_generations,
         max_file_bytes=None if max_file_size is None else max_file_size * MIB, rebuild=rebuild, reread=reread,
         rehash=rehash, retry_failed=retry_failed, strict=strict, max_gone_percent=flags.max_gone(max_gone),
-        mode=flags.mode_bits(mode),
         max_gone_of=flags.max_gone_of(max_gone), require_complete=require_complete,
-        keep_generations=keep_generations, publish_every_s=publish_every, checkpoint_every_s=checkpoint_every,
+        publish_every_s=publish_every, checkpoint_every_s=checkpoint_every,
     )  # fmt: skip
     card = config.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus), flags.forward_name(engine_forward))
+    cpu = config.CpuFlags(threads, flags.precision_name(precision))
     time_left = nightly.seconds_left(deadline, time_limit)
     nightly.stand_back(nice)
-    make_tools = tools_maker(context)
     figures_file = None if dry_run else metrics_file
     with nightly.opened_log(log_file) as log, metrics.metrics_file(figures_file, asked.index) as ended:
         report = Report(quiet=quiet, verbose=verbose, log=log)
-        tools = make_tools(
-            flags.engine_name(engine), report.line, card=card, warn=report.warn,
+        tools = tools_maker(context)(
+            flags.engine_name(engine), report.line, card=card, cpu=cpu, warn=report.warn,
             show_log=report.line if debug else None, seconds_left=time_left,
         )  # fmt: skip
         with _noted(report):
             if dry_run:
                 return _look_only(asked, tools, report, as_json=as_json)
             ended.append(_run(asked, tools, report))
+    _tell(ended[-1], as_json=as_json)
+
+
+def _tell(summary: Summary, *, as_json: bool) -> None:
     if as_json:
-        print_json(ended[-1].to_json())
-    raise typer.Exit(ended[-1].exit_code)
+        print_json(summary.to_json())
+    raise typer.Exit(summary.exit_code)
 
 
 def _look_only(asked: config.Options, tools: Tools, report: Report, *, as_json: bool) -> None:

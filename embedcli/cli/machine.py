@@ -38,7 +38,7 @@ def bench(
     dim: Annotated[int | None, typer.Option(help="The number of dimensions, as for `ingest`.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="The most tokens in a chunk, as for `ingest`.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps, as for `ingest`.")] = None,
-    engine: Annotated[str, typer.Option(help="auto, sglang or torch, as for `ingest`.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, sglang, openvino or torch, as for `ingest`.")] = "auto",
     docs: Annotated[Path | None, typer.Option(help="Measure with these documents instead of generated ones.")] = None,
     size: Annotated[
         float | None,
@@ -54,6 +54,8 @@ def bench(
     quantization: flags.Quantization = None,
     gpus: flags.Gpus = None,
     engine_forward: flags.EngineForward = None,
+    threads: flags.Threads = None,
+    precision: flags.Precision = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -72,7 +74,10 @@ def bench(
             quantization=flags.quantization_name(quantization),
         )  # fmt: skip
         card = config.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus), flags.forward_name(engine_forward))
-        tools = tools_maker(context)(flags.engine_name(engine), say, card=card, show_log=say if debug else None)
+        cpu = config.CpuFlags(threads, flags.precision_name(precision))
+        tools = tools_maker(context)(
+            flags.engine_name(engine), say, card=card, cpu=cpu, show_log=say if debug else None
+        )
         if docs is None:
             (place / "docs").mkdir()
             generate(place / "docs", _sized(size, tools.device_kind(asked)))

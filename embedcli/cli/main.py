@@ -15,12 +15,25 @@ import sys
 import traceback
 
 from embedcli import __version__
-from embedcli.cli import config, ingest, machine, pipes, recut, search, status, upkeep, verify
+from embedcli.cli import config, ingest, machine, pipes, recut, search, status, sync, upkeep, verify
 from embedcli.cli.app import app, output
 from embedcli.errors import EmbedcliError, StorageError
 from embedcli.report import say, silence
 
-__all__ = ["app", "config", "ingest", "machine", "main", "pipes", "recut", "search", "status", "upkeep", "verify"]
+__all__ = [
+    "app",
+    "config",
+    "ingest",
+    "machine",
+    "main",
+    "pipes",
+    "recut",
+    "search",
+    "status",
+    "sync",
+    "upkeep",
+    "verify",
+]
 
 STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 """Errors of writing to stdout when it is a file. Errors of writing to the index are StorageErrors."""

@@ -1,7 +1,7 @@
 """Flags of `ingest` for runs from cron: how long a run may take, how far it stands back, what it leaves for others.
 
 In: the values as typed. Out: checked values, or UsageError (exit 2); the log file; a lower priority.
-Not here: the metrics themselves (metrics.py), ending in time (run/time_limit.py).
+Not here: the metrics themselves (metrics.py), ending in time (run/pace/time_limit.py).
 """
 
 from __future__ import annotations

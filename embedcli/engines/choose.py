@@ -2,7 +2,7 @@
 
 In: the options, the settings that the index remembers, the flags for a card. Out: a Model, a device, an open Engine.
 Where a run cannot start, EngineError or UsageError before anything is written.
-Not here: reading the flags (cli), the engines themselves (torch_engine.py, sglang/).
+Not here: reading the flags (cli), the engines themselves (torch_engine.py, openvino/, sglang/).
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from embedcli.config import MINILM, CardFlags, Options
+from embedcli.config import MINILM, NO_CPU_FLAGS, CardFlags, CpuFlags, Options
+from embedcli.cores import wait_passively
 from embedcli.errors import EngineError, UsageError
 from embedcli.models.resolve import MINILM_PACKAGE
 from embedcli.report import Say
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from embedcli.models.folder import Model
 
 
-def resolve_model(asked: Options, memory: IndexSettings | None, *, engine: str, card: CardFlags, say: Say) -> Model:
+def resolve_model(
+    asked: Options, memory: IndexSettings | None, *, engine: str, card: CardFlags, cpu: CpuFlags, say: Say
+) -> Model:
     """The model that the options name, else the one that the index remembers, else the one that suits this machine.
 
     Raises EngineError (exit 13) and UsageError (exit 2) where this machine cannot run it as asked.
@@ -30,6 +33,7 @@ def resolve_model(asked: Options, memory: IndexSettings | None, *, engine: str, 
     from embedcli.models import resolve
 
     _check_engine(asked, memory, engine, card)
+    _check_cpu(asked, memory, engine, cpu)
     if asked.model is None and memory is not None:
         return resolve.resolve(memory.model, commit=memory.commit, report=say)
     if asked.model is not None:
@@ -71,7 +75,21 @@ def _check_engine(asked: Options, memory: IndexSettings | None, engine: str, car
         )
     given = [*card.given(), *(["--quantization"] if asked.quantization else [])]
     if given:
-        raise UsageError(f"only SGLang has `{given[0]}`, and this run uses torch", f"leave `{given[0]}` out")
+        raise UsageError(f"only SGLang has `{given[0]}`, and this run does not use it", f"leave `{given[0]}` out")
+
+
+def _check_cpu(asked: Options, memory: IndexSettings | None, engine: str, cpu: CpuFlags) -> None:
+    """Raise EngineError (exit 13) or UsageError (exit 2) where the CPU is not used as asked."""
+    device = asked.device or (memory.device_kind if memory else device_kind(asked))
+    if engine == "openvino" and device != "cpu":
+        raise EngineError(f"OpenVINO runs on the CPU, and this run uses `{device}`", "add `--device cpu`")
+    if engine == "openvino" and find_spec("openvino") is None:
+        hint = "install it with `pip install 'embedcli[cpu]'`, or use `--engine torch`"
+        raise EngineError("OpenVINO is not installed", hint)
+    given = [f"--{name}" for name, value in vars(cpu).items() if value is not None]
+    if given and device != "cpu":
+        hint = f"leave `{given[0]}` out, or add `--device cpu`"
+        raise UsageError(f"`{given[0]}` is for a CPU, and this run uses `{device}`", hint)
 
 
 def _no_card(asked: Options, memory: IndexSettings | None) -> EngineError:
@@ -95,6 +113,7 @@ def open_engine(
     *,
     engine: str,
     card: CardFlags,
+    cpu: CpuFlags,
     say: Say,
     warn: Say,
     show_log: Say | None,
@@ -109,9 +128,31 @@ def open_engine(
             quantization=settings.quantization, max_tokens=settings.max_tokens, forward=card.engine_forward or "own",
         )  # fmt: skip
         return sglang_engine.open_engine(model, dim=settings.dim, settings=asked, say=say, warn=warn, show_log=show_log)
+    if device == "cpu":
+        return open_on_cpu(model, dim=settings.dim, engine=engine, cpu=cpu, say=say)
+    return _open_torch(model, dim=settings.dim, device=device)
+
+
+def open_on_cpu(model: Model, *, dim: int, engine: str = "auto", cpu: CpuFlags = NO_CPU_FLAGS, say: Say) -> Engine:
+    """OpenVINO where it is installed and runs the model as torch does, else torch, with one line that says why."""
+    if engine == "openvino" or (engine == "auto" and find_spec("openvino") is not None):
+        from embedcli.engines.openvino.conversion import Unconvertible
+        from embedcli.engines.openvino.engine import open_engine as open_openvino
+
+        try:
+            return open_openvino(model, dim=dim, say=say, threads=cpu.threads, precision=cpu.precision)
+        except Unconvertible as error:
+            if engine == "openvino":
+                raise
+            say(f"{model.name} runs with torch, as OpenVINO cannot take it: {error}")
+    return _open_torch(model, dim=dim, device="cpu", threads=cpu.threads)
+
+
+def _open_torch(model: Model, *, dim: int, device: str, threads: int | None = None) -> Engine:
+    wait_passively()  # before torch is loaded
     from embedcli.engines import torch_engine
 
-    return torch_engine.open_engine(model, dim=settings.dim, device=device)
+    return torch_engine.open_engine(model, dim=dim, device=device, threads=threads)
 
 
 GPU_MODEL = "Qwen/Qwen3-Embedding-4B"

@@ -11,9 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from embedcli.errors import EngineError
+
+if TYPE_CHECKING:
+    from embedcli.models.folder import Model
 
 NORM_TOLERANCE = 0.02
 """SGLang normalises in bfloat16: norms are off by up to 5e-3."""
@@ -27,6 +32,8 @@ class Engine(Protocol):
     vocabulary: int | None
     """How many token ids there are; None where the engine does not know."""
     device: str
+    precision: str
+    """What it computes in: `float32`, `bfloat16`, `float16` or `fp8`. All but fp8 give comparable vectors."""
     batch_tokens: int
     """The most tokens of one batch, padding included where `padded`; a longer chunk is a batch of its own."""
     batch_rows: int
@@ -104,6 +111,13 @@ def ids_problem(ids: np.ndarray, engine: Engine) -> str:
     if engine.vocabulary is not None and int(ids.max()) >= engine.vocabulary:
         return f"token id {int(ids.max())} of {engine.vocabulary}"
     return ""
+
+
+def check_dim(model: Model, dim: int) -> None:
+    """Raise EngineError where the model's vectors have fewer components."""
+    if not 1 <= dim <= model.width:
+        hint = "ask for fewer with `--dim`, or leave it out"
+        raise EngineError(f"the model's vectors have {model.width} components, not `{dim}`", hint)
 
 
 def check_vectors(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

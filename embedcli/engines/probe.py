@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedcli.columns import Floats
 from embedcli.engines.contract import Engine, check_vectors, ids_problem
 from embedcli.errors import EngineDied, EngineError
+
+if TYPE_CHECKING:
+    from embedcli.columns import Floats
 
 
 @dataclass(frozen=True)

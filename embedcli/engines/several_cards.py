@@ -209,6 +209,7 @@ class CardsEngine:
         self.max_tokens = min(engine.max_tokens for engine in engines)
         self.vocabulary = first.vocabulary
         self.device = first.device
+        self.precision = first.precision
         self.batch_tokens = min(engine.batch_tokens for engine in engines)
         self.batch_rows = first.batch_rows
         self.padded = first.padded

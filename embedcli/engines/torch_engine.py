@@ -9,16 +9,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
 
-from embedcli.engines.contract import Engine, truncate
+from embedcli.cores import engine_threads
+from embedcli.engines.contract import Engine, check_dim, truncate
 from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
 from embedcli.models.folder import ENCODERS, Model
-from embedcli.models.tokenizer import load_tokenizer
+from embedcli.models.tokenizer import skipped_tokens
 
 CPU_TOKENS_PER_THREAD = 1_024
 """The activations of such a batch stay in the cache: on 2 cores MiniLM is faster at 2,048 tokens than at 32,768."""
@@ -27,27 +29,19 @@ CPU_ROWS = 64
 CARD_TOKENS = 16_384
 CARD_ROWS = 256
 CPU_HINT = "run it on the CPU with `--device cpu`"
-DIM_HINT = "ask for fewer with `--dim`, or leave it out"
 
 
-def open_engine(model: Model, *, dim: int, device: str) -> Engine:
-    """Load the model, which takes minutes if it is large. `device` is a name of torch's: cpu, cuda, cuda:1, mps.
+def open_engine(model: Model, *, dim: int, device: str, threads: int | None = None) -> Engine:
+    """Load the model, which takes minutes if it is large. `device` is a name of torch's: cpu, cuda, cuda:1, mps;
+    `threads` are those of the CPU, by default one a core.
 
     Raises EngineError.
     """
-    if not 1 <= dim <= model.width:
-        raise EngineError(f"the model's vectors have {model.width} components, not `{dim}`", DIM_HINT)
+    check_dim(model, dim)
     where = _device(device)
-    network = _load(model, where)
-    return TorchEngine(network, model=model, dim=dim, device=where, skipped_tokens=_skipped_tokens(model))
-
-
-def _skipped_tokens(model: Model) -> int:
-    """How many ids at the start of every chunk its pooling leaves out: the prompt and the special tokens before it."""
-    if model.include_prompt or not model.prompt:
-        return 0
-    tokens = load_tokenizer(model.folder, prompt=model.prompt)
-    return tokens.overhead - len(tokens.suffix_ids)
+    torch.set_num_threads(engine_threads(threads))
+    network = load_network(model, where)
+    return TorchEngine(network, model=model, dim=dim, device=where, skipped_tokens=skipped_tokens(model))
 
 
 class TorchEngine:
@@ -62,12 +56,12 @@ class TorchEngine:
         self.max_tokens = model.max_tokens
         self.vocabulary: int | None = int(network.get_input_embeddings().num_embeddings)
         self.device = str(device)
+        self.precision = str(_dtype(device)).removeprefix("torch.")
         self.batch_tokens = CPU_TOKENS_PER_THREAD * torch.get_num_threads() if on_cpu else CARD_TOKENS
         self.batch_rows = CPU_ROWS if on_cpu else CARD_ROWS
         self._network = network
-        self._pooling = model.pooling
         self._where = device
-        self._skipped_tokens = skipped_tokens
+        self._pool = partial(pool, pooling=model.pooling, skipped_tokens=skipped_tokens)
         self._pad_id = int(network.config.pad_token_id or 0)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="embedcli-torch")
 
@@ -105,13 +99,7 @@ class TorchEngine:
         tokens = torch.from_numpy(padded).to(self._where)
         options = {} if not hasattr(self._network.config, "use_cache") else {"use_cache": False}
         states = self._network(input_ids=tokens, attention_mask=mask, **options).last_hidden_state
-        return pool(
-            states.float(),
-            real.to(self._where),
-            lengths.to(self._where),
-            pooling=self._pooling,
-            skipped_tokens=self._skipped_tokens,
-        )
+        return self._pool(states.float(), real.to(self._where), lengths.to(self._where))
 
 
 def pool(
@@ -151,7 +139,8 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda", device.index or 0)
 
 
-def _load(model: Model, device: torch.device) -> Any:
+def load_network(model: Model, device: torch.device) -> Any:
+    """The network in evaluation mode on that device. Raises EngineError."""
     chatter: Any = transformers.utils.logging  # untyped; the report shows our own progress
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()

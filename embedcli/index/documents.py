@@ -173,6 +173,15 @@ def count_members(table: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
     return counts
 
 
+def orphans(table: pa.Table) -> pa.Table:
+    """The documents inside sources that have no row."""
+    inside = table.filter(pc.is_valid(table.column("container")))
+    if not inside.num_rows:
+        return inside
+    has_holder = pc.is_in(join_holders(inside), value_set=join_keys(table).combine_chunks())
+    return inside.filter(pc.invert(has_holder))
+
+
 def join_holders(table: pa.Table) -> pa.ChunkedArray:
     """Root and container joined as by `join_keys`; null for a file."""
     return pc.binary_join_element_wise(table.column("root"), table.column("container"), "\0")

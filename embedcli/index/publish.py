@@ -27,7 +27,7 @@ from embedcli.columns import Floats
 from embedcli.config import IndexSettings
 from embedcli.errors import Locked, StorageError, storage_errors
 from embedcli.fingerprints import PROBE_VERSION, Fingerprints
-from embedcli.index import compaction
+from embedcli.index import change_lists, compaction
 from embedcli.index.disk import Written
 from embedcli.index.documents import count_by
 from embedcli.index.generations import Index
@@ -136,7 +136,7 @@ def _announce(index: Index, number: int, target: int, changes: pa.Table) -> None
     """Write the change list under a pending name; it becomes `.parquet` only once `target` is current, because loaders
     apply every `.parquet` they find."""
     finish_changes(index)
-    index.disk.write(index.pending_changes(number, target), _parquet(changes))
+    index.disk.write(index.pending_changes(number, target), _parquet(change_lists.stamped(index, changes)))
 
 
 def finish_changes(index: Index) -> None:

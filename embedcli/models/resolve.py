@@ -7,7 +7,7 @@ Not here: running the model (engines/), what a folder must contain (folder.py), 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,9 @@ def of_recipe(recipe: Mapping[str, Any]) -> Model:
     return found
 
 
-def query_recipe(model: Model, dim: int, *, quantization: str | None) -> dict[str, object]:
-    """The manifest's `query`: what another program needs to embed a query that fits the index."""
+def query_recipe(model: Model, dim: int, *, quantization: str | None, precisions: Collection[str]) -> dict[str, object]:
+    """The manifest's `query`: what another program needs to embed a query that fits the index. `precisions`: those in
+    which its vectors were computed, for people; a query may have either."""
     return {
         "model": model.name,
         "folder": str(model.folder),
@@ -79,6 +80,7 @@ def query_recipe(model: Model, dim: int, *, quantization: str | None) -> dict[st
         "weights_sha256": model.weights_digest,
         "tokenizer_sha256": model.tokenizer_digest,
         "quantization": quantization,
+        "precisions": sorted(precisions),
         "document_prompt": model.prompt,
         "query_prompt": model.query_prompt,
         "end_token_id": model.end_token_id,

@@ -14,13 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from embedcli.errors import ModelUnavailable
+
+if TYPE_CHECKING:
+    from embedcli.models.folder import Model
 
 Ids = NDArray[np.uint32]
 Offsets = NDArray[np.int64]
@@ -139,6 +142,14 @@ def load_tokenizer(folder: Path, *, prompt: str = "") -> Tokens:
     except Exception as error:  # the library raises nothing narrower
         raise ModelUnavailable(f"cannot load the tokenizer `{file}`: {error}", _HINT) from error
     return Tokens(tokenizer, description, prompt=prompt)
+
+
+def skipped_tokens(model: Model) -> int:
+    """How many ids at the start of every chunk its pooling leaves out: the prompt and the special tokens before it."""
+    if model.include_prompt or not model.prompt:
+        return 0
+    tokens = load_tokenizer(model.folder, prompt=model.prompt)
+    return tokens.overhead - len(tokens.suffix_ids)
 
 
 def _special_ids(tokenizer: Tokenizer) -> tuple[Ids, Ids]:

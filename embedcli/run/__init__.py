@@ -2,6 +2,6 @@
 
 known.py, plan.py, settings.py  what the index knows, what there is to do, under which settings; tasks.py, tools.py
 begin.py, stream.py, pending.py, checkpoints.py, outcome.py  from sources to stored rows
-publish.py, recipe.py, summary.py  the next generation, and the report of the run
-remaining.py  how much is still to be embedded; time_limit.py, end_early.py, measured.py  a run that ends in time
+publish.py, recipe.py, summary.py  the next generation, and what is said of it
+pace/  how long a run may take, and how long it will
 """

@@ -19,8 +19,8 @@ from embedcli.run.checkpoints import Checkpoints
 from embedcli.run.containers import asked_of
 from embedcli.run.embedder import Embedder, known_reference
 from embedcli.run.memory import map_large_buffers
+from embedcli.run.pace.remaining import Remaining, ratios_of
 from embedcli.run.pending import PendingDocuments
-from embedcli.run.remaining import Remaining, ratios_of
 from embedcli.run.tally import Tally
 from embedcli.sources.containers import RuleBook
 

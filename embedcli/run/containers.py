@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli.errors import InputError, UnreadableSource
+from embedcli.errors import InputError, UnreadableSource, quoted
 from embedcli.index import documents
 from embedcli.reading.containers.known import KnownFiles
 from embedcli.reading.splitter import MOST_BAD_LINES, Answer, Split, Whole
@@ -43,6 +43,7 @@ from embedcli.sources.containers import RuleBook
 if TYPE_CHECKING:
     from embedcli.config import Rules
     from embedcli.run.pending import Ended
+    from embedcli.run.plan import Plan
     from embedcli.run.tally import Tally
     from embedcli.sources.containers import Asked
     from embedcli.sources.roots import Scopes
@@ -227,16 +228,18 @@ class _Open:
 class OpenContainers:
     """Holds each container back until all that is in it has ended."""
 
-    def __init__(self, members: Members, rules: Rules, tally: Tally, warn: Callable[[str], None]) -> None:
+    def __init__(self, members: Members, rules: Rules, plan: Plan, tally: Tally, warn: Callable[[str], None]) -> None:
+        """What is found to have left its container is added to what is `gone` by the plan."""
         self._members = members
         self._rules = rules
+        self._gone = plan.gone
         self._tally = tally
         self._warn = warn
         self._open: dict[SourceKey, _Open] = {}
 
     def of_file(self, task: Task, names: Sequence[str], *, refused: str | None) -> list[Task]:
         """A source was read, or `refused`: the tasks of the documents inside it, whose ends it waits for."""
-        known = {} if task.prior is None or not task.prior.members else self._known(task.key)
+        known = self._known(task.key)
         inside = [task.source.member(name) for name in names]
         if known or inside:
             stay = refused is not None and refused not in SKIP_REASONS
@@ -246,6 +249,7 @@ class OpenContainers:
         return [Task(source, known.get(source.path)) for source in inside]
 
     def _known(self, key: SourceKey) -> dict[str, LastSeen]:
+        """By their paths, those of a run that ended early too, which knew nothing of the source that holds them."""
         return {prior.path: prior for prior in last_seen_rows(self._members.of(key))}
 
     def batch(self, batch: RecordTask) -> None:
@@ -287,7 +291,7 @@ class OpenContainers:
             return []
         del self._open[key]
         for left in opened.left:
-            self._tally.left |= {left, *self._members.keys_of(left)}
+            self._gone |= {left, *self._members.keys_of(left)}
         return [opened.own, *self._one_less(opened.own)]
 
     def _own(self, opened: _Open, end: ContainerEnd) -> Ended:
@@ -317,10 +321,10 @@ class OpenContainers:
         if self._rules.rebuilding:
             raise InputError(
                 f"{share} known records of `{uri}` are gone, and a rebuild needs every source",
-                f"if they were deleted, add `--max-gone '{uri}=100'`",
+                f"if they were deleted, add `--max-gone {quoted(f'{uri}=100')}`",
             )
         self._warn(
             f"`{uri}`: {share} of its known records are gone; they stay in the index."
-            f" If they were deleted: `--max-gone '{uri}=100'`"
+            f" If they were deleted: `--max-gone {quoted(f'{uri}=100')}`"
         )
         return True

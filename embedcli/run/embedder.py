@@ -31,6 +31,7 @@ class Embedder:
     """The engine of a run and its feeder, opened when the first vector is needed.
 
     `reference`: the vectors of the probe set, from an earlier run or from the engine once it is open; until then None.
+    `precisions`: those of the engines of this run.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Embedder:
         self._flushed = False
         self._loading_s = 0.0
         self.reference = reference
+        self.precisions: set[str] = set()
 
     def open(self) -> Feeder:
         """Called when the first vector has to be computed; the engine loads while documents are read."""
@@ -89,6 +91,7 @@ class Embedder:
         return self._run.tools.open_engine(self._run.model, self._run.settings, self._run.device)
 
     def _check_engine(self, engine: Engine) -> None:
+        self.precisions.add(engine.precision)
         from embedcli.models.tokenizer import load_tokenizer
 
         tokens = load_tokenizer(self._run.model.folder, prompt=self._run.model.prompt)

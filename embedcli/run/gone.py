@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from embedcli.errors import InputError
 from embedcli.records import SourceKey
-from embedcli.run.time_limit import OutOfTime
+from embedcli.run.pace.time_limit import OutOfTime
 
 if TYPE_CHECKING:
     from embedcli.config import Rules

@@ -42,9 +42,9 @@ from embedcli.records import (
 from embedcli.report import Largest, Report
 from embedcli.run.gone import Moved, digested, find_moves, freeze
 from embedcli.run.outcome import refused
+from embedcli.run.pace.time_limit import OutOfTime
 from embedcli.run.settings import rules_of
 from embedcli.run.tasks import LastSeen, Task, TaskList, last_seen, last_seen_rows
-from embedcli.run.time_limit import OutOfTime
 from embedcli.sources.containers import RuleBook
 from embedcli.sources.filters import Filter
 from embedcli.sources.roots import Scope, Scopes, inside
@@ -188,6 +188,7 @@ def compare(
     for root_id in scopes.absorbed:
         plan.absorbed |= {(root_id, prior.path) for prior in _priors(seen, base, Scope(Root(root_id, "")))}
     _judge_gone(plan, base, rules, is_over)
+    plan.gone |= _orphans(scopes, base)
     for leaving in (plan.gone, plan.excluded, plan.absorbed):
         leaving |= documents.members(base, leaving)
     _digest_suspects(plan, suspects, rules, say, is_over)
@@ -373,6 +374,19 @@ def _priors(seen: pa.Table, base: pa.Table, scope: Scope) -> Iterator[LastSeen]:
     for prior in last_seen_rows(seen.filter(mine)):
         if scope.holds(prior.path):
             yield prior
+
+
+def _orphans(scopes: Scopes, base: pa.Table) -> set[SourceKey]:
+    """Documents in a file that is gone, which a run that ended early had not read to its end: it has no row."""
+    walked = {scope.root.id for scope in scopes.scopes if scope.is_whole and scope.stream is None}
+    rows = documents.orphans(base).select(["root", "path", "container", "uri"]).to_pylist()
+    gone = set()
+    for row in rows:
+        end = row["path"][len(row["container"]) :]
+        file = os.fsdecode(from_printable(row["uri"].removesuffix(end)))
+        if row["root"] in walked and not os.path.lexists(file):
+            gone.add((row["root"], row["path"]))
+    return gone
 
 
 def iter_values(array: pa.Array) -> Iterator[str]:

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from embedcli.engines.probe import Reference
 from embedcli.errors import InputError
 from embedcli.index import damage, documents, next_table, state
+from embedcli.index.change_lists import incomplete
 from embedcli.index.clearing import clear
 from embedcli.index.damage import Left
 from embedcli.index.leftovers import run_folders
@@ -99,6 +100,7 @@ def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceK
     table = _next_table(run, work, left, shards_known, dropped)
     if table.untold or left.lost:
         run.report.warn("`changes/` does not name every row of a damaged shard: loaders have to load everything again")
+        table = dataclasses.replace(table, changes=incomplete(table.changes))
     material = table.material or bool(left.lost)
     if current is not None and not material and _same_header(run, current, complete):
         state.write_seen(run.index.state, current.number, table.seen, run.tools.disk)
@@ -145,13 +147,22 @@ def _draft(run: Run, work: Work, table: NextTable, known: Mapping[str, Shard], *
         fingerprints=run.fingerprints,
         roots=run.scopes.roots,
         mounts=run.plan.mounts,
-        query=resolve.query_recipe(run.model, run.settings.dim, quantization=run.settings.quantization),
+        query=resolve.query_recipe(
+            run.model, run.settings.dim, quantization=run.settings.quantization, precisions=_precisions(run, work)
+        ),
         probe=reference.vectors,
         probe_max_tokens=reference.max_tokens,
         table=table.table,
         changes=table.changes,
         shards=known,
     )
+
+
+def _precisions(run: Run, work: Work) -> set[str]:
+    """Those in which the vectors of the index were computed, as far as its manifests tell."""
+    current = run.known.current
+    same_model = current is not None and current.fingerprints.model == run.fingerprints.model
+    return {*work.embedder.precisions, *(current.query.get("precisions", ()) if current and same_model else ())}
 
 
 def _left_over(run: Run, work: Work, known: Mapping[str, Shard], dropped: Collection[SourceKey]) -> Left:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from embedcli.config import IndexSettings, Options, Rules
 from embedcli.fingerprints import Fingerprints
-from embedcli.run.measured import published_in_s
+from embedcli.run.pace.measured import published_in_s
+from embedcli.run.pace.time_limit import TimeLimit
 from embedcli.run.settings import rules_of, settle_settings
-from embedcli.run.time_limit import TimeLimit
 
 if TYPE_CHECKING:
     from embedcli.index.generations import Index

@@ -9,14 +9,13 @@ is kept alive (engines/feeder.py).
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from embedcli.cores import usable_cores
 from embedcli.errors import EngineError, Stopped, UnreadableSource
 from embedcli.reading.pool import Pool
 from embedcli.reading.process import Limits
@@ -48,10 +47,13 @@ def stream(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
         yield iter(())
         return
     members = Members(run.known.table)
+    spool_folder = work.checkpoints.staging.folder
     tasks = (task for task in run.plan.tasks if task.key not in work.adopted)
-    reading = reading_work(run.model, run.settings, run.fingerprints, spool_folder=work.checkpoints.staging.folder)
-    with readers(run.tools, reading, run.scopes, members, tasks, read_all=run.rules.read_all) as pool:
-        containers = OpenContainers(members, run.rules, work.tally, run.report.warn)
+    with reading(
+        run.tools, reading_work(run.model, run.settings, run.fingerprints, spool_folder=spool_folder), tasks,
+        members=members, scopes=run.scopes, read_all=run.rules.read_all,
+    ) as pool:  # fmt: skip
+        containers = OpenContainers(members, run.rules, run.plan, work.tally, run.report.warn)
         try:
             yield _Stream(run, work, pool, containers).passes()
         finally:
@@ -106,28 +108,21 @@ class _Stream:
         return ended
 
     def _take(self, task: AnyTask, result: tuple[Read, ...] | UnreadableSource) -> list[Ended]:
-        before = self._pending.asked_tokens
-        ended = self._ended_with(task, result)
-        to_embed = self._pending.asked_tokens - before
-        if isinstance(task, Task):
-            self._remaining.note(task, to_embed=to_embed)
-        elif isinstance(task, ContainerEnd):
-            self._remaining.note_end(task.container)
-        else:
-            self._remaining.note_records(task.container, task.size_bytes, to_embed=to_embed)
-        return ended
-
-    def _ended_with(self, task: AnyTask, result: tuple[Read, ...] | UnreadableSource) -> list[Ended]:
-        """Take what a reading process has read; returns the sources that have ended with it."""
         if isinstance(task, ContainerEnd):
+            self._remaining.note(task.container, to_embed=0)
             return self._containers.end(task)
+        before = self._pending.asked_tokens
         if isinstance(task, Task):
-            return self._read(task, Read(result) if isinstance(result, UnreadableSource) else result[0])
+            ended = self._read(task, Read(result) if isinstance(result, UnreadableSource) else result[0])
+            self._remaining.note(task, to_embed=self._pending.asked_tokens - before)
+            return ended
         self._containers.batch(task)
         reads = [Read(result)] * len(task.tasks) if isinstance(result, UnreadableSource) else result
-        ended: list[Ended] = []
+        ended = []
         for inside, read in zip(task.tasks, reads, strict=True):
             ended += self._read(inside, read)
+        to_embed = self._pending.asked_tokens - before
+        self._remaining.note_part(task.container, size_bytes=task.size_bytes, to_embed=to_embed)
         return ended
 
     def _read(self, task: Task, read: Read) -> list[Ended]:
@@ -174,15 +169,21 @@ class _Stream:
 
 
 @contextmanager
-def readers(
-    tools: Tools, work: ReadingWork, scopes: Scopes, members: Members, tasks: Iterator[Task], *, read_all: bool
+def reading(
+    tools: Tools,
+    work: ReadingWork,
+    tasks: Iterator[Task],
+    *,
+    members: Members,
+    scopes: Scopes,
+    read_all: bool,
 ) -> Iterator[Pool[AnyTask, tuple[Read, ...]]]:
-    """The reading processes, and beside them the one that splits containers into records, fed with `tasks`."""
+    """The reading processes and the one that splits containers, at work on the tasks."""
     make_pool = tools.make_pool or Pool
     with ExitStack() as stack:
         splitter = (tools.make_splitter or Splitter)(SplittingWork(work.spool_folder))
         stack.callback(splitter.end)
-        pool: Pool[AnyTask, tuple[Read, ...]] = stack.enter_context(
+        pool = stack.enter_context(
             make_pool(
                 work, processes=_processes(), limits=Limits(), size_of=attrgetter("size_bytes"),
                 message_of=attrgetter("message"), parts_of=attrgetter("parts"),
@@ -212,5 +213,4 @@ def reading_work(
 
 def _processes() -> int:
     """Reading processes: they wait for the engine most of the time, and leave a core to the parent."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 2
-    return max(1, min(16, cores - 1))
+    return max(1, min(16, usable_cores() - 1))

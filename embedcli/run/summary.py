@@ -130,7 +130,7 @@ def _source_counts(plan: Plan, tally: Tally, by_status: Mapping[str, int]) -> di
         "changed": tally.changed,
         "moved": tally.moved_here,
         "unchanged": tally.unchanged,
-        "gone": len(plan.gone | tally.left) - len(plan.moved),
+        "gone": len(plan.gone) - len(plan.moved),
         "failed": by_status.get("failed", 0),
         "stale": by_status.get("stale", 0),
         "partial": by_status.get("partial", 0),

@@ -42,8 +42,6 @@ class Tally:
     bytes_rewritten: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     """By stage of the work, as in the Summary."""
-    left: set[SourceKey] = field(default_factory=set)
-    """Documents that are not in their container any more."""
     replaced: dict[str, int] = field(default_factory=lambda: {"sources": 0, "characters": 0})
     """Of what this run has read: bytes that are not text, each read as U+FFFD."""
 

@@ -1,6 +1,6 @@
 """The seams of a run: how it resolves the model, opens the engine, hears signals and writes to the disk.
 
-In: the name of an engine, flags for a card, where lines go. Out: Tools, the real ones; tests make their own.
+In: the name of an engine, flags for a card and for the CPU, where lines go. Out: Tools; tests make their own.
 Not here: the choice of model, device and engine (engines/choose.py).
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from embedcli.config import NO_CARD_FLAGS, CardFlags
+from embedcli.config import NO_CARD_FLAGS, NO_CPU_FLAGS, CardFlags, CpuFlags
 from embedcli.errors import Stopped
 from embedcli.index.disk import Disk
 from embedcli.report import Say
@@ -47,6 +47,7 @@ def make_tools(
     say: Say,
     *,
     card: CardFlags = NO_CARD_FLAGS,
+    cpu: CpuFlags = NO_CPU_FLAGS,
     warn: Say | None = None,
     show_log: Say | None = None,
     seconds_left: Callable[[], float] = lambda: math.inf,
@@ -55,10 +56,12 @@ def make_tools(
     from embedcli.engines import choose
 
     return Tools(
-        resolve=lambda options, memory: choose.resolve_model(options, memory, engine=engine, card=card, say=say),
+        resolve=lambda options, memory: choose.resolve_model(
+            options, memory, engine=engine, card=card, cpu=cpu, say=say
+        ),
         device_kind=choose.device_kind,
         open_engine=lambda model, settings, device: choose.open_engine(
-            model, settings, device, engine=engine, card=card, say=say, warn=warn or say, show_log=show_log
+            model, settings, device, engine=engine, card=card, cpu=cpu, say=say, warn=warn or say, show_log=show_log
         ),
         stop_signal=listen(),
         seconds_left=seconds_left,

@@ -79,7 +79,7 @@ class Scopes:
     @property
     def places(self) -> tuple[str, ...]:
         """The real paths of all roots."""
-        return tuple(os.path.realpath(root.path) for root in self.roots)
+        return tuple(os.path.realpath(root.path) for root in self.roots if not root.stream)
 
 
 def settle_roots(asked: Options, known: Sequence[Root], *, everything: bool) -> Scopes:

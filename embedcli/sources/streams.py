@@ -6,6 +6,7 @@ A run without one leaves those that are known alone. Not here: reading records (
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from embedcli.config import Options
-from embedcli.errors import InputError, storage_errors
+from embedcli.errors import InputError, quoted, storage_errors
 from embedcli.records import Root, digest
 from embedcli.sources.roots import Scope, Scopes, StreamIn, with_rules
 
@@ -37,8 +38,8 @@ def with_streams(scopes: Scopes, asked: Options, known: Sequence[Root], *, every
     if missing:
         raise InputError(
             f"`{missing[0]}` came as a stream, and a rebuild needs every source",
-            f"give it again: `... | embedcli ingest --records - --name {missing[0]} --whole --rebuild`,"
-            f" or remove it: `embedcli forget {missing[0]}`",
+            f"give it again: `... | embedcli ingest --records - --name {quoted(missing[0])} --whole --rebuild`,"
+            f" or remove it: `embedcli forget {quoted(missing[0])}`",
         )
     return replace(scopes, roots=(*scopes.roots, *roots.values()), scopes=(*scopes.scopes, *found))
 
@@ -54,7 +55,7 @@ def spooled(asked: Options, folder: Path, stdin: BinaryIO | None = None) -> Iter
         yield asked
         return
     try:
-        with storage_errors(folder), file.open("wb") as sink:
+        with storage_errors(folder), open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink:
             source = sys.stdin.buffer if stdin is None else stdin
             while block := source.read(BLOCK_BYTES):
                 sink.write(block)

@@ -162,9 +162,10 @@ def known_part(current: Generation, path: str, table: pa.Table) -> tuple[Root, s
     Raises InputError where the index has no document there.
     """
     absolute = os.path.abspath(path)
+    stream = next((root for root in current.roots if root.stream and root.path == path), None)
+    if stream is not None:
+        return stream, "", np.asarray(pc.equal(table.column("root"), stream.id), np.bool_)
     for root in sorted(current.roots, key=lambda root: -len(root.path)):
-        if root.stream and root.path == path:
-            return root, "", np.asarray(pc.equal(table.column("root"), root.id), np.bool_)
         if root.stream or not inside(absolute, root.path):
             continue
         below = printable(os.fsencode(absolute[len(root.path) :].strip("/")))
@@ -172,7 +173,8 @@ def known_part(current: Generation, path: str, table: pa.Table) -> tuple[Root, s
         if below:
             paths = table.column("path")
             there &= np.asarray(pc.or_(pc.equal(paths, below), pc.starts_with(paths, f"{below}/")), np.bool_)
-            there[documents.positions(table, documents.members(table, set(documents.keys(table.filter(there)))))] = True
+            inside_them = documents.members(table, documents.keys(table.filter(pa.array(there))))
+            there[documents.positions(table, inside_them)] = True
         if there.any() or not below:
             _refuse_inside(table, root, below)
             return root, below, there

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedcli.config import DEFAULT_MAX_TOKENS
+from embedcli.cores import engine_threads
 from embedcli.engines import choose, nvml
 from embedcli.engines.nvml import Card, check_driver, installed_torch_cuda, read_cards
 from embedcli.engines.sglang.engine import host_path, kernel_caches
@@ -31,6 +32,7 @@ from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.models import resolve
 from embedcli.models.files import read_json
+from embedcli.report import many
 from embedcli.verbs.rights import openness
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ def examine(
         yield _sglang()
         yield from _compilers({**environment, "PATH": host_path(environment)})
         yield from _caches(environment)
+    else:
+        yield _openvino()
     found, line = _model(model, settings, has_gpu=on_card)
     yield line
     if card is not None and found is not None and on_card:
@@ -103,6 +107,14 @@ def _sglang() -> Line:
         return Line("sglang", version("sglang"))
     except PackageNotFoundError:
         return Line("sglang", "not installed", False, mend, ENGINE)
+
+
+def _openvino() -> Line:
+    """What runs use on the CPU."""
+    try:
+        return Line("openvino", f"{version('openvino')}, {many(engine_threads(), 'thread')}")
+    except PackageNotFoundError:
+        return Line("openvino", "not installed: torch is slower and starts later; `pip install 'embedcli[cpu]'`")
 
 
 def _compilers(environment: Mapping[str, str]) -> Iterator[Line]:

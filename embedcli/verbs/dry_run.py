@@ -10,8 +10,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,31 +18,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedcli.errors import Stopped, UnreadableSource
+from embedcli.errors import Stopped, UnreadableSource, UsageError
 from embedcli.index import lock, shards
 from embedcli.index.generations import Index
 from embedcli.index.known_vectors import KnownVectors
-from embedcli.reading.rows import Holder, Read, Reading
+from embedcli.reading.rows import Read, Reading
 from embedcli.run.begin import check_asked
-from embedcli.run.containers import Members
 from embedcli.run.known import look
-from embedcli.run.measured import Measured, measured
+from embedcli.run.pace.measured import Measured, measured
+from embedcli.run.pace.time_limit import OutOfTime
 from embedcli.run.plan import make_plan
 from embedcli.run.record import nothing_to_do
-from embedcli.run.settings import settle_settings
-from embedcli.run.tasks import ContainerEnd, RecordTask, Task, last_seen_rows
-from embedcli.run.time_limit import OutOfTime
+from embedcli.run.settings import rules_of, settle_settings
+from embedcli.run.tally import Tally
+from embedcli.run.tasks import AnyTask, Contained, ContainerEnd, RecordTask, Refused, Task
 from embedcli.sources.lists import settle_sources
-from embedcli.sources.streams import spooled
 
 if TYPE_CHECKING:
-    from embedcli.config import IndexSettings, Options
+    from embedcli.config import IndexSettings, Options, Rules
     from embedcli.fingerprints import Fingerprints
     from embedcli.models.folder import Model
     from embedcli.report import Report
+    from embedcli.run.containers import OpenContainers
     from embedcli.run.known import Known
+    from embedcli.run.pending import Ended
     from embedcli.run.plan import Plan
-    from embedcli.run.tasks import AnyTask
     from embedcli.run.tools import Tools
 
 
@@ -70,13 +69,18 @@ class Forecast:
 
 
 def dry_run(asked: Options, *, tools: Tools, report: Report) -> Forecast:
-    """Look, plan, read and chunk. Raises EmbedcliError as a run would; the time limit of `tools` ends the reading."""
+    """Look, plan, read and chunk. Raises EmbedcliError as a run would, and UsageError for a stream.
+
+    The time limit of `tools` ends the reading.
+    """
+    if asked.stream is not None:
+        raise UsageError("`--dry-run` would use up a stream of records", "write it to a file, and name that")
     started_s = time.monotonic()
     index = Index(asked.index, disk=tools.disk, warn=report.warn)
     index.check()
     check_asked(index, asked)
     forecast = Forecast(str(index.folder))
-    with closing(report), _locked(index, report), _spooled(asked) as asked:
+    with closing(report), _locked(index, report):
         known = look(index, asked)
         scopes = settle_sources(asked, known.roots, everything=known.rebuilding)
         try:
@@ -89,9 +93,9 @@ def dry_run(asked: Options, *, tools: Tools, report: Report) -> Forecast:
             return forecast
         model = tools.resolve(asked, known.memory.settings)
         settings, prints = settle_settings(asked, known.memory, model, tools.device_kind(asked))
-        counting = _Counting(index, known, settings, prints, forecast)
-        read_all = asked.reread or known.rebuilding
-        forecast.complete = counting.read(plan, model, tools, report, read_all=read_all)
+        rules = rules_of(asked, known.memory, rebuilding=known.rebuilding)
+        counting = _Counting(index, known, rules, settings, prints, forecast)
+        forecast.complete = counting.read(plan, model, tools, report)
     if forecast.complete:
         _expect(forecast, measured(index.state, prints.model), so_far_s=time.monotonic() - started_s)
     return forecast
@@ -105,12 +109,6 @@ def _locked(index: Index, report: Report) -> Iterator[None]:
         return
     with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=report.warn):
         yield
-
-
-@contextmanager
-def _spooled(asked: Options) -> Iterator[Options]:
-    with tempfile.TemporaryDirectory(prefix="embedcli-") as folder, spooled(asked, Path(folder)) as complete:
-        yield complete
 
 
 def _count_plan(forecast: Forecast, plan: Plan) -> None:
@@ -130,11 +128,17 @@ class _Counting:
     """Counts the chunks whose vectors neither the index nor a killed run nor an earlier source of this run has."""
 
     def __init__(
-        self, index: Index, known: Known, settings: IndexSettings, prints: Fingerprints, forecast: Forecast
+        self,
+        index: Index,
+        known: Known,
+        rules: Rules,
+        settings: IndexSettings,
+        prints: Fingerprints,
+        forecast: Forecast,
     ) -> None:
+        self._known = known
+        self._rules = rules
         self._forecast = forecast
-        self._unreadable: Counter[str] = Counter()
-        self._members = Members(known.table)
         self._settings = settings
         self._prints = prints
         self._library = KnownVectors(dim=settings.dim)
@@ -148,71 +152,77 @@ class _Counting:
             for keys, vectors in item.loose():
                 self._library.add_loose(keys, vectors)
 
-    def read(self, plan: Plan, model: Model, tools: Tools, report: Report, *, read_all: bool) -> bool:
+    def read(self, plan: Plan, model: Model, tools: Tools, report: Report) -> bool:
         """Read the sources of the plan and count; False where the time was over before. Raises Stopped."""
-        from embedcli.run.stream import readers, reading_work
+        from embedcli.run.containers import Members, OpenContainers
+        from embedcli.run.stream import reading, reading_work
 
-        done = 0
+        members, tally, done = Members(self._known.table), Tally.of(plan), 0
+        containers = OpenContainers(members, self._rules, plan, tally, report.warn)
         with tempfile.TemporaryDirectory(prefix="embedcli-") as folder:
             work = reading_work(model, self._settings, self._prints, spool_folder=Path(folder))
-            tasks = iter(plan.tasks)
-            with readers(tools, work, plan.scopes, self._members, tasks, read_all=read_all) as pool:
+            with reading(
+                tools, work, iter(plan.tasks), members=members, scopes=plan.scopes, read_all=self._rules.read_all
+            ) as pool:
                 while not pool.done and tools.seconds_left() > 0:
                     if (number := tools.stop_signal()) is not None:
                         raise Stopped(number)
                     returned = pool.get(0.2)
-                    if returned is None:
-                        continue
-                    done += not isinstance(returned[0], RecordTask)
-                    report.looking(f"reading: {done:,} of {plan.tasks.count:,} documents")
-                    self._count(*returned)
-        self._forecast.unreadable = dict(sorted(self._unreadable.items()))
+                    if returned is not None:
+                        done += not isinstance(returned[0], RecordTask)
+                        report.looking(f"reading: {done:,} of {plan.tasks.count:,} documents")
+                        self._take(*returned, containers)
+        self._forecast.sources["unchanged"] += tally.unchanged - plan.unchanged
+        self._forecast.sources["gone"] = len(plan.gone) - len(plan.moved)
         return done == plan.tasks.count
 
-    def _count(self, task: AnyTask, result: tuple[Read, ...] | UnreadableSource) -> None:
+    def _take(self, task: AnyTask, result: tuple[Read, ...] | UnreadableSource, containers: OpenContainers) -> None:
         if isinstance(task, ContainerEnd):
-            self._count_container(task)
-        elif isinstance(task, Task):
-            self._count_source(task, Read(result) if isinstance(result, UnreadableSource) else result[0])
-        else:
-            reads = [Read(result)] * len(task.tasks) if isinstance(result, UnreadableSource) else result
-            for record, read in zip(task.tasks, reads, strict=True):
-                self._forecast.sources["new"] += record.prior is None
-                self._count_source(record, read)
+            self._count_ended(containers.end(task))
+            return
+        tasks = (task,) if isinstance(task, Task) else task.tasks
+        if isinstance(task, RecordTask):
+            containers.batch(task)
+        reads = [Read(result)] * len(tasks) if isinstance(result, UnreadableSource) else result
+        for one, read in zip(tasks, reads, strict=True):
+            self._read(one, read, containers)
 
-    def _count_container(self, end: ContainerEnd) -> None:
-        """A container that is known counts as changed even where only its order is another."""
-        self._forecast.sources["changed"] += end.container.prior is not None
-        self._forecast.sources["unchanged"] += end.unchanged
-        self._forecast.sources["gone"] += end.lost
-        if isinstance(end.result, UnreadableSource):
-            self._unreadable[end.result.reason] += 1
-
-    def _count_source(self, task: Task, read: Read) -> None:
-        own = read.own
-        if task.prior is not None:
-            reason = None if isinstance(own, Holder) else own.reason
-            same = task.prior.sha256 == own.sha256 and task.prior.reason == reason
-            self._forecast.sources["unchanged" if same else "changed"] += 1
-        if isinstance(own, UnreadableSource):
-            self._unreadable[own.reason] += 1
-        elif isinstance(own, Reading):
+    def _read(self, task: Task, read: Read, containers: OpenContainers) -> None:
+        """A source, and what is inside it."""
+        own, reason = read.own, None
+        if isinstance(own, Reading):
+            reason = own.reason
             self._count_chunks(own)
-        known = {prior.path: prior for prior in last_seen_rows(self._members.of(task.key))} if read.members else {}
-        for name, inner in read.members:
-            member = task.source.member(name)
-            self._forecast.sources["new"] += member.path not in known
-            self._count_source(Task(member, known.get(member.path)), inner)
+        elif isinstance(own, UnreadableSource):
+            reason = own.reason
+            self._forecast.unreadable[reason] = self._forecast.unreadable.get(reason, 0) + 1
+        else:
+            reason = "portfolio"
+        refused = reason if isinstance(own, UnreadableSource) else None
+        inside = containers.of_file(task, [name for name, _ in read.members], refused=refused)
+        self._count_ended(containers.ended(Refused(task, reason or "", own.sha256)))
+        for member, (_, inner) in zip(inside, read.members, strict=True):
+            self._read(member, inner, containers)
+
+    def _count_ended(self, ended: Iterable[Ended]) -> None:
+        """New ones that are files of their own are counted already."""
+        for source in ended:
+            prior = source.task.prior
+            if prior is not None and isinstance(source, Refused | Contained):
+                same = (prior.sha256, prior.reason) == (source.sha256, source.reason or None)
+                self._forecast.sources["unchanged" if same else "changed"] += 1
+            elif source.task.source.container is not None:
+                self._forecast.sources["new"] += 1
 
     def _count_chunks(self, reading: Reading) -> None:
-        table = reading.table()
+        table, forecast = reading.table(), self._forecast
         keys: list[bytes] = table.column("key").to_pylist()
         found = self._library.take(shards.keys_of(keys), np.empty((len(keys), self._settings.dim), np.float32))
         for key, tokens, known in zip(keys, table.column("token_count").to_pylist(), found.tolist(), strict=True):
             what = "reused" if known or key in self._on_their_way else "embedded"
             self._on_their_way.add(key)
-            self._forecast.chunks[what] += 1
-            self._forecast.tokens[what] += tokens
+            forecast.chunks[what] += 1
+            forecast.tokens[what] += tokens
 
 
 def _expect(forecast: Forecast, before: Measured, *, so_far_s: float) -> None:

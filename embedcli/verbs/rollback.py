@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from embedcli.errors import DamagedShard, StorageError, UsageError, quoted
 from embedcli.index import changes
+from embedcli.index.change_lists import incomplete
 from embedcli.index.generations import Index, current_of
 from embedcli.index.publish import finish_changes, point_back
 from embedcli.report import Say
@@ -74,4 +75,4 @@ def _changes_back(index: Index, current: int | None, target: int, warn: Say) -> 
     except DamagedShard as error:
         warn(str(error))
     warn("`changes/` does not have this change: a loader that follows it must load the whole index again")
-    return changes.SCHEMA.empty_table()
+    return incomplete(changes.SCHEMA.empty_table())

@@ -94,6 +94,8 @@ BAD = [
     (["ingest", "docs", "--index", "none", "--quantization", "int3"], 2, "int3", ""),
     (["ingest", "docs", "--index", "none", "--gpus", "0;1"], 2, "0;1", ""),
     (["ingest", "docs", "--index", "none", "--gpu-memory", "0"], 2, "must be more than 0", ""),
+    (["ingest", "docs", "--index", "none", "--threads", "0"], 2, "`--threads` must be at least 1, not `0`", "leave"),
+    (["ingest", "docs", "--index", "none", "--precision", "float16"], 2, "is not one of float32", "leave the flag out"),
     (["ingest", "docs", "--index", "none", "--batch-tokens", "7"], 2, "must be at least 512", ""),
     (["ingest", "docs", "--index", "none", "--engine-forward", "fast"], 2, "not one of own, sglang", ""),
     (["ingest", "docs", "--index", "none", "--engine-forward", "own"], 2, "only SGLang has", "`--engine-forward`"),

@@ -53,6 +53,7 @@ NEW = ("ingest", "docs", "--index", "index", "--model", "./model", "--dim", "16"
         ([], {"CUDA_VISIBLE_DEVICES": "7"}, "CUDA_VISIBLE_DEVICES hides every NVIDIA card", "unset it"),
         ([], {"CUDA_VISIBLE_DEVICES": "MIG-8f3c"}, "`MIG-8f3c` is a slice of a card", "`--engine torch`"),
         (["--engine", "sglang"], {"CUDA_VISIBLE_DEVICES": ""}, "SGLang needs an NVIDIA card", "`--engine torch`"),
+        (["--engine", "openvino"], {}, "OpenVINO runs on the CPU, and this run uses `cuda`", "`--device cpu`"),
         (["--device", "cuda"], {"FAKE_CARDS": "0"}, "no usable NVIDIA card, and `--device cuda` asks", "nvidia-smi"),
     ],
 )
@@ -63,6 +64,13 @@ def test_a_card_that_cannot_be_used_is_exit_13_with_what_to_type(
     assert ran.returncode == 13, ran.stderr
     assert message in ran.stderr and hint in ran.stderr.partition("hint:")[2]
     assert "Traceback" not in ran.stderr and not (place / "index/current").exists()
+
+
+@pytest.mark.parametrize("flags", [["--threads", "2"], ["--precision", "float32"]])
+def test_a_flag_for_the_cpu_is_exit_2_on_a_card(machine: dict[str, str], place: Path, flags: list[str]) -> None:
+    ran = embedcli(*NEW, *flags, cwd=place, env=machine)
+    assert ran.returncode == 2 and f"`{flags[0]}` is for a CPU, and this run uses `cuda`" in ran.stderr
+    assert f"leave `{flags[0]}` out, or add `--device cpu`" in ran.stderr
 
 
 @pytest.mark.parametrize("amount", ["nan", "inf", "-1"])

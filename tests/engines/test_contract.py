@@ -40,7 +40,14 @@ def sglang_opener(folder: Path) -> OpenWith:
     return lambda dim: start_engine(model, dim=dim, card=card, settings=SGLangSettings(), factory=factory)
 
 
-@pytest.fixture(scope="module", params=["fake", "torch_qwen", "torch_bert", "sglang"])
+def openvino_opener(make: Callable[[Path], Path], folder: Path) -> OpenWith:
+    from embedcli.engines.openvino.engine import open_engine
+
+    model = read_model(make(folder), name="tiny", commit=None, cache=None)
+    return lambda dim: open_engine(model, dim=dim, say=print)
+
+
+@pytest.fixture(scope="module", params=["fake", "torch_qwen", "torch_bert", "openvino_qwen", "openvino_bert", "sglang"])
 def open_with(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OpenWith:
     """Opens the engine at the dim given; a new engine is one more parameter."""
     folder = tmp_path_factory.mktemp("model")
@@ -48,7 +55,10 @@ def open_with(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         return lambda dim: FakeEngine(dim=dim)
     if request.param == "sglang":
         return sglang_opener(folder)
-    return torch_opener(make_qwen if request.param == "torch_qwen" else make_bert, folder)
+    opener = torch_opener if request.param.startswith("torch") else openvino_opener
+    if opener is openvino_opener:
+        pytest.importorskip("openvino")
+    return opener(make_qwen if request.param.endswith("qwen") else make_bert, folder)
 
 
 @pytest.fixture
@@ -113,6 +123,7 @@ def test_the_engine_has_every_attribute_that_the_feeder_reads(engine: Engine) ->
     assert engine.batch_tokens >= 1 and engine.batch_rows >= 1 and engine.depth >= 1
     assert engine.vocabulary is None or engine.vocabulary > 0
     assert engine.device and isinstance(engine.padded, bool)
+    assert engine.precision in ("float32", "bfloat16", "float16", "fp8")
 
 
 def test_the_probe_set_agrees_alone_and_in_a_batch(engine: Engine) -> None:

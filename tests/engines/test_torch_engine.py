@@ -94,7 +94,7 @@ def test_a_prompt_left_out_of_the_pooling_is_left_out_as_there(tmp_path: Path, p
     expected = network.encode_document(TEXTS, normalize_embeddings=True, show_progress_bar=False)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        engine = tools.make_tools("auto", print).open_engine(model, SimpleNamespace(dim=model.width), "cpu")
+        engine = tools.make_tools("torch", print).open_engine(model, SimpleNamespace(dim=model.width), "cpu")
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

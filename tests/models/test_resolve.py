@@ -471,7 +471,7 @@ def test_card_hidden_from_us_is_no_card(hidden: str) -> None:
 
 
 def test_query_recipe_is_json_and_says_everything(tmp_path: Path) -> None:
-    recipe = resolve.query_recipe(read(make_qwen(tmp_path)), 32, quantization=None)
+    recipe = resolve.query_recipe(read(make_qwen(tmp_path)), 32, quantization=None, precisions={"float32"})
     assert json.loads(json.dumps(recipe)) == recipe
     assert (recipe["query_prompt"], recipe["pooling"], recipe["dim"]) == (QUERY_PROMPT, "lasttoken", 32)
     assert (recipe["similarity"], recipe["normalise"], recipe["folder"]) == ("cosine", True, str(tmp_path))

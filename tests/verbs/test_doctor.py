@@ -61,6 +61,7 @@ def test_every_line_is_ok_where_an_index_can_be_made_without_home_or_terminal(tm
     assert [line.split()[1] for line in lines] == [
         "python",
         "card",
+        "openvino",
         "model",
         "index",
         "locks",
@@ -75,7 +76,7 @@ def test_json_is_one_object_with_the_same_lines(tmp_path: Path) -> None:
     ran = doctor("--model", "minilm", "--index", "new", "--json", cwd=tmp_path)
     printed = json.loads(ran.stdout)
     assert printed["exit_code"] == ran.returncode == 0
-    assert [line["what"] for line in printed["lines"]][:3] == ["python", "card", "model"]
+    assert [line["what"] for line in printed["lines"]][:4] == ["python", "card", "openvino", "model"]
 
 
 def test_start_embeds_the_probe_set_as_the_index_has_it(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from embedcli.config import Options
+from embedcli.errors import UsageError
 from embedcli.index.disk import Disk
 from embedcli.report import Summary
-from embedcli.run.measured import Measured, measured
+from embedcli.run.pace.measured import Measured, measured
 from embedcli.run.tools import Tools
 from embedcli.verbs.dry_run import Forecast, dry_run
 from tests.workshop import UNFINISHED, Lines, SplitsHere, Workshop, _resolve, stopped_half_way, words
@@ -167,6 +168,26 @@ def test_the_program_prints_the_forecast_and_writes_no_figures(command: Callable
     assert did["tokens"]["embedded"] == said["tokens"]["embedded"]
     shop.write("b.txt", words(300, 1))
     assert "expected: " in command(*night, "--dry-run").stderr
+
+
+def lines_of(*records: tuple[str, str]) -> str:
+    return "".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in records)
+
+
+def test_records_of_a_container_are_foretold_as_well(shop: Workshop) -> None:
+    shop.write("log.jsonl", lines_of(*((str(number), words(100, number)) for number in range(12))))
+    shop.write("note.txt", words(100, 50))
+    assert_exact(forecast(shop), shop.ingest())
+    kept = [(str(number), words(100, number)) for number in range(10)]
+    shop.write("log.jsonl", lines_of(*kept[:9], ("9", words(100, 99)), ("new", words(100, 98))))
+    said = forecast(shop)
+    assert said.sources["gone"] == 2 and said.sources["new"] == 1
+    assert_exact(said, shop.ingest())
+
+
+def test_a_dry_run_of_a_stream_is_refused_and_reads_nothing(command: Callable[..., Any], shop: Workshop) -> None:
+    ran = command("ingest", "--records", "-", "--name", "s", "--index", shop.index, "--dry-run")
+    assert isinstance(ran.exception, UsageError) and "write it to a file" in ran.exception.hint
 
 
 def test_records_are_foretold_as_the_documents_that_they_are(shop: Workshop) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from embedcli.engines.contract import Engine
+from embedcli.engines.contract import Engine, check_dim
 from embedcli.engines.nvml import Card, check_driver, installed_torch_cuda, read_cards
 from embedcli.engines.several_cards import open_on_all
 from embedcli.engines.sglang.host import ENGINE_FACTORY
@@ -229,6 +229,7 @@ class SGLangEngine:
         self.dim = dim
         self.max_tokens = chosen.max_tokens
         self.vocabulary: int | None = shape.vocabulary
+        self.precision = str(chosen.arguments.get("quantization") or "bfloat16")
         self.batch_tokens = chosen.batch_tokens
         self._host = host
         if self.max_tokens + facts["page_tokens"] >= facts["pool_tokens"]:
@@ -287,11 +288,7 @@ def kernel_caches(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _checked_shape(model: Model, dim: int) -> Shape:
-    if not 1 <= dim <= model.width:
-        raise EngineError(
-            f"the model's vectors have {model.width} components, not `{dim}`",
-            "ask for fewer with `--dim`, or leave it out",
-        )
+    check_dim(model, dim)
     if model.pooling != "lasttoken":
         raise EngineError(f"with SGLang only last-token pooling works, this model needs `{model.pooling}`", TORCH_HINT)
     return read_shape(read_json(model.folder / "config.json"))

@@ -69,10 +69,11 @@ class Remaining:
         self._bytes_left = Counter(tasks.new_bytes)
         self._bytes_read: Counter[str] = Counter()
         self._tokens_of: Counter[str] = Counter()
-        self._unread: dict[SourceKey, int] = {}
         self._known_left = tasks.known_tokens
         self._known_read = 0
         self._known_embedded = 0
+        self._parts: Counter[SourceKey] = Counter()
+        """Bytes of containers that are not read to their end yet."""
 
     def note(self, task: Task, *, to_embed: int | None) -> None:
         """A source is read, and so many tokens of it have to be embedded; None: a run before has finished it."""
@@ -82,28 +83,20 @@ class Remaining:
             self._known_read += known if to_embed is not None else 0
             self._known_embedded += to_embed or 0
             return
-        self._note_bytes(task.source.suffix, task.size_bytes, to_embed)
-
-    def note_records(self, container: Task, size_bytes: int, *, to_embed: int) -> None:
-        """Some records of a container are read: they count as that many bytes of its file, as far as it has them."""
-        if not known_tokens(container):
-            size = min(size_bytes, self._unread.setdefault(container.key, container.size_bytes))
-            self._unread[container.key] -= size
-            self._note_bytes(container.source.suffix, size, to_embed)
-
-    def note_end(self, container: Task) -> None:
-        """A container is read to its end; what its records did not account for had nothing to embed."""
-        if known_tokens(container):
-            self.note(container, to_embed=0)
-        else:
-            unread = self._unread.pop(container.key, container.size_bytes)
-            self._note_bytes(container.source.suffix, unread, 0)
-
-    def _note_bytes(self, kind: str, size_bytes: int, to_embed: int | None) -> None:
-        self._bytes_left[kind] -= size_bytes
+        kind, size = task.source.suffix, task.size_bytes - self._parts.pop(task.key, 0)
+        self._bytes_left[kind] -= size
         if to_embed is not None:
-            self._bytes_read[kind] += size_bytes
+            self._bytes_read[kind] += size
             self._tokens_of[kind] += to_embed
+
+    def note_part(self, task: Task, *, size_bytes: int, to_embed: int) -> None:
+        """Some records of a container are read; the rest of its bytes goes when it is noted itself."""
+        kind, before = task.source.suffix, self._parts[task.key]
+        size = min(size_bytes, task.size_bytes - before)
+        self._parts[task.key] += size
+        self._bytes_left[kind] -= size
+        self._bytes_read[kind] += size
+        self._tokens_of[kind] += to_embed
 
     @property
     def tokens(self) -> float:

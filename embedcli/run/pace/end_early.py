@@ -62,7 +62,8 @@ def _safely_gone(run: Run, work: Work) -> set[SourceKey]:
     """The sources that leave the index: all that are gone, except moved sources whose new place is not indexed yet."""
     here = set(documents.keys(work.checkpoints.outcomes.rows)) | set(documents.keys(run.known.table))
     waiting = {moved.key for key, moved in run.plan.moved.items() if key not in here}
-    return (run.plan.dropped | work.tally.left) - waiting
+    waiting |= documents.members(run.known.table, waiting)
+    return run.plan.dropped - waiting
 
 
 def _keep_unpublished(folder: Path, disk: Disk) -> None:

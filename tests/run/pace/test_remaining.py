@@ -13,11 +13,11 @@ from embedcli.index import documents
 from embedcli.index.documents import DocumentRow
 from embedcli.records import Source, Stat
 from embedcli.report import Progress
-from embedcli.run.remaining import Remaining, ratios_of
+from embedcli.run.pace.remaining import Remaining, ratios_of
 from embedcli.run.tasks import Task, TaskList, last_seen, last_seen_rows
 from tests.workshop import Workshop, words
 
-RECORDED = Path(__file__).parent.parent / "recorded_run.jsonl"
+RECORDED = Path(__file__).parent / "recorded_run.jsonl"
 """What happened in a run over 90 files, 19 MB: texts, code, pages, and PDFs with many pictures or few, by the seconds
 since its start. `kind`: a file was read; `embedded`: so many tokens in all."""
 

@@ -1,0 +1,222 @@
+"""Milvus, Lite or a server, by pymilvus.
+
+In: a file or a URL (a token or `user:password` in the URL, or in MILVUS_TOKEN). Out: an alias NAME, which points to the
+collection NAME_a or NAME_b, so that a load swaps in by one change of the alias. `meta` is JSON; text is VARCHAR, of at
+most 65,535 bytes: what is longer is cut. The memory is a property of the collection.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from embedcli.stores import rows as reading
+from embedcli.stores.contract import Layout, Memory, batches, id_batches, versions_table
+from embedcli.stores.target import Target, not_ours, target_errors
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+_TIMEOUT_S = 60
+_BATCH = 1024
+_IDS = 1024
+_KEY = "embedcli.memory"
+MOST_BYTES = 65_535
+"""The longest text of a server, in bytes; Lite counts letters."""
+
+
+def connect(target: Target) -> MilvusStore:
+    from pymilvus import MilvusClient
+
+    for name in ("pymilvus", "milvus_lite"):  # they log what they raise, with all arguments
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if target.path is not None:
+        import milvus_lite  # noqa: F401 - a missing package is named before anything is done
+    with target_errors(target, *_errors()):
+        if target.path is not None:
+            return MilvusStore(target, MilvusClient(str(target.path)))
+        words = [word for word in (target.user, target.password) if word]
+        token = ":".join(words) or os.environ.get("MILVUS_TOKEN", "")
+        return MilvusStore(target, MilvusClient(target.bare_url, token=token, timeout=_TIMEOUT_S))
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    from pymilvus import MilvusException
+
+    return (MilvusException, ValueError, RuntimeError, OSError)
+
+
+class MilvusStore:
+    def __init__(self, target: Target, client: MilvusClient) -> None:
+        self._target = target
+        self._client = client
+        self._errors = _errors()
+
+    def live(self) -> MilvusTable | None:
+        with target_errors(self._target, *self._errors):
+            name = self._live_name()
+            if name is None and self._target.table in self._client.list_collections():
+                raise not_ours(self._target)
+        if name is None:
+            return None
+        table = self._open(name)
+        if table is None:
+            raise not_ours(self._target)
+        return table
+
+    def _live_name(self) -> str | None:
+        """The collection behind the alias."""
+        for name in self._client.list_collections():
+            if self._target.table in self._client.list_aliases(name).get("aliases", []):
+                return str(name)
+        return None
+
+    def _other_name(self) -> str:
+        """The collection that is loaded while the other one is live."""
+        names = [f"{self._target.table}_a", f"{self._target.table}_b"]
+        return names[1] if self._live_name() == names[0] else names[0]
+
+    def _open(self, name: str) -> MilvusTable | None:
+        """None where there is no such collection, or where it has no memory."""
+        with target_errors(self._target, *self._errors):
+            if not self._client.has_collection(name):
+                return None
+            properties = self._client.describe_collection(name).get("properties") or {}
+            memory = Memory.from_json(properties.get(_KEY))
+            if memory is None:
+                return None
+            if self._client.list_indexes(name):
+                self._client.load_collection(name)  # a kill, or somebody, may have left it unloaded
+        return MilvusTable(self._target, self._client, name, memory)
+
+    def unfinished(self) -> MilvusTable | None:
+        """A collection that was killed before it got its index holds nothing yet, and is made again."""
+        with target_errors(self._target, *self._errors):
+            name = self._other_name()
+            if not self._client.has_collection(name) or not self._client.list_indexes(name):
+                return None
+        return self._open(name)
+
+    def begin(self, layout: Layout, memory: Memory) -> MilvusTable:
+        with target_errors(self._target, *self._errors):
+            name = self._other_name()
+            if self._client.has_collection(name):
+                if self._open(name) is None:
+                    raise not_ours(self._target)
+                self._client.drop_collection(name)
+            index = self._client.prepare_index_params()
+            index.add_index("vector", index_type="AUTOINDEX", metric_type="COSINE")
+            self._client.create_collection(
+                name, schema=_schema(self._client, layout), index_params=index, properties={_KEY: memory.to_json()}
+            )
+        return MilvusTable(self._target, self._client, name, memory)
+
+    def swap_in(self) -> None:
+        with target_errors(self._target, *self._errors):
+            old, new = self._live_name(), self._other_name()
+            if old is None:
+                self._client.create_alias(new, self._target.table)
+                return
+            self._client.alter_alias(new, self._target.table)
+            self._client.drop_collection(old)
+
+    def drop_unfinished(self) -> None:
+        with target_errors(self._target, *self._errors):
+            name = self._other_name()
+        if self._open(name) is not None:
+            with target_errors(self._target, *self._errors):
+                self._client.drop_collection(name)
+
+    def close(self) -> None:
+        """Also stop the server of a file, which the client leaves running, and which locks the file."""
+        self._client.close()
+        if self._target.path is not None:
+            from milvus_lite.server_manager import server_manager_instance
+
+            server_manager_instance.release_server(str(self._target.path))
+
+
+def _schema(client: MilvusClient, layout: Layout) -> Any:
+    from pymilvus import DataType
+
+    kinds = {"int32": DataType.INT32, "int64": DataType.INT64}
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    for field in layout.schema:
+        if field.name == "chunk_id":
+            schema.add_field(field.name, DataType.VARCHAR, is_primary=True, max_length=32)
+        elif field.name == "vector":
+            schema.add_field(field.name, DataType.FLOAT_VECTOR, dim=layout.dim)
+        elif field.name == "meta":
+            schema.add_field(field.name, DataType.JSON, nullable=True)
+        elif pa.types.is_integer(field.type):
+            schema.add_field(field.name, kinds[str(field.type)], nullable=True)
+        else:
+            schema.add_field(field.name, DataType.VARCHAR, max_length=MOST_BYTES, nullable=True)
+    return schema
+
+
+class MilvusTable:
+    def __init__(self, target: Target, client: MilvusClient, name: str, memory: Memory) -> None:
+        self.name = name
+        self.memory = memory
+        self._target = target
+        self._client = client
+        self._errors = _errors()
+
+    def atomic(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def upsert(self, rows: Iterable[pa.Table], *, fresh: bool) -> None:
+        with target_errors(self._target, *self._errors):
+            write = self._client.insert if fresh else self._client.upsert
+            for batch in batches(rows, _BATCH):
+                vectors = reading.vectors(batch)
+                data = [
+                    {**_cut(row), "vector": vector} for row, vector in zip(reading.plain(batch), vectors, strict=True)
+                ]
+                write(self.name, data)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        with target_errors(self._target, *self._errors):
+            for part in id_batches(ids, _IDS):
+                self._client.delete(self.name, ids=part)
+
+    def versions(self) -> Iterator[pa.Table]:
+        with target_errors(self._target, *self._errors):
+            pages = self._client.query_iterator(
+                self.name, batch_size=_IDS, output_fields=["chunk_id", "changed_in"], consistency_level="Strong"
+            )
+            while page := pages.next():
+                yield versions_table([row["chunk_id"] for row in page], [row["changed_in"] for row in page])
+            pages.close()
+
+    def count(self) -> int:
+        with target_errors(self._target, *self._errors):
+            found = self._client.query(self.name, filter="", output_fields=["count(*)"], consistency_level="Strong")
+        return int(found[0]["count(*)"])
+
+    def settle(self) -> None:
+        """Seal what was written, so that it is on disk and indexed."""
+        with target_errors(self._target, *self._errors):
+            self._client.flush(self.name)
+
+    def remember(self, memory: Memory) -> None:
+        with target_errors(self._target, *self._errors):
+            self._client.alter_collection_properties(self.name, {_KEY: memory.to_json()})
+        self.memory = memory
+
+
+def _cut(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with texts that Milvus takes; a letter is not cut in two."""
+    return {name: _short(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _short(text: str) -> str:
+    if len(text) * 4 <= MOST_BYTES:
+        return text
+    return text.encode()[:MOST_BYTES].decode(errors="ignore")

