@@ -26,6 +26,7 @@ Ranges = Sequence[tuple[int, int]]
 """Half-open row ranges, ascending."""
 
 ROW_GROUP_ROWS = 8192
+BATCH_ROWS = 1024
 
 DAMAGE = (OSError, pa.ArrowException, ValueError, IndexError)
 """The exceptions that reading a damaged file can raise."""
@@ -134,6 +135,20 @@ def _row_groups(path: Path, ranges: Ranges, columns: Sequence[str] | None) -> It
                 whole = inside == [(0, table.num_rows)]
                 yield table if whole else pa.concat_tables([table.slice(a, b - a) for a, b in inside])
             start = stop
+
+
+def read_row(path: Path, row: int, columns: Sequence[str]) -> pa.RecordBatch:
+    """One row; of its row group no more is decoded than lies before it. Raises DamagedShard."""
+    try:
+        with open_shard(path) as file:
+            group, before = row // ROW_GROUP_ROWS, row % ROW_GROUP_ROWS
+            for batch in file.iter_batches(BATCH_ROWS, [group], list(columns), use_threads=False):
+                if before < batch.num_rows:
+                    return batch.slice(before, 1)
+                before -= batch.num_rows
+        raise IndexError(f"it has no row {row}")
+    except DAMAGE as error:
+        raise DamagedShard(path.stem, str(error)) from error
 
 
 def open_shard(path: Path) -> pq.ParquetFile:

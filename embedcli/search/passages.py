@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from embedcli.columns import READ_SCHEMA
-from embedcli.index.shards import read_rows
+from embedcli.index.shards import read_row
 from embedcli.search.scan import Rows
 from embedcli.search.view import View
 
@@ -23,10 +21,6 @@ def passages(view: View, rows: Rows) -> list[Mapping[str, Any]]:
     """The columns of each row as Python values. Raises DamagedShard."""
     found: list[Mapping[str, Any]] = [{}] * rows.size
     for number, inside, places in view.vectors.by_shard(rows):
-        order = np.argsort(inside)
-        ranges = [(row, row + 1) for row in inside[order].tolist()]
-        tables = read_rows(view.shards[number].path, ranges, SHOWN)
-        values = (row for table in tables for row in table.to_pylist())
-        for place, row in zip(places[order].tolist(), values, strict=True):
-            found[place] = row
+        for place, row in zip(places.tolist(), inside.tolist(), strict=True):
+            (found[place],) = read_row(view.shards[number].path, row, SHOWN).to_pylist()
     return found

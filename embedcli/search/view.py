@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedcli.errors import UsageError
-from embedcli.index.shards import read_rows
+from embedcli.index.shards import read_row, read_rows
 from embedcli.index.where import Where
 from embedcli.search.bm25 import Words
 from embedcli.search.phrases import Phrases
@@ -66,10 +66,9 @@ class View:
             rows = []
         for row in rows:
             ((number, inside, _),) = self.vectors.by_shard(np.array([row]))
-            start = int(inside[0])
-            for table in read_rows(self.shards[number].path, [(start, start + 1)], ["chunk_id"]):
-                if table.column("chunk_id")[0].as_py() == chunk_id:
-                    return row
+            found = read_row(self.shards[number].path, int(inside[0]), ["chunk_id"])
+            if found.column("chunk_id")[0].as_py() == chunk_id:
+                return row
         raise UsageError(
             f"generation {self.generation.number} has no chunk `{chunk_id}`",
             "take the `chunk_id` of a hit from `embedcli search --json`",
