@@ -36,11 +36,12 @@ from embedcli.index.publish import Draft, publish
 from embedcli.index.shards import Shard
 from embedcli.models import resolve
 from embedcli.records import Root, digest
+from embedcli.run.tools import make_tools
 from embedcli.search import fuse, postings, searcher, sidecars
-from embedcli.search.query_vector import QueryVectors, with_engine
 from embedcli.search.scan import Vectors
 from embedcli.search.searcher import MODES, Searcher
 from embedcli.search.sidecars import Sidecar
+from embedcli.verbs import search
 from tests.questions.questions import KINDS, QUESTIONS, is_right, write_documents
 
 import pyarrow as pa  # isort: skip
@@ -95,11 +96,7 @@ def opened_questions(folder: Path) -> Searcher:
 
 
 def real_searcher(index: Index) -> Searcher:
-    from embedcli.engines import torch_engine
-
-    model = resolve.resolve("minilm", report=print)
-    opened = with_engine(index, lambda g: (model, torch_engine.open_engine(model, dim=g.settings.dim, device="cpu")))
-    return Searcher(index, QueryVectors(opened))
+    return search.searcher(index, lambda engine: make_tools(engine, print), print)
 
 
 def right(finder: Searcher, mode: str) -> Counter[str]:

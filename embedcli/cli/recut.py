@@ -53,7 +53,7 @@ def recut(
         import numpy as np
 
         make_tools = tools_maker(context)
-        vectors = query_vectors(opened, lambda engine: make_tools(engine, say, show_log=say if debug else None))
+        vectors = query_vectors(opened, lambda engine: make_tools(engine, say, show_log=say if debug else None), say)
         return np.stack([vectors.of(generation, text) for text in texts])
 
     made = verb.recut(opened, Path(os.path.abspath(out)), dim=dim, dtype=dtype, queries=embedded if texts else None)

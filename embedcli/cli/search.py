@@ -77,7 +77,7 @@ def search(
         raise UsageError("there is no query", "name what to look for, such as `embedcli search 'red light' INDEX`")
     opened = opened_index(index, index_option)
     make_tools = tools_maker(context)
-    finder = searcher(opened, lambda engine: make_tools(engine, say, show_log=say if debug else None))
+    finder = searcher(opened, lambda engine: make_tools(engine, say, show_log=say if debug else None), say)
     printer = PRINTERS[shape](opened.folder, null=null, several=query == "-")
     rules: dict[str, Any] = {"k": k, "where": where, "min_score": min_score}
     if like is not None:

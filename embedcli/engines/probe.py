@@ -49,18 +49,6 @@ def judge(
     return Reference(vectors, max_tokens)
 
 
-def glance(engine: Engine, reference: Reference, *, encode: Callable[[str], np.ndarray], model: str) -> None:
-    """Compare the shortest texts of the probe set only, in the time of one query. Raises EngineError as `judge` does.
-
-    A reference without rows compares nothing: its index has reused vectors only.
-    """
-    if not len(reference.vectors):
-        return
-    texts = [_probe_ids(encode, text, min(count, reference.max_tokens)) for text, count in PROBE_TEXTS[:GLANCE_TEXTS]]
-    vectors, _ = check_vectors(wait(engine.submit(texts), PROBE_TIMEOUT_S))
-    _check_agreement(compare_probe(vectors, reference.vectors[:GLANCE_TEXTS]), model)
-
-
 def _check_agreement(cosine: float, model: str) -> None:
     if not cosine >= PROBE_AGREEMENT:
         raise EngineError(
@@ -69,7 +57,6 @@ def _check_agreement(cosine: float, model: str) -> None:
         )
 
 
-GLANCE_TEXTS = 4
 PROBE_AGREEMENT = 0.999
 """The smallest cosine at which two vectors of a text are from one model: bfloat16 and float32 agree to 0.9998."""
 
@@ -119,8 +106,8 @@ def probe(engine: Engine, texts: Sequence[np.ndarray], *, timeout_s: float = PRO
                 "fetch the model again with `embedcli pull` and its hub id, or name another with `--model`",
             )
     pending = [engine.submit([ids]) for ids in texts]
-    alone = np.concatenate([wait(future, timeout_s) for future in pending])
-    together = wait(engine.submit(list(texts)), timeout_s)
+    alone = np.concatenate([_wait(future, timeout_s) for future in pending])
+    together = _wait(engine.submit(list(texts)), timeout_s)
     (alone, alone_sound), (together, together_sound) = check_vectors(alone), check_vectors(together)
     if not (alone_sound.all() and together_sound.all()):
         raise EngineError("the engine's vectors of the probe set are not of unit length", "try another `--engine`")
@@ -133,8 +120,7 @@ def probe(engine: Engine, texts: Sequence[np.ndarray], *, timeout_s: float = PRO
     return alone
 
 
-def wait(future: Future[np.ndarray], timeout_s: float) -> np.ndarray:
-    """The vectors of one batch. Raises EngineDied where they do not come in time."""
+def _wait(future: Future[np.ndarray], timeout_s: float) -> np.ndarray:
     try:
         return future.result(timeout_s)
     except FutureTimeout as error:

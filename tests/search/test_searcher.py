@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from embedcli.columns import Floats
-from embedcli.config import Options
-from embedcli.errors import DamagedShard, EngineDied, EngineError, Mismatch, NoIndex, UsageError
-from embedcli.index.manifest import Generation
+from embedcli.errors import DamagedShard, EngineDied, EngineError, NoIndex, UsageError
 from embedcli.models.folder import Model
-from embedcli.models.tokenizer import load_tokenizer
-from embedcli.search.query_vector import QueryVectors, with_engine
+from embedcli.run.tools import Tools
+from embedcli.search.query_vector import QueryVectors
 from embedcli.search.searcher import Found, Searcher
 from embedcli.verbs.forget import forget
+from embedcli.verbs.search import query_vectors as query_vectors_of
 from tests.fake_engines import FakeEngine
 from tests.published import index_of, silent, spoil
 from tests.workshop import Workshop, _resolve, wide_engine, words
@@ -39,16 +38,18 @@ TEXTS = {
 
 
 def query_vectors(shop: Workshop, opened: list[Any] | None = None) -> QueryVectors:
-    def open_model(generation: Generation) -> tuple[Model, FakeEngine]:
-        engine = wide_engine(model(generation), generation.settings.dim, "cpu", shop.log)
+    def open_engine(model: Model) -> FakeEngine:
+        engine = wide_engine(model, 16, "cpu", shop.log)
         (opened if opened is not None else []).append(engine)
-        return model(generation), engine
+        return engine
 
-    return QueryVectors(with_engine(index_of(shop), open_model))
+    return with_engine(shop, open_engine)
 
 
-def model(generation: Generation) -> Model:
-    return _resolve(Options(index=Path("/nowhere")), generation.settings)
+def with_engine(shop: Workshop, open_engine: Callable[[Model], FakeEngine]) -> QueryVectors:
+    """The verb's own vectors, by an engine that needs no torch."""
+    tools = Tools(_resolve, lambda _: "cpu", lambda model, settings, device: open_engine(model))
+    return query_vectors_of(index_of(shop), lambda engine: tools, print)
 
 
 def searcher(shop: Workshop) -> Searcher:
@@ -334,9 +335,8 @@ class Other(FakeEngine):
         return super().embed([row[::-1] for row in rows])
 
 
-def asking(shop: Workshop, engine: FakeEngine, change: Callable[[Model], Model] = lambda model: model) -> Searcher:
-    opened = with_engine(index_of(shop), lambda generation: (change(model(generation)), engine))
-    return Searcher(index_of(shop), QueryVectors(opened))
+def asking(shop: Workshop, engine: FakeEngine) -> Searcher:
+    return Searcher(index_of(shop), with_engine(shop, lambda model: engine))
 
 
 def test_an_engine_that_gives_other_vectors_is_refused_and_closed(filled: Workshop) -> None:
@@ -347,15 +347,16 @@ def test_an_engine_that_gives_other_vectors_is_refused_and_closed(filled: Worksh
 
 
 def test_another_model_under_the_same_name_is_refused(filled: Workshop) -> None:
-    engine = wide_engine(None, 16, "cpu", [])  # type: ignore[arg-type]
-    with pytest.raises(Mismatch, match="is not the model any more"):
-        asking(filled, engine, lambda known: dataclasses.replace(known, weights_digest="0" * 64)).search("pump")
-    assert engine.closed
+    manifest = filled.index / "current/manifest.json"
+    data = json.loads(manifest.read_text())
+    data["fingerprints"]["model"] = "0" * 32
+    manifest.write_text(json.dumps(data))
+    with pytest.raises(EngineError, match="is not the model any more"):
+        searcher(filled).search("pump")
 
 
 class Listening(FakeEngine):
     vocabulary = None
-    max_tokens = 64
 
     def __init__(self) -> None:
         super().__init__()
@@ -366,23 +367,11 @@ class Listening(FakeEngine):
         return super().embed(rows)
 
 
-def test_a_query_has_the_models_prompt_for_queries_and_its_end_token(filled: Workshop) -> None:
-    engine, known = Listening(), []
-
-    def prompted(given: Model) -> Model:
-        known.append(given)
-        return dataclasses.replace(given, query_prompt="query: ")
-
-    asking(filled, engine, prompted).search('red "light"', mode="vector", k=1)
-    expected = load_tokenizer(known[0].folder, prompt="query: ").row_of("red light")
-    np.testing.assert_array_equal(engine.seen[-1], expected)
-
-
 def test_a_query_that_is_too_long_is_cut_but_keeps_its_end_token(filled: Workshop) -> None:
     engine = Listening()
-    asking(filled, engine).search("pump " * 500, mode="vector")
+    asking(filled, engine).search("pump " * 5_000, mode="vector")
     ids = engine.seen[-1]
-    assert ids.size == 64 and ids[-1] == engine.seen[0][-1] and ids[-2] != ids[-1]
+    assert ids.size == engine.max_tokens and ids[-1] == engine.seen[0][-1] and ids[-2] != ids[-1]
 
 
 def test_the_engine_is_opened_once_for_many_queries(filled: Workshop) -> None:
@@ -406,8 +395,8 @@ class DiesOnce(FakeEngine):
     asked = 0
 
     def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
-        self.asked += 1
-        if self.asked == 3:  # the first time is the probe set
+        self.asked += len(rows) == 1
+        if self.asked == 11:  # nine times it is a text of the probe set
             raise EngineDied("the double died")
         return super().embed(rows)
 
