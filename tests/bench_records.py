@@ -134,7 +134,7 @@ def main(count: int) -> None:
         os.environ["KEEP"] = "1"
         came, _ = split(folder / "a.jsonl", folder, None)
         del os.environ["KEEP"]
-        KnownFiles.write(folder, "known", [one for one, _ in came], [found for _, found in came])
+        KnownFiles.write(folder, "known", [([one for one, _ in came], [found for _, found in came])])
         found = measured(folder / "a.jsonl", folder, True)
         print(f".jsonl      all known: {count * record_mb / found['s']:.0f} MB/s, {found['mb']:.0f} MB")
         whole_runs(folder)

@@ -64,6 +64,8 @@ AGAIN = "embedcli ingest --index {index}"
 LEAVE_OUT = "leave the flag out for the default"
 TOML = "each line is `flag = value`, such as `dim = 256` or `exclude = ['*.log', 'old/']`"
 SET = "printf 'dim = 16' > {parent}/embedcli.toml"
+RECORDS = 'printf \'{{"text": "Some words."}}\\n\' | {program} ingest --index {index} --records - --name tickets'
+LISTED = "printf '%s\\n' {docs}/part/0.txt > {parent}/list"
 ROWS = [
     Row("name only one index", indexed, "embedcli status {index} --index {other}", [["embedcli status {index}"]]),
     Row(LEAVE_OUT, nothing, f"{INGEST} --device tpu", [[INGEST]]),
@@ -359,6 +361,36 @@ ROWS = [
         f"{AGAIN} --nice 99",
         [["{program} ingest --index {index} --nice 10", AGAIN]],
     ),
+    Row("add `--records -`", indexed, f"{AGAIN} --name tickets", [[RECORDS, AGAIN]]),
+    Row("add one: `--records - --name tickets`", indexed, f"{AGAIN} --records -", [[RECORDS, AGAIN]]),
+    Row("use letters, such as `--name tickets`", indexed, f"{AGAIN} --records - --name /", [[RECORDS, AGAIN]]),
+    Row(
+        "add `--files-from -`, or leave `-0` out",
+        indexed,
+        f"{AGAIN} -0",
+        [["printf '%s\\0' {docs}/part/0.txt | {program} ingest --index {index} --files-from - -0", AGAIN], [AGAIN]],
+    ),
+    Row(
+        "give them to one run each",
+        after(indexed, LISTED),
+        f"{INGEST} --files-from {{parent}}/list",
+        [[INGEST, f"{AGAIN} --files-from {{parent}}/list"]],
+    ),
+    Row(
+        "check its path; `--files-from -` reads the list on stdin",
+        indexed,
+        f"{AGAIN} --files-from /no/list",
+        [
+            [LISTED, f"{AGAIN} --files-from {{parent}}/list"],
+            [LISTED, "{program} ingest --index {index} --files-from - < {parent}/list", AGAIN],
+        ],
+    ),
+    Row(
+        "add `-0`, as for `find -print0`",
+        after(indexed, "find {docs} -name '*.txt' -print0 > {parent}/list"),
+        f"{AGAIN} --files-from {{parent}}/list",
+        [["find {docs} -name '*.txt' -print0 > {parent}/list", f"{AGAIN} --files-from {{parent}}/list -0"]],
+    ),
     Row("this index has no roots", forgotten, "embedcli forget {docs} --index {index}", [[INGEST]]),
     Row(
         "`embedcli verify {index}` names what is damaged",
@@ -384,6 +416,18 @@ ROWS = [
 ELSEWHERE = {
     "engines/": "need a card, or an engine that fails: tests/engines and tests/verbs/test_doctor.py make fakes of both",
     "verbs/doctor.py": "tell to install packages or to use another disk: tests/verbs/test_doctor.py",
+    **dict.fromkeys(
+        ("pipes/", "cli/pipes.py", "verbs/embed.py", "verbs/rows.py", "index/where.py"),
+        "are about stdin, stdout and columns: tests/pipes, tests/verbs/test_embed.py and test_rows.py",
+    ),
+    **dict.fromkeys(
+        ("run/containers.py", "sources/streams.py"),
+        "are about records that are gone: tests/run/test_containers.py",
+    ),
+    **dict.fromkeys(
+        ("search/", "cli/search.py", "verbs/recut.py", "verbs/dry_run.py"),
+        "are not carried out yet: their states need an index that can be searched, or a file of queries",
+    ),
     "models/": "need a hub or another model: tests/models/test_resolve.py and tests/cli/test_main.py",
 }
 """Modules whose hints are about machines that a test cannot have."""
@@ -421,6 +465,8 @@ NOT_RUN = {
     ),
     "run the same command again: it continues where it stopped": "cli/test_main.py",
     "wait for it to end, then run the same command again": "cli/test_main.py",
+    "name the file that it lies in": "verbs/test_forget.py",
+    "name a folder or a file first": "verbs/test_moved.py",
     "run the same command again": "index/test_generations.py",
     "use `--max-tokens 22` or more": "reading/test_chunker.py",
     "`embedcli verify` lists all damage; check the disk": "index/test_damage.py",

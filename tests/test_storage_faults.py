@@ -148,7 +148,8 @@ def test_a_disk_that_is_full_while_a_reader_spools_is_a_storage_error_and_not_a_
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(spool.iterdir()), "the half-written file is deleted"
-    assert work(task, lambda _: None, with_forms=True).table().num_rows > 100
+    (read,) = work(task, lambda _: None, with_forms=True)
+    assert isinstance(read.own, rows.Reading) and read.own.table().num_rows > 100
 
 
 # ---- fsync, write and rename

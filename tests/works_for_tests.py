@@ -26,6 +26,9 @@ class Acts:
     def crash(self, *_: object) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
 
+    def in_a_tuple(self, value: str, *_: object) -> tuple[str]:
+        return (value,)
+
     def hang(self, *_: object) -> None:
         time.sleep(60)
 

@@ -26,6 +26,9 @@ from embedcli.errors import Mismatch, UsageError
 PREFIX = "EMBEDCLI_"
 INDEX = f"{PREFIX}INDEX"
 NOT_SET_BY_FILE = {"help", "version", "config"}
+AMBIGUOUS = {"format", "mode"}
+"""Flags that mean something else in each command: other than for `ingest`, their keys begin with the command's name."""
+
 _ORIGINS = "embedcli.origins"
 _FILE = "embedcli.file"
 
@@ -45,11 +48,12 @@ def origins(context: typer.Context) -> Origins:
 
 
 def options(command: Any) -> Iterator[tuple[str, Any]]:
-    """The options of a command by their long names; not its arguments."""
+    """The options of a command, not its arguments, by their keys: their long names, but for AMBIGUOUS."""
     for option in command.params:
-        longest = max(option.opts, key=len)
-        if longest.startswith("--"):
-            yield longest[2:], option
+        name = max(option.opts, key=len)
+        if name.startswith("--"):
+            is_own = name[2:] in AMBIGUOUS and command.name not in ("ingest", "config")
+            yield f"{command.name}-{name[2:]}" if is_own else name[2:], option
 
 
 class Group(TyperGroup):
@@ -120,7 +124,12 @@ def keep_file(context: typer.Context, value: str | None) -> None:
 def _where(ctx: Any, flags: Iterable[str]) -> tuple[str, str] | None:
     """The first of these flags whose value was not typed, and where it comes from."""
     known = ctx.meta.get(_ORIGINS, Origins(None, {})).of
-    return next(((flag[2:], known[flag[2:]]) for flag in flags if flag[2:] in known and flag != "--index"), None)
+    command = ctx.invoked_subcommand
+    for flag in flags:
+        for key in (flag[2:], f"{command}-{flag[2:]}"):
+            if key in known and flag != "--index":
+                return flag[2:], known[key]
+    return None
 
 
 def _origins(command: Any, parsed: Any, by_name: Mapping[str, Any], file: Path | None) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from embedcli.errors import InputError, UnreadableSource, quoted
 from embedcli.index import documents
-from embedcli.reading.containers.known import KnownFiles
+from embedcli.reading.containers.known import Known, KnownFiles
 from embedcli.reading.splitter import MOST_BAD_LINES, Answer, Split, Whole
 from embedcli.records import SKIP_REASONS, Record, Source, SourceKey
 from embedcli.run.gone import SMALLEST_GUARDED
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from embedcli.run.tally import Tally
     from embedcli.sources.containers import Asked
     from embedcli.sources.roots import Scopes
+
+KNOWN_AT_ONCE = 1 << 16
 
 Ints = npt.NDArray[np.int64]
 
@@ -110,7 +112,10 @@ class Feed:
         *,
         folder: Path,
         read_all: bool,
+        marked: Collection[SourceKey] = (),
     ) -> None:
+        """`marked`: files with a `#` in their path."""
+        self._marked = marked
         self._books = {root.id: RuleBook(root) for root in scopes.roots}
         self._adding = {scope.root.id for scope in scopes.scopes if scope.stream and not scope.stream.whole}
         self._members = members
@@ -139,12 +144,18 @@ class Feed:
                     yield known.end(task, answer, batches)
                 else:
                     batches += 1
-                    yield RecordTask(task, tuple(known.tasks(task.source, answer)), answer)
+                    records = tuple(self._apart(task.source, record) for record in answer)
+                    yield RecordTask(task, tuple(known.tasks(task.source, records)), records)
         except UnreadableSource as error:
             yield ContainerEnd(task, error, batches)
         finally:
             if files is not None:
                 files.remove()
+
+    def _apart(self, container: Source, record: Record) -> Record:
+        """The record, under another id where a file has the path that it would have."""
+        is_taken = self._marked and container.member(record.id).key in self._marked
+        return record._replace(id=f"{record.id} (record)") if is_taken else record
 
 
 def asked_of(books: dict[str, RuleBook], source: Source) -> Asked | None:
@@ -180,12 +191,17 @@ class _Known:
     def write(self, folder: Path, name: str, source: Source, *, read_all: bool) -> KnownFiles | None:
         if not self._seen.num_rows:
             return None
-        skip = len(source.path) + 1
-        ids = [path[skip:] for path in self._seen.column("path").to_pylist()]
-        # what is not as it should be is read again, whatever it holds
-        sound = pc.and_(pc.equal(self._seen.column("status"), "indexed"), pc.is_valid(self._seen.column("sha256")))
-        digests = pc.if_else(sound, self._seen.column("sha256"), None).to_pylist()
-        return KnownFiles.write(folder, name, ids, [None] * len(ids) if read_all else digests)
+        return KnownFiles.write(folder, name, self._known(len(source.path) + 1, read_all=read_all))
+
+    def _known(self, skip: int, *, read_all: bool) -> Iterator[Known]:
+        """What is not as it should be is read again, whatever it holds."""
+        for batch in self._seen.select(["path", "status", "sha256"]).to_batches(max_chunksize=KNOWN_AT_ONCE):
+            paths, statuses, digests = (column.to_pylist() for column in batch.columns)
+            is_sound = [status == "indexed" and not read_all for status in statuses]
+            yield (
+                [path[skip:] for path in paths],
+                [digest if sound else None for digest, sound in zip(digests, is_sound, strict=True)],
+            )
 
     def tasks(self, container: Source, records: Sequence[Record]) -> Iterator[Task]:
         places = [record.prior for record in records if record.prior >= 0]

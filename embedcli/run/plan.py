@@ -81,6 +81,8 @@ class Plan:
     absorbed: set[SourceKey] = field(default_factory=set)
     unlisted: dict[str, str] = field(default_factory=dict)
     """Folders that could not be looked into, as absolute paths, and why."""
+    marked: set[SourceKey] = field(default_factory=set)
+    """Files with a `#` in their path, which documents inside a container must not be taken for."""
     news: set[SourceKey] = field(default_factory=set)
     new_of: Counter[str] = field(default_factory=Counter)
     changed: int = 0
@@ -268,6 +270,8 @@ class _Join:
 
     def _count(self, source: Source, say: Callable[[str], None], *, new: bool) -> None:
         self._plan.walked.add(source, new=new)
+        if "#" in source.path:
+            self._plan.marked.add(source.key)
         if self._plan.walked.files % TELL_EVERY == 0:
             say(f"looking for changes: {self._plan.walked.files:,} files")
 

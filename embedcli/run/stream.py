@@ -10,7 +10,7 @@ is kept alive (engines/feeder.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from embedcli.config import IndexSettings
     from embedcli.fingerprints import Fingerprints
     from embedcli.models.folder import Model
+    from embedcli.records import SourceKey
     from embedcli.run.begin_work import Work
     from embedcli.run.pending import Ended
     from embedcli.run.record import Run
@@ -51,7 +52,7 @@ def stream(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
     tasks = (task for task in run.plan.tasks if task.key not in work.adopted)
     with reading(
         run.tools, reading_work(run.model, run.settings, run.fingerprints, spool_folder=spool_folder), tasks,
-        members=members, scopes=run.scopes, read_all=run.rules.read_all,
+        members=members, scopes=run.scopes, read_all=run.rules.read_all, marked=run.plan.marked,
     ) as pool:  # fmt: skip
         containers = OpenContainers(members, run.rules, run.plan, work.tally, run.report.warn)
         try:
@@ -177,8 +178,10 @@ def reading(
     members: Members,
     scopes: Scopes,
     read_all: bool,
+    marked: Collection[SourceKey] = (),
 ) -> Iterator[Pool[AnyTask, tuple[Read, ...]]]:
-    """The reading processes and the one that splits containers, at work on the tasks."""
+    """The reading processes and the one that splits containers, at work on the tasks. `marked`: files with a `#` in
+    their path."""
     make_pool = tools.make_pool or Pool
     with ExitStack() as stack:
         splitter = (tools.make_splitter or Splitter)(SplittingWork(work.spool_folder))
@@ -190,7 +193,7 @@ def reading(
             )
         )  # fmt: skip
         stack.callback(splitter.close)  # before the pool is closed: one of its threads may wait for an answer
-        feed = Feed(scopes, members, splitter.answers, folder=work.spool_folder, read_all=read_all)
+        feed = Feed(scopes, members, splitter.answers, folder=work.spool_folder, read_all=read_all, marked=marked)
         pool.feed(feed.tasks(tasks))
         yield pool
 

@@ -46,14 +46,14 @@ class Layout:
 class Memory:
     """What a target remembers: which index it holds, and how far it has followed it.
 
-    `origin` is the first change list of the index, `begun` the newest one when the loading of the table began (None
-    where an older version wrote it), `applied` the last one that the table holds whole. `finished` is False while the
-    table is being loaded. `generation` and `number` (of the list) are for messages.
+    `origin` is the first change list of the index, `applied` the last one that the table holds whole, `until` the last
+    one of which it may hold rows, written before the first of them (both None where an older version wrote the list).
+    `finished` is False while the table is being loaded. `generation` and `number` (of the list) are for messages.
     """
 
     index: str
     origin: str | None
-    begun: str | None
+    until: str | None
     layout: str
     applied: str | None = None
     finished: bool = False

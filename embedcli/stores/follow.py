@@ -57,9 +57,9 @@ class Source:
     def rows(self) -> int:
         return sum(shard.rows for shard in self.trail.generation.shards.values())
 
-    def memory(self, *, begun: str | None, finished: bool) -> Memory:
+    def memory(self, *, finished: bool) -> Memory:
         newest = self.trail.newest
-        memory = Memory(self.index, newest.origin, begun, self.layout.digest)
+        memory = Memory(self.index, newest.origin, newest.id, self.layout.digest)
         if not finished:
             return memory
         return dataclasses.replace(
@@ -108,6 +108,8 @@ def _to_follow(live: Table | None, source: Source) -> tuple[ChangeList, ...] | N
     """The change lists that lead from what the live table holds to the current generation; None without a way."""
     if live is None or not live.memory.finished or live.memory.layout != source.layout.digest:
         return None
+    if source.trail.since(live.memory.until) is None:
+        return None  # a killed sync wrote rows of changes that this index has not gone through: it was restored since
     return source.trail.since(live.memory.applied)
 
 
@@ -142,6 +144,8 @@ def _follow(live: Table, source: Source, lists: tuple[ChangeList, ...], *, dry_r
         return outcome
     try:
         with live.atomic():
+            if lists:
+                live.remember(dataclasses.replace(live.memory, until=source.trail.newest.id))
             live.delete(gone)
             if len(chosen.ids):
                 live.upsert(chosen.rows(), fresh=False)
@@ -149,7 +153,7 @@ def _follow(live: Table, source: Source, lists: tuple[ChangeList, ...], *, dry_r
                 raise _Altered
             if lists:
                 live.settle()
-                live.remember(source.memory(begun=live.memory.begun, finished=True))
+                live.remember(source.memory(finished=True))
     except _Altered:
         return None
     return outcome
@@ -157,9 +161,7 @@ def _follow(live: Table, source: Source, lists: tuple[ChangeList, ...], *, dry_r
 
 def _load(store: Store, source: Source, why: str) -> Outcome:
     generation = source.trail.generation
-    table = _continued(store, source) or store.begin(
-        source.layout, source.memory(begun=source.trail.newest.id, finished=False)
-    )
+    table = _continued(store, source) or store.begin(source.layout, source.memory(finished=False))
     held = pa.concat_tables([VERSIONS.empty_table(), *table.versions()])
     stale = rows.not_current(generation, held).to_pylist()
     table.delete(stale)
@@ -171,7 +173,7 @@ def _load(store: Store, source: Source, why: str) -> Outcome:
             f"the target has {count:,} rows after {source.rows:,} were loaded",
             "run the same command again when nobody else writes to it",
         )
-    table.remember(source.memory(begun=table.memory.begun, finished=True))
+    table.remember(source.memory(finished=True))
     store.swap_in()
     return Outcome("loaded", source.rows - held.num_rows + len(stale), len(stale), source.rows, why)
 
@@ -181,4 +183,7 @@ def _continued(store: Store, source: Source) -> Table | None:
     table = store.unfinished()
     if table is None or table.memory.layout != source.layout.digest:
         return None
-    return None if source.trail.since(table.memory.begun) is None else table
+    if source.trail.since(table.memory.until) is None:
+        return None
+    table.remember(source.memory(finished=False))
+    return table

@@ -50,7 +50,9 @@ class LanceStore:
             table = _open(self._database, self._target.table)
         if table is None:
             return None
-        if memory is None:
+        if memory is None or not {*VERSIONS.names, "vector"}.issubset(
+            table.schema.names
+        ):  # in the place of one of ours
             raise not_ours(self._target)
         return LanceRows(self._target, self._database, table, memory)
 

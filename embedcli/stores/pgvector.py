@@ -3,7 +3,7 @@
 In: a database. Out: a table NAME with the columns of the index, `meta` as jsonb and `vector` as vector(dim), and an
 HNSW index for cosine: on the vectors up to 2,000 dimensions, on their halfvec up to 4,000, above that none. The
 changes are one transaction: readers see the old generation or the new one. A load commits each batch to NAME__next
-and goes on where it was killed; its swap is one transaction. The memories are in a table `embedcli_sync`.
+and goes on where it was killed; its swap is one transaction. The memory is the comment of the table.
 """
 
 from __future__ import annotations
@@ -98,9 +98,8 @@ class PostgresStore:
 
     def _open(self, name: str) -> PostgresTable | None:
         with target_errors(self._target, self._errors):
-            if not self._exists("embedcli_sync") or not self._exists(name):
-                return None
-            row = self._connection.execute("select state::text from embedcli_sync where name = %s", (name,)).fetchone()
+            query = "select obj_description(to_regclass(quote_ident(%s)), 'pg_class')"
+            row = self._connection.execute(query, (name,)).fetchone()
         memory = Memory.from_json(row[0]) if row else None
         return None if memory is None else PostgresTable(self._target, self._connection, self._errors, name, memory)
 
@@ -119,9 +118,6 @@ class PostgresStore:
         columns = ", ".join(f'"{field.name}" {_type(field, layout.dim)}' for field in layout.schema)
         table = PostgresTable(self._target, self._connection, self._errors, name, memory)
         with target_errors(self._target, self._errors), self._connection.transaction():
-            self._connection.execute(
-                "create table if not exists embedcli_sync (name text primary key, state jsonb not null)"
-            )
             self._connection.execute(f'drop table if exists "{name}"')
             self._connection.execute(f'create table "{name}" ({columns}, primary key (chunk_id))')
             table.remember(memory)
@@ -133,15 +129,12 @@ class PostgresStore:
         with target_errors(self._target, self._errors), self._connection.transaction():
             self._connection.execute(f'drop table if exists "{name}"')
             self._connection.execute(f'alter table "{name}{_NEXT}" rename to "{name}"')
-            self._connection.execute("delete from embedcli_sync where name = %s", (name,))
-            self._connection.execute("update embedcli_sync set name = %s where name = %s", (name, name + _NEXT))
 
     def drop_unfinished(self) -> None:
         name = self._target.table + _NEXT
         if self._open(name) is not None:
-            with target_errors(self._target, self._errors), self._connection.transaction():
+            with target_errors(self._target, self._errors):
                 self._connection.execute(f'drop table "{name}"')
-                self._connection.execute("delete from embedcli_sync where name = %s", (name,))
 
     def close(self) -> None:
         self._connection.close()
@@ -213,12 +206,11 @@ class PostgresTable:
                 self._connection.execute(f'create index on "{self._name}" using hnsw ({expression})')
 
     def remember(self, memory: Memory) -> None:
+        from psycopg import sql
+
+        comment = sql.SQL("comment on table {} is {}").format(sql.Identifier(self._name), memory.to_json())
         with target_errors(self._target, self._errors):
-            self._connection.execute(
-                "insert into embedcli_sync values (%s, %s::jsonb)"
-                " on conflict (name) do update set state = excluded.state",
-                (self._name, memory.to_json()),
-            )
+            self._connection.execute(comment)
         self.memory = memory
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from embedcli.errors import TargetError
 from embedcli.stores import rows as reading
-from embedcli.stores.contract import Layout, Memory, batches, id_batches, versions_table
+from embedcli.stores.contract import VERSIONS, Layout, Memory, batches, id_batches, versions_table
 from embedcli.stores.target import Target, not_ours, target_errors
 
 if TYPE_CHECKING:
@@ -63,8 +63,9 @@ class SqliteStore:
                 found = self._connection.execute(
                     "select state from embedcli_sync where name = ?", (self._target.table,)
                 ).fetchone()
+            columns = {row[1] for row in self._connection.execute(f'pragma table_info("{self._target.table}")')}
         memory = Memory.from_json(found[0]) if found else None
-        if memory is None:
+        if memory is None or not columns.issuperset(VERSIONS.names):  # it may be in the place of one of ours
             raise not_ours(self._target)
         return SqliteTable(self._target, self._connection, self._errors, memory)
 

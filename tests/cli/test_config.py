@@ -98,6 +98,18 @@ def test_every_flag_of_every_command_can_stand_in_the_file(shop: Workshop, comma
     assert settings_file.read(file, group_now._flags).keys() == lines.keys()
 
 
+def test_a_flag_that_means_something_else_in_each_command_has_a_key_for_each(shop: Workshop, command: Command) -> None:
+    write_toml(shop, 'mode = "750"', 'search-mode = "words"', 'rows-format = "csv"')
+    filled(shop)
+    assert command("rows", shop.index, "--columns", "path").stdout.splitlines()[0] == '"path"'
+    assert settings(command, shop)["mode"][0] == "750"
+    keys = {(name, key) for name, key, _ in every_option() if key.endswith(("mode", "format"))}
+    assert {("ingest", "mode"), ("search", "search-mode"), ("rows", "rows-format"), ("embed", "embed-format")} <= keys
+    write_toml(shop, 'search-mode = "guess"')
+    ran = command("search", "anything", shop.index)
+    assert isinstance(ran.exception, UsageError) and "embedcli.toml" in ran.exception.hint
+
+
 def test_times_and_paths_of_the_file_are_what_their_flags_take(shop: Workshop, command: Command) -> None:
     write_toml(shop, "deadline = 06:00:00", "time-limit = '4h'", "max-gone = 30", "metrics-file = 'm.prom'")
     shown = settings(command, shop)

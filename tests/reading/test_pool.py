@@ -68,6 +68,13 @@ def test_each_of_500_tasks_comes_back_once_and_a_single_child_keeps_their_order(
         assert sorted(results_of(pool, iter(tasks))) == sorted((task, task) for task in tasks)
 
 
+def test_a_task_of_several_parts_that_kills_its_child_is_done_part_by_part() -> None:
+    parts = ("in_a_tuple first", "crash", "in_a_tuple third")
+    with Pool(Acts(), processes=1, limits=PATIENT, message_of=lambda _: "crash", parts_of=lambda _: parts) as pool:
+        ((_, (first, second, third)),) = list(results_of(pool, iter(["a batch"])))
+    assert (first, reason(second), third) == ("first", "reader_crashed", "third")
+
+
 def test_a_crash_costs_only_its_own_file() -> None:
     found = outcomes("a", "crash", "b", "exit", "c")
     assert reason(found.pop("crash")) == reason(found.pop("exit")) == "reader_crashed"

@@ -239,6 +239,17 @@ def test_ids_with_slashes_and_signs_stay_apart(shop: Workshop) -> None:
     assert sound(shop)
 
 
+def test_a_file_with_the_name_of_a_record_stays_apart_from_it(shop: Workshop) -> None:
+    write(shop, map(record, range(3)))
+    shop.write("tickets.jsonl#1", "A file of its own.")
+    shop.ingest()
+    texts = {path: row["text"] for path, row in by_path(shop).items()}
+    assert texts["tickets.jsonl#1"] == "A file of its own." and "tickets.jsonl#1 (record)" in texts
+    write(shop, map(record, range(4)))
+    shop.ingest()
+    assert len(by_path(shop)) == 5 and shop.ingest().idle and sound(shop)
+
+
 def test_a_killed_run_is_gone_on_with_and_embeds_nothing_twice(shop: Workshop) -> None:
     write(shop, map(record, range(300)))
 

@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from embedcli.errors import DamagedShard, Locked, StorageError, TargetError
 from embedcli.index import change_lists
+from embedcli.stores import follow
 from embedcli.stores.contract import Memory
 from embedcli.stores.open import opened
 from embedcli.stores.target import parse_target
@@ -189,3 +191,45 @@ def test_an_index_that_may_only_be_read_is_told(
     assert error.value.hint == "sync as the user who owns the index"
     copy.index.create()
     assert make_place("sqlite").sync(copy).did == "loaded"
+
+
+class DiesBeforeCounting:
+    """A table whose sync ends after the rows were written, before that is remembered."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._table, name)
+
+    def count(self) -> int:
+        raise KeyboardInterrupt
+
+
+class DyingStore(DiesBeforeCounting):
+    def live(self) -> Any:
+        return DiesBeforeCounting(self._table.live())
+
+
+def test_an_index_restored_after_a_killed_sync_is_not_mixed_with_what_that_sync_wrote(
+    place: Place, shop: Workshop, tmp_path: Path
+) -> None:
+    """The killed sync wrote rows of a generation 2 that the restored index has never had; its own is another one."""
+    filled(shop)
+    place.sync(Moment(shop.index))
+    shutil.copytree(shop.index, tmp_path / "backup", symlinks=True)
+    shop.write("part-0/file-0.txt", words(150, 500))
+    shop.ingest()
+    source = follow.Source(str(shop.index), change_lists.trail(index_of(shop)))
+    with (
+        opened(parse_target(place.target, index=Path("notes"))) as store,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        follow.sync(DyingStore(store), source, say=place.said.append)
+    shutil.rmtree(shop.index)
+    shutil.copytree(tmp_path / "backup", shop.index, symlinks=True)
+    shop.write("part-0/file-0.txt", words(150, 0))
+    shop.write("part-1/file-1.txt", words(150, 501))
+    shop.ingest()
+    place.sync(Moment(shop.index))
+    assert difference(read(place.target), Moment(shop.index).rows) == []

@@ -222,9 +222,61 @@ def test_a_table_of_somebody_else_is_refused_even_with_replace(place: Place, mom
         with pytest.raises(TargetError, match="has a `notes` that embedcli did not make") as error:
             place.sync(moments["first"], replace=replace)
         assert "--into" in error.value.hint
-    place.target = place.target  # another name is free
     with opened(parse_target(place.target, index=Path("notes"), into="notes_two")) as store:
         assert store.live() is None
+
+
+def test_a_table_of_somebody_else_in_the_place_of_a_dropped_one_of_ours_is_refused(
+    place: Place, moments: dict[str, Moment]
+) -> None:
+    with store_of(place) as store:
+        loaded(store, rows(3))
+    drop_ours(place)
+    make_foreign(place)
+    with pytest.raises(TargetError, match="has a `notes` that embedcli did not make"):
+        place.sync(moments["first"], replace=True)
+
+
+def drop_ours(place: Place) -> None:
+    """As a user of the store would drop it."""
+    path = path_of(place)
+    if place.kind == "sqlite":
+        import sqlite3
+
+        connection = sqlite3.connect(path)
+        connection.execute("drop table notes")
+        connection.commit()
+        connection.close()
+    elif place.kind == "lancedb":
+        import lancedb as client
+
+        client.connect(path).drop_table("notes")
+    elif place.kind == "qdrant":
+        from qdrant_client import QdrantClient
+
+        opened_client = QdrantClient(path=path)
+        opened_client.delete_collection("notes.a")
+        opened_client.close()
+    elif place.kind == "postgresql":
+        import psycopg
+
+        with psycopg.connect(f"postgresql:{path}") as connection:
+            connection.execute("drop table notes")
+    elif place.kind == "chroma":
+        import chromadb
+
+        client = chromadb.PersistentClient(path, settings=chromadb.config.Settings(anonymized_telemetry=False))
+        client.delete_collection("notes")
+        client.close()
+    else:
+        from milvus_lite.server_manager import server_manager_instance
+        from pymilvus import MilvusClient
+
+        client = MilvusClient(path)
+        client.drop_alias("notes")
+        client.drop_collection("notes_a")
+        client.close()
+        server_manager_instance.release_server(path)
 
 
 @pytest.mark.parametrize(

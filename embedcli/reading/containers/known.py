@@ -9,7 +9,7 @@ Not here: what a record is (fields.py), the documents of the index (run/containe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcli.columns import VectorKeys
+from embedcli.errors import storage_errors
 from embedcli.index import shards
 from embedcli.reading.containers.fields import bad_line
 from embedcli.records import Record, digest, shown_id
@@ -24,6 +25,10 @@ from embedcli.records import Record, digest, shown_id
 RECENT = 1 << 16
 
 Ints = npt.NDArray[np.int64]
+
+
+Known = tuple[Sequence[str], Sequence[str | None]]
+"""Ids of records as they stand in paths, and their digests; None for one that is to be read again whatever it holds."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,16 @@ class KnownFiles:
     digests: Path
 
     @classmethod
-    def write(cls, folder: Path, name: str, ids: Sequence[str], digests: Sequence[str | None]) -> KnownFiles:
+    def write(cls, folder: Path, name: str, known: Iterable[Known]) -> KnownFiles:
+        """Raises StorageError. `known` is a part of the records at a time, so that few of them are in memory."""
         files = cls(folder / f"{name}-keys.npy", folder / f"{name}-digests.npy")
-        np.save(files.keys, shards.sorted_keys(shards.keys_of([key_of(one) for one in ids])))
-        np.save(files.digests, shards.keys_of([bytes.fromhex(one or "00" * 16) for one in digests]))
+        keys, found = [np.zeros((2, 0), np.uint64)], [np.zeros((2, 0), np.uint64)]
+        for ids, digests in known:
+            keys.append(shards.keys_of([key_of(one) for one in ids]))
+            found.append(shards.keys_of([bytes.fromhex(one or "00" * 16) for one in digests]))
+        with storage_errors(folder):
+            np.save(files.keys, shards.sorted_keys(np.concatenate(keys, axis=1)))
+            np.save(files.digests, np.concatenate(found, axis=1))
         return files
 
     def remove(self) -> None:
