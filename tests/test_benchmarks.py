@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent.parent
         (["bench_index.py", "nights", "200"], "night 14"),
         (["bench_index.py", "planning", "300"], "(297 unchanged, 3 to read), 30 keys found"),
         (["bench_readers.py", "samples"], "pdfium alone"),
+        (["bench_records.py", "500"], "whole run, touched: 500 records"),
         (["bench_search.py", "rows", "300"], "the ten rows of float32 over every row: 200 of 200 queries"),
         (["bench_search.py", "scan", "2000"], "scan of 2,000 x 128"),
         (["bench_kills.py", "40000", "samples"], "killed at 75%"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _BATCH = 8192
 _BATCH_BYTES = 64 << 20
 _IDS = 8192
+_LOCK_WAIT_S = 5
 _NEXT = "__next"
 _MOST_DIMS, _MOST_HALF_DIMS = 2000, 4000
 """The most dimensions of an HNSW index on vector, and on halfvec."""
@@ -50,10 +51,18 @@ def connect(target: Target) -> PostgresStore:
 
 
 def _check_alone(connection: Connection[Any], target: Target) -> None:
-    """Take a lock that the server releases with the session. Raises TargetError where another sync has it."""
-    row = connection.execute("select pg_try_advisory_lock(hashtext(%s))", (f"embedcli {target.table}",)).fetchone()
-    if row is None or not row[0]:
-        raise TargetError(f"another sync is writing `{target.table}` of `{target.shown}`", "wait until it has ended")
+    """Take a lock that ends with the session. Raises TargetError where another sync keeps it: the server needs a moment
+    to notice that a client was killed."""
+    import psycopg
+
+    connection.execute(f"set lock_timeout = '{_LOCK_WAIT_S}s'")
+    try:
+        connection.execute("select pg_advisory_lock(hashtext(%s))", (f"embedcli {target.table}",))
+    except psycopg.errors.LockNotAvailable:
+        raise TargetError(
+            f"another sync is writing `{target.table}` of `{target.shown}`", "wait until it has ended"
+        ) from None
+    connection.execute("reset lock_timeout")
 
 
 def _has_extension(connection: Connection[Any]) -> bool:

@@ -121,6 +121,8 @@ def parse_target(text: str, *, index: Path, into: str | None = None) -> Target:
         return Target(scheme, _checked_url(scheme, rest), table)
     if scheme in _SERVERS_ONLY:
         raise UsageError(f"a `{scheme}:` target is a server", f"type {KINDS[scheme]}")
+    if scheme == "milvus" and not rest.endswith(".db"):
+        raise UsageError("a file of Milvus Lite has to end in `.db`", f"type {KINDS[scheme]}")
     path = Path(rest).expanduser().absolute()
     return Target(scheme, str(path), table, path)
 

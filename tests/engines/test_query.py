@@ -140,7 +140,7 @@ def test_an_index_of_other_vectors_is_refused(tmp_path: Path) -> None:
 def test_a_model_that_was_replaced_is_refused(tmp_path: Path) -> None:
     shop = published(tmp_path, make_bert(tmp_path / "model"))
     make_bert(tmp_path / "model", seed=1)
-    with pytest.raises(EngineError, match="is another model than the one") as caught:
+    with pytest.raises(EngineError, match="is not the model any more") as caught:
         asked(shop)
     assert "--rebuild" in caught.value.hint
 

@@ -16,7 +16,7 @@ from embedcli.stores import follow
 from embedcli.stores.contract import Memory
 from embedcli.stores.open import opened
 from embedcli.stores.target import parse_target
-from embedcli.verbs import forget
+from embedcli.verbs import forget, moved
 from embedcli.verbs import sync as verb
 from tests.published import filled, index_of, silent, spoil
 from tests.store_readers import difference, read
@@ -214,12 +214,13 @@ class DyingStore(DiesBeforeCounting):
 def test_an_index_restored_after_a_killed_sync_is_not_mixed_with_what_that_sync_wrote(
     place: Place, shop: Workshop, tmp_path: Path
 ) -> None:
-    """The killed sync wrote rows of a generation 2 that the restored index has never had; its own is another one."""
+    """The killed sync wrote rows of a generation 2, in which every uri was another, which the restored index never had;
+    in its own generation 2 one file is another."""
     filled(shop)
     place.sync(Moment(shop.index))
     shutil.copytree(shop.index, tmp_path / "backup", symlinks=True)
-    shop.write("part-0/file-0.txt", words(150, 500))
-    shop.ingest()
+    elsewhere = shop.docs.rename(tmp_path / "elsewhere")
+    moved.moved(index_of(shop), str(shop.docs), str(elsewhere), warn=silent)
     source = follow.Source(str(shop.index), change_lists.trail(index_of(shop)))
     with (
         opened(parse_target(place.target, index=Path("notes"))) as store,
@@ -228,7 +229,7 @@ def test_an_index_restored_after_a_killed_sync_is_not_mixed_with_what_that_sync_
         follow.sync(DyingStore(store), source, say=place.said.append)
     shutil.rmtree(shop.index)
     shutil.copytree(tmp_path / "backup", shop.index, symlinks=True)
-    shop.write("part-0/file-0.txt", words(150, 0))
+    elsewhere.rename(shop.docs)
     shop.write("part-1/file-1.txt", words(150, 501))
     shop.ingest()
     place.sync(Moment(shop.index))

@@ -49,6 +49,7 @@ def test_every_kind_has_a_store_and_an_example() -> None:
         ("qdrant:", "is not a target"),
         ("elasticsearch:./folder", "is a server"),
         ("sqlite:http://host/x", "is a file"),
+        ("milvus:./folder", "has to end in `.db`"),
         ("qdrant:http://", "the URL of the `qdrant` target is not valid"),
         ("qdrant:http://ann:s3cret@host:notaport", "the URL of the `qdrant` target is not valid"),
         ("postgresql://ann:s3cret@[::1/docs", "the URL of the `postgresql` target is not valid"),
@@ -119,7 +120,7 @@ def test_a_missing_client_is_exit_16_and_says_what_to_install(kind: str, tmp_pat
         "from embedcli.stores.open import opened\n"
         "from embedcli.stores.target import parse_target\n"
         "try:\n"
-        f"    with opened(parse_target({typed.get(kind, f'{kind}:{tmp_path}/x')!r}, index=Path('notes'))): pass\n"
+        f"    with opened(parse_target({typed.get(kind, f'{kind}:{tmp_path}/x.db')!r}, index=Path('notes'))): pass\n"
         "except TargetError as error: print(error.exit_code, error, error.hint)\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -479,3 +479,13 @@ def test_a_user_who_may_not_make_the_extension_is_told_who_can(make_place: MakeP
         connection.execute("create extension vector")
     with store_of(plain_place) as store:
         assert loaded(store, rows(2)).count() == 2
+
+
+def test_two_hosts_do_not_write_to_one_table_of_postgresql_at_once(
+    make_place: MakePlace, moments: dict[str, Moment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pgvector, "_LOCK_WAIT_S", 1)
+    place = make_place("postgresql")
+    with store_of(place), pytest.raises(TargetError, match="another sync is writing `notes`"):
+        place.sync(moments["first"])
+    assert place.sync(moments["first"]).did == "loaded"
