@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -42,7 +42,6 @@ class IndexModel:
     """What an index says of its model. `reference` is None where its probe set is missing or of another version."""
 
     settings: IndexSettings
-    recipe: Mapping[str, Any]
     fingerprint: str
     reference: Reference | None
 
@@ -96,21 +95,20 @@ def read_model(index: Path) -> IndexModel:
     try:
         manifest = json.loads((generation / "manifest.json").read_text("utf-8"))
         settings = IndexSettings.from_json(manifest["settings"])
-        reference = _reference(generation, manifest)
-        return IndexModel(settings, manifest["query"], manifest["fingerprints"]["model"], reference)
+        return IndexModel(settings, manifest["fingerprints"]["model"], _reference(generation, manifest))
     except (OSError, ValueError, KeyError, TypeError) as error:
         hint = "name the folder of an index, or look at it with `embedcli status`"
         raise NoIndex(f"`{index}` has no generation that can be read: {error}", hint) from error
 
 
-def _reference(generation: Path, manifest: Mapping[str, Any]) -> Reference | None:
+def _reference(generation: Path, manifest: dict[str, object]) -> Reference | None:
     """The probe set of the generation, where its file is as it was written."""
     with suppress(OSError):
         data = (generation / "probe.npy").read_bytes()
-        noted = manifest["files"]["probe.npy"]["sha256"]
+        noted = manifest["files"]["probe.npy"]["sha256"]  # type: ignore[index]
         if manifest["probe_version"] == PROBE_VERSION and hashlib.sha256(data).hexdigest() == noted:
             vectors = np.load(io.BytesIO(data), allow_pickle=False)
-            return Reference(vectors, int(manifest["probe_max_tokens"])) if len(vectors) else None
+            return Reference(vectors, int(manifest["probe_max_tokens"])) if len(vectors) else None  # type: ignore[call-overload]
     return None
 
 
@@ -122,7 +120,7 @@ def open_queries(
     `open_engine`: another engine than that of the CPU. Raises EngineError where the model is not here or gives other
     vectors.
     """
-    model = _own_model(index)
+    model = _own_model(index, say)
     tokens = load_tokenizer(model.folder, prompt=model.query_prompt)
     opened = open_engine or (lambda model: open_on_cpu(model, dim=index.settings.dim, cpu=cpu, say=say))
     engine = opened(model)
@@ -138,7 +136,7 @@ def open_queries(
     return Queries(engine, tokens, index)
 
 
-def _own_model(index: IndexModel) -> Model:
+def _own_model(index: IndexModel, say: Say) -> Model:
     """The model that the index was built with, wherever it lies now. Raises EngineError."""
     settings = index.settings
     if settings.quantization:
@@ -146,7 +144,7 @@ def _own_model(index: IndexModel) -> Model:
             f"the index has vectors of {settings.quantization} weights, which only SGLang makes",
             "search it with a vector that SGLang made",
         )
-    model = resolve.of_recipe(index.recipe)
+    model = resolve.resolve(settings.model, commit=settings.commit, report=say, download=False)
     if model.fingerprint != index.fingerprint:
         raise EngineError(
             f"`{settings.model}` is not the model any more that the index was built with",

@@ -38,7 +38,7 @@ def query_vectors(index: Index, make_tools: MakeTools, say: Say) -> QueryVectors
         on_card = settings.device_kind == "cuda" and nvml.has_nvidia_card()
         tools = make_tools("torch" if on_card else "auto")  # SGLang would take a minute to start
         return query.open_queries(
-            IndexModel(settings, generation.query, generation.fingerprints.model, _reference(index, generation)),
+            IndexModel(settings, generation.fingerprints.model, _reference(index, generation)),
             say=say,
             open_engine=lambda model: tools.open_engine(model, settings, "cuda" if on_card else "cpu"),
         )
