@@ -150,7 +150,7 @@ def synthetic(index: Index, count: int) -> None:
     prints = Fingerprints(fingerprints.model_fingerprint(model.fingerprint, None), "c", "r")
     draft = Draft(
         number=1, complete=True, settings=settings, fingerprints=prints, roots=(ROOT,), mounts={},
-        query=resolve.query_recipe(model, DIM, quantization=None), probe=np.zeros((0, DIM), np.float32),
+        query=resolve.query_recipe(model, DIM, quantization=None, precisions=()), probe=np.zeros((0, DIM), np.float32),
         probe_max_tokens=512, table=documents.from_rows(table),
         changes=pa.table({"chunk_id": pa.array([], pa.string()), "op": pa.array([], pa.string())}), shards=made,
     )  # fmt: skip

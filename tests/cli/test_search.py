@@ -196,7 +196,9 @@ def test_an_engine_that_does_not_start_is_exit_13_but_words_are_searched(
 ) -> None:
     manifest = lamp.index / "current/manifest.json"
     data = json.loads(manifest.read_text())
-    data["settings"]["model"] = str(lamp.docs / "no-such-model")
+    gone = str(lamp.docs / "no-such-model")
+    data["settings"]["model"] = gone
+    data["query"] |= {"model": gone, "folder": gone}
     manifest.write_text(json.dumps(data))
     assert search("red").exception.exit_code == 13
     assert search("red", "--mode", "words").exit_code == 0
