@@ -149,8 +149,10 @@ def _mended(glyphs: Glyphs, unwanted: list[Edit] | None = None) -> str:
         outside += _off_the_page(glyphs, same_before, len(all_ink) - same_behind)
     edits += outside
     edits += _false_breaks(glyphs)
-    edits += _accents(glyphs)
-    rare = not glyphs.text.isascii() and _RARE.search(glyphs.text)
+    letters = "".join(set(glyphs.text))  # searched sooner than the text
+    if _ACCENT.search(letters):
+        edits += _accents(glyphs)
+    rare = _RARE.search(letters)
     if rare:
         edits += turned_ligatures(glyphs)
         edits += _private(glyphs)
