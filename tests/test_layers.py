@@ -68,7 +68,10 @@ DOORS = {
     "pynvml": {"engines.nvml"},
     "duckdb": {"index.where"},
     "prometheus_client": {"cli.metrics", "serving.metrics"},
-    "starlette": {"serving.answers", "serving.app", "serving.guard", "serving.limits", "serving.server"},
+    "starlette": {
+        *("serving.answers", "serving.app", "serving.clients", "serving.guard", "serving.index_routes"),
+        *("serving.limits", "serving.server"),
+    },
     "uvicorn": {"serving.server"},
     "psycopg": {"stores.pgvector"},
     "pgvector": {"stores.pgvector"},

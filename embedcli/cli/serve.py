@@ -24,6 +24,9 @@ Port = Annotated[int, typer.Option(help="The port; 0: a free one.", min=0, max=6
 ApiKey = Annotated[
     str | None, typer.Option(help="The key that clients must send; better as the variable than typed.", metavar="KEY")
 ]
+Files = Annotated[
+    bool, typer.Option("--files", help="Let the page open the documents of its passages, where they are here.")
+]
 MaxBody = Annotated[int, typer.Option(help="The most MiB of one request.", metavar="MIB")]
 MaxTexts = Annotated[int, typer.Option(help="The most texts of one request.", metavar="N")]
 MaxQueue = Annotated[int, typer.Option(help="The most tokens that may wait for the engine.", metavar="TOKENS")]
@@ -42,6 +45,7 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     api_key: ApiKey = None,
+    files: Files = False,
     max_body: MaxBody = 16,
     max_texts: MaxTexts = 2048,
     max_queue: MaxQueue = 1 << 20,
@@ -55,7 +59,7 @@ def serve(
     precision: flags.Precision = None,
     debug: Debug = False,
 ) -> None:
-    """Serve vectors over HTTP, as OpenAI's API does; with an INDEX by its model."""
+    """Serve vectors over HTTP, as OpenAI's API does, and the searches of an INDEX, with a page at `/`."""
     folder = _index_folder(index, index_option, {"--model": model, "--dim": dim, "--max-tokens": max_tokens})
     try:
         from embedcli.serving.limits import Limits
@@ -69,7 +73,7 @@ def serve(
         index=folder, model=None if folder else model_name(model), dim=dim, max_tokens=max_tokens,
         device=flags.device_name(device),
     )  # fmt: skip
-    place = verb.Place(host, port, api_key)
+    place = verb.Place(host, port, api_key, files)
     limits = Limits(body_bytes=max_body * MIB, texts=max_texts, queue_tokens=max_queue)
     card = config.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus), flags.forward_name(engine_forward))
     cpu = config.CpuFlags(threads, flags.precision_name(precision))

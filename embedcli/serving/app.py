@@ -6,10 +6,9 @@ Not here: the socket and signals (server.py), what the endpoints do (embeddings.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,33 +19,34 @@ from starlette.routing import Route
 from embedcli.errors import EmbedcliError, InputError, UsageError
 from embedcli.serving import embeddings
 from embedcli.serving.answers import CLIENT_LEFT, JSON, ClientLeft, Problem, json_answer, problem_answer
+from embedcli.serving.clients import service_of, unless_client_leaves
 from embedcli.serving.guard import Guard
+from embedcli.serving.index_routes import index_routes
 from embedcli.serving.limits import read_json
 from embedcli.serving.metrics import Figures
-from embedcli.serving.service import Access, Service
-
-HEAVY_LETTERS = 8_000
-"""Of a request: tokenising more takes over a millisecond, in which nobody else is served."""
-
-T = TypeVar("T")
+from embedcli.serving.service import HEAVY_LETTERS, Access, Service
 
 
-def application(make_service: Callable[[], Service], access: Access, most_requests: int) -> Starlette:
+def application(
+    make_service: Callable[[], Service], access: Access, most_requests: int, *, with_index: bool, allow_files: bool
+) -> Starlette:
     routes = [
         Route("/v1/embeddings", _embeddings, methods=["POST"]),
         Route("/v1/models", _models),
         Route("/v1/models/{name:path}", _model),
         Route("/health", _health),
         Route("/metrics", _metrics),
+        *(index_routes(allow_files) if with_index else ()),
     ]
+    paths = {route.path for route in routes}
     figures = Figures(lambda: app.state.service.batcher.load)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.service = make_service()
-        app.state.figures = figures
-        yield
-        app.state.service.close()
+        app.state.figures, app.state.paths = figures, paths
+        async with app.state.service.running():
+            yield
 
     app = Starlette(
         routes=routes,
@@ -59,40 +59,15 @@ def application(make_service: Callable[[], Service], access: Access, most_reques
             Exception: _bug,
         },
     )
-    paths = {route.path for route in routes}
     app.add_middleware(Guard, access=access, figures=figures, paths=paths, most_requests=most_requests)
     return app
-
-
-async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of the work, which is cancelled as soon as nobody waits for it. Raises ClientLeft."""
-    task = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnect(request))
-    try:
-        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientLeft
-        return task.result()
-    finally:
-        task.cancel()
-        leaving.cancel()
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 # ---- the endpoints
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
 async def _embeddings(request: Request) -> Response:
-    service = _service(request)
+    service = service_of(request)
     served = service.served
     asked = embeddings.parse(await read_json(request, service.limits), served, service.limits)
     heavy = sum(map(len, asked.texts)) > HEAVY_LETTERS
@@ -103,11 +78,11 @@ async def _embeddings(request: Request) -> Response:
 
 
 async def _models(request: Request) -> Response:
-    return json_answer({"object": "list", "data": [_described(_service(request))]})
+    return json_answer({"object": "list", "data": [_described(service_of(request))]})
 
 
 async def _model(request: Request) -> Response:
-    service = _service(request)
+    service = service_of(request)
     embeddings.check_model({"model": request.path_params["name"]}, service.served)
     return json_answer(_described(service))
 
@@ -119,10 +94,12 @@ def _described(service: Service) -> dict[str, Any]:
 
 
 async def _health(request: Request) -> Response:
-    service = _service(request)
+    service = service_of(request)
     load = service.batcher.load
     ready = load.state == "ready"
     content = {"status": load.state, "model": service.served.name, "waiting_tokens": load.tokens}
+    if service.searching is not None:
+        content["generation"] = service.searching.index.linked_number()
     return json_answer(content, 200 if ready else 503, {} if ready else {"Retry-After": "10"})
 
 

@@ -58,6 +58,7 @@ class _Stage:
     detail: str = ""
     restarts: int = 0
     failures: int = 0
+    retired: bool = False
 
 
 @dataclass(slots=True)
@@ -127,6 +128,11 @@ class Batcher:
             with book.lock:
                 book.forget(request)
 
+    def retire(self) -> None:
+        """Take no new requests: another batcher will."""
+        with self._book.lock:
+            self._book.stage.retired = True
+
     def close(self) -> None:
         """End the engine; nothing is waited for."""
         with self._book.lock:
@@ -137,8 +143,8 @@ class Batcher:
 
     def _admit(self, request: _Request) -> None:
         book = self._book
-        if book.closing or book.stage.name != "ready":
-            raise _not_ready("" if book.closing else book.stage.name, book.stage.detail)
+        if book.closing or book.stage.retired or book.stage.name != "ready":
+            raise _not_ready("loading" if book.stage.retired else book.stage.name, book.stage.detail)
         if book.tokens and book.tokens + request.tokens > self._queue_tokens:
             raise Problem(
                 429,
@@ -350,5 +356,6 @@ def _not_ready(state: str, detail: str) -> Problem:
         "failed": f"there is no engine at the moment: {detail}",
     }
     after_s = LOADING_S if state == "loading" else RESTARTING_S
-    message = sentences.get(state, "the server is being stopped")
-    return Problem(503, message, code="engine_not_ready", retry_after_s=after_s)
+    return Problem(
+        503, sentences.get(state, "the server is being stopped"), code="engine_not_ready", retry_after_s=after_s
+    )

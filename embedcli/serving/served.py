@@ -20,6 +20,7 @@ from embedcli.serving.answers import wrong
 
 if TYPE_CHECKING:
     from embedcli.config import IndexSettings
+    from embedcli.index.manifest import Generation
     from embedcli.models.folder import Model
 
 KINDS = {
@@ -44,6 +45,12 @@ class Served:
     queries: Tokens
     plain: Tokens
     fixed_prompt: bool
+
+    def is_of(self, generation: Generation) -> bool:
+        """Whether the vectors of the generation are of this model."""
+        settings = generation.settings
+        made_for = (generation.fingerprints.model, settings.dim, settings.max_tokens)
+        return made_for == (self.fingerprint, self.dim, self.max_tokens)
 
     def rows(self, texts: Sequence[str], kind: str, prompt: str | None) -> list[np.ndarray]:
         """A row for each text, `prompt` in the place of the model's own. Raises Problem 400."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedcli.engines import nvml
 from embedcli.errors import UsageError
 from embedcli.index.disk import Disk
 from embedcli.index.generations import Index, current_of
@@ -18,10 +18,12 @@ from embedcli.serving import server
 from embedcli.serving.app import application
 from embedcli.serving.batcher import Batcher
 from embedcli.serving.limits import Limits
-from embedcli.serving.served import served
+from embedcli.serving.renewal import watch
+from embedcli.serving.searching import Searching
+from embedcli.serving.served import Served, served
 from embedcli.serving.service import Access, Service
 from embedcli.verbs.embed import Asked, Job, check, settle
-from embedcli.verbs.search import query_device
+from embedcli.verbs.search import query_vectors
 
 if TYPE_CHECKING:
     from embedcli.engines.contract import Engine
@@ -31,11 +33,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the server listens, and the key that it asks for."""
+    """Where the server listens, the key that it asks for, and whether it gives away the files of its passages."""
 
     host: str = "127.0.0.1"
     port: int = 8000
     api_key: str | None = None
+    files: bool = False
 
     def __post_init__(self) -> None:
         if self.api_key is not None and not self.api_key.strip():
@@ -50,43 +53,75 @@ class Place:
 def serve(asked: Asked, place: Place, limits: Limits, *, tools: Tools, say: Say) -> None:
     """Serve until SIGINT or SIGTERM, then answer what was asked and return. Raises EmbedcliError."""
     with server.listen(place.host, place.port) as sock:
-        job = settle(_on_this_machine(asked), tools)
-        ends: list[BaseException] = []
-
-        def make_service(stop: Callable[[], None]) -> Service:
-            def end(error: BaseException) -> None:
-                ends.append(error)
-                stop()
-
-            return Service(served(job.model, job.settings), _batcher(job, limits, tools, say, end), limits, access)
-
+        offer = _Offer(asked, limits, tools, say)
+        job = offer.settle()
         access = Access(place.api_key, any_host=place.api_key is not None)
         say(f"{job.settings.model} at http://{_shown(sock.getsockname())}; Ctrl-C ends it")
-        server.run(lambda stop: application(lambda: make_service(stop), access, limits.requests), sock)
-    if ends:
-        raise ends[0]
+        server.run(
+            lambda stop: application(
+                lambda: offer.service(job, stop),
+                access,
+                limits.requests,
+                with_index=asked.index is not None,
+                allow_files=place.files,
+            ),
+            sock,
+        )
+    if offer.ends:
+        raise offer.ends[0]
 
 
-def _on_this_machine(asked: Asked) -> Asked:
-    """An index that was built on a card can be served by a machine without one."""
-    if asked.index is None or asked.device is not None:
-        return asked
-    settings = current_of(Index(Path(asked.index), disk=Disk())).settings
-    return replace(asked, device=query_device(settings))
+class _Offer:
+    """What is served, made anew where an index gets another model."""
 
+    def __init__(self, asked: Asked, limits: Limits, tools: Tools, say: Say) -> None:
+        self._asked = asked
+        self._limits = limits
+        self._tools = tools
+        self._say = say
+        self.ends: list[BaseException] = []
+        """What ended the server, if it was no signal."""
 
-def _batcher(job: Job, limits: Limits, tools: Tools, say: Say, end: Callable[[BaseException], None]) -> Batcher:
-    def check_and_say(engine: Engine) -> None:
-        check(engine, job)
-        say(f"ready: {job.settings.dim} dimensions on {engine.device}")
+    def settle(self) -> Job:
+        """An index that was built on a card can be served by a machine without one."""
+        asked = self._asked
+        if asked.index is not None and asked.device is None:
+            settings = current_of(Index(asked.index, disk=Disk())).settings
+            device = "cpu" if settings.device_kind == "cuda" and not nvml.has_nvidia_card() else settings.device_kind
+            asked = replace(asked, device=device)
+        return settle(asked, self._tools)
 
-    return Batcher(
-        lambda: tools.open_engine(job.model, job.settings, job.device),
-        check_and_say,
-        queue_tokens=limits.queue_tokens,
-        say=say,
-        on_end=end,
-    )
+    def service(self, job: Job, stop: Callable[[], None]) -> Service:
+        """Called in the event loop."""
+
+        def settled_anew() -> tuple[Served, Callable[[], Batcher]]:
+            newer = self.settle()
+            return served(newer.model, newer.settings), lambda: self._batcher(newer, stop)
+
+        found = Service(served(job.model, job.settings), self._batcher(job, stop), self._limits)
+        if self._asked.index is not None:
+            index = Index(self._asked.index, disk=Disk(), warn=self._say)
+            own = query_vectors(index, lambda _: self._tools, self._say) if found.served.fixed_prompt else None
+            searching = found.searching = Searching(index, found.embed_query, own)
+            found.beside = lambda service: watch(service, searching, settled_anew, self._say)
+        return found
+
+    def _batcher(self, job: Job, stop: Callable[[], None]) -> Batcher:
+        def check_and_say(engine: Engine) -> None:
+            check(engine, job)
+            self._say(f"ready: {job.settings.dim} dimensions on {engine.device}")
+
+        def end(error: BaseException) -> None:
+            self.ends.append(error)
+            stop()
+
+        return Batcher(
+            lambda: self._tools.open_engine(job.model, job.settings, job.device),
+            check_and_say,
+            queue_tokens=self._limits.queue_tokens,
+            say=self._say,
+            on_end=end,
+        )
 
 
 def _shown(address: tuple[str, int]) -> str:
