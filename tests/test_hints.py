@@ -445,6 +445,7 @@ NOT_RUN = {
     "run the same command again: it goes on with the current generation": "stores/test_follow.py",
     "sync as the user who owns the index": "stores/test_follow.py",
     "install it with `pip install 'embedcli[serve]'`": "serving/test_server.py",
+    "name it: `embedcli serve INDEX --mcp`": "serving/test_mcp.py",
     "leave `--host` out": "serving/test_server.py",
     "name another one with `--port`; 0 takes a free one": "serving/test_server.py",
     "name one above 1023 with `--port`": "serving/test_server.py",

@@ -73,6 +73,8 @@ DOORS = {
         *("serving.limits", "serving.server"),
     },
     "uvicorn": {"serving.server"},
+    "mcp": {"serving.mcp"},
+    "mcp_types": {"serving.mcp"},
     "psycopg": {"stores.pgvector"},
     "pgvector": {"stores.pgvector"},
     "qdrant_client": {"stores.qdrant"},

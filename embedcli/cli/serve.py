@@ -7,8 +7,9 @@ Not here: what is served (verbs/serve.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +18,10 @@ from embedcli.cli import flags
 from embedcli.cli.app import Debug, app, tools_maker
 from embedcli.config import MIB, index_folder, model_name
 from embedcli.errors import UsageError
-from embedcli.report import say
+from embedcli.report import say, say_warning
+
+if TYPE_CHECKING:
+    from embedcli.run.tools import Tools
 
 Host = Annotated[str, typer.Option(help="The address to listen at; any but this machine's own needs an API key.")]
 Port = Annotated[int, typer.Option(help="The port; 0: a free one.", min=0, max=65535)]
@@ -26,6 +30,9 @@ ApiKey = Annotated[
 ]
 Files = Annotated[
     bool, typer.Option("--files", help="Let the page open the documents of its passages, where they are here.")
+]
+Mcp = Annotated[
+    bool, typer.Option("--mcp", help="Serve the index over stdin and stdout, as tools of a language model (MCP).")
 ]
 MaxBody = Annotated[int, typer.Option(help="The most MiB of one request.", metavar="MIB")]
 MaxTexts = Annotated[int, typer.Option(help="The most texts of one request.", metavar="N")]
@@ -46,6 +53,7 @@ def serve(
     port: Port = 8000,
     api_key: ApiKey = None,
     files: Files = False,
+    mcp: Mcp = False,
     max_body: MaxBody = 16,
     max_texts: MaxTexts = 2048,
     max_queue: MaxQueue = 1 << 20,
@@ -61,14 +69,12 @@ def serve(
 ) -> None:
     """Serve vectors over HTTP, as OpenAI's API does, and the searches of an INDEX, with a page at `/`."""
     folder = _index_folder(index, index_option, {"--model": model, "--dim": dim, "--max-tokens": max_tokens})
-    try:
-        from embedcli.serving.limits import Limits
-        from embedcli.verbs import serve as verb
-        from embedcli.verbs.embed import Asked
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"`{error.name}` is not installed", "install it with `pip install 'embedcli[serve]'`"
-        ) from error
+    if lacking := next((name for name in ("starlette", "uvicorn", "mcp") if find_spec(name) is None), None):
+        raise UsageError(f"`{lacking}` is not installed", "install it with `pip install 'embedcli[serve]'`")
+    from embedcli.serving.limits import Limits
+    from embedcli.verbs import serve as verb
+    from embedcli.verbs.embed import Asked
+
     asked = Asked(
         index=folder, model=None if folder else model_name(model), dim=dim, max_tokens=max_tokens,
         device=flags.device_name(device),
@@ -78,7 +84,20 @@ def serve(
     card = config.CardFlags(gpu_memory, batch_tokens, flags.card_numbers(gpus), flags.forward_name(engine_forward))
     cpu = config.CpuFlags(threads, flags.precision_name(precision))
     tools = tools_maker(context)(flags.engine_name(engine), say, card=card, cpu=cpu, show_log=say if debug else None)
-    verb.serve(asked, place, limits, tools=tools, say=say)
+    if mcp:
+        _serve_mcp(folder, tools)
+    else:
+        verb.serve(asked, place, limits, tools=tools, say=say)
+
+
+def _serve_mcp(folder: Path | None, tools: Tools) -> None:
+    from embedcli.index.disk import Disk
+    from embedcli.index.generations import Index
+    from embedcli.verbs.serve_mcp import serve_mcp
+
+    if folder is None:
+        raise UsageError("`--mcp` serves an index, and none is named", "name it: `embedcli serve INDEX --mcp`")
+    serve_mcp(Index(folder, disk=Disk(), warn=say_warning), tools=tools, say=say)
 
 
 def _index_folder(argument: str | None, option: str | None, others: Mapping[str, object]) -> Path | None:

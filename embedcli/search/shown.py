@@ -29,11 +29,17 @@ class Excerpt:
 
 
 def hit_json(rank: int, hit: Hit) -> dict[str, Any]:
-    row = dict(hit.row)
-    row["modified_at"] = row["modified_at"] and row["modified_at"].isoformat()
-    row["meta"] = json.loads(row["meta"]) if row["meta"] else None
     scores = {"score": hit.score, "cosine": hit.cosine, "coverage": hit.coverage}
-    return {"rank": rank, **{name: _rounded(score) for name, score in scores.items()}, **row}
+    return {"rank": rank, **{name: _rounded(score) for name, score in scores.items()}, **row_json(hit.row)}
+
+
+def row_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    modified_at, meta = row["modified_at"], row["meta"]
+    return {
+        **row,
+        "modified_at": modified_at and modified_at.isoformat(),
+        "meta": json.loads(meta) if meta else None,
+    }
 
 
 def _rounded(score: float | None) -> float | None:

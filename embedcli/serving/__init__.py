@@ -5,4 +5,5 @@ limits.py  how much a request may bring, and how much may wait; batcher.py  all 
 served.py, service.py  the model that is served; embeddings.py  its endpoint; metrics.py  figures for Prometheus
 index_routes.py, searching.py, page.py, files.py  what an index adds; renewal.py  its new generations
 guard.py, clients.py  who asks, and who has left; server.py  the socket, signals, and the end
+mcp.py  an index as tools of a language model
 """

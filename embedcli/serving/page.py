@@ -28,15 +28,15 @@ STYLE = """
 * { box-sizing: border-box; }
 body { max-width: 46rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; background: var(--page); color: var(--ink);
   font: 1rem/1.55 system-ui, sans-serif; }
-form { display: flex; flex-wrap: wrap; gap: .5rem; }
+form { display: flex; flex-wrap: wrap; gap: .5rem; margin-bottom: 1rem; }
 input, button { font: inherit; color: inherit; padding: .55rem .75rem; border: 1px solid var(--line);
   border-radius: .4rem; background: transparent; min-width: 0; }
 input:focus-visible, button:focus-visible, a:focus-visible, summary:focus-visible { outline: 2px solid var(--link);
   outline-offset: 1px; }
-[name=q] { flex: 1 1 20rem; } [name=folder] { flex: 0 1 10rem; }
+[name=q] { flex: 1 1 20rem; } [name=folder] { flex: 1 1 8rem; }
 button { background: var(--link); border-color: var(--link); color: var(--page); cursor: pointer; }
 a { color: var(--link); } h1 { font-size: 1.05rem; margin: 0 0 .75rem; } h2 { font-size: 1rem; margin: 0; }
-ol { list-style: none; padding: 0; margin: 1rem 0; } li { padding: 1rem 0; border-top: 1px solid var(--line); }
+ol { list-style: none; padding: 0; margin: 0 0 1rem; } li { padding: 1rem 0; border-top: 1px solid var(--line); }
 p { margin: .35rem 0; overflow-wrap: anywhere; } .soft { color: var(--soft); font-size: .875rem; }
 mark { background: var(--mark); color: inherit; border-radius: .15rem; } h2 { overflow-wrap: anywhere; }
 summary { cursor: pointer; } pre { white-space: pre-wrap; overflow-wrap: anywhere; font: inherit; margin: .5rem 0 0; }

@@ -54,6 +54,15 @@ def test_a_port_in_use_is_said_before_a_model_is_loaded(tmp_path: Path) -> None:
     assert ran.returncode == 2 and ran.stderr.startswith(f"error: port {port} of `127.0.0.1` is in use\n\nhint: ")
 
 
+def test_a_lacking_extra_is_named(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['uvicorn'] = None; from embedcli.cli.main import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "serve"], cwd=tmp_path, env=QUIET, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 2 and "`uvicorn` is not installed" in ran.stderr
+    assert "pip install 'embedcli[serve]'" in ran.stderr
+
+
 def test_an_engine_that_never_opens_is_the_end(tmp_path: Path) -> None:
     command = [sys.executable, str(HERE / "serve_driver.py"), "never-opens", "serve", *MINILM, "--port", "0"]
     ran = subprocess.run(command, cwd=tmp_path, env=QUIET, capture_output=True, text=True, timeout=60)
