@@ -23,6 +23,7 @@ RANKS = [
     {"__main__"},
     {"cli"},
     {"verbs"},
+    {"serving"},
     {"ingest"},
     {"run", "pipes"},
     {"search"},
@@ -60,12 +61,20 @@ DOORS = {
     "selectolax": {"reading.office.html"},
     "zipfile": {"reading.office.package"},
     "tokenizers": {"models.tokenizer"},
-    "orjson": {"pipes.output", "pipes.tables", "pipes.texts", "reading.containers.fields", "reading.containers.lines"},
+    "orjson": {"pipes.output", "pipes.tables", "pipes.texts", "reading.containers.fields", "reading.containers.lines"}
+    | {"serving.answers", "serving.limits"},
     "rich": {"report", "cli.search_text"},
     "simsimd": {"search.scan"},
     "pynvml": {"engines.nvml"},
     "duckdb": {"index.where"},
-    "prometheus_client": {"cli.metrics"},
+    "prometheus_client": {"cli.metrics", "serving.metrics"},
+    "starlette": {
+        *("serving.answers", "serving.app", "serving.clients", "serving.guard", "serving.index_routes"),
+        *("serving.limits", "serving.server"),
+    },
+    "uvicorn": {"serving.server"},
+    "mcp": {"serving.mcp"},
+    "mcp_types": {"serving.mcp"},
     "psycopg": {"stores.pgvector"},
     "pgvector": {"stores.pgvector"},
     "qdrant_client": {"stores.qdrant"},
@@ -90,6 +99,7 @@ GUARD_LOADS = {
 HEAVY = {
     *("torch", "transformers", "openvino", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
     *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb", "orjson", "prometheus_client", "simsimd"),
+    *("starlette", "uvicorn", "anyio", "mcp"),
 }
 
 

@@ -132,6 +132,33 @@ def test_the_searches_find_what_they_look_for(place: Path) -> None:
         assert ran.returncode == 0 and re.search(passage, ran.stdout + ran.stderr), (command, ran.stdout, ran.stderr)
 
 
+@pytest.mark.skipif(not (shutil.which("jq") and shutil.which("curl")), reason="jq and curl are not installed")
+def test_the_server_answers_what_the_readme_asks(place: Path) -> None:
+    """After the session, on a free port; the server ends with SIGTERM."""
+    (lines,) = (block for block in blocks("bash") if "embedcli serve" in block)
+    start, *requests = lines.splitlines()
+    command = [sys.executable, "-m", "embedcli", *start.removesuffix(" &").split()[1:], "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    with subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        try:
+            said = ""
+            while "ready" not in said:
+                said += server.stderr.readline()
+                assert server.poll() is None, said
+            address = re.search(r"http://[\d.:]+", said)[0]  # type: ignore[index]
+            printed = [
+                subprocess.run(
+                    ["bash", "-o", "pipefail", "-c", line.replace("http://127.0.0.1:8000", address)],
+                    capture_output=True, text=True, check=True,
+                ).stdout
+                for line in requests
+            ]  # fmt: skip
+        finally:
+            server.terminate()
+    assert json.loads(printed[0])["total_tokens"] == 7 and server.returncode == 0
+
+
 def test_the_line_for_cron_runs_in_the_environment_of_cron(place: Path) -> None:
     """After the session: no terminal, no variables; nothing has changed, so nothing is printed."""
     (line,) = blocks("crontab")

@@ -15,7 +15,7 @@ import sys
 import traceback
 
 from embedcli import __version__
-from embedcli.cli import config, ingest, machine, pipes, recut, search, status, sync, upkeep, verify
+from embedcli.cli import config, ingest, machine, pipes, recut, search, serve, status, sync, upkeep, verify
 from embedcli.cli.app import app, output
 from embedcli.errors import EmbedcliError, StorageError
 from embedcli.report import say, silence
@@ -29,6 +29,7 @@ __all__ = [
     "pipes",
     "recut",
     "search",
+    "serve",
     "status",
     "sync",
     "upkeep",

@@ -6,7 +6,6 @@ Not here: the search (search/searcher.py), the text of a hit (search_text.py).
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +20,8 @@ from embedcli.records import from_printable
 from embedcli.report import many, say
 
 if TYPE_CHECKING:
-    from embedcli.search.searcher import Found, Hit
+    from embedcli.search.searcher import Found
 
-DECIMALS = 6
 NONE_FOUND = 3
 
 QueryArgument = Annotated[
@@ -172,7 +170,9 @@ class JsonPrinter(Printer):
         self._results: list[dict[str, Any]] = []
 
     def _print(self, query: str | None, found: Found) -> None:
-        hits = [_hit_json(rank, hit) for rank, hit in enumerate(found.hits, 1)]
+        from embedcli.search.shown import hit_json
+
+        hits = [hit_json(rank, hit) for rank, hit in enumerate(found.hits, 1)]
         self._results.append({"query": query, "generation": found.generation, "mode": found.mode, "hits": hits})
 
     def finish(self, code: int) -> None:
@@ -181,8 +181,10 @@ class JsonPrinter(Printer):
 
 class JsonlPrinter(Printer):
     def _print(self, query: str | None, found: Found) -> None:
+        from embedcli.search.shown import hit_json
+
         for rank, hit in enumerate(found.hits, 1):
-            print_json({"query": query, "generation": found.generation, "mode": found.mode, **_hit_json(rank, hit)})
+            print_json({"query": query, "generation": found.generation, "mode": found.mode, **hit_json(rank, hit)})
 
 
 class PathsPrinter(Printer):
@@ -205,15 +207,3 @@ PRINTERS: dict[str, type[Printer]] = {
     "jsonl": JsonlPrinter,
     "paths": PathsPrinter,
 }
-
-
-def _hit_json(rank: int, hit: Hit) -> dict[str, Any]:
-    row = dict(hit.row)
-    row["modified_at"] = row["modified_at"] and row["modified_at"].isoformat()
-    row["meta"] = json.loads(row["meta"]) if row["meta"] else None
-    scores = {"score": hit.score, "cosine": hit.cosine, "coverage": hit.coverage}
-    return {"rank": rank, **{name: _rounded(score) for name, score in scores.items()}, **row}
-
-
-def _rounded(score: float | None) -> float | None:
-    return None if score is None else round(score, DECIMALS)

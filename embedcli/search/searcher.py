@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from embedcli.search.view import View
 
 if TYPE_CHECKING:
     from embedcli.index.generations import Index
-    from embedcli.search.query_vector import QueryVectors
+    from embedcli.index.manifest import Generation
 
 MODES = ("hybrid", "vector", "words")
 CANDIDATES = 100
@@ -69,25 +69,30 @@ class _Ranked:
     coverages: Scores | None = None
 
 
+class Vectors(Protocol):
+    """Gives the queries of a generation their vectors (query_vector.QueryVectors, or what shares an engine)."""
+
+    def of(self, generation: Generation, text: str) -> Floats: ...
+
+
 class Searcher:
     """Any number of threads may search. A search begins on the generation that is current then, and ends on it."""
 
-    def __init__(self, index: Index, vectors: QueryVectors) -> None:
+    def __init__(self, index: Index, vectors: Vectors) -> None:
         self._index = index
         self._vectors = vectors
         self._lock = threading.Lock()
-        self._view: View | None = None
+        self._opened: tuple[Mark, View] | None = None
 
     def view(self) -> View:
         """The current generation, opened. Raises NoIndex, DamagedShard."""
-        number = self._index.linked_number()
-        view = self._view
-        if view is None or view.generation.number != number:
+        mark, opened = _mark(self._index), self._opened
+        if opened is None or opened[0] != mark:
             with self._lock:
-                if self._view is None or self._view.generation.number != number:
-                    self._view = View(self._index, current_of(self._index))
-                view = self._view
-        return view
+                if self._opened is None or self._opened[0] != mark:
+                    self._opened = mark, View(self._index, current_of(self._index))
+                opened = self._opened
+        return opened[1]
 
     def search(
         self,
@@ -140,6 +145,19 @@ class Searcher:
                 f"the query has shape {list(vector.shape)}, the vectors of the index have {dim} dimensions"
             )
         return vector
+
+
+Mark = tuple[int | None, int, int]
+
+
+def _mark(index: Index) -> Mark:
+    """What differs between two generations, and between two indexes that are put in one place one after the other."""
+    number = index.linked_number()
+    try:
+        stat = (index.path(number or 0) / "manifest.json").stat()
+    except OSError:
+        return number, 0, 0
+    return number, stat.st_ino, stat.st_mtime_ns
 
 
 def _check(k: int, mode: str | None) -> None:

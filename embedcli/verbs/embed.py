@@ -53,14 +53,16 @@ class Asked:
     max_tokens: int | None = None
     query: bool = False
     long: str = "fail"
+    device: str | None = None
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What the texts are embedded with: `model` has their prompt, `probe_prompt` is that of the probe set."""
+class Job:
+    """What texts are embedded with: `model` has their prompt, `probe_prompt` is that of the probe set."""
 
     model: Model
     settings: IndexSettings
+    device: str
     probe_prompt: str
     reference: Reference | None = None
 
@@ -74,7 +76,7 @@ def embed(
     """
     try:
         source = Ahead(paths, form)
-        job = _settle(asked, tools)
+        job = settle(asked, tools)
         writer = open_writer(shape.format, out, shape.schema(job.settings.dim))
         table_of = Tables(shape, job.settings.dim, form.unit, say)
         _stream(source, job, asked, writer, table_of, tools=tools, say=say)
@@ -86,28 +88,31 @@ def embed(
     return table_of.result
 
 
-def _settle(asked: Asked, tools: Tools) -> _Job:
+def settle(asked: Asked, tools: Tools) -> Job:
     """The model, settings and probe set to embed with: those of the index, if one is named."""
-    options = Options(index=asked.index or Path(), model=asked.model, dim=asked.dim, max_tokens=asked.max_tokens)
+    options = Options(
+        index=asked.index or Path(), model=asked.model, dim=asked.dim, max_tokens=asked.max_tokens, device=asked.device
+    )
     if asked.index is not None:
         return _settle_as(Index(asked.index, disk=Disk()), options, asked, tools)
     model = tools.resolve(options, None)
     options = replace(options, max_tokens=asked.max_tokens or model.max_tokens)
     settings, _ = settle_settings(options, Memory(), model, tools.device_kind(options))
     prompted = _prompted(model, asked)
-    return _Job(prompted, settings, prompted.prompt)
+    return Job(prompted, settings, settings.device_kind, prompted.prompt)
 
 
-def _settle_as(index: Index, options: Options, asked: Asked, tools: Tools) -> _Job:
+def _settle_as(index: Index, options: Options, asked: Asked, tools: Tools) -> Job:
     current = current_of(index)
     memory = Memory(current.settings, current.fingerprints.model)
     model = tools.resolve(options, current.settings)
     settings, prints = settle_settings(options, memory, model, current.settings.device_kind)
-    prompted = _prompted(model, asked)
+    prompted, device = _prompted(model, asked), asked.device or settings.device_kind
     if not model.include_prompt and prompted.prompt != model.prompt:
-        return _Job(prompted, settings, prompted.prompt)  # pooling leaves out this prompt: no document fits this engine
+        # pooling leaves out this prompt: no document fits this engine
+        return Job(prompted, settings, device, prompted.prompt)
     reference = known_reference(index, current, (), model_fingerprint=prints.model, dim=settings.dim)
-    return _Job(prompted, settings, model.prompt, reference)
+    return Job(prompted, settings, device, model.prompt, reference)
 
 
 def _prompted(model: Model, asked: Asked) -> Model:
@@ -115,9 +120,7 @@ def _prompted(model: Model, asked: Asked) -> Model:
     return replace(model, prompt=model.query_prompt) if asked.query else model
 
 
-def _stream(
-    source: Ahead, job: _Job, asked: Asked, writer: Writer, table_of: Tables, *, tools: Tools, say: Say
-) -> None:
+def _stream(source: Ahead, job: Job, asked: Asked, writer: Writer, table_of: Tables, *, tools: Tools, say: Say) -> None:
     tokens = load_tokenizer(job.model.folder, prompt=job.model.prompt)
     limit = Limit(job.settings.max_tokens, asked.long, job.settings.overlap)
     stream = InOrder(
@@ -140,18 +143,17 @@ def _stop_if_asked(tools: Tools) -> None:
         raise Stopped(number)
 
 
-def _open_feeder(job: _Job, tools: Tools, say: Say) -> Feeder:
+def _open_feeder(job: Job, tools: Tools, say: Say) -> Feeder:
     """The engine loads while texts are read."""
-    device = job.settings.device_kind
     return Feeder(
-        lambda: tools.open_engine(job.model, job.settings, device),
-        on_open=lambda engine: _check(engine, job),
+        lambda: tools.open_engine(job.model, job.settings, job.device),
+        on_open=lambda engine: check(engine, job),
         report=say,
-        look_ahead_tokens=CPU_LOOK_AHEAD_TOKENS if device == "cpu" else None,
+        look_ahead_tokens=CPU_LOOK_AHEAD_TOKENS if job.device == "cpu" else None,
     )
 
 
-def _check(engine: Engine, job: _Job) -> None:
+def check(engine: Engine, job: Job) -> None:
     """Raise EngineError where the engine is broken, or gives other vectors than the index has."""
     encode = load_tokenizer(job.model.folder, prompt=job.probe_prompt).row_of
     most = job.settings.max_tokens if job.reference else min(PROBE_TOKENS, job.settings.max_tokens)
