@@ -1,11 +1,9 @@
 """Prints what the index costs without a model: unchanged nights, planning, and nights of small changes.
 
-    PYTHONPATH=. python tests/bench_index.py [unchanged|nights|planning] [SIZE] [HISTORY]
+    PYTHONPATH=. python tests/bench_index.py [unchanged|nights|planning] [SIZE]
 
 `unchanged`: SIZE files (10,000 by default), the second run's seconds. `nights`: SIZE documents of 10 rows (100,000),
-14 nights that each change 1 % of them: at random (HISTORY `random`), at random among the same fifth (`fifth`), in one
-folder (`folder`), or 1 % at random and 1 % in one folder (`both`, the default). It prints the bytes rewritten and the
-CPU seconds of publishing a night, and at the end the CPU seconds of a scan by DuckDB, Polars and pyarrow.
+1 % changed at random and 1 % in one folder, 14 nights: bytes rewritten and seconds of publishing a night.
 `planning`: SIZE sources (1,000,000) of 10 vector keys, 1 % of them changed: seconds and peak RSS of the plan and of
 looking up the keys of what changed.
 """
@@ -19,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +106,7 @@ class Night:
             )  # fmt: skip
             known[shard.name] = shard
             outcomes.add(Outcome(None, row_of(n, version, shard.name, i * ROWS)) for i, n in enumerate(part))
-        started = time.process_time()
+        started = time.perf_counter()
         base = self.index.documents(current.number) if current else documents.empty()
         edition = next_table.edit(
             base, outcomes.rows, [], dropped=set(), seen=(), shards=known, damaged=(), roots=[ROOT.id], rebuilding=False
@@ -120,7 +117,7 @@ class Night:
             table=edition.table, changes=edition.changes, shards=known,
         )  # fmt: skip
         _, written = publish(self.index, draft, parent=current.number if current else None, lock_held=lambda: True)
-        elapsed = time.process_time() - started
+        elapsed = time.perf_counter() - started
         for path in self.index.staging.iterdir():
             path.unlink()
         clear(self.index, keep=2)
@@ -136,52 +133,20 @@ def row_of(number: int, version: int, shard: str, first_row: int) -> DocumentRow
     )  # fmt: skip
 
 
-def changed(history: str, count: int) -> Iterator[set[int]]:
-    """The documents that each of 14 nights changes; folder N has every document whose number ends in N."""
-    generator = np.random.default_rng(0)
-    fifth = generator.permutation(count)[: count // 5]
-    for night in range(2, 16):
-        some = set(generator.choice(fifth if history == "fifth" else count, count // 100, replace=False).tolist())
-        yield (some if history != "folder" else set()) | (
-            set(range(night, count, 100)) if history in ("folder", "both") else set()
-        )
-
-
-def nights(count: int, history: str = "both") -> None:
+def nights(count: int) -> None:
     folder = Path(tempfile.mkdtemp())
     night = Night(folder)
-    elapsed, _ = night.publish(sorted(range(count), key=name_of), 1)
-    print(f"{history}: {count} documents, {count * ROWS} rows: first publish {elapsed:.1f} s of CPU")
-    total, seconds = 0, 0.0
-    for version, numbers in enumerate(changed(history, count), 2):
-        elapsed, written = night.publish(sorted(numbers, key=name_of), version)
-        total, seconds = total + written, seconds + elapsed
+    generator = np.random.default_rng(0)
+    elapsed, _ = night.publish(list(range(count)), 1)
+    print(f"{count} documents, {count * ROWS} rows: first publish {elapsed:.1f} s")
+    for version in range(2, 16):
+        scattered = set(generator.choice(count, count // 100, replace=False).tolist())
+        together = set(range(version, count, 100))
+        elapsed, written = night.publish(sorted(scattered | together), version)
         held = len(list((folder / "current/vectors").iterdir()))
-        print(f"night {version - 1:2}: {elapsed:6.1f} s, {written / 1e6:8.1f} MB rewritten, {held} shards", flush=True)
-    print(f"{total / 1e6:.1f} MB rewritten, {seconds:.1f} s of CPU; peak RSS {peak_mb():.0f} MB")
-    print(
-        *(f"{name}: {scan_seconds(code, folder / 'current/vectors'):.2f} s" for name, code in SCANS.items()), sep=", "
-    )
+        print(f"night {version - 1:2}: {elapsed:6.1f} s, {written / 1e6:8.1f} MB rewritten, {held} shards")
+    print(f"peak RSS {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
     shutil.rmtree(folder)
-
-
-SCANS = {
-    "duckdb": "import duckdb; duckdb.sql(\"select sum(length(text)), sum(vector[1]) from '{}/*.parquet'\").fetchall()",
-    "polars": "import polars; polars.read_parquet('{}/*.parquet')",
-    "pyarrow": "import pyarrow.parquet; pyarrow.parquet.read_table('{}')",
-}
-
-
-def scan_seconds(code: str, vectors: Path) -> float:
-    """CPU seconds of a scan, less those of the import: the least of five."""
-    spent = []
-    for _ in range(5):
-        parts = code.format(vectors).split("; ", 1)
-        timed = (
-            f"import time; {parts[0]}; before = time.process_time(); {parts[1]}; print(time.process_time() - before)"
-        )
-        spent.append(float(subprocess.run([sys.executable, "-c", timed], capture_output=True, check=True).stdout))
-    return min(spent)
 
 
 SHARD_KEYS = 250_000
@@ -243,4 +208,4 @@ def make_known_sources(folder: Path, count: int) -> None:
 if __name__ == "__main__":
     verb = sys.argv[1] if len(sys.argv) > 1 else "unchanged"
     size = int(sys.argv[2]) if len(sys.argv) > 2 else {"unchanged": 10_000, "nights": 100_000, "planning": 10**6}[verb]
-    {"unchanged": unchanged, "nights": nights, "planning": planning}[verb](size, *sys.argv[3:])
+    {"unchanged": unchanged, "nights": nights, "planning": planning}[verb](size)

@@ -1,12 +1,8 @@
 """Compaction: decide which shards are kept, which are rewritten without dead rows, which are merged; then do it.
 
 In: the documents of a generation (where its live rows lie) and the shards that hold these rows. Out: the shards of the
-generation, from the oldest rows to the newest, and the documents with their new places.
-
-A shard with a dead row has to be written anew, whole: what a night writes is the size of the shards that its changes
-touch. So what is written anew is cut into small shards, which costs nothing then, and the next change touches one of
-them. Shards that nothing touches stay as large as they are. Small shards of many runs are merged by size tier: eight of
-a tier become one.
+generation and the documents with their new places. Merging is by size tier only: eight shards of a tier become one,
+so rows that changed lately stay together and an old shard is seldom rewritten.
 Not here: publishing (publish.py).
 """
 
@@ -15,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,37 +22,26 @@ import pyarrow.compute as pc
 from embedcli import columns
 from embedcli.index import documents
 from embedcli.index.disk import Disk
-from embedcli.index.shards import LastGroup, Shard, read_rows, write_shard
+from embedcli.index.shards import Shard, keys_by_row, read_rows, write_shard
 
-DOCUMENTS = 32
-"""In a shard that is cut: when 1 % of all documents change at random, 28 % of such shards are touched."""
-MOST_SHARDS = 3072
-"""Of an index that changes everywhere. Each file costs a reader from 0.2 ms (DuckDB, Polars) to 1 ms (pyarrow)."""
-SMALLEST_BYTES = 256 << 10
-LARGEST_BYTES = 64 << 20
+FULL_BYTES = 64 << 20
+"""A shard of this size or more is full: it is never merged."""
+LARGEST_BYTES = 256 << 20
 FAN = 8
 
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Piece:
-    """Live rows of one shard: `first` and `lengths` are the place of each of their documents in it, ascending; `at`
-    is where the documents are in the documents table."""
+    """The live rows of one shard: half-open ranges, ascending."""
 
     shard: Shard
-    first: Ints
-    lengths: Ints
-    at: Ints
+    ranges: tuple[tuple[int, int], ...]
 
-    @cached_property
-    def ranges(self) -> tuple[tuple[int, int], ...]:
-        """Of rows, half-open, ascending."""
-        return _coalesce(self.first, self.lengths)
-
-    @cached_property
+    @property
     def rows(self) -> int:
-        return int(self.lengths.sum())
+        return sum(stop - start for start, stop in self.ranges)
 
     @property
     def whole(self) -> bool:
@@ -66,10 +50,6 @@ class Piece:
     @property
     def live_bytes(self) -> int:
         return self.shard.size_bytes * self.rows // max(1, self.shard.rows)
-
-    def part(self, chosen: Ints | slice) -> Piece:
-        """Some of the documents."""
-        return Piece(self.shard, self.first[chosen], self.lengths[chosen], self.at[chosen])
 
 
 Group = tuple[Piece, ...]
@@ -86,19 +66,19 @@ def _carried(group: Group) -> bool:
 
 
 def live_pieces(table: pa.Table, known: Mapping[str, Shard]) -> list[Piece]:
-    """The shards in which the documents of `table` have rows, in the order of `known`, each with its live rows."""
-    column = table.column("shard").combine_chunks()
-    at = np.flatnonzero(np.asarray(column.is_valid()))
-    if not at.size:
+    """The shards in which the documents of `table` have rows, each with the ranges of its live rows."""
+    placed = table.select(["shard", "first_row", "rows"]).filter(pc.is_valid(table.column("shard")))
+    names = placed.column("shard").combine_chunks().dictionary_encode() if placed.num_rows else None
+    if names is None:
         return []
-    names = column.take(pa.array(at)).dictionary_encode()
-    first, lengths = (np.asarray(table.column(name), np.int64)[at] for name in ("first_row", "rows"))
-    place = {name: number for number, name in enumerate(known)}
-    codes = np.array([place[name] for name in names.dictionary.to_pylist()])[np.asarray(names.indices)]
+    first, rows = (np.asarray(placed.column(name), np.int64) for name in ("first_row", "rows"))
+    codes = np.asarray(names.indices)
     order = np.lexsort((first, codes))
     bounds = np.flatnonzero(np.diff(codes[order])) + 1
-    ordered = list(known.values())
-    return [Piece(ordered[codes[part[0]]], first[part], lengths[part], at[part]) for part in np.split(order, bounds)]
+    return [
+        Piece(known[names.dictionary[int(codes[part[0]])].as_py()], _coalesce(first[part], rows[part]))
+        for part in np.split(order, bounds)
+    ]
 
 
 def _coalesce(first: Ints, rows: Ints) -> tuple[tuple[int, int], ...]:
@@ -109,72 +89,36 @@ def _coalesce(first: Ints, rows: Ints) -> tuple[tuple[int, int], ...]:
     return tuple(zip(first[starts].tolist(), ends[stops].tolist(), strict=True))
 
 
-# ---- which rows become one shard
-
-
-def full_bytes(pieces: Sequence[Piece]) -> int:
-    """The size of the shards into which rows are cut when they are written anew. One of half that size or more is
-    never merged."""
-    size = sum(piece.live_bytes for piece in pieces)
-    count = sum(piece.first.size for piece in pieces)
-    return min(max(size * DOCUMENTS // max(1, count), size // MOST_SHARDS, SMALLEST_BYTES), LARGEST_BYTES)
-
-
 def plan_groups(pieces: Sequence[Piece], *, apart: Collection[str] = ()) -> list[Group]:
-    """Which pieces are kept, cut and merged, so that each row is written at most once; in the order of `pieces`.
+    """Group pieces by size tier, from the smallest tier up, so that each row is written at most once.
 
     The shards named in `apart` are damaged and never merged: a sound shard merged with them would be damaged too.
     """
-    full = full_bytes(pieces)
-    groups: list[Group] = [(piece,) for piece in pieces if piece.whole or piece.shard.name in apart]
-    groups += _cut([piece for piece in pieces if not piece.whole and piece.shard.name not in apart], full)
-    done = [group for group in groups if _live_bytes(group) >= full // 2 or group[0].shard.name in apart]
-    settled = set(map(id, done))
-    done += _merge([group for group in groups if id(group) not in settled], full)
-    order = {piece.shard.name: number for number, piece in enumerate(pieces)}
-    return sorted(done, key=lambda group: (order[group[0].shard.name], int(group[0].first[0])))
-
-
-def _cut(torn: Sequence[Piece], full: int) -> list[Group]:
-    """The documents of all `torn` pieces, one after the other, in groups of about `full` bytes."""
-    total = sum(piece.live_bytes for piece in torn)
-    size = total / max(1, round(total / full))
-    groups: dict[int, list[Piece]] = {}
-    before = 0.0
-    for piece in torn:
-        ends = np.cumsum(piece.lengths) * (piece.live_bytes / max(1, piece.rows))
-        starts = np.concatenate(([0.0], ends[:-1]))
-        numbers = ((before + starts) // max(size, 1.0)).astype(np.int64)
-        bounds = np.flatnonzero(np.diff(numbers)) + 1
-        for part in np.split(np.arange(numbers.size), bounds):
-            groups.setdefault(int(numbers[part[0]]), []).append(piece.part(part))
-        before += float(ends[-1])
-    return [tuple(group) for group in groups.values()]
-
-
-def _merge(small: Sequence[Group], full: int) -> list[Group]:
-    """Merge by size tier, from the smallest tier up."""
     groups: list[Group] = []
     tiers: dict[int, list[Group]] = {}
-    for group in small:
-        tiers.setdefault(_tier(group, full), []).append(group)
+    for piece in pieces:
+        if piece.live_bytes >= FULL_BYTES or piece.shard.name in apart:
+            groups.append((piece,))
+        else:
+            tiers.setdefault(_tier(piece.live_bytes), []).append((piece,))
     while tiers:
         tier = min(tiers)
         bucket = tiers.pop(tier)
         while len(bucket) >= FAN:
-            merged, bucket = _fill(bucket, full)
-            if _live_bytes(merged) >= full // 2 or _tier(merged, full) <= tier:
+            merged, bucket = _fill(bucket)
+            size = _live_bytes(merged)
+            if size >= FULL_BYTES or _tier(size) <= tier:
                 groups.append(merged)
             else:
-                tiers.setdefault(_tier(merged, full), []).append(merged)
+                tiers.setdefault(_tier(size), []).append(merged)
         groups += bucket
     return groups
 
 
-def _fill(bucket: list[Group], full: int) -> tuple[Group, list[Group]]:
+def _fill(bucket: list[Group]) -> tuple[Group, list[Group]]:
     taken: list[Group] = []
     size = 0
-    while bucket and (len(taken) < FAN or size + _live_bytes(bucket[0]) <= full):
+    while bucket and (len(taken) < FAN or size + _live_bytes(bucket[0]) <= LARGEST_BYTES):
         taken.append(bucket[0])
         size += _live_bytes(bucket[0])
         bucket = bucket[1:]
@@ -185,13 +129,10 @@ def _live_bytes(group: Group) -> int:
     return sum(piece.live_bytes for piece in group)
 
 
-def _tier(group: Group, full: int) -> int:
-    """-1 from an eighth of `full` up to it, -2 for the eighth below that, and so on; the smallest shards share one
-    tier."""
-    return math.floor(math.log(max(_live_bytes(group), 4096) / full, FAN))
-
-
-# ---- writing
+def _tier(size_bytes: int) -> int:
+    """-1 from an eighth of FULL_BYTES up to it, -2 for the eighth below that, and so on; the smallest shards share
+    one tier."""
+    return math.floor(math.log(max(size_bytes, 4096) / FULL_BYTES, FAN))
 
 
 @dataclass(frozen=True)
@@ -208,24 +149,26 @@ def write(
 ) -> Compacted:
     """Link or write each group into `folder`; `table` is the documents table. Raises StorageError."""
     result: list[Shard] = []
-    moves: list[tuple[Group, str]] = []
-    last = LastGroup()
+    moves: dict[str, tuple[Piece, str, int]] = {}
+    written = 0
     for group in groups:
         if _carried(group):
             result.append(_carry(group[0].shard, folder, keys_folder, disk))
             continue
-        rows = _Rows(group, last)
+        rows = _Rows(group)
         shard = write_shard(rows, rows.keys(), dim=dim, folder=folder, keys_folder=keys_folder, disk=disk)
         disk.step("shard merged")
+        written += shard.size_bytes
         result.append(shard)
-        moves.append((group, shard.name))
-    written = {name for _, name in moves}
-    rewritten = sum(shard.size_bytes for shard in result if shard.name in written)
+        offset = 0
+        for piece in group:
+            moves[piece.shard.name] = (piece, shard.name, offset)
+            offset += piece.rows
     if not result:
         result.append(
             write_shard([], np.zeros((2, 0), np.uint64), dim=dim, folder=folder, keys_folder=keys_folder, disk=disk)
         )
-    return Compacted(result, _moved(table, moves), rewritten)
+    return Compacted(result, _moved(table, moves), written)
 
 
 def _carry(shard: Shard, folder: Path, keys_folder: Path, disk: Disk) -> Shard:
@@ -239,39 +182,42 @@ def _carry(shard: Shard, folder: Path, keys_folder: Path, disk: Disk) -> Shard:
 class _Rows:
     """The live rows of a group, one table after another; iterated from the start again when a write is retried."""
 
-    def __init__(self, group: Group, last: LastGroup) -> None:
+    def __init__(self, group: Group) -> None:
         self._group = group
-        self._last = last
 
     def __iter__(self) -> Iterator[pa.Table]:
         for piece in self._group:
-            yield from read_rows(piece.shard.path, piece.ranges, last=self._last)
+            yield from read_rows(piece.shard.path, piece.ranges)
 
     def keys(self) -> columns.VectorKeys:
         parts = []
         for piece in self._group:
-            keys = self._last.keys(piece.shard)
+            keys = keys_by_row(piece.shard)
             parts += [keys[:, start:stop] for start, stop in piece.ranges]
         return np.concatenate(parts, axis=1)
 
 
-def _moved(table: pa.Table, moves: Sequence[tuple[Group, str]]) -> pa.Table:
+def _moved(table: pa.Table, moves: Mapping[str, tuple[Piece, str, int]]) -> pa.Table:
     """`table` with the new shard and first_row of every document whose rows were rewritten."""
     if not moves:
         return table
     names = table.column("shard").combine_chunks().dictionary_encode()
-    codes = np.asarray(pc.fill_null(names.indices, -1)).astype(np.int32)
+    codes = np.asarray(pc.fill_null(names.indices, -1))
     shard_of = names.dictionary.to_pylist()
     first = np.asarray(table.column("first_row"), np.int64).copy()
-    for group, name in moves:
-        offset = 0
-        for piece in group:
-            first[piece.at] = offset + np.cumsum(piece.lengths) - piece.lengths
-            codes[piece.at] = len(shard_of)
-            offset += piece.rows
-        shard_of.append(name)
-    indices = pa.array(codes, mask=codes < 0)
-    shard = pa.DictionaryArray.from_arrays(indices, pa.array(shard_of, pa.string())).cast(pa.string())
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(len(shard_of) + 1))
+    for code, old in enumerate(shard_of):
+        if old not in moves:
+            continue
+        piece, new, offset = moves[old]
+        rows = order[bounds[code] : bounds[code + 1]]
+        starts = np.array([start for start, _ in piece.ranges], np.int64)
+        before = np.concatenate(([0], np.cumsum([stop - start for start, stop in piece.ranges])))
+        inside = np.searchsorted(starts, first[rows], side="right") - 1
+        first[rows] = offset + before[inside] + first[rows] - starts[inside]
+        shard_of[code] = new
+    shard = pa.DictionaryArray.from_arrays(names.indices, pa.array(shard_of, pa.string())).cast(pa.string())
     return _with(_with(table, "shard", shard), "first_row", first)
 
 

@@ -55,16 +55,14 @@ class _Index:
 
 
 class KnownVectors:
-    """Finds vectors by key. Large shards of kept generations are searched one after another, by their keys on the disk.
+    """Finds vectors by key. The shards of kept generations are searched one after another, by their keys on the disk.
 
-    The shards of a run are small and many, as are those of an index that changes everywhere. So 12 bytes for each of
-    their vectors stay in memory, in sorted indexes that are merged eight to one: a lookup is a few bisections, however
-    many checkpoints the run has written.
+    The shards of a run are small and many, so 12 bytes for each of their vectors stay in memory, in sorted indexes that
+    are merged eight to one: a lookup is a few bisections, however many checkpoints the run has written.
     """
 
     CACHED_GROUPS = 4
     FAN = 8
-    SMALL_ROWS = 4096
 
     def __init__(self, *, dim: int) -> None:
         self._dim = dim
@@ -74,11 +72,11 @@ class KnownVectors:
         self._groups: OrderedDict[tuple[str, int], Floats] = OrderedDict()
 
     def add(self, shard: Shard, *, one_of_many: bool = False) -> bool:
-        """Search this shard too; `one_of_many`: it is a shard of a run. False where its keys cannot be read."""
+        """Search this shard too; `one_of_many`: it is a small shard of a run. False where its keys cannot be read."""
         keys = load_keys(shard.keys_path, sha256=shard.keys_sha256)
         if keys is None or not keys.shape[1]:
             return keys is not None
-        if not one_of_many and shard.rows >= self.SMALL_ROWS:
+        if not one_of_many:
             self._alone.append(self._put(shard, keys))
             return True
         place = self._put(shard, None)

@@ -94,7 +94,6 @@ def _write_parquet(tables: Iterable[pa.Table], dim: int, sink: BinaryIO) -> None
         "use_dictionary": [name for name in schema.names if name not in _PLAIN and name != "vector"],
         "use_byte_stream_split": ["vector.list.element"],
         "write_page_index": True,
-        "write_statistics": [name for name in schema.names if name not in ("text", "meta", "vector")],
         "write_page_checksum": True,
     }
     with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, **options) as writer:
@@ -117,55 +116,22 @@ def regroup(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-class LastGroup:
-    """What was read last of a shard, for a reader of many ranges, one after the other, of the same row group."""
-
-    def __init__(self) -> None:
-        self._group: tuple[Path, int] | None = None
-        self._rows = pa.table({})
-        self._shard = ""
-        self._keys = np.zeros((2, 0), np.uint64)
-
-    def rows(self, path: Path, file: pq.ParquetFile, group: int) -> pa.Table:
-        """All columns of a row group."""
-        if self._group != (path, group):
-            self._group = None
-            self._rows = file.read_row_group(group)
-            self._group = (path, group)
-        return self._rows
-
-    def keys(self, shard: Shard) -> VectorKeys:
-        """As `keys_by_row`."""
-        if self._shard != shard.name:
-            self._keys = keys_by_row(shard)
-            self._shard = shard.name
-        return self._keys
-
-
-def read_rows(
-    path: Path, ranges: Ranges, columns: Sequence[str] | None = None, *, last: LastGroup | None = None
-) -> Iterator[pa.Table]:
-    """The rows of `ranges`, in order, a row group at a time; `last` is for all columns only.
-
-    Raises DamagedShard where a checksum is wrong.
-    """
+def read_rows(path: Path, ranges: Ranges, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of `ranges`, in order, a row group at a time. Raises DamagedShard where a checksum is wrong."""
     try:
-        yield from _row_groups(path, ranges, columns, last)
+        yield from _row_groups(path, ranges, columns)
     except DAMAGE as error:
         raise DamagedShard(path.stem, str(error)) from error
 
 
-def _row_groups(
-    path: Path, ranges: Ranges, columns: Sequence[str] | None, last: LastGroup | None
-) -> Iterator[pa.Table]:
+def _row_groups(path: Path, ranges: Ranges, columns: Sequence[str] | None) -> Iterator[pa.Table]:
     with open_shard(path) as file:
         start = 0
         for group in range(file.num_row_groups):
             stop = start + file.metadata.row_group(group).num_rows
             inside = [(max(a, start) - start, min(b, stop) - start) for a, b in ranges if a < stop and b > start]
             if inside:
-                chosen = list(columns) if columns else None
-                table = last.rows(path, file, group) if last else file.read_row_group(group, columns=chosen)
+                table = file.read_row_group(group, columns=list(columns) if columns else None)
                 whole = inside == [(0, table.num_rows)]
                 yield table if whole else pa.concat_tables([table.slice(a, b - a) for a, b in inside])
             start = stop

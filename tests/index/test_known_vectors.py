@@ -38,16 +38,13 @@ def taken(library: KnownVectors, keys: VectorKeys) -> tuple[list[bool], Floats]:
     return library.take(keys, into).tolist(), into
 
 
-@pytest.mark.parametrize("of_a_run", [True, False])
 @pytest.mark.parametrize("count", [1, 7, 65])
-def test_every_vector_of_many_small_shards_is_found_and_costs_12_bytes(
-    tmp_path: Path, count: int, of_a_run: bool
-) -> None:
-    """With indexes that were never merged, merged once, and merged twice: shards of a run and of a generation."""
+def test_every_vector_of_many_small_shards_is_found_and_costs_12_bytes(tmp_path: Path, count: int) -> None:
+    """With indexes that were never merged, merged once, and merged twice."""
     library = KnownVectors(dim=DIM)
     parts = [keys_and_vectors(seed) for seed in range(count)]
     for keys, vectors in parts:
-        assert library.add(stored(tmp_path, keys, vectors), one_of_many=of_a_run)
+        assert library.add(stored(tmp_path, keys, vectors), one_of_many=True)
     assert sum(one.high.nbytes + one.places.nbytes for one in library._indexes) == 12 * count * ROWS
     assert len(library._indexes) < KnownVectors.FAN
     order = np.random.default_rng(0).permutation(count * ROWS)
