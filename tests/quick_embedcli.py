@@ -41,6 +41,7 @@ def open_engine(model: Model, *, dim: int, device: str) -> QuickEngine:
 
 
 if __name__ == "__main__":
+    sys.modules["openvino"] = None  # type: ignore[assignment]  # the engine that would be used where it is installed
     sys.modules["embedcli.engines.torch_engine"] = types.ModuleType("embedcli.engines.torch_engine")
     sys.modules["embedcli.engines.torch_engine"].open_engine = open_engine  # type: ignore[attr-defined]
     main.main()

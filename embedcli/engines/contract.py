@@ -9,13 +9,13 @@ Not here: keeping an engine busy and restarting it (feeder.py), the probe set (p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from embedcli.errors import EngineError
+from embedcli.errors import EngineDied, EngineError
 
 if TYPE_CHECKING:
     from embedcli.models.folder import Model
@@ -59,6 +59,19 @@ class Engine(Protocol):
 
 
 OpenEngine = Callable[[], Engine]
+
+
+def on_worker(
+    worker: Executor, embed: Callable[[Sequence[np.ndarray]], np.ndarray], batch: Sequence[np.ndarray]
+) -> Future[np.ndarray]:
+    """Queue `embed(batch)` on an engine's worker thread. A worker that is closed, as at the end of the program while
+    the engine is still being checked, answers with EngineDied."""
+    try:
+        return worker.submit(embed, batch)
+    except RuntimeError:
+        closed: Future[np.ndarray] = Future()
+        closed.set_exception(EngineDied("the engine was closed"))
+        return closed
 
 
 @dataclass(frozen=True, slots=True)

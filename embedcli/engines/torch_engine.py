@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from embedcli.cores import engine_threads
-from embedcli.engines.contract import Engine, check_dim, truncate
+from embedcli.engines.contract import Engine, check_dim, on_worker, truncate
 from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
 from embedcli.models.folder import ENCODERS, Model
 from embedcli.models.tokenizer import skipped_tokens
@@ -66,7 +66,7 @@ class TorchEngine:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="embedcli-torch")
 
     def submit(self, batch: Sequence[np.ndarray]) -> Future[np.ndarray]:
-        return self._worker.submit(self._embed, batch)
+        return on_worker(self._worker, self._embed, batch)
 
     def close(self) -> None:
         self._worker.shutdown(wait=False, cancel_futures=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcli.engines import contract
-from embedcli.engines.contract import Engine, batch_cost, check_vectors, ids_problem, pack, truncate
+from embedcli.engines.contract import Engine, batch_cost, check_vectors, ids_problem, on_worker, pack, truncate
 from embedcli.engines.nvml import Card
 from embedcli.engines.probe import PROBE_TEXTS, compare_probe, probe, probe_set
 from embedcli.engines.sglang.engine import start_engine
@@ -136,6 +137,15 @@ def test_close_may_be_called_twice(open_with: OpenWith) -> None:
     engine = open_with(64)
     engine.close()
     engine.close()
+
+
+def test_a_worker_that_is_closed_answers_that_the_engine_died() -> None:
+    """As where the program ends while a slow engine is still being checked."""
+    worker = ThreadPoolExecutor(1)
+    assert on_worker(worker, lambda batch: np.zeros((len(batch), 8)), [np.arange(3)]).result(10).shape == (1, 8)
+    worker.shutdown()
+    with pytest.raises(EngineDied):
+        on_worker(worker, lambda batch: np.zeros((len(batch), 8)), [np.arange(3)]).result(10)
 
 
 def encode_within(vocabulary: int) -> Callable[[str], np.ndarray]:

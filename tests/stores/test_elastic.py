@@ -96,18 +96,20 @@ def test_vectors_are_searched_by_cosine(place: Place, server: FakeElastic, momen
     assert index.mappings["dynamic"] == "strict"
 
 
-def test_the_memory_is_written_after_the_data(place: Place, server: FakeElastic, moments: Moments) -> None:
+def test_what_it_may_write_is_remembered_before_the_data_and_what_it_holds_after(
+    place: Place, server: FakeElastic, moments: Moments
+) -> None:
     place.sync(moments["first"])
     server.requests.clear()
     place.sync(moments["edited"])
     names = [request.path.partition("?")[0].rpartition("/")[2] for request in server.requests]
-    written = [name for name in names if name == "_bulk"]
     puts = [
         number
         for number, request in enumerate(server.requests)
         if request.method == "PUT" and names[number] == "_mapping"
     ]
-    assert written and puts and puts[0] > max(number for number, name in enumerate(names) if name == "_bulk")
+    bulks = [number for number, name in enumerate(names) if name == "_bulk"]
+    assert len(puts) == 2 and bulks and puts[0] < min(bulks) and max(bulks) < puts[1]
 
 
 def test_a_load_that_was_interrupted_goes_on(place: Place, server: FakeElastic, moments: Moments) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from embedcli.cores import engine_threads
-from embedcli.engines.contract import Engine, check_dim, ids_problem, truncate
+from embedcli.engines.contract import Engine, check_dim, ids_problem, on_worker, truncate
 from embedcli.engines.openvino import runtime
 from embedcli.engines.openvino.conversion import Conversion, Unconvertible, converted
 from embedcli.engines.openvino.pooling import pool
@@ -87,7 +87,7 @@ class OpenVINOEngine:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="embedcli-openvino")
 
     def submit(self, batch: Sequence[np.ndarray]) -> Future[np.ndarray]:
-        return self._worker.submit(self._embed, batch)
+        return on_worker(self._worker, self._embed, batch)
 
     def close(self) -> None:
         self._worker.shutdown(wait=False, cancel_futures=True)
