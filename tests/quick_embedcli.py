@@ -35,7 +35,7 @@ class QuickEngine(FakeEngine):
         return super().submit(rows)
 
 
-def open_engine(model: Model, *, dim: int, device: str) -> QuickEngine:
+def open_engine(model: Model, *, dim: int, device: str, threads: int | None = None) -> QuickEngine:
     time.sleep(LOADS_S)
     return QuickEngine(dim=dim, depth=1)
 
