@@ -25,6 +25,9 @@ MIN_MAX_TOKENS = 16
 DEFAULT_MAX_TOKENS = 512
 DEFAULT_DIM = 1024
 DEFAULT_MAX_GONE_PERCENT = 50.0
+FEEDER_THREAD = "embedcli-feeder"
+"""The name of the thread that opens and feeds an engine."""
+
 MINILM = "minilm"
 MIB = 1 << 20
 

@@ -21,7 +21,11 @@ from embedcli.index.disk import Disk, Written
 from embedcli.reading.rows import Beat, Reading, ReadingWork
 from embedcli.records import REASONS, Source
 
-_NAMES = ((re.compile(r"part-[0-9a-f]{16}"), "part"), (re.compile(r"loose-[0-9a-f]+"), "loose"))
+_NAMES = (
+    (re.compile(r"part-[0-9a-f]{16}"), "part"),
+    (re.compile(r"loose-[0-9a-f]+"), "loose"),
+    (re.compile(r"\.[0-9a-f]{8}\.building"), ".building"),
+)
 _RUN = re.compile(r"\d{6}(-[0-9a-f]+)?(?=\b|\.)")
 
 

@@ -12,11 +12,14 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
+from contextlib import suppress
 
 from embedcli import __version__
 from embedcli.cli import config, ingest, machine, pipes, recut, search, serve, status, sync, upkeep, verify
 from embedcli.cli.app import app, output
+from embedcli.config import FEEDER_THREAD
 from embedcli.errors import EmbedcliError, StorageError
 from embedcli.report import say, silence
 
@@ -47,7 +50,21 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run the program. Every EmbedcliError becomes a message, a hint and an exit code here, and nowhere else."""
+    """Run the program, and end it at once where an engine is still being opened: nobody waits for that, and a native
+    library that goes on while Python takes itself apart aborts the process."""
+    try:
+        _run()
+    except SystemExit as end:
+        if any(thread.name == FEEDER_THREAD for thread in threading.enumerate()):
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):
+                    stream.flush()
+            os._exit(end.code if isinstance(end.code, int) else bool(end.code))
+        raise
+
+
+def _run() -> None:
+    """Every EmbedcliError becomes a message, a hint and an exit code here, and nowhere else."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: the next opened file would get its descriptor, and our messages
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from embedcli.config import FEEDER_THREAD
 from embedcli.engines.contract import Answer, Engine, OpenEngine
 from embedcli.engines.feeder_state import FeederState, Statistics
 from embedcli.engines.feeder_thread import EngineOwner
@@ -43,7 +44,7 @@ class Feeder:
         owner = EngineOwner(
             self._state, open_engine, on_open=on_open, report=report, clock=clock, seconds_left=seconds_left
         )
-        self._thread = threading.Thread(target=owner.run, name="embedcli-feeder", daemon=True)
+        self._thread = threading.Thread(target=owner.run, name=FEEDER_THREAD, daemon=True)
         self._thread.start()
 
     def add(self, key: bytes, ids: np.ndarray) -> None:
