@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, cast
 
 import numpy as np
@@ -27,14 +26,14 @@ class Noted:
 
 def request(*numbers: int) -> Request:
     rows = [np.full(10, number, np.uint32) for number in numbers]
-    future: Any = asyncio.Future(loop=asyncio.new_event_loop())
-    return Request(rows, future, [None] * len(rows), 10 * len(rows), lacks=len(rows))
+    return Request(rows, cast(Any, None), [None] * len(rows), 10 * len(rows), lacks=len(rows))
 
 
 def filled(book: Book, feeder: Noted, *requests: Request) -> None:
-    for one in requests:
-        book.add(one)
-    book.fill(cast(Feeder, feeder))
+    with book.lock:
+        for one in requests:
+            book.add(one)
+        book.fill(cast(Feeder, feeder))
 
 
 def book_of(ahead_tokens: int) -> Book:
