@@ -156,7 +156,8 @@ def test_the_server_answers_what_the_readme_asks(place: Path) -> None:
             ]  # fmt: skip
         finally:
             server.terminate()
-    assert json.loads(printed[0])["total_tokens"] == 7 and server.returncode == 0
+    assert json.loads(printed[0])["total_tokens"] == 7 and "manual.md" in printed[1].split()
+    assert server.returncode == 0
 
 
 def test_the_line_for_cron_runs_in_the_environment_of_cron(place: Path) -> None:

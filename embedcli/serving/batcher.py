@@ -4,7 +4,7 @@ In: rows of token ids, request by request, from coroutines of one event loop. Ou
 take turns, row by row, so that a single text never waits for a list of thousands; a request whose client has left gives
 up its place. When an engine dies, the Feeder opens another and nobody notices but new requests, which are told to
 come again; when the Feeder gives up, every request is told so, and another Feeder is opened a little later.
-Not here: checks and restarts (engines/feeder.py), tokens (served.py), HTTP (embeddings.py).
+Not here: who waits for what (waiting.py), checks and restarts (engines/feeder.py), tokens (served.py).
 """
 
 from __future__ import annotations
@@ -12,12 +12,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from hashlib import blake2b
 
 import numpy as np
 
@@ -25,11 +20,11 @@ from embedcli.engines.contract import Answer, Engine, OpenEngine
 from embedcli.engines.feeder import Feeder
 from embedcli.errors import EmbedcliError
 from embedcli.serving.answers import Problem
+from embedcli.serving.waiting import Book, Load, Request
 
 AHEAD_BATCHES = 8
 """How many batches of rows the Feeder has to sort by length. More would pad less, but a new request waits for all."""
 
-FIRST_AHEAD_TOKENS = 1 << 14
 WAKE_S = 0.2
 LOADING_S, RESTARTING_S = 10, 15
 """When a client should come again while the engine is being opened."""
@@ -38,47 +33,6 @@ PAUSES_S = (5.0, 15.0, 60.0)
 """Between a Feeder that gave up and the next one."""
 
 Say = Callable[[str], None]
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    rows: Sequence[np.ndarray]
-    future: asyncio.Future[list[Answer]]
-    answers: list[Answer | None]
-    tokens: int
-    sent: int = 0
-    lacks: int = 0
-
-
-@dataclass(slots=True)
-class _Stage:
-    """How far the engine is. `failures` counts Feeders that gave up without an answer in between."""
-
-    name: str = "loading"
-    detail: str = ""
-    restarts: int = 0
-    failures: int = 0
-    retired: bool = False
-
-
-@dataclass(slots=True)
-class _Awaited:
-    """A row that the Feeder has, and each place that waits for it."""
-
-    tokens: int
-    places: list[tuple[_Request, int]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What waits now, and what was done so far."""
-
-    state: str
-    requests: int
-    tokens: int
-    tokens_done: int
-    texts_done: int
-    restarts: int
 
 
 class Batcher:
@@ -92,17 +46,15 @@ class Batcher:
         queue_tokens: int,
         say: Say,
         on_end: Callable[[BaseException], None],
-        pauses_s: Sequence[float] = PAUSES_S,
     ) -> None:
         """`on_end` is called in the loop where no engine can be opened at first, or with a bug."""
         self._open_engine = open_engine
         self._check = check
         self._say = say
         self._on_end = on_end
-        self._pauses_s = pauses_s
         self._queue_tokens = queue_tokens
         self._loop = asyncio.get_running_loop()
-        self._book = _Book()
+        self._book = Book()
         self._feeder = self._make_feeder()
         self._thread = threading.Thread(target=self._run, name="embedcli-batcher", daemon=True)
         self._thread.start()
@@ -115,7 +67,7 @@ class Batcher:
     async def embed(self, rows: Sequence[np.ndarray]) -> list[Answer]:
         """The answer for each row of token ids (uint32). Raises Problem 429, 503. Cancelled, it leaves its place."""
         book = self._book
-        request = _Request(
+        request = Request(
             rows, self._loop.create_future(), [None] * len(rows), sum(row.size for row in rows), lacks=len(rows)
         )
         with book.lock:
@@ -141,7 +93,7 @@ class Batcher:
         self._feeder.close(abort=True)
         self._thread.join()
 
-    def _admit(self, request: _Request) -> None:
+    def _admit(self, request: Request) -> None:
         book = self._book
         if book.closing or book.stage.retired or book.stage.name != "ready":
             raise _not_ready("loading" if book.stage.retired else book.stage.name, book.stage.detail)
@@ -210,7 +162,7 @@ class Batcher:
             first = stage.name == "loading"
             stage.name, stage.detail = "failed", str(error)
             failed = book.fail_all()
-            pause_s = self._pauses_s[min(stage.failures, len(self._pauses_s) - 1)]
+            pause_s = PAUSES_S[min(stage.failures, len(PAUSES_S) - 1)]
             stage.failures, stage.restarts = stage.failures + 1, stage.restarts + 1
         self._give(failed)
         if first:
@@ -223,7 +175,7 @@ class Batcher:
                 self._feeder = self._make_feeder()
         return True
 
-    def _give(self, done: Iterable[_Request]) -> None:
+    def _give(self, done: Iterable[Request]) -> None:
         requests = list(done)
         if requests:
             self._call(_resolve, requests, self._book.stage.detail)
@@ -233,112 +185,7 @@ class Batcher:
             self._loop.call_soon_threadsafe(function, *arguments)
 
 
-class _Book:
-    """Who waits for which row; used with the lock held. `tokens` are those of requests that have no answer yet."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Condition()
-        self.closing = False
-        self.stage = _Stage()
-        self.ahead_tokens = FIRST_AHEAD_TOKENS
-        self.tokens = 0
-        self.awaited: dict[bytes, _Awaited] = {}
-        self._turns: deque[_Request] = deque()
-        self._open: set[_Request] = set()
-        self._inside_tokens = 0
-        self._done = _Done()
-
-    def load(self) -> Load:
-        done, stage = self._done, self.stage
-        return Load(stage.name, len(self._open), self.tokens, done.tokens, done.texts, stage.restarts)
-
-    def seconds_of(self, tokens: int) -> int:
-        """How long so many tokens take, as fast as the engine was so far."""
-        return max(1, min(600, round(tokens / self._done.rate))) if self._done.rate else LOADING_S
-
-    def add(self, request: _Request) -> None:
-        self._open.add(request)
-        self.tokens += request.tokens
-        self._turns.append(request)
-        if not self.awaited:
-            self._done.begin()
-        self.lock.notify_all()
-
-    def fill(self, feeder: Feeder) -> None:
-        """Rows in turn, as many as the Feeder should have."""
-        while self._turns and self._inside_tokens < self.ahead_tokens:
-            request = self._turns.popleft()
-            self._send(feeder, request)
-            if request.sent < len(request.rows):
-                self._turns.append(request)
-
-    def _send(self, feeder: Feeder, request: _Request) -> None:
-        """A row that comes again while its vector is awaited is not sent again."""
-        number, request.sent = request.sent, request.sent + 1
-        ids = request.rows[number]
-        key = blake2b(ids.tobytes(), digest_size=16).digest()
-        awaited = self.awaited.get(key)
-        if awaited is None:
-            awaited = self.awaited[key] = _Awaited(ids.size)
-            self._inside_tokens += ids.size
-            with suppress(EmbedcliError):  # the thread meets the same one, and tells everybody
-                feeder.add(key, ids)
-        awaited.places.append((request, number))
-
-    def take(self, answers: Iterable[tuple[bytes, Answer]]) -> list[_Request]:
-        """Note answers; those requests that now have all of theirs."""
-        done = []
-        for key, answer in answers:
-            awaited = self.awaited.pop(key)
-            self._inside_tokens -= awaited.tokens
-            self._done.add(awaited.tokens)
-            for request, number in awaited.places:
-                request.answers[number] = answer
-                request.lacks -= 1
-                if not request.lacks:
-                    done.append(request)
-        if done:
-            self.stage.failures = 0
-        return done
-
-    def fail_all(self) -> list[_Request]:
-        failed = list(self._open)
-        self._turns.clear()
-        self.awaited.clear()
-        self._inside_tokens = 0
-        return failed
-
-    def forget(self, request: _Request) -> None:
-        """It has its answer, or nobody waits for it; what the Feeder has of it is embedded."""
-        self._open.remove(request)
-        self.tokens -= request.tokens
-        if request.sent < len(request.rows) and request in self._turns:
-            self._turns.remove(request)
-
-
-class _Done:
-    """What was answered, and how fast."""
-
-    def __init__(self) -> None:
-        self.tokens = 0
-        self.texts = 0
-        self.rate = 0.0
-        self._since_s = 0.0
-        self._tokens = 0
-
-    def begin(self) -> None:
-        """There is work after a time without."""
-        self._since_s, self._tokens = time.monotonic(), 0
-
-    def add(self, tokens: int) -> None:
-        self.tokens += tokens
-        self.texts += 1
-        self._tokens += tokens
-        elapsed_s = time.monotonic() - self._since_s
-        self.rate = self._tokens / elapsed_s if elapsed_s > 0 else self.rate
-
-
-def _resolve(requests: Sequence[_Request], detail: str) -> None:
+def _resolve(requests: Sequence[Request], detail: str) -> None:
     """In the loop: each gets its answers, or the reason why there are none."""
     for request in requests:
         if request.future.done():

@@ -109,8 +109,8 @@ def _problem(problem: str) -> str:
 
 
 def _welcome(about: About) -> str:
-    hint = 'Ask in your own words, in any language. Words in "quotes" must be in the passage.'
-    return f'<p class="soft">{about.passages:,} passages. {hint}</p>'
+    advice = 'Ask in your own words, in any language. Words in "quotes" must be in the passage.'
+    return f'<p class="soft">{about.passages:,} passages. {advice}</p>'
 
 
 def _results(asked: Asked, found: Found, linked: Linked) -> str:

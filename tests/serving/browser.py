@@ -48,8 +48,9 @@ class Browser:
         return found["result"].get("value")
 
     def go(self, address: str) -> None:
+        before = self.ask("performance.timeOrigin")
         self.do("Page.navigate", url=address)
-        self.until("document.readyState === 'complete'")
+        self.until(f"performance.timeOrigin !== {before} && document.readyState === 'complete'")
 
     def until(self, script: str, seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
@@ -58,7 +59,8 @@ class Browser:
             time.sleep(0.05)
 
     def type(self, text: str) -> None:
-        """Into what has the focus, and Enter."""
+        """Into the field that has the focus by itself, and Enter."""
+        self.until("document.activeElement.tagName === 'INPUT'")
         self.do("Input.insertText", text=text)
         for kind in ("keyDown", "keyUp"):
             self.do("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r")

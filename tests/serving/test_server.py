@@ -150,20 +150,6 @@ def test_a_client_that_goes_away_frees_its_place(tmp_path: Path) -> None:
         assert 'status="499"' in server.get("/metrics").text
 
 
-def test_a_single_text_does_not_wait_for_a_list_of_thousands(tmp_path: Path) -> None:
-    """The engine holds back every text of the list: whatever waits for all of them never ends."""
-    with serving(tmp_path, *MINILM, fault="holds") as server, ThreadPoolExecutor() as threads:
-        many = threads.submit(server.embed, [f"it {KILLER} this {'more ' * 200} {number}" for number in range(100)])
-        while not waiting(server):
-            time.sleep(0.01)
-        figures = server.get("/metrics").text
-        assert "embedcli_waiting_requests 1.0" in figures
-        single = threads.submit(server.embed, "one")
-        server.go()
-        assert vectors(single.result(60)).shape == (1, 16)
-        assert vectors(many.result(120)).shape == (100, 16)
-
-
 def test_when_the_engine_dies_what_was_asked_is_answered_by_the_next_one(tmp_path: Path) -> None:
     with serving(tmp_path, *MINILM, fault="dies-once") as server, ThreadPoolExecutor() as threads:
         answer = threads.submit(server.embed, f"it {KILLER} this")
@@ -195,10 +181,10 @@ def test_too_many_requests_at_once_are_429(tmp_path: Path) -> None:
     """Of the guard, which counts them before it reads them."""
     import asyncio
 
-    from embedcli.serving.batcher import Load
     from embedcli.serving.guard import Guard
     from embedcli.serving.metrics import Figures
     from embedcli.serving.service import Access
+    from embedcli.serving.waiting import Load
 
     held = threading.Event()
 
