@@ -139,7 +139,8 @@ def test_scores_do_not_depend_on_how_the_rows_are_cut_into_shards(shop: Workshop
         for mode in ("hybrid", "vector", "words"):
             first, second = (searcher(place).search(query, mode=mode) for place in (one, many))
             seen = [[(hit.row["path"], hit.score, hit.cosine, hit.coverage) for hit in f.hits] for f in (first, second)]
-            assert seen[0] == seen[1]
+            assert [hit[1] for hit in seen[0]] == [hit[1] for hit in seen[1]]
+            assert sorted(seen[0]) == sorted(seen[1])  # of equal scores the id decides, which follows the folder's name
 
 
 # ---- conditions
