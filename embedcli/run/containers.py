@@ -154,7 +154,7 @@ class Feed:
 
     def _apart(self, container: Source, record: Record) -> Record:
         """The record, under another id where a file has the path that it would have."""
-        is_taken = self._marked and container.member(record.id).key in self._marked
+        is_taken = self._marked and container.record(record).key in self._marked
         return record._replace(id=f"{record.id} (record)") if is_taken else record
 
 
@@ -208,7 +208,7 @@ class _Known:
         self._changed += len(places)
         priors = iter(last_seen_rows(self._seen.take(pa.array(places, pa.int64()))))
         for record in records:
-            source = container.member(record.id)
+            source = container.record(record)
             yield Task(source, next(priors) if record.prior >= 0 else self._prior_of_bad(source.path, record))
 
     def _prior_of_bad(self, path: str, record: Record) -> LastSeen | None:

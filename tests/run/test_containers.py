@@ -186,6 +186,16 @@ def test_bad_lines_cost_themselves_and_are_news_once(shop: Workshop) -> None:
     assert sound(shop)
 
 
+def test_a_record_whose_id_looks_like_a_bad_line_stays_apart_from_it(shop: Workshop) -> None:
+    write(shop, ["{broken", record(1, id="line 1"), record(2, id="line%201")])
+    summary = shop.ingest()
+    assert (summary.sources["new"], summary.failures) == (4, {"not_json": 1})
+    assert by_path(shop).keys() == {"tickets.jsonl#line%201", "tickets.jsonl#line%25201"}
+    assert shop.documents()["tickets.jsonl#line 1"]["reason"] == "not_json"
+    write(shop, ["{broken", record(1, id="line 1", status="closed"), record(2, id="line%201")])
+    assert shop.ingest().sources["gone"] == 0 and sound(shop)
+
+
 def test_a_line_that_is_not_utf8_is_named(shop: Workshop) -> None:
     good = json.dumps(record(1)).encode()
     shop.write("a.jsonl", good + b"\n" + b'{"id": 2, "text": "gr\xfcn"}\n')

@@ -61,7 +61,8 @@ def has_text(row: object, rule: RecordRule) -> bool:
 
 
 def bad_line(number: int, problem: str, content: bytes = b"") -> Record:
-    """What stands for a line that cannot be read; `number` counts from 1."""
+    """What stands for a line that cannot be read; `number` counts from 1.
+    Its name is no id that a record has (see shown_id)."""
     return Record(f"line {number}", digest(problem, content), problem=problem, line=number)
 
 
