@@ -171,6 +171,32 @@ def test_bad_rows_of_a_table_cost_themselves_and_have_the_number_of_their_line(t
     ]  # fmt: skip
 
 
+def rows_of(path: Path, data: str | bytes) -> list[tuple[str, str | None]]:
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    records = read(path, named=True)
+    assert records is not None
+    return [(record.id, record.problem) for record in records]
+
+
+def test_a_quote_without_an_end_costs_its_row_and_the_rows_behind_it_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = 'id,text\n1,One\n2,"Two\n3,Three\n4,"Four\nlines"\n5,"Five\n6,Six\n'
+    torn = [("1", None), ("line 3", "damaged"), ("3", None), ("4", None), ("line 7", "damaged"), ("6", None)]
+    assert rows_of(tmp_path / "a.csv", text) == torn
+    assert rows_of(tmp_path / "a.csv.gz", gzip.compress(text.encode())) == torn
+    monkeypatch.setattr(lines, "MOST_LINE_BYTES", 40)
+    long = 'id,text\n1,"One\n' + "".join(f"{n},Row\n" for n in range(2, 50))
+    assert rows_of(tmp_path / "a.csv", long) == [("line 2", "damaged"), *((str(n), None) for n in range(2, 50))]
+
+
+def test_the_heading_of_a_table_may_have_a_name_of_two_lines(tmp_path: Path) -> None:
+    for separator in (",", ";"):
+        text = '"id","long\nname","text"\n1,x,One\n2,"y",\n'.replace(",", separator)
+        assert rows_of(tmp_path / "a.csv", text) == [("1", None), ("line 4", "no_text")]
+    assert rows_of(tmp_path / "a.csv", 'id,text,"odd\n1,One,x\n') == [("1", None)]
+
+
 def test_a_line_that_is_too_long_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "MOST_LINE_BYTES", 100)
     rows = [{"text": "a"}, {"text": "b" * 1_000}, {"text": "c"}]
