@@ -197,6 +197,19 @@ def test_the_heading_of_a_table_may_have_a_name_of_two_lines(tmp_path: Path) -> 
     assert rows_of(tmp_path / "a.csv", 'id,text,"odd\n1,One,x\n') == [("1", None)]
 
 
+def test_fields_that_are_no_json_cost_their_row(tmp_path: Path) -> None:
+    assert rows_of(tmp_path / "a.csv", b"id,text,gr\xfcn\n1,One,x\n2,Two,y\n") == [
+        ("line 2", "not_utf8"), ("line 3", "not_utf8"),
+    ]  # fmt: skip
+    for depth in (300, 1_000):
+        deep = b"[" * depth + b"]" * depth
+        for field in (b"more", b"title", b"text"):
+            rows = b'{"id": 1, "text": "One", "%s": %s}\n{"id": 2, "text": "Two"}\n' % (field, deep)
+            (first, problem), second = rows_of(tmp_path / "a.jsonl", rows)
+            assert second == ("2", None) and (first, problem) in [("1", None), ("line 1", "damaged")]
+            assert field != b"more" or problem == "damaged"
+
+
 def test_a_line_that_is_too_long_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "MOST_LINE_BYTES", 100)
     rows = [{"text": "a"}, {"text": "b" * 1_000}, {"text": "c"}]
