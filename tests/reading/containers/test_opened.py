@@ -141,6 +141,30 @@ def test_values_of_every_kind_are_meta(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_values_that_python_cannot_hold_cost_their_row_at_most(tmp_path: Path, kind: str) -> None:
+    far = pa.array([0, 2**60, 0, 0], pa.int64()).cast(pa.timestamp("us"))
+    table = pa.table(
+        {
+            "id": [1, 2, 3, 4], "text": pa.array([b"One", b"Two", b"\xff", b"Four"]).view(pa.string()),
+            "day": pa.array([1, 2**31 - 1, 1, 1], pa.int32()).cast(pa.date32()), "far": far,
+            "fine": pa.array([1, 2, 3, 1_000], pa.int64()).cast(pa.timestamp("ns")),
+            "deep": pa.array([[0], [0], [0], [2**60]], pa.list_(pa.int64())).cast(pa.list_(pa.timestamp("us"))),
+        }
+    )  # fmt: skip
+    if kind == "parquet":
+        pq.write_table(table, tmp_path / "a.parquet")
+    else:
+        feather.write_feather(table, str(tmp_path / "a.arrow"), compression="uncompressed")
+    records = read(tmp_path / f"a.{kind}")
+    assert records is not None
+    found = [(record.id, record.problem) for record in records]
+    assert found == [("1", None), ("2", None), ("line 3", "not_utf8"), ("line 4", "damaged")]
+    first, second = (json.loads(record.meta or "") for record in records[:2])
+    assert (first["day"], first["fine"]) == ("1970-01-02", "1970-01-01 00:00:00.000000001")
+    assert str(2**31 - 1) in second["day"] and str(2**60) in second["far"]
+
+
 def test_columns_without_a_text_are_no_records_unless_somebody_says_so(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet") is None
