@@ -147,7 +147,7 @@ class Feed:
                     records = tuple(self._apart(task.source, record) for record in answer)
                     yield RecordTask(task, tuple(known.tasks(task.source, records)), records)
         except UnreadableSource as error:
-            yield ContainerEnd(task, error, batches)
+            yield known.without_records(task, error, batches)
         finally:
             if files is not None:
                 files.remove()
@@ -224,6 +224,14 @@ class _Known:
         known = self._seen.num_rows
         unchanged = known - len(whole.left) - self._changed
         return ContainerEnd(task, whole, batches, left, lost=len(lost), known=known, unchanged=unchanged)
+
+    def without_records(self, task: Task, error: UnreadableSource, batches: int) -> ContainerEnd:
+        """Of one that cannot be read. What it had stays, but not where it is empty: it lost all its records."""
+        if error.reason != "empty" or self._adding:
+            return ContainerEnd(task, error, batches)
+        paths = self._seen.column("path").to_pylist()
+        left = frozenset((task.source.root_id, path) for path in itertools.chain(paths, self._bad))
+        return ContainerEnd(task, error, batches, left, lost=len(paths), known=len(paths))
 
 
 # ---- and out of them
@@ -314,6 +322,9 @@ class OpenContainers:
         """What is stored of a container of records."""
         task, found = end.container, end.result
         if isinstance(found, UnreadableSource):
+            if self._keeps(end):
+                return Refused(task, "vanished", found.sha256)
+            opened.left = set(end.left)
             return Refused(task, found.reason, found.sha256)
         self._tally.unchanged += end.unchanged
         reason = max(found.bad, key=lambda name: found.bad[name], default=None)

@@ -13,6 +13,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from embedcli.config import Stream
@@ -128,6 +129,31 @@ def test_the_guard_keeps_the_records_of_a_container_that_lost_too_many(shop: Wor
     assert (summary.sources["gone"], len(by_path(shop)), summary.exit_code) == (18, 3, 0)
     assert shop.documents()["tickets.jsonl"]["status"] == "indexed" and shop.ingest().idle
     assert sound(shop)
+
+
+@pytest.mark.parametrize("name", ["tickets.jsonl", "tickets.jsonl.zst", "box.mbox"])
+def test_the_records_of_a_container_that_was_emptied_are_gone_unless_the_guard_keeps_them(
+    shop: Workshop, name: str
+) -> None:
+    def fill(count: int) -> Path:
+        if name == "box.mbox":
+            return shop.write(name, "".join(f"From a x\n{mail(f'M{n}', 'Text.')}\n" for n in range(count)).encode())
+        data = "".join(f"{json.dumps(record(n))}\n" for n in range(count)).encode()
+        return shop.write(name, pa.compress(data, "zstd", asbytes=True) if name.endswith(".zst") else data)
+
+    fill(5)
+    shop.ingest()
+    file = fill(0)
+    summary = shop.ingest()
+    assert (summary.sources["gone"], by_path(shop), summary.exit_code) == (5, {}, 0)
+    assert shop.documents()[name]["reason"] == "empty" and shop.ingest().idle
+    fill(20)
+    shop.ingest()
+    fill(0)
+    assert shop.ingest().exit_code == 3 and len(by_path(shop)) == 20
+    assert shop.ingest().exit_code == 0 and len(by_path(shop)) == 20
+    shop.ingest(max_gone_of=((str(file), 100.0),))
+    assert by_path(shop) == {} and sound(shop)
 
 
 def test_a_container_that_vanished_takes_its_records_along(shop: Workshop) -> None:
