@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, BinaryIO, TextIO
@@ -44,6 +45,8 @@ def json_lines(stream: BinaryIO, rule: RecordRule) -> Iterator[Record]:
         if line.isspace():
             continue
         row = _parsed(line)
+        if isinstance(row, dict) and isinstance(row.get(rule.id), float):
+            row[rule.id] = _exact(line, rule.id)
         record = fields.record_of(row, number) if isinstance(row, dict) else None
         yield record or bad_line(number, _problem(line, row), line)
 
@@ -54,6 +57,16 @@ def _parsed(line: bytes) -> Any:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
+
+
+def _exact(line: bytes, name: str) -> float | str:
+    """A number that was read as a float; its digits where it is a whole number, of which a float may hold too few.
+    Nothing where Python's own parser finds the line nested too deep."""
+    try:
+        value: float | str = json.loads(line, parse_int=str)[name]
+    except RecursionError:
+        return ""
+    return value
 
 
 def _problem(line: bytes, row: Any) -> str:

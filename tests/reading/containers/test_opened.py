@@ -165,6 +165,14 @@ def test_values_that_python_cannot_hold_cost_their_row_at_most(tmp_path: Path, k
     assert str(2**31 - 1) in second["day"] and str(2**60) in second["far"]
 
 
+def test_ids_of_many_digits_stay_apart(tmp_path: Path) -> None:
+    ids = ["18446744073709551615", "18446744073709551616", "18446744073709551617", "-9223372036854775809", "1.5"]
+    rows = "".join(f'{{"id": {one}, "text": "Text"}}\n' for one in ids)
+    assert rows_of(tmp_path / "a.jsonl", rows) == [(one, None) for one in ids]
+    deep = '{{"id": {}, "text": "Text", "more": {}}}'.format(ids[1], "[" * 1_000 + "]" * 1_000)
+    assert rows_of(tmp_path / "a.jsonl", deep) == [("line 1", "damaged")]
+
+
 def test_columns_without_a_text_are_no_records_unless_somebody_says_so(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet") is None
