@@ -456,6 +456,19 @@ def test_each_mail_of_a_mailbox_is_a_document_with_its_attachments(shop: Worksho
     assert shop.ingest().idle and sound(shop)
 
 
+def test_mails_with_one_message_id_are_all_there(shop: Workshop) -> None:
+    def fill(*texts: str) -> None:
+        shop.write("box.mbox", "".join(f"From a x\n{mail('One', text)}\n" for text in texts))
+
+    fill("First.", "Second.")
+    assert shop.ingest().exit_code == 0
+    assert by_path(shop).keys() == {"box.mbox#One@example.org", "box.mbox#One@example.org-2"}
+    fill("First.", "Second.", "First.")
+    summary = shop.ingest()
+    assert (summary.sources["new"], summary.sources["gone"], summary.chunks["embedded"]) == (1, 0, 0)
+    assert "box.mbox#One@example.org-3" in by_path(shop) and shop.ingest().idle and sound(shop)
+
+
 def test_the_files_in_a_portfolio_are_documents_of_their_own(shop: Workshop) -> None:
     inner = portfolio(("deep.pdf", offer(b"Deep")))
     shop.write("all.pdf", portfolio(("a.pdf", offer()), ("b.txt", b"Three"), ("in.pdf", inner), ("x.pdf", b"no PDF")))
