@@ -174,12 +174,25 @@ class Source:
 
     def member(self, name: str) -> Source:
         """The document inside this one that has this id or name."""
-        end = f"#{shown_id(name)}"
+        return self._inside(shown_id(name))
+
+    def record(self, record: Record) -> Source:
+        """A record of this source; one that cannot be read has the number of its line for a name."""
+        return self._inside(record.id if record.problem else shown_id(record.id))
+
+    def _inside(self, shown: str) -> Source:
+        end = f"#{shown}"
         return Source(self.root_id, self.path + end, self.file, self.stat, container=self.path, address=self.uri + end)
 
 
+_LINE = re.compile("line [0-9]+")
+
+
 def shown_id(name: str) -> str:
-    """An id as it stands in a path, where `/` parts folders: `%XX` for that, for `%` and for control characters."""
+    """An id as it stands in a path, where `/` parts folders: `%XX` for that, for `%` and for control characters. It is
+    never `line N`, the name of a line that cannot be read: an id of this kind becomes `line%20N`."""
+    if _LINE.fullmatch(name):
+        return name.replace(" ", "%20")
     if name.isprintable() and "/" not in name and "%" not in name:
         return name
     return re.sub(r"[%/\x00-\x1f\x7f]", lambda found: f"%{ord(found[0]):02X}", name)

@@ -138,7 +138,7 @@ class ReadingWork:
         return reading
 
     def _record(self, container: Source, record: Record, beat: Beat) -> Read:
-        source = container.member(record.id)
+        source = container.record(record)
         assert container.stat is not None
         stat = Stat(record.size_bytes, container.stat.mtime_ns, 0, 0)
         beat(record.line)

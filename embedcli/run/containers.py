@@ -147,14 +147,14 @@ class Feed:
                     records = tuple(self._apart(task.source, record) for record in answer)
                     yield RecordTask(task, tuple(known.tasks(task.source, records)), records)
         except UnreadableSource as error:
-            yield ContainerEnd(task, error, batches)
+            yield known.without_records(task, error, batches)
         finally:
             if files is not None:
                 files.remove()
 
     def _apart(self, container: Source, record: Record) -> Record:
         """The record, under another id where a file has the path that it would have."""
-        is_taken = self._marked and container.member(record.id).key in self._marked
+        is_taken = self._marked and container.record(record).key in self._marked
         return record._replace(id=f"{record.id} (record)") if is_taken else record
 
 
@@ -208,7 +208,7 @@ class _Known:
         self._changed += len(places)
         priors = iter(last_seen_rows(self._seen.take(pa.array(places, pa.int64()))))
         for record in records:
-            source = container.member(record.id)
+            source = container.record(record)
             yield Task(source, next(priors) if record.prior >= 0 else self._prior_of_bad(source.path, record))
 
     def _prior_of_bad(self, path: str, record: Record) -> LastSeen | None:
@@ -224,6 +224,14 @@ class _Known:
         known = self._seen.num_rows
         unchanged = known - len(whole.left) - self._changed
         return ContainerEnd(task, whole, batches, left, lost=len(lost), known=known, unchanged=unchanged)
+
+    def without_records(self, task: Task, error: UnreadableSource, batches: int) -> ContainerEnd:
+        """Of one that cannot be read. What it had stays, but not where it is empty: it lost all its records."""
+        if error.reason != "empty" or self._adding:
+            return ContainerEnd(task, error, batches)
+        paths = self._seen.column("path").to_pylist()
+        left = frozenset((task.source.root_id, path) for path in itertools.chain(paths, self._bad))
+        return ContainerEnd(task, error, batches, left, lost=len(paths), known=len(paths))
 
 
 # ---- and out of them
@@ -314,6 +322,9 @@ class OpenContainers:
         """What is stored of a container of records."""
         task, found = end.container, end.result
         if isinstance(found, UnreadableSource):
+            if self._keeps(end):
+                return Refused(task, "vanished", found.sha256)
+            opened.left = set(end.left)
             return Refused(task, found.reason, found.sha256)
         self._tally.unchanged += end.unchanged
         reason = max(found.bad, key=lambda name: found.bad[name], default=None)

@@ -13,6 +13,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from embedcli.config import Stream
@@ -130,6 +131,31 @@ def test_the_guard_keeps_the_records_of_a_container_that_lost_too_many(shop: Wor
     assert sound(shop)
 
 
+@pytest.mark.parametrize("name", ["tickets.jsonl", "tickets.jsonl.zst", "box.mbox"])
+def test_the_records_of_a_container_that_was_emptied_are_gone_unless_the_guard_keeps_them(
+    shop: Workshop, name: str
+) -> None:
+    def fill(count: int) -> Path:
+        if name == "box.mbox":
+            return shop.write(name, "".join(f"From a x\n{mail(f'M{n}', 'Text.')}\n" for n in range(count)).encode())
+        data = "".join(f"{json.dumps(record(n))}\n" for n in range(count)).encode()
+        return shop.write(name, pa.compress(data, "zstd", asbytes=True) if name.endswith(".zst") else data)
+
+    fill(5)
+    shop.ingest()
+    file = fill(0)
+    summary = shop.ingest()
+    assert (summary.sources["gone"], by_path(shop), summary.exit_code) == (5, {}, 0)
+    assert shop.documents()[name]["reason"] == "empty" and shop.ingest().idle
+    fill(20)
+    shop.ingest()
+    fill(0)
+    assert shop.ingest().exit_code == 3 and len(by_path(shop)) == 20
+    assert shop.ingest().exit_code == 0 and len(by_path(shop)) == 20
+    shop.ingest(max_gone_of=((str(file), 100.0),))
+    assert by_path(shop) == {} and sound(shop)
+
+
 def test_a_container_that_vanished_takes_its_records_along(shop: Workshop) -> None:
     file = write(shop, map(record, range(5)))
     shop.write("other.txt", words(20, 50))
@@ -184,6 +210,16 @@ def test_bad_lines_cost_themselves_and_are_news_once(shop: Workshop) -> None:
     summary = shop.ingest()
     assert (summary.exit_code, summary.failures) == (0, {})
     assert sound(shop)
+
+
+def test_a_record_whose_id_looks_like_a_bad_line_stays_apart_from_it(shop: Workshop) -> None:
+    write(shop, ["{broken", record(1, id="line 1"), record(2, id="line%201")])
+    summary = shop.ingest()
+    assert (summary.sources["new"], summary.failures) == (4, {"not_json": 1})
+    assert by_path(shop).keys() == {"tickets.jsonl#line%201", "tickets.jsonl#line%25201"}
+    assert shop.documents()["tickets.jsonl#line 1"]["reason"] == "not_json"
+    write(shop, ["{broken", record(1, id="line 1", status="closed"), record(2, id="line%201")])
+    assert shop.ingest().sources["gone"] == 0 and sound(shop)
 
 
 def test_a_line_that_is_not_utf8_is_named(shop: Workshop) -> None:
@@ -418,6 +454,19 @@ def test_each_mail_of_a_mailbox_is_a_document_with_its_attachments(shop: Worksho
     fill(mail("Second", "All is well."), mail("Third", "New."))
     assert shop.ingest().sources["gone"] == 4 and len(by_path(shop)) == 4
     assert shop.ingest().idle and sound(shop)
+
+
+def test_mails_with_one_message_id_are_all_there(shop: Workshop) -> None:
+    def fill(*texts: str) -> None:
+        shop.write("box.mbox", "".join(f"From a x\n{mail('One', text)}\n" for text in texts))
+
+    fill("First.", "Second.")
+    assert shop.ingest().exit_code == 0
+    assert by_path(shop).keys() == {"box.mbox#One@example.org", "box.mbox#One@example.org-2"}
+    fill("First.", "Second.", "First.")
+    summary = shop.ingest()
+    assert (summary.sources["new"], summary.sources["gone"], summary.chunks["embedded"]) == (1, 0, 0)
+    assert "box.mbox#One@example.org-3" in by_path(shop) and shop.ingest().idle and sound(shop)
 
 
 def test_the_files_in_a_portfolio_are_documents_of_their_own(shop: Workshop) -> None:

@@ -8,7 +8,7 @@ Not here: the fields (fields.py), the index's own Parquet (index/shards.py).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -54,10 +54,43 @@ def _records(batches: Iterable[pa.RecordBatch], names: list[str], rule: RecordRu
     try:
         for batch in batches:
             for start in range(0, batch.num_rows, BATCH_ROWS):
-                columns = [column.to_pylist() for column in batch.slice(start, BATCH_ROWS).columns]
+                columns = [_cells(column) for column in batch.slice(start, BATCH_ROWS).columns]
                 for cells in zip(*columns, strict=True):
                     number += 1
-                    row = dict(zip(names, cells, strict=True))
-                    yield fields.record_of(row, number) or bad_line(number, "no_text", repr(cells).encode())
+                    yield _record(dict(zip(names, cells, strict=True)), number, fields)
     except _BROKEN as error:
         raise UnreadableSource("damaged", f"after row {number}: {error}") from error
+
+
+def _record(row: dict[str, Any], number: int, fields: Fields) -> Record:
+    for cell in row.values():
+        if isinstance(cell, Exception):
+            problem = "not_utf8" if isinstance(cell, UnicodeDecodeError) else "damaged"
+            return bad_line(number, problem, repr(row).encode())
+    return fields.record_of(row, number) or bad_line(number, "no_text", repr(tuple(row.values())).encode())
+
+
+def _cells(column: pa.Array) -> list[Any]:
+    """The values of a column, nanoseconds as text, because Python's times have none; the error in place of a value that
+    cannot be read."""
+    kind = column.type
+    if (pa.types.is_timestamp(kind) or pa.types.is_time64(kind)) and kind.unit == "ns":
+        column = column.cast(pa.string())
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError):
+        return [_cell(value) for value in column]
+    return values
+
+
+def _cell(value: pa.Scalar) -> Any:
+    """A value; a date outside the years that Python knows is Arrow's text for it."""
+    try:
+        return value.as_py()
+    except UnicodeDecodeError as error:
+        return error
+    except (ValueError, OverflowError) as error:
+        try:
+            return value.cast(pa.string()).as_py()
+        except (pa.ArrowException, ValueError):
+            return error

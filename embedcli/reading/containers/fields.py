@@ -28,7 +28,13 @@ class Fields:
 
     def record_of(self, row: Mapping[str, Any], line: int) -> Record | None:
         """The record in a row, which is that of a line (a row, where a format has no lines); None where it has no
-        text."""
+        text, a bad line where its fields cannot be written as JSON."""
+        try:
+            return self._record_of(row, line)
+        except (TypeError, RecursionError):
+            return bad_line(line, *_unwritable(row))
+
+    def _record_of(self, row: Mapping[str, Any], line: int) -> Record | None:
         rule = self._rule
         text = words_of(row.get(self._one_text)) if self._one_text is not None else self._joined(row)
         if not text or text.isspace():
@@ -55,13 +61,22 @@ class Fields:
         return orjson.dumps(rest, default=words_of, option=_PLAIN) if rest else b""
 
 
+def _unwritable(row: Mapping[str, Any]) -> tuple[str, bytes]:
+    """Why a row is no JSON, and what tells it from others: a name is not UTF-8, or a value is nested too deep."""
+    names = "".join(map(str, row))
+    plain = "".join(value for value in row.values() if isinstance(value, str))
+    problem = "damaged" if names.encode("utf-8", "ignore").decode() == names else "not_utf8"
+    return problem, f"{names}{plain}".encode("utf-8", "surrogatepass")
+
+
 def has_text(row: object, rule: RecordRule) -> bool:
     """Whether a row has a field of text at all, be it empty."""
     return isinstance(row, Mapping) and any(isinstance(row.get(name), str) for name in rule.text)
 
 
 def bad_line(number: int, problem: str, content: bytes = b"") -> Record:
-    """What stands for a line that cannot be read; `number` counts from 1."""
+    """What stands for a line that cannot be read; `number` counts from 1.
+    Its name is no id that a record has (see shown_id)."""
     return Record(f"line {number}", digest(problem, content), problem=problem, line=number)
 
 

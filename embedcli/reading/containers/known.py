@@ -82,8 +82,8 @@ class KnownRecords:
         return int(self._met.size)
 
     def sift(self, records: Sequence[Record]) -> Iterator[Record]:
-        """Those that are new, changed or cannot be read, each with its place. A repeated id is a problem, and where
-        it is the digest of a text it gets the number of times that this text has come."""
+        """Those that are new, changed or cannot be read, each with its place. A repeated id is a problem, but
+        that of a mail, or one that is the digest of a text, gets the number of times that it has come."""
         good = [record if record.id else record._replace(id=digest(record.text)) for record in records]
         keys = [key_of(shown_id(record.id)) for record in good]
         in_runs = self._new.in_runs(shards.keys_of(keys))
@@ -93,7 +93,7 @@ class KnownRecords:
                 yield record
                 continue
             if was or self._is_met(key, place):
-                if original.id:
+                if original.id and record.data is None:
                     yield bad_line(record.line, "duplicate_id", record.digest.encode())
                     continue
                 record, key, place = self._numbered(record)
@@ -121,10 +121,14 @@ class KnownRecords:
         return bool(int(record.digest, 16) == (high << 64) + low)
 
     def _numbered(self, record: Record) -> tuple[Record, bytes, int]:
-        times = self._times[record.id] = self._times.get(record.id, 1) + 1
-        record = record._replace(id=f"{record.id}-{times}")
-        key = key_of(record.id)
-        return record, key, int(self._places([key])[0])
+        """The record under an id that has not come, its key and its place."""
+        while True:
+            times = self._times[record.id] = self._times.get(record.id, 1) + 1
+            numbered = record._replace(id=f"{record.id}-{times}")
+            key = key_of(shown_id(numbered.id))
+            place = int(self._places([key])[0])
+            if not self._is_met(key, place) and not self._new.in_runs(shards.keys_of([key])).any():
+                return numbered, key, place
 
 
 class _KeySet:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+from collections import deque
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import orjson
 
@@ -43,6 +45,8 @@ def json_lines(stream: BinaryIO, rule: RecordRule) -> Iterator[Record]:
         if line.isspace():
             continue
         row = _parsed(line)
+        if isinstance(row, dict) and isinstance(row.get(rule.id), float):
+            row[rule.id] = _exact(line, rule.id)
         record = fields.record_of(row, number) if isinstance(row, dict) else None
         yield record or bad_line(number, _problem(line, row), line)
 
@@ -53,6 +57,16 @@ def _parsed(line: bytes) -> Any:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
+
+
+def _exact(line: bytes, name: str) -> float | str:
+    """A number that was read as a float; its digits where it is a whole number, of which a float may hold too few.
+    Nothing where Python's own parser finds the line nested too deep."""
+    try:
+        value: float | str = json.loads(line, parse_int=str)[name]
+    except RecursionError:
+        return ""
+    return value
 
 
 def _problem(line: bytes, row: Any) -> str:
@@ -79,40 +93,98 @@ def _numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
 
 
 def tables(stream: BinaryIO, rule: RecordRule, *, suffix: str) -> Iterator[Record]:
-    """The rows of a CSV or TSV under the names in its first line. Raises UnreadableSource where none is its text."""
+    """The rows of a CSV or TSV under the names in its first row. A row that is torn costs itself: reading goes on at
+    the line behind the one where it began. Raises UnreadableSource where none of the columns is its text."""
     csv.field_size_limit(MOST_LINE_BYTES)
-    text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
-    first = text.readline(LOOK_BYTES)
-    separator = _separator(first, rule, suffix)
-    names = next(csv.reader([first], delimiter=separator), [])
+    source = _Lines(io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline=""))
+    separator, names = _heading(source, rule, suffix)
     if not set(rule.text) & set(names):
         raise UnreadableSource("no_text", f"no column `{'`, `'.join(rule.text)}` among {', '.join(names)[:200]}")
-    rows, fields = csv.reader(text, delimiter=separator), Fields(rule)
+    rows, fields = csv.reader(source, delimiter=separator, strict=True), Fields(rule)
     while True:
-        number = rows.line_num + 2
+        number = source.number
         try:
             cells = next(rows)
         except StopIteration:
             return
         except csv.Error:
-            yield bad_line(number, "damaged")
+            yield bad_line(number, "damaged", source.back(1).encode("utf-8", "surrogateescape"))
+            rows = csv.reader(source, delimiter=separator, strict=True)
             continue
+        source.settle()
         if cells:
             yield _row(names, cells, fields, number) or bad_line(
                 number, _cell_problem(names, cells), repr(cells).encode()
             )
 
 
-def _separator(first: str, rule: RecordRule, suffix: str) -> str:
-    """What parts the names of the first line so that the text is among them, or most of them."""
-    if suffix in (".tsv", ".tab"):
-        return "\t"
+class _Lines:
+    """The lines of a table. Those of the row that is being read are held, so that they can be given out again; a row
+    of more than MOST_LINE_BYTES ends early. `number` is that of the line at which the row begins."""
 
-    def goodness(separator: str) -> tuple[bool, int]:
-        names = next(csv.reader([first], delimiter=separator), [])
+    def __init__(self, text: TextIO) -> None:
+        self.number = 1
+        self._text = text
+        self._again: deque[str] = deque()
+        self._held: list[str] = []
+        self._size = 0
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else self._text.readline()
+        if not line:
+            raise StopIteration
+        self._held.append(line)
+        self._size += len(line)
+        if self._size > MOST_LINE_BYTES and len(self._held) > 1:
+            raise StopIteration
+        return line
+
+    def settle(self) -> None:
+        """The row is read."""
+        self.number += len(self._held)
+        self._held.clear()
+        self._size = 0
+
+    def back(self, kept: int) -> str:
+        """The row ends after the first `kept` lines held, which are returned; the others come again."""
+        self._again.extendleft(reversed(self._held[kept:]))
+        del self._held[kept:]
+        lines = "".join(self._held)
+        self.settle()
+        return lines
+
+
+def _heading(source: _Lines, rule: RecordRule, suffix: str) -> tuple[str, list[str]]:
+    """What parts the names of the first row so that the text is among them, or most of them; and these names."""
+    separators = "\t" if suffix in (".tsv", ".tab") else _SEPARATORS
+    found = [_names(source, separator) for separator in separators]
+
+    def goodness(number: int) -> tuple[bool, int]:
+        names, _ = found[number]
         return bool(set(rule.text) & set(names)), len(names)
 
-    return max(_SEPARATORS, key=goodness)
+    best = max(range(len(found)), key=goodness)
+    names, line_count = found[best]
+    for _ in range(line_count):
+        next(source)
+    source.settle()
+    return separators[best], names
+
+
+def _names(source: _Lines, separator: str) -> tuple[list[str], int]:
+    """The names in the first row if this parts them, and how many lines they take: one where a quote has no end."""
+    rows = csv.reader(source, delimiter=separator, strict=True)
+    try:
+        names = next(rows, [])
+        line_count = rows.line_num
+    except csv.Error:
+        source.back(0)
+        names, line_count = next(csv.reader([next(source)], delimiter=separator)), 1
+    source.back(0)
+    return names, line_count
 
 
 def _row(names: list[str], cells: list[str], fields: Fields, number: int) -> Record | None:

@@ -66,6 +66,17 @@ def test_equal_texts_without_ids_are_numbered_across_batches(tmp_path: Path) -> 
     assert sifted(records, [record("")]) == [(f"{first}-3", None, -1)]
 
 
+@pytest.mark.parametrize("recent", [1, 1_000])
+def test_mails_with_one_id_are_numbered_past_the_ids_that_others_have(
+    recent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "RECENT", recent)
+    records = KnownRecords(None)
+    came = [Record(name, digest(name, n), data=b"Mail") for n, name in enumerate(["a/b", "a/b-2", "a/b", "a/b-2"])]
+    assert sifted(records, came[:2]) == [("a/b", None, -1), ("a/b-2", None, -1)]
+    assert sifted(records, came[2:]) == [("a/b-3", None, -1), ("a/b-2-2", None, -1)]
+
+
 def test_an_id_with_a_slash_is_known_by_the_way_it_stands_in_a_path(tmp_path: Path) -> None:
     records = KnownRecords(KnownFiles.write(tmp_path, "a", [(["a%2Fb"], [digest("text")])]))
     assert sifted(records, [record("a/b")]) == [] and not records.left.size

@@ -141,6 +141,38 @@ def test_values_of_every_kind_are_meta(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_values_that_python_cannot_hold_cost_their_row_at_most(tmp_path: Path, kind: str) -> None:
+    far = pa.array([0, 2**60, 0, 0], pa.int64()).cast(pa.timestamp("us"))
+    table = pa.table(
+        {
+            "id": [1, 2, 3, 4], "text": pa.array([b"One", b"Two", b"\xff", b"Four"]).view(pa.string()),
+            "day": pa.array([1, 2**31 - 1, 1, 1], pa.int32()).cast(pa.date32()), "far": far,
+            "fine": pa.array([1, 2, 3, 1_000], pa.int64()).cast(pa.timestamp("ns")),
+            "deep": pa.array([[0], [0], [0], [2**60]], pa.list_(pa.int64())).cast(pa.list_(pa.timestamp("us"))),
+        }
+    )  # fmt: skip
+    if kind == "parquet":
+        pq.write_table(table, tmp_path / "a.parquet")
+    else:
+        feather.write_feather(table, str(tmp_path / "a.arrow"), compression="uncompressed")
+    records = read(tmp_path / f"a.{kind}")
+    assert records is not None
+    found = [(record.id, record.problem) for record in records]
+    assert found == [("1", None), ("2", None), ("line 3", "not_utf8"), ("line 4", "damaged")]
+    first, second = (json.loads(record.meta or "") for record in records[:2])
+    assert (first["day"], first["fine"]) == ("1970-01-02", "1970-01-01 00:00:00.000000001")
+    assert str(2**31 - 1) in second["day"] and str(2**60) in second["far"]
+
+
+def test_ids_of_many_digits_stay_apart(tmp_path: Path) -> None:
+    ids = ["18446744073709551615", "18446744073709551616", "18446744073709551617", "-9223372036854775809", "1.5"]
+    rows = "".join(f'{{"id": {one}, "text": "Text"}}\n' for one in ids)
+    assert rows_of(tmp_path / "a.jsonl", rows) == [(one, None) for one in ids]
+    deep = '{{"id": {}, "text": "Text", "more": {}}}'.format(ids[1], "[" * 1_000 + "]" * 1_000)
+    assert rows_of(tmp_path / "a.jsonl", deep) == [("line 1", "damaged")]
+
+
 def test_columns_without_a_text_are_no_records_unless_somebody_says_so(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet") is None
@@ -169,6 +201,45 @@ def test_bad_rows_of_a_table_cost_themselves_and_have_the_number_of_their_line(t
     assert found == [
         ("1", None), ("2", None), ("line 5", "damaged"), ("line 6", "not_utf8"), ("line 7", "no_text"), ("6", None),
     ]  # fmt: skip
+
+
+def rows_of(path: Path, data: str | bytes) -> list[tuple[str, str | None]]:
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    records = read(path, named=True)
+    assert records is not None
+    return [(record.id, record.problem) for record in records]
+
+
+def test_a_quote_without_an_end_costs_its_row_and_the_rows_behind_it_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = 'id,text\n1,One\n2,"Two\n3,Three\n4,"Four\nlines"\n5,"Five\n6,Six\n'
+    torn = [("1", None), ("line 3", "damaged"), ("3", None), ("4", None), ("line 7", "damaged"), ("6", None)]
+    assert rows_of(tmp_path / "a.csv", text) == torn
+    assert rows_of(tmp_path / "a.csv.gz", gzip.compress(text.encode())) == torn
+    monkeypatch.setattr(lines, "MOST_LINE_BYTES", 40)
+    long = 'id,text\n1,"One\n' + "".join(f"{n},Row\n" for n in range(2, 50))
+    assert rows_of(tmp_path / "a.csv", long) == [("line 2", "damaged"), *((str(n), None) for n in range(2, 50))]
+
+
+def test_the_heading_of_a_table_may_have_a_name_of_two_lines(tmp_path: Path) -> None:
+    for separator in (",", ";"):
+        text = '"id","long\nname","text"\n1,x,One\n2,"y",\n'.replace(",", separator)
+        assert rows_of(tmp_path / "a.csv", text) == [("1", None), ("line 4", "no_text")]
+    assert rows_of(tmp_path / "a.csv", 'id,text,"odd\n1,One,x\n') == [("1", None)]
+
+
+def test_fields_that_are_no_json_cost_their_row(tmp_path: Path) -> None:
+    assert rows_of(tmp_path / "a.csv", b"id,text,gr\xfcn\n1,One,x\n2,Two,y\n") == [
+        ("line 2", "not_utf8"), ("line 3", "not_utf8"),
+    ]  # fmt: skip
+    for depth in (300, 1_000):
+        deep = b"[" * depth + b"]" * depth
+        for field in (b"more", b"title", b"text"):
+            rows = b'{"id": 1, "text": "One", "%s": %s}\n{"id": 2, "text": "Two"}\n' % (field, deep)
+            (first, problem), second = rows_of(tmp_path / "a.jsonl", rows)
+            assert second == ("2", None) and (first, problem) in [("1", None), ("line 1", "damaged")]
+            assert field != b"more" or problem == "damaged"
 
 
 def test_a_line_that_is_too_long_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
