@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -141,8 +142,6 @@ def lance_rows(path: str) -> list[dict[str, Any]]:
 
 
 def sqlite_rows(path: str) -> list[dict[str, Any]]:
-    import sqlite3
-
     connection = sqlite3.connect(path)
     connection.row_factory = sqlite3.Row
     found = [dict(row) for row in connection.execute("select * from notes")]
@@ -179,8 +178,6 @@ def make_foreign(place: Place) -> None:
     """A table `notes` of somebody else, made by the store's own client."""
     path = path_of(place)
     if place.kind == "sqlite":
-        import sqlite3
-
         connection = sqlite3.connect(path)
         connection.execute("create table notes (x)")
         connection.commit()
@@ -237,12 +234,40 @@ def test_a_table_of_somebody_else_in_the_place_of_a_dropped_one_of_ours_is_refus
         place.sync(moments["first"], replace=True)
 
 
+@pytest.mark.parametrize("name", ["NOTES", "notes_vectors", "Notes_Vectors"])
+def test_a_table_of_sqlite_that_would_be_dropped_for_its_name_is_refused(
+    make_place: MakePlace, moments: dict[str, Moment], name: str
+) -> None:
+    """SQLite's names ignore case, and a load drops two names."""
+    place = make_place("sqlite")
+    connection = sqlite3.connect(path_of(place))
+    connection.execute(f"create table {name} (x)")
+    connection.execute(f"insert into {name} values ('dear')")
+    connection.commit()
+    for replace in (False, True):
+        with pytest.raises(TargetError, match="has a `notes` that embedcli did not make"):
+            place.sync(moments["first"], replace=replace)
+    assert connection.execute(f"select * from {name}").fetchall() == [("dear",)]
+    connection.close()
+
+
+def test_the_vectors_of_a_dropped_table_do_not_make_those_of_somebody_else_ours(
+    make_place: MakePlace, moments: dict[str, Moment]
+) -> None:
+    place = make_place("sqlite")
+    with opened(parse_target(place.target, index=Path("notes"), into="notes_vectors")) as other:
+        loaded(other, rows(3))
+    with opened(parse_target(place.target, index=Path("notes"))) as store, pytest.raises(TargetError, match="not make"):
+        store.begin(Layout(4, "layout"), MEMORY)
+    with opened(parse_target(place.target, index=Path("notes"), into="notes_vectors")) as other:
+        live = other.live()
+        assert live is not None and live.count() == 3
+
+
 def drop_ours(place: Place) -> None:
     """As a user of the store would drop it."""
     path = path_of(place)
     if place.kind == "sqlite":
-        import sqlite3
-
         connection = sqlite3.connect(path)
         connection.execute("drop table notes")
         connection.commit()
