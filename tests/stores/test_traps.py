@@ -264,6 +264,33 @@ def test_the_vectors_of_a_dropped_table_do_not_make_those_of_somebody_else_ours(
         assert live is not None and live.count() == 3
 
 
+def test_a_milvus_collection_of_another_table_or_behind_an_alias_is_never_the_one_to_load_into(
+    make_place: MakePlace, moments: dict[str, Moment]
+) -> None:
+    place = make_place("milvus")
+    for name in ("notes_a", "notes_b"):
+        with opened(parse_target(place.target, index=Path("notes"), into=name)) as other:
+            loaded(other, rows(3))
+    assert place.sync(moments["first"]).did == "loaded"
+    milvus_client(path_of(place), lambda client: client.create_alias("_notes_a_a", "_notes_b"))
+    with pytest.raises(TargetError, match="embedcli did not make"):
+        place.sync(moments["rebuilt"])
+    for name in ("notes_a", "notes_b"):
+        with opened(parse_target(place.target, index=Path("notes"), into=name)) as other:
+            live = other.live()
+            assert live is not None and live.count() == 3
+
+
+def milvus_client(path: str, call: Callable[[Any], object]) -> None:
+    from milvus_lite.server_manager import server_manager_instance
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(path)
+    call(client)
+    client.close()
+    server_manager_instance.release_server(path)
+
+
 def drop_ours(place: Place) -> None:
     """As a user of the store would drop it."""
     path = path_of(place)
@@ -299,7 +326,7 @@ def drop_ours(place: Place) -> None:
 
         client = MilvusClient(path)
         client.drop_alias("notes")
-        client.drop_collection("notes_a")
+        client.drop_collection("_notes_a")
         client.close()
         server_manager_instance.release_server(path)
 
