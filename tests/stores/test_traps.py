@@ -462,6 +462,9 @@ def test_changed_rows_are_in_the_index_again_after_a_sync(
         live.settle()
         table.checkout_latest()
         assert table.index_stats(index.name).num_unindexed_rows == 0
+        live.delete([f"{599:032x}"])
+        table.checkout_latest()
+        assert lancedb._load_of(table) == live._load != ""  # type: ignore[attr-defined]  # Lance keeps it
     vectors = np.stack(table.to_arrow().column("vector").to_numpy())
     found = table.search(vectors[0]).distance_type("cosine").nprobes(1000).limit(600).to_list()
     exact = sorted(1 - vectors @ vectors[0])
