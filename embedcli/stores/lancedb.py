@@ -67,6 +67,9 @@ class LanceStore:
     def unfinished(self) -> None:
         """A load is one overwrite: nothing is left of an interrupted one."""
 
+    def finish_swap(self) -> None:
+        """A swap is one step: a kill leaves nothing of it to do."""
+
     def drop_unfinished(self) -> None:
         """Nothing is left of an interrupted load."""
 

@@ -130,6 +130,9 @@ class MilvusStore:
             self._client.alter_alias(new, self._target.table)
             self._client.drop_collection(old)
 
+    def finish_swap(self) -> None:
+        """A swap is one step: a kill leaves nothing of it to do."""
+
     def drop_unfinished(self) -> None:
         with target_errors(self._target, *self._errors):
             name = self._other_name()

@@ -366,6 +366,31 @@ def test_a_password_that_postgresql_refuses_is_not_shown(make_place: MakePlace, 
     assert "nobody" in str(error.value) and "s3cret" not in f"{error.value}{error.value.__cause__}"
 
 
+# ---- Chroma
+
+
+def test_a_dry_run_does_not_finish_a_swap_of_chroma_that_was_killed(
+    make_place: MakePlace, moments: dict[str, Moment]
+) -> None:
+    import chromadb
+
+    place = make_place("chroma")
+    place.sync(moments["first"])
+    settings = chromadb.config.Settings(anonymized_telemetry=False)
+
+    def names() -> list[str]:
+        client = chromadb.PersistentClient(path_of(place), settings=settings)
+        found = [one.name for one in client.list_collections()]
+        client.close()
+        return found
+
+    client = chromadb.PersistentClient(path_of(place), settings=settings)
+    client.get_collection("notes", embedding_function=None).modify(name="notes-next")
+    client.close()
+    assert place.sync(moments["first"], dry_run=True).did == "unchanged" and names() == ["notes-next"]
+    assert place.sync(moments["first"]).did == "unchanged" and names() == ["notes"]
+
+
 # ---- pgvector
 
 
