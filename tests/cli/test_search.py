@@ -154,6 +154,8 @@ BAD: list[tuple[tuple[str, ...], int, str]] = [
     (("red", "--where", "path like"), 2, "`--where` cannot be used: "),
     (("red", "--where", "colour = 'red'"), 2, "colour"),
     (("--like", "0" * 32), 2, "has no chunk"),
+    (("--like=-abc",), 2, "has no chunk"),
+    (("--like", "-" + "f" * 31), 2, "has no chunk"),
     (("red", "more", "--like", "0" * 32), 2, "`--like` takes the place of the query"),
     (("--like", "0" * 32, "--mode", "words"), 2, "`--like` compares vectors"),
 ]
