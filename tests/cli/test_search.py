@@ -172,6 +172,19 @@ def test_bad_input_is_one_line_and_a_hint_and_changes_nothing(
     assert ran.stdout == "" and tree(lamp.index) == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search", b"b\xff", "--mode", "words"], "error: the query is not UTF-8"),
+        (["search", "red", "--where", b"path = '\xff'"], "error: `--where` cannot be used: it is not UTF-8"),
+        (["rows", "--where", b"path = '\xff'"], "error: `--where` cannot be used: it is not UTF-8"),
+    ],
+)
+def test_an_argument_that_is_not_utf8_is_exit_2(lamp: Workshop, arguments: list[str | bytes], message: str) -> None:
+    ran = subprocess.run([sys.executable, str(QUICK), *arguments, "--index", str(lamp.index)], capture_output=True)
+    assert ran.returncode == 2 and message in ran.stderr.decode() and b"Traceback" not in ran.stderr
+
+
 def tree(folder: Path) -> list[tuple[str, int]]:
     return sorted((str(path), path.lstat().st_mtime_ns) for path in folder.rglob("*"))
 
