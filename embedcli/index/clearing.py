@@ -7,6 +7,8 @@ Not here: publishing (publish.py).
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from embedcli.index.generations import Index
 from embedcli.index.leftovers import run_folders
 from embedcli.index.publish import finish_changes
@@ -40,8 +42,9 @@ def clear(index: Index, *, keep: int) -> None:
         if path.stem not in needed:
             index.disk.remove(path)
     for path in [*index.cache.glob("*.building"), *index.cache.glob(".*.tmp")]:
-        if index.clock() - path.stat().st_mtime > BUILDING_KEPT_S:
-            index.disk.remove(path)
+        with suppress(FileNotFoundError):  # a search has just given it its name
+            if index.clock() - path.stat().st_mtime > BUILDING_KEPT_S:
+                index.disk.remove(path)
     for path in sorted(index.changes.glob("*.parquet"))[:-1]:  # the name of the last one keeps the highest used number
         if index.clock() - path.stat().st_mtime > CHANGES_KEPT_S:
             index.disk.remove(path)

@@ -46,6 +46,10 @@ class Where:
         self._sql = sql
         if not sql.strip():
             raise self._error("it is empty: is a shell variable not set?")
+        try:
+            sql.encode()
+        except UnicodeEncodeError:  # an argument whose bytes are not UTF-8 has half letters for them
+            raise self._error("it is not UTF-8") from None
         self._connection = _connect()
         schema = row_schema(dim)
         tree, condition = self._parsed(sql)
@@ -114,8 +118,9 @@ class Where:
         node.update(tree["statements"][0]["node"]["select_list"][0])
 
     def _error(self, problem: str) -> UsageError:
+        shown = self._sql.encode(errors="backslashreplace").decode()
         return UsageError(
-            f"`--where` cannot be used: {problem}: `{self._sql}`",
+            f"`--where` cannot be used: {problem}: `{shown}`",
             "write a condition of DuckDB's SQL over the columns in the README, such as"
             " \"path like 'contracts/%' and meta.author = 'Lee'\"",
         )

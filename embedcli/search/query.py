@@ -25,7 +25,12 @@ class Query:
 
 
 def parse(line: str) -> Query:
-    """Raises UsageError where nothing is searched for. A quote without a second one is a letter like others."""
+    """A quote without a second one is a letter like others. Raises UsageError where nothing is searched for, and for
+    what is no text."""
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # an argument whose bytes are not UTF-8 has half letters for them
+        raise UsageError("the query is not UTF-8", "type it in a terminal whose locale is UTF-8") from None
     phrases = tuple(found for match in _quoted.finditer(line) if (found := (match[1] or match[2] or "").strip()))
     text = " ".join(_quoted.sub(lambda match: f" {match[1] or match[2] or ''} ", line).split())
     if not text:

@@ -7,6 +7,7 @@ Not here: which generation is current (searcher.py), texts (passages.py).
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ from embedcli.search.sidecars import open_sidecar
 if TYPE_CHECKING:
     from embedcli.index.generations import Index
     from embedcli.index.manifest import Generation
+
+_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class View:
@@ -60,10 +63,8 @@ class View:
 
     def row_of(self, chunk_id: str) -> int:
         """The row of a chunk. Raises UsageError where this generation has none of that id."""
-        try:
-            rows: list[int] = self.vectors.with_id(int(chunk_id[:16], 16)).tolist()
-        except ValueError:
-            rows = []
+        is_id = _ID.fullmatch(chunk_id)
+        rows: list[int] = self.vectors.with_id(int(chunk_id[:16], 16)).tolist() if is_id else []
         for row in rows:
             ((number, inside, _),) = self.vectors.by_shard(np.array([row]))
             found = read_row(self.shards[number].path, int(inside[0]), ["chunk_id"])

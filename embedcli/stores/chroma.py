@@ -63,15 +63,24 @@ class ChromaStore:
         self._errors = _errors()
 
     def live(self) -> ChromaTable | None:
-        """The collection; if a kill came between dropping the old one and renaming the new one, rename it."""
+        """The collection; if a kill came between dropping the old one and renaming the new one, the new one."""
         name = self._target.table
-        following = self._open(name + _NEXT)
-        if following is not None and following.memory.finished and not self._exists(name):
-            self.swap_in()
+        if (following := self._dropped_for()) is not None:
+            return following
         table = self._open(name)
         if table is None and self._exists(name):
             raise not_ours(self._target)
         return table
+
+    def _dropped_for(self) -> ChromaTable | None:
+        """The loaded collection for which the old one was dropped, and which was not renamed yet."""
+        following = self._open(self._target.table + _NEXT)
+        unnamed = following is not None and following.memory.finished and not self._exists(self._target.table)
+        return following if unnamed else None
+
+    def finish_swap(self) -> None:
+        if self._dropped_for() is not None:
+            self.swap_in()
 
     def unfinished(self) -> ChromaTable | None:
         return self._open(self._target.table + _NEXT)

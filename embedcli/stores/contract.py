@@ -120,6 +120,9 @@ class Store(Protocol):
     def swap_in(self) -> None:
         """Put the loaded table in the place of the live one, which is dropped, in one step where the store can."""
 
+    def finish_swap(self) -> None:
+        """Do what a kill in `swap_in` left to do; until then `live` is the loaded table."""
+
     def drop_unfinished(self) -> None:
         """Remove what interrupted loadings left."""
 

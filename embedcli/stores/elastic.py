@@ -114,6 +114,9 @@ class ElasticStore:
                 actions.append({"remove_index": {"index": old}})
             self._client.indices.update_aliases(body={"actions": actions})
 
+    def finish_swap(self) -> None:
+        """A swap is one step: a kill leaves nothing of it to do."""
+
     def drop_unfinished(self) -> None:
         table = self.unfinished()
         if table is not None:

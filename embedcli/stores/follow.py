@@ -76,6 +76,8 @@ def sync(store: Store, source: Source, *, replace: bool = False, dry_run: bool =
 
     `replace`: a table that holds another index may be replaced. With `dry_run` nothing is written.
     """
+    if not dry_run:
+        store.finish_swap()
     live = store.live()
     if live is not None and not replace:
         _check_same_index(live.memory, source)

@@ -1,12 +1,16 @@
 """LanceDB: a folder or a bucket.
 
 In: a database. Out: a table NAME with the columns of the index as they are. A load is one overwrite, which is atomic in
-Lance; OSS LanceDB cannot rename tables. The memories are in a table `embedcli_sync`, one row a name.
+Lance; OSS LanceDB cannot rename tables. The memories are in a table `embedcli_sync`, one row a name. A memory counts
+only for the load whose number is also in the table's schema: a kill between an overwrite and its memory leaves rows
+that the memory does not speak of.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 _ERRORS = (RuntimeError, ValueError, OSError, pa.ArrowException)
 _MEMORIES = pa.schema([("name", pa.string()), ("state", pa.string())])
+_LOAD = b"embedcli.load"
+_LOADING = b"embedcli.memory"
 _BATCH = 8192
 _BATCH_BYTES = 64 << 20
 _IDS = 2000
@@ -46,8 +52,10 @@ class LanceStore:
 
     def live(self) -> LanceRows | None:
         with target_errors(self._target, *_ERRORS):
-            memory = _read_memory(self._database, self._target.table)
+            memory, load = _read_memory(self._database, self._target.table)
             table = _open(self._database, self._target.table)
+            if table is not None and memory is not None:
+                memory = _of_the_rows(table, memory, load)
         if table is None:
             return None
         if memory is None or not {*VERSIONS.names, "vector"}.issubset(
@@ -59,6 +67,9 @@ class LanceStore:
     def unfinished(self) -> None:
         """A load is one overwrite: nothing is left of an interrupted one."""
 
+    def finish_swap(self) -> None:
+        """A swap is one step: a kill leaves nothing of it to do."""
+
     def drop_unfinished(self) -> None:
         """Nothing is left of an interrupted load."""
 
@@ -66,7 +77,7 @@ class LanceStore:
         """The old table, and what is remembered of it, stay until the rows are written."""
         with target_errors(self._target, *_ERRORS):
             is_new = _open(self._database, self._target.table) is None
-            if is_new or _read_memory(self._database, self._target.table) is None:
+            if is_new or _read_memory(self._database, self._target.table)[0] is None:
                 _write_memory(self._database, self._target.table, memory)
         return LanceRows(self._target, self._database, None, memory, layout)
 
@@ -92,6 +103,7 @@ class LanceRows:
         self._database = database
         self._table = table
         self._layout = layout
+        self._load = secrets.token_hex(8) if table is None else _load_of(table)
         self.memory = memory
 
     def atomic(self) -> AbstractContextManager[object]:
@@ -100,12 +112,15 @@ class LanceRows:
     def upsert(self, rows: Iterable[pa.Table], *, fresh: bool) -> None:
         if self._table is None:
             assert self._layout is not None
-            self._table = self._overwrite(rows, self._layout.schema)
+            self._table = self._overwrite(rows, self._layout.schema.with_metadata(self._loading()))
             return
         with target_errors(self._target, *_ERRORS):
             for batch in batches(rows, _BATCH, most_bytes=_BATCH_BYTES):
                 merge = self._table.merge_insert("chunk_id")
                 merge.when_matched_update_all().when_not_matched_insert_all().execute(batch)
+
+    def _loading(self) -> dict[bytes, bytes]:
+        return {_LOAD: self._load.encode(), _LOADING: self.memory.to_json().encode()}
 
     def _overwrite(self, rows: Iterable[pa.Table], schema: pa.Schema) -> LanceTable:
         """Raises what reading the rows raises, which Lance would report as an error of its own."""
@@ -157,7 +172,7 @@ class LanceRows:
 
     def remember(self, memory: Memory) -> None:
         with target_errors(self._target, *_ERRORS):
-            _write_memory(self._database, self._target.table, memory)
+            _write_memory(self._database, self._target.table, memory, self._load)
         self.memory = memory
 
     @property
@@ -175,17 +190,30 @@ def _open(database: DBConnection, name: str) -> LanceTable | None:
         raise
 
 
-def _read_memory(database: DBConnection, name: str) -> Memory | None:
+def _load_of(table: LanceTable) -> str:
+    """The number of the load that wrote the rows; empty for a table of an older version."""
+    return str((table.schema.metadata or {}).get(_LOAD, b"").decode())
+
+
+def _of_the_rows(table: LanceTable, memory: Memory, load: str) -> Memory:
+    """The memory, which is of this load; where another one wrote the rows, what that one began with."""
+    if load == _load_of(table):
+        return memory
+    return Memory.from_json((table.schema.metadata or {}).get(_LOADING, b"").decode()) or memory
+
+
+def _read_memory(database: DBConnection, name: str) -> tuple[Memory | None, str]:
+    """What is remembered, and for which load."""
     table = _open(database, "embedcli_sync")
-    if table is None:
-        return None
-    rows = table.search().where(f"name = '{name}'").to_list()
-    return Memory.from_json(rows[0]["state"]) if rows else None
+    rows = table.search().where(f"name = '{name}'").to_list() if table is not None else []
+    memory = Memory.from_json(rows[0]["state"]) if rows else None
+    return memory, str(json.loads(rows[0]["state"]).get("load", "")) if memory is not None else ""
 
 
-def _write_memory(database: DBConnection, name: str, memory: Memory) -> None:
+def _write_memory(database: DBConnection, name: str, memory: Memory, load: str = "") -> None:
     table = _open(database, "embedcli_sync")
     if table is None:
         table = database.create_table("embedcli_sync", schema=_MEMORIES, mode="create", exist_ok=True)
-    rows = pa.table([[name], [memory.to_json()]], schema=_MEMORIES)
+    state = json.dumps({**json.loads(memory.to_json()), "load": load})
+    rows = pa.table([[name], [state]], schema=_MEMORIES)
     table.merge_insert("name").when_matched_update_all().when_not_matched_insert_all().execute(rows)

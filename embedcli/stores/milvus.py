@@ -1,8 +1,9 @@
 """Milvus, Lite or a server, by pymilvus.
 
 In: a file or a URL (a token or `user:password` in the URL, or in MILVUS_TOKEN). Out: an alias NAME, which points to the
-collection NAME_a or NAME_b, so that a load swaps in by one change of the alias. `meta` is JSON; text is VARCHAR, of at
-most 65,535 bytes: what is longer is cut. The memory is a property of the collection.
+collection _NAME_a or _NAME_b, so that a load swaps in by one change of the alias; no table has a name that begins so.
+`meta` is JSON; text is VARCHAR, of at most 65,535 bytes: what is longer is cut. The memory is a property of the
+collection, and so is the table that it is for.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _TIMEOUT_S = 60
 _BATCH = 1024
 _IDS = 1024
 _KEY = "embedcli.memory"
+_TABLE = "embedcli.table"
 MOST_BYTES = 65_535
 """The longest text of a server, in bytes; Lite counts letters."""
 
@@ -78,18 +80,18 @@ class MilvusStore:
 
     def _other_name(self) -> str:
         """The collection that is loaded while the other one is live."""
-        names = [f"{self._target.table}_a", f"{self._target.table}_b"]
+        names = [f"_{self._target.table}_a", f"_{self._target.table}_b"]
         return names[1] if self._live_name() == names[0] else names[0]
 
     def _open(self, name: str) -> MilvusTable | None:
-        """None where there is no such collection, or where it has no memory."""
+        """None where there is no such collection, or where it has no memory, or is for another table."""
         with target_errors(self._target, *self._errors):
-            if not self._client.has_collection(name):
+            if name not in self._client.list_collections():  # `has_collection` is also true of an alias
                 return None
             properties = self._client.describe_collection(name).get("properties") or {}
             memory = Memory.from_json(properties.get(_KEY))
-            if memory is None:
-                return None
+            if memory is None or properties.get(_TABLE, self._target.table) != self._target.table:
+                return None  # (older versions did not write the table)
             if self._client.list_indexes(name):
                 self._client.load_collection(name)  # a kill, or somebody, may have left it unloaded
         return MilvusTable(self._target, self._client, name, memory)
@@ -98,21 +100,24 @@ class MilvusStore:
         """A collection that was killed before it got its index holds nothing yet, and is made again."""
         with target_errors(self._target, *self._errors):
             name = self._other_name()
-            if not self._client.has_collection(name) or not self._client.list_indexes(name):
+            if name not in self._client.list_collections() or not self._client.list_indexes(name):
                 return None
         return self._open(name)
 
     def begin(self, layout: Layout, memory: Memory) -> MilvusTable:
         with target_errors(self._target, *self._errors):
             name = self._other_name()
-            if self._client.has_collection(name):
+            if self._client.has_collection(name):  # or an alias, which is not opened
                 if self._open(name) is None:
                     raise not_ours(self._target)
                 self._client.drop_collection(name)
             index = self._client.prepare_index_params()
             index.add_index("vector", index_type="AUTOINDEX", metric_type="COSINE")
             self._client.create_collection(
-                name, schema=_schema(self._client, layout), index_params=index, properties={_KEY: memory.to_json()}
+                name,
+                schema=_schema(self._client, layout),
+                index_params=index,
+                properties={_KEY: memory.to_json(), _TABLE: self._target.table},
             )
         return MilvusTable(self._target, self._client, name, memory)
 
@@ -124,6 +129,9 @@ class MilvusStore:
                 return
             self._client.alter_alias(new, self._target.table)
             self._client.drop_collection(old)
+
+    def finish_swap(self) -> None:
+        """A swap is one step: a kill leaves nothing of it to do."""
 
     def drop_unfinished(self) -> None:
         with target_errors(self._target, *self._errors):
@@ -207,7 +215,7 @@ class MilvusTable:
 
     def remember(self, memory: Memory) -> None:
         with target_errors(self._target, *self._errors):
-            self._client.alter_collection_properties(self.name, {_KEY: memory.to_json()})
+            self._client.alter_collection_properties(self.name, {_KEY: memory.to_json(), _TABLE: self._target.table})
         self.memory = memory
 
 

@@ -139,6 +139,9 @@ class PostgresStore:
             self._connection.execute(f'drop table if exists "{name}"')
             self._connection.execute(f'alter table "{name}{_NEXT}" rename to "{name}"')
 
+    def finish_swap(self) -> None:
+        """A swap is one step: a kill leaves nothing of it to do."""
+
     def drop_unfinished(self) -> None:
         name = self._target.table + _NEXT
         if self._open(name) is not None:

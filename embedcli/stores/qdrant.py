@@ -127,6 +127,9 @@ class QdrantStore:
             if old:
                 self._client.delete_collection(old)
 
+    def finish_swap(self) -> None:
+        """A swap is one step: a kill leaves nothing of it to do."""
+
     def drop_unfinished(self) -> None:
         table = self.unfinished()
         if table is not None:

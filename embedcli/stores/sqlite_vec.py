@@ -54,23 +54,39 @@ class SqliteStore:
         self._is_new = is_new
 
     def live(self) -> SqliteTable | None:
+        memory = self._checked()
+        return None if memory is None else SqliteTable(self._target, self._connection, self._errors, memory)
+
+    def _checked(self) -> Memory | None:
+        """What is remembered of the table; None where there is none. Raises TargetError where a name of the pair, in
+        any case of its letters, is that of something else: both names are dropped by a load."""
+        name = self._target.table
         with target_errors(self._target, self._errors):
-            names = {name for (name,) in self._connection.execute("select name from sqlite_schema")}
-            if self._target.table not in names:
-                return None
-            found = None
-            if "embedcli_sync" in names:
-                found = self._connection.execute(
-                    "select state from embedcli_sync where name = ?", (self._target.table,)
-                ).fetchone()
-            columns = {row[1] for row in self._connection.execute(f'pragma table_info("{self._target.table}")')}
-        memory = Memory.from_json(found[0]) if found else None
-        if memory is None or not columns.issuperset(VERSIONS.names):  # it may be in the place of one of ours
+            found = dict(self._connection.execute("select name, coalesce(sql, '') from sqlite_schema"))
+            memory = self._remembered() if "embedcli_sync" in found else None
+            columns = {row[1] for row in self._connection.execute(f'pragma table_info("{name}")')}
+        pair = {name, f"{name}_vectors"}
+        folded = {one.casefold() for one in pair}
+        taken = {one for one in found if one.casefold() in folded}
+        others = taken - pair or (f"{name}_vectors" in taken and "using vec0(" not in found[f"{name}_vectors"])
+        if others or (taken and memory is None):
             raise not_ours(self._target)
-        return SqliteTable(self._target, self._connection, self._errors, memory)
+        if name not in found:
+            return None
+        if not columns.issuperset(VERSIONS.names):  # it may be in the place of one of ours
+            raise not_ours(self._target)
+        return memory
+
+    def _remembered(self) -> Memory | None:
+        row = self._connection.execute("select state from embedcli_sync where name = ?", (self._target.table,))
+        found = row.fetchone()
+        return Memory.from_json(found[0]) if found else None
 
     def unfinished(self) -> None:
         """A load is one transaction: nothing is left of an interrupted one."""
+
+    def finish_swap(self) -> None:
+        """A swap is one step: a kill leaves nothing of it to do."""
 
     def drop_unfinished(self) -> None:
         """Nothing is left of an interrupted load."""
@@ -79,6 +95,7 @@ class SqliteStore:
         name = self._target.table
         with target_errors(self._target, self._errors):
             self._connection.execute("begin immediate")
+            self._checked()
             self._connection.execute("create table if not exists embedcli_sync (name text primary key, state text)")
             for table in (name, f"{name}_vectors"):
                 self._connection.execute(f'drop table if exists "{table}"')

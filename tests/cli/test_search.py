@@ -154,6 +154,8 @@ BAD: list[tuple[tuple[str, ...], int, str]] = [
     (("red", "--where", "path like"), 2, "`--where` cannot be used: "),
     (("red", "--where", "colour = 'red'"), 2, "colour"),
     (("--like", "0" * 32), 2, "has no chunk"),
+    (("--like=-abc",), 2, "has no chunk"),
+    (("--like", "-" + "f" * 31), 2, "has no chunk"),
     (("red", "more", "--like", "0" * 32), 2, "`--like` takes the place of the query"),
     (("--like", "0" * 32, "--mode", "words"), 2, "`--like` compares vectors"),
 ]
@@ -168,6 +170,19 @@ def test_bad_input_is_one_line_and_a_hint_and_changes_nothing(
     error = ran.exception
     assert error.exit_code == code and message in str(error) and "\n" not in str(error)
     assert ran.stdout == "" and tree(lamp.index) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search", b"b\xff", "--mode", "words"], "error: the query is not UTF-8"),
+        (["search", "red", "--where", b"path = '\xff'"], "error: `--where` cannot be used: it is not UTF-8"),
+        (["rows", "--where", b"path = '\xff'"], "error: `--where` cannot be used: it is not UTF-8"),
+    ],
+)
+def test_an_argument_that_is_not_utf8_is_exit_2(lamp: Workshop, arguments: list[str | bytes], message: str) -> None:
+    ran = subprocess.run([sys.executable, str(QUICK), *arguments, "--index", str(lamp.index)], capture_output=True)
+    assert ran.returncode == 2 and message in ran.stderr.decode() and b"Traceback" not in ran.stderr
 
 
 def tree(folder: Path) -> list[tuple[str, int]]:

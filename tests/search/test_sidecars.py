@@ -204,6 +204,24 @@ def test_what_a_killed_search_left_is_removed_but_not_what_another_one_writes_no
     assert not building.exists()
 
 
+def test_a_half_written_sidecar_that_a_search_finishes_meanwhile_is_no_error(kept: Workshop) -> None:
+    building = kept.index / "cache" / "part-1.0.building"
+    calls: list[None] = []
+
+    def clock() -> float:
+        calls.append(None)
+        if before and len(calls) == 2 * before + 1:  # it is asked about this file after all else
+            building.unlink()
+        return 4e9
+
+    before = 0
+    clear(index_of(kept, clock=clock), keep=2)
+    before = len(calls)
+    building.write_text("")
+    clear(index_of(kept, clock=clock), keep=2)
+    assert len(calls) == 2 * before + 1 and not building.exists()
+
+
 def test_many_searches_may_build_a_sidecar_at_once(kept: Workshop) -> None:
     before = content(the_sidecar(kept))
     index_of(kept).disk.remove(kept.index / "cache")

@@ -12,7 +12,7 @@ import pytest
 
 from embedcli.errors import DamagedShard, Locked, StorageError, TargetError
 from embedcli.index import change_lists
-from embedcli.stores import follow
+from embedcli.stores import follow, lancedb
 from embedcli.stores.contract import Memory
 from embedcli.stores.open import opened
 from embedcli.stores.target import parse_target
@@ -117,6 +117,28 @@ def test_another_index_is_refused_and_with_replace_takes_the_place(
     assert difference(read(place.target), moments["first"].rows) == []
     place.sync(other, replace=True)
     assert difference(read(place.target), other.rows) == []
+
+
+def test_a_replacing_load_that_is_killed_before_it_is_remembered_is_not_taken_for_the_old_index(
+    make_place: Callable[[str], Place], moments: Moments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LanceDB has the new rows in the place of the old ones before their memory can be written."""
+    place = make_place("lancedb")
+    place.sync(moments["first"])
+    other = Moment(filled(Workshop(tmp_path / "other"), count=12).index)
+    monkeypatch.setattr(lancedb.LanceRows, "remember", killed)
+    with pytest.raises(KeyboardInterrupt):
+        place.sync(other, replace=True)
+    monkeypatch.undo()
+    with pytest.raises(TargetError, match="holds another index"):
+        place.sync(moments["first"])
+    assert place.sync(other).did == "loaded"
+    assert place.sync(other).did == "unchanged"
+    assert difference(read(place.target), other.rows) == []
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_two_indexes_live_in_one_store_under_two_names(place: Place, moments: Moments, shop: Workshop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -141,8 +142,6 @@ def lance_rows(path: str) -> list[dict[str, Any]]:
 
 
 def sqlite_rows(path: str) -> list[dict[str, Any]]:
-    import sqlite3
-
     connection = sqlite3.connect(path)
     connection.row_factory = sqlite3.Row
     found = [dict(row) for row in connection.execute("select * from notes")]
@@ -179,8 +178,6 @@ def make_foreign(place: Place) -> None:
     """A table `notes` of somebody else, made by the store's own client."""
     path = path_of(place)
     if place.kind == "sqlite":
-        import sqlite3
-
         connection = sqlite3.connect(path)
         connection.execute("create table notes (x)")
         connection.commit()
@@ -237,12 +234,67 @@ def test_a_table_of_somebody_else_in_the_place_of_a_dropped_one_of_ours_is_refus
         place.sync(moments["first"], replace=True)
 
 
+@pytest.mark.parametrize("name", ["NOTES", "notes_vectors", "Notes_Vectors"])
+def test_a_table_of_sqlite_that_would_be_dropped_for_its_name_is_refused(
+    make_place: MakePlace, moments: dict[str, Moment], name: str
+) -> None:
+    """SQLite's names ignore case, and a load drops two names."""
+    place = make_place("sqlite")
+    connection = sqlite3.connect(path_of(place))
+    connection.execute(f"create table {name} (x)")
+    connection.execute(f"insert into {name} values ('dear')")
+    connection.commit()
+    for replace in (False, True):
+        with pytest.raises(TargetError, match="has a `notes` that embedcli did not make"):
+            place.sync(moments["first"], replace=replace)
+    assert connection.execute(f"select * from {name}").fetchall() == [("dear",)]
+    connection.close()
+
+
+def test_the_vectors_of_a_dropped_table_do_not_make_those_of_somebody_else_ours(
+    make_place: MakePlace, moments: dict[str, Moment]
+) -> None:
+    place = make_place("sqlite")
+    with opened(parse_target(place.target, index=Path("notes"), into="notes_vectors")) as other:
+        loaded(other, rows(3))
+    with opened(parse_target(place.target, index=Path("notes"))) as store, pytest.raises(TargetError, match="not make"):
+        store.begin(Layout(4, "layout"), MEMORY)
+    with opened(parse_target(place.target, index=Path("notes"), into="notes_vectors")) as other:
+        live = other.live()
+        assert live is not None and live.count() == 3
+
+
+def test_a_milvus_collection_of_another_table_or_behind_an_alias_is_never_the_one_to_load_into(
+    make_place: MakePlace, moments: dict[str, Moment]
+) -> None:
+    place = make_place("milvus")
+    for name in ("notes_a", "notes_b"):
+        with opened(parse_target(place.target, index=Path("notes"), into=name)) as other:
+            loaded(other, rows(3))
+    assert place.sync(moments["first"]).did == "loaded"
+    milvus_client(path_of(place), lambda client: client.create_alias("_notes_a_a", "_notes_b"))
+    with pytest.raises(TargetError, match="embedcli did not make"):
+        place.sync(moments["rebuilt"])
+    for name in ("notes_a", "notes_b"):
+        with opened(parse_target(place.target, index=Path("notes"), into=name)) as other:
+            live = other.live()
+            assert live is not None and live.count() == 3
+
+
+def milvus_client(path: str, call: Callable[[Any], object]) -> None:
+    from milvus_lite.server_manager import server_manager_instance
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(path)
+    call(client)
+    client.close()
+    server_manager_instance.release_server(path)
+
+
 def drop_ours(place: Place) -> None:
     """As a user of the store would drop it."""
     path = path_of(place)
     if place.kind == "sqlite":
-        import sqlite3
-
         connection = sqlite3.connect(path)
         connection.execute("drop table notes")
         connection.commit()
@@ -274,7 +326,7 @@ def drop_ours(place: Place) -> None:
 
         client = MilvusClient(path)
         client.drop_alias("notes")
-        client.drop_collection("notes_a")
+        client.drop_collection("_notes_a")
         client.close()
         server_manager_instance.release_server(path)
 
@@ -312,6 +364,31 @@ def test_a_password_that_postgresql_refuses_is_not_shown(make_place: MakePlace, 
     with pytest.raises(TargetError) as error:
         Place(wrong).sync(moments["first"])
     assert "nobody" in str(error.value) and "s3cret" not in f"{error.value}{error.value.__cause__}"
+
+
+# ---- Chroma
+
+
+def test_a_dry_run_does_not_finish_a_swap_of_chroma_that_was_killed(
+    make_place: MakePlace, moments: dict[str, Moment]
+) -> None:
+    import chromadb
+
+    place = make_place("chroma")
+    place.sync(moments["first"])
+    settings = chromadb.config.Settings(anonymized_telemetry=False)
+
+    def names() -> list[str]:
+        client = chromadb.PersistentClient(path_of(place), settings=settings)
+        found = [one.name for one in client.list_collections()]
+        client.close()
+        return found
+
+    client = chromadb.PersistentClient(path_of(place), settings=settings)
+    client.get_collection("notes", embedding_function=None).modify(name="notes-next")
+    client.close()
+    assert place.sync(moments["first"], dry_run=True).did == "unchanged" and names() == ["notes-next"]
+    assert place.sync(moments["first"]).did == "unchanged" and names() == ["notes"]
 
 
 # ---- pgvector
@@ -410,6 +487,9 @@ def test_changed_rows_are_in_the_index_again_after_a_sync(
         live.settle()
         table.checkout_latest()
         assert table.index_stats(index.name).num_unindexed_rows == 0
+        live.delete([f"{599:032x}"])
+        table.checkout_latest()
+        assert lancedb._load_of(table) == live._load != ""  # type: ignore[attr-defined]  # Lance keeps it
     vectors = np.stack(table.to_arrow().column("vector").to_numpy())
     found = table.search(vectors[0]).distance_type("cosine").nprobes(1000).limit(600).to_list()
     exact = sorted(1 - vectors @ vectors[0])
