@@ -163,6 +163,8 @@ def test_a_folder_that_is_gone_is_frozen_alone_until_it_is_let_go_or_comes_back(
     embedded = shop.embedded
     assert (shop.ingest().sources["stale"], shop.embedded) == (0, embedded)
     shutil.rmtree(shop.docs / "share")
+    shop.ingest(max_gone_of=((f"{shop.docs}/shere", 100.0),))
+    assert any("shere` of `--max-gone` is no folder" in line for line in shop.report.said)
     assert shop.ingest(max_gone_of=((f"{shop.docs}/share", 100.0),)).sources["gone"] == 10
     assert {path.split("/")[0] for path in shop.documents()} == {"rest"}
 

@@ -86,7 +86,8 @@ def _run_text(run: Mapping[str, Any]) -> str:
         did = ", ".join(f"{count:,} {name}" for name, count in run["sources"].items() if count)
     else:
         did = f"{run['verb']}, {many(run['sources'], 'source')}"
-    return f"{took}{rate}, generation {run['generation']}: {did}"
+    published = "nothing published" if run["generation"] is None else f"generation {run['generation']}"
+    return f"{took}{rate}, {published}: {did or 'no sources'}"
 
 
 def _running_text(running: Mapping[str, Any]) -> str:

@@ -37,6 +37,7 @@ from embedcli.records import (
     SourceKey,
     from_printable,
     if_trusted,
+    printable,
     stat_of,
 )
 from embedcli.report import Largest, Report
@@ -139,6 +140,9 @@ def make_plan(
         report.warn(f"`{folder}` {why}: what the index has of it stays as it is; if it is gone for good: {forget}")
     for pattern in dict.fromkeys(plan.unmatched):
         report.warn(f"the pattern `{pattern}` of `--include` or `--exclude` matches nothing")
+    for folder, _ in asked.max_gone_of:
+        if not _is_known(folder, known.table, scopes):
+            report.warn(f"`{folder}` of `--max-gone` is no folder that the index has sources of")
     for folder, lost in sorted(plan.frozen.items()):
         report.warn(
             f"`{folder}`: {lost} of its known sources are gone; they stay in the index, stale."
@@ -146,6 +150,13 @@ def make_plan(
         )
     _check_not_empty(plan, known.table)
     return plan
+
+
+def _is_known(place: str, table: pa.Table, scopes: Scopes) -> bool:
+    """Whether the index has sources at or below an absolute path, or it stands for a stream."""
+    shown, uris = printable(os.fsencode(place)), table.column("uri")
+    found = pc.or_(pc.equal(uris, shown), pc.starts_with(uris, f"{shown.rstrip('/')}/"))
+    return pc.any(found).as_py() or any(root.stream and os.path.abspath(root.path) == place for root in scopes.roots)
 
 
 def _check_not_empty(plan: Plan, table: pa.Table) -> None:

@@ -45,7 +45,7 @@ def summarise(summary: Summary, run: Run, tally: Tally, published: Published) ->
     summary.bytes_rewritten = tally.bytes_rewritten
     summary.replaced |= tally.replaced
     summary.tokens_per_s = round(tally.progress.tokens_per_s, 1)
-    if summary.idle:
+    if summary.idle and not summary.left["sources"]:
         _say_unchanged(summary, run.report)
 
 
