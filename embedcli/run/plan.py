@@ -32,6 +32,7 @@ from embedcli.records import (
     MOMENT_REASONS,
     RETRY_REASONS,
     SKIP_REASONS,
+    TROUBLED,
     Root,
     Source,
     SourceKey,
@@ -85,6 +86,8 @@ class Plan:
     marked: set[SourceKey] = field(default_factory=set)
     """Files with a `#` in their path, which documents inside a container must not be taken for."""
     news: set[SourceKey] = field(default_factory=set)
+    due_inside: set[SourceKey] = field(default_factory=set)
+    """Sources with a document inside them that this run tries again."""
     new_of: Counter[str] = field(default_factory=Counter)
     changed: int = 0
     unchanged: int = 0
@@ -191,6 +194,7 @@ def compare(
         scopes,
         TaskList(seen),
         walked=walked or Largest(),
+        due_inside=_due_inside(base, rules),
         mounts={root.id: tuple(mounts.get(root.id, ())) for root in scopes.roots},
     )
     suspects = TaskList(seen)
@@ -302,7 +306,7 @@ class _Join:
         elif rules.rehash or not prior.is_of(source.stat):
             digested = prior.sha256 is not None and prior.status != "stale"
             (self._suspects if digested else self._plan.tasks).add(source, prior)
-        elif _due_again(prior, rules):
+        elif _due_again(prior, rules) or source.key in self._plan.due_inside:
             self._plan.tasks.add(source, prior)
         else:
             self._plan.unchanged += 1 + prior.members
@@ -379,6 +383,15 @@ def _due_again(prior: LastSeen, rules: Rules) -> bool:
     if prior.reason in RETRY_REASONS and prior.attempts < MAX_ATTEMPTS:
         return True
     return prior.read_fingerprint != rules.read_fingerprint or prior.reason == "too_large"
+
+
+def _due_inside(base: pa.Table, rules: Rules) -> set[SourceKey]:
+    """The sources that are read again because of the way in which a document inside them failed."""
+    failed = pc.and_(pc.is_valid(base.column("container")), pc.is_in(base.column("status"), pa.array(TROUBLED)))
+    if not rules.retry_failed:
+        again = pc.is_in(base.column("reason"), pa.array(sorted(RETRY_REASONS)))
+        failed = pc.and_(failed, pc.and_(again, pc.less(base.column("attempts"), MAX_ATTEMPTS)))
+    return documents.holders(base, documents.keys(base.filter(failed)))
 
 
 def _priors(seen: pa.Table, base: pa.Table, scope: Scope) -> Iterator[LastSeen]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from embedcli.config import Stream
-from embedcli.errors import InputError, Stopped
+from embedcli.errors import InputError, Stopped, UnreadableSource
 from embedcli.index import state
 from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
@@ -220,6 +220,29 @@ def test_a_record_whose_id_looks_like_a_bad_line_stays_apart_from_it(shop: Works
     assert shop.documents()["tickets.jsonl#line 1"]["reason"] == "not_json"
     write(shop, ["{broken", record(1, id="line 1", status="closed"), record(2, id="line%201")])
     assert shop.ingest().sources["gone"] == 0 and sound(shop)
+
+
+def test_a_record_that_failed_for_the_moment_is_tried_three_times_more_and_when_asked(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def clean(text: str, *, pdf: bool) -> str:
+        tried.append(text)
+        if text == "slow":
+            raise UnreadableSource("timeout")
+        return text
+
+    monkeypatch.setattr("embedcli.reading.rows.clean", clean)
+    write(shop, [record(1), record(2, text="slow"), "{broken"])
+    assert shop.ingest().exit_code == 3
+    tried.clear()
+    for _ in range(5):
+        assert shop.ingest().exit_code == 0
+    assert tried == ["slow"] * 3 and shop.documents()["tickets.jsonl#2"]["reason"] == "timeout"
+    monkeypatch.setattr("embedcli.reading.rows.clean", lambda text, *, pdf: text)
+    assert shop.ingest(retry_failed=True).chunks["embedded"] == 1
+    assert by_path(shop).keys() == {"tickets.jsonl#1", "tickets.jsonl#2"} and shop.ingest().idle and sound(shop)
 
 
 def test_a_line_that_is_not_utf8_is_named(shop: Workshop) -> None:
