@@ -150,7 +150,9 @@ def finish_changes(index: Index) -> None:
                 index.disk.rename(path, index.changes / f"{number:06d}.parquet")
             index.disk.fsync_folder(index.changes)
             continue
-        if number == target and index.path(number).exists():
+        with storage_errors(index.path(number)):
+            unseen = number == target and index.path(number).exists()
+        if unseen:
             index.disk.remove(index.path(number))  # no reader has seen this generation, and `staging/` has all of it
         index.disk.remove(path)
 

@@ -19,6 +19,8 @@ from embedcli.search.sidecars import LEVELS, Sidecar
 
 CANDIDATES = 200
 """How many of the best rows of the scan are computed in float32 at least."""
+BLOCK = 4096
+"""How many rows are computed in float32 and float64 at once: 50 MB with 1024 dimensions."""
 ROUNDING = 1e-5
 """More than all roundings of float32 in a scan add up to."""
 
@@ -40,23 +42,31 @@ class Vectors:
         """The `count` rows nearest to `query` [dim], and their cosines, the best first; only `allowed` rows [rows]."""
         scanned = [self._scan(number, query, allowed) for number in range(len(self._sidecars))]
         likely = best([part.scores for part in scanned], max(CANDIDATES, 4 * count))
-        if not likely.size:
-            return likely, np.zeros(0)
-        cosines = self.cosines(likely, query)
-        if likely.size >= count:
-            worst = float(np.partition(cosines, -count)[-count])
-            likely = self._not_ruled_out(scanned, worst)
-            cosines = self.cosines(likely, query)
-        order = self.in_order(likely, cosines)[:count]
-        return likely[order], cosines[order]
+        rows, cosines = self._best_of(likely, query, count)
+        if rows.size == count:
+            rows, cosines = self._best_of(self._not_ruled_out(scanned, float(cosines[-1])), query, count)
+        return rows, cosines
+
+    def _best_of(self, likely: Rows, query: Floats, count: int) -> tuple[Rows, npt.NDArray[np.float64]]:
+        """The best `count` of some rows, block by block: any number of rows may be equal, as copies of a text are."""
+        rows, cosines = np.zeros(0, np.int64), np.zeros(0)
+        size = max(16 * BLOCK, count)
+        for start in range(0, likely.size, size):
+            block = likely[start : start + size]
+            rows, cosines = np.concatenate((rows, block)), np.concatenate((cosines, self.cosines(block, query)))
+            order = self.in_order(rows, cosines)[:count]
+            rows, cosines = rows[order], cosines[order]
+        return rows, cosines
 
     def cosines(self, rows: Rows, query: Floats) -> npt.NDArray[np.float64]:
         """The exact cosines of some rows, in float64."""
         found = np.zeros(rows.size)
         wide = query.astype(np.float64)
         for number, inside, places in self.by_shard(rows):
-            found[places] = (self._sidecars[number].float32[inside] * wide).sum(axis=1)
-            self._sidecars[number].release()
+            for start in range(0, inside.size, BLOCK):
+                block = slice(start, start + BLOCK)
+                found[places[block]] = (self._sidecars[number].float32[inside[block]] * wide).sum(axis=1)
+                self._sidecars[number].release()
         return found
 
     def vector(self, row: int) -> Floats:

@@ -14,8 +14,10 @@ from embedcli.errors import StorageError
 from embedcli.index.change_lists import Trail, touched, trail
 from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
+from embedcli.index.publish import finish_changes
 from embedcli.verbs import forget, rollback
 from tests.published import changes, filled, index_of, silent, two_roots
+from tests.unprivileged import as_nobody, give_to_nobody
 from tests.workshop import Workshop, words
 
 
@@ -129,6 +131,23 @@ def test_a_list_counts_from_the_swap_on_even_if_it_was_not_renamed(shop: Worksho
     pending = [path.name for path in shop.index.glob("changes/*.when-*")]
     found = trail(index_of(shop))
     assert (pending, found.generation.number, numbers(found)) == (["000002.when-000002"], 2, [2, 1])
+
+
+def test_a_pending_list_whose_generation_may_not_be_looked_at_is_exit_14(shop: Workshop) -> None:
+    index = index_of(filled(shop))
+    (shop.index / "changes" / "000007.when-000007").write_bytes(b"")
+    (shop.index / "generations").chmod(0)
+    give_to_nobody(shop.index)
+
+    def finish() -> None:
+        with pytest.raises(StorageError, match="000007") as error:
+            finish_changes(index)
+        assert error.value.exit_code == 14
+
+    try:
+        as_nobody(shop.index, finish)
+    finally:
+        (shop.index / "generations").chmod(0o755)
 
 
 def test_lists_of_an_older_version_cannot_be_followed_and_the_next_one_begins_a_trail(shop: Workshop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import duckdb
@@ -92,6 +93,17 @@ def test_equal_vectors_come_in_the_order_of_their_ids_however_rows_are_cut() -> 
     assert expected == sorted(ids[:1_000].tolist())[:10]
     other = opened(vectors[order], [5, 400, 2_000], ids[order])
     assert other.ids(other.nearest(query, 10)[0]).tolist() == expected
+
+
+def test_the_memory_of_a_search_does_not_grow_with_the_rows_that_are_equal() -> None:
+    vectors = np.repeat(chance_vectors(1, dim=256), 40_000, axis=0)
+    found = opened(vectors, [10_000])
+    tracemalloc.start()
+    rows, _ = found.nearest(vectors[0], 10)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert rows.tolist() == list(range(10))
+    assert peak < vectors.nbytes  # all at once would be three times the vectors
 
 
 def test_only_rows_that_are_allowed_are_found() -> None:
