@@ -95,6 +95,7 @@ class Where:
         node = tree["statements"][0]["node"]
         if {**node, "where_clause": None} != {**plain["statements"][0]["node"], "where_clause": None}:
             raise self._error("it is more than a condition")
+        self._tree(f"select 1 from rows where\n{sql}\n")  # without our parentheses, which it may not close itself
         return tree, node["where_clause"]
 
     def _tree(self, query: str) -> Json:

@@ -96,6 +96,7 @@ def test_only_the_columns_that_a_condition_names_are_read() -> None:
         ("true) union all select (true", "it is more than a condition"),
         ("true) order by (path", "it is more than a condition"),
         ("true) limit (1", "it is more than a condition"),
+        ("false) or (true", "syntax error"),
         ("exists (select 1 from read_text('/etc/hostname'))", "it has a `select` inside it"),
         ("path in (from glob('/*'))", "it has a `select` inside it"),
         ("columns(*) is not null", "it has a `*` inside it"),
