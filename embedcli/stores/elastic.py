@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pyarrow as pa
 
 from embedcli.errors import TargetError
+from embedcli.stores.aliased import AliasedStore, Collection, Errors
 from embedcli.stores.contract import Layout, Memory, batches, id_batches, versions_table
 from embedcli.stores.formats import documents
-from embedcli.stores.target import Target, not_ours, target_error, target_errors
+from embedcli.stores.target import Target, target_error, target_errors
 
 _KEY = "embedcli"
 _BATCH = 500
@@ -31,7 +31,7 @@ _LONGEST_KEYWORD = 8191
 
 def connect(target: Target) -> ElasticStore:
     client: Any
-    errors: tuple[type[Exception], ...]
+    errors: Errors
     login = (target.user, target.password) if target.user and target.password else None
     if target.kind == "opensearch":
         import opensearchpy
@@ -50,78 +50,41 @@ def connect(target: Target) -> ElasticStore:
     return ElasticStore(target, client, errors)
 
 
-class ElasticStore:
-    def __init__(self, target: Target, client: Any, errors: tuple[type[Exception], ...]) -> None:
-        self._target = target
-        self._client = client
-        self._errors = errors
-        self._alias = target.table.lower()  # an index has no capitals
-
-    def live(self) -> ElasticTable | None:
-        with target_errors(self._target, *self._errors):
-            name = self._live_name()
-            if name is None and self._client.indices.exists(index=self._alias):
-                raise not_ours(self._target)
-        if name is None:
-            return None
-        table = self._open(name)
-        if table is None:
-            raise not_ours(self._target)
-        return table
+class ElasticStore(AliasedStore["ElasticTable"]):
+    def __init__(self, target: Target, client: Any, errors: Errors) -> None:
+        alias = target.table.lower()  # an index has no capitals
+        super().__init__(target, client, errors, alias=alias, names=(f"{alias}-a", f"{alias}-b"))
 
     def _live_name(self) -> str | None:
-        """The index behind the alias."""
         if not self._client.indices.exists_alias(name=self._alias):
             return None
         return str(next(iter(self._client.indices.get_alias(name=self._alias))))
 
-    def _other_name(self) -> str:
-        """The index that is loaded while the other one is live."""
-        names = [f"{self._alias}-a", f"{self._alias}-b"]
-        return names[1] if self._live_name() == names[0] else names[0]
+    def _is_taken(self, name: str) -> bool:
+        return bool(self._client.indices.exists(index=name))
 
     def _open(self, name: str) -> ElasticTable | None:
-        """None where there is no such index, or where it has no memory."""
         with target_errors(self._target, *self._errors):
-            if not self._client.indices.exists(index=name):
+            if not self._is_taken(name):
                 return None
             mapping = self._client.indices.get_mapping(index=name)[name]["mappings"]
         memory = Memory.from_json(mapping.get("_meta", {}).get(_KEY))
         return None if memory is None else ElasticTable(self._target, self._client, self._errors, name, memory)
 
-    def unfinished(self) -> ElasticTable | None:
-        with target_errors(self._target, *self._errors):
-            name = self._other_name()
-        return self._open(name)
-
-    def begin(self, layout: Layout, memory: Memory) -> ElasticTable:
-        with target_errors(self._target, *self._errors):
-            name = self._other_name()
-            if self._client.indices.exists(index=name):
-                if self._open(name) is None:
-                    raise not_ours(self._target)
-                self._client.indices.delete(index=name)
-            mappings = {"_meta": {_KEY: memory.to_json()}, **_mappings(layout, self._target.kind)}
-            settings = {"index": {"knn": True}} if self._target.kind == "opensearch" else {}
-            self._client.indices.create(index=name, body={"mappings": mappings, "settings": settings})
+    def _make(self, name: str, layout: Layout, memory: Memory) -> ElasticTable:
+        mappings = {"_meta": {_KEY: memory.to_json()}, **_mappings(layout, self._target.kind)}
+        settings = {"index": {"knn": True}} if self._target.kind == "opensearch" else {}
+        self._client.indices.create(index=name, body={"mappings": mappings, "settings": settings})
         return ElasticTable(self._target, self._client, self._errors, name, memory)
 
-    def swap_in(self) -> None:
-        with target_errors(self._target, *self._errors):
-            old, new = self._live_name(), self._other_name()
-            actions: list[dict[str, Any]] = [{"add": {"index": new, "alias": self._alias}}]
-            if old is not None:
-                actions.append({"remove_index": {"index": old}})
-            self._client.indices.update_aliases(body={"actions": actions})
+    def _drop(self, name: str) -> None:
+        self._client.indices.delete(index=name)
 
-    def finish_swap(self) -> None:
-        """A swap is one step: a kill leaves nothing of it to do."""
-
-    def drop_unfinished(self) -> None:
-        table = self.unfinished()
-        if table is not None:
-            with target_errors(self._target, *self._errors):
-                self._client.indices.delete(index=table.name)
+    def _point_alias(self, old: str | None, new: str) -> None:
+        actions: list[dict[str, Any]] = [{"add": {"index": new, "alias": self._alias}}]
+        if old is not None:
+            actions.append({"remove_index": {"index": old}})
+        self._client.indices.update_aliases(body={"actions": actions})
 
     def close(self) -> None:
         self._client.close()
@@ -150,19 +113,7 @@ def _mappings(layout: Layout, kind: str) -> dict[str, Any]:
     return {"dynamic": "strict", "properties": properties}
 
 
-class ElasticTable:
-    def __init__(
-        self, target: Target, client: Any, errors: tuple[type[Exception], ...], name: str, memory: Memory
-    ) -> None:
-        self.name = name
-        self.memory = memory
-        self._target = target
-        self._client = client
-        self._errors = errors
-
-    def atomic(self) -> AbstractContextManager[object]:
-        return nullcontext()
-
+class ElasticTable(Collection):
     def upsert(self, rows: Iterable[pa.Table], *, fresh: bool) -> None:
         """`index` replaces a document of a known id whole."""
         for batch in batches(rows, _BATCH):
@@ -209,7 +160,5 @@ class ElasticTable:
         """Let searches see what was written; it is indexed as it is written."""
         self._refresh()
 
-    def remember(self, memory: Memory) -> None:
-        with target_errors(self._target, *self._errors):
-            self._client.indices.put_mapping(index=self.name, body={"_meta": {_KEY: memory.to_json()}})
-        self.memory = memory
+    def _keep(self, memory: Memory) -> None:
+        self._client.indices.put_mapping(index=self.name, body={"_meta": {_KEY: memory.to_json()}})

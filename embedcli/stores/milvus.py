@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from embedcli.stores import rows as reading
+from embedcli.stores.aliased import AliasedStore, Collection, Errors
 from embedcli.stores.contract import Layout, Memory, batches, id_batches, versions_table
-from embedcli.stores.target import Target, not_ours, target_errors
+from embedcli.stores.target import Target, target_errors
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -47,46 +47,34 @@ def connect(target: Target) -> MilvusStore:
         return MilvusStore(target, MilvusClient(target.bare_url, token=token, timeout=_TIMEOUT_S))
 
 
-def _errors() -> tuple[type[Exception], ...]:
+def _errors() -> Errors:
     from pymilvus import MilvusException
 
     return (MilvusException, ValueError, RuntimeError, OSError)
 
 
-class MilvusStore:
-    def __init__(self, target: Target, client: MilvusClient) -> None:
-        self._target = target
-        self._client = client
-        self._errors = _errors()
+class MilvusStore(AliasedStore["MilvusTable"]):
+    _client: MilvusClient
 
-    def live(self) -> MilvusTable | None:
-        with target_errors(self._target, *self._errors):
-            name = self._live_name()
-            if name is None and self._target.table in self._client.list_collections():
-                raise not_ours(self._target)
-        if name is None:
-            return None
-        table = self._open(name)
-        if table is None:
-            raise not_ours(self._target)
-        return table
+    def __init__(self, target: Target, client: MilvusClient) -> None:
+        super().__init__(
+            target, client, _errors(), alias=target.table, names=(f"_{target.table}_a", f"_{target.table}_b")
+        )
 
     def _live_name(self) -> str | None:
-        """The collection behind the alias."""
         for name in self._client.list_collections():
-            if self._target.table in self._client.list_aliases(name).get("aliases", []):
+            if self._alias in self._client.list_aliases(name).get("aliases", []):
                 return str(name)
         return None
 
-    def _other_name(self) -> str:
-        """The collection that is loaded while the other one is live."""
-        names = [f"_{self._target.table}_a", f"_{self._target.table}_b"]
-        return names[1] if self._live_name() == names[0] else names[0]
+    def _is_taken(self, name: str) -> bool:
+        """Also true of an alias, which is not opened."""
+        return bool(self._client.has_collection(name))
 
     def _open(self, name: str) -> MilvusTable | None:
-        """None where there is no such collection, or where it has no memory, or is for another table."""
+        """None also for a collection that is for another table."""
         with target_errors(self._target, *self._errors):
-            if name not in self._client.list_collections():  # `has_collection` is also true of an alias
+            if name not in self._client.list_collections():  # not an alias
                 return None
             properties = self._client.describe_collection(name).get("properties") or {}
             memory = Memory.from_json(properties.get(_KEY))
@@ -94,51 +82,36 @@ class MilvusStore:
                 return None  # (older versions did not write the table)
             if self._client.list_indexes(name):
                 self._client.load_collection(name)  # a kill, or somebody, may have left it unloaded
-        return MilvusTable(self._target, self._client, name, memory)
+        return MilvusTable(self._target, self._client, self._errors, name, memory)
 
     def unfinished(self) -> MilvusTable | None:
         """A collection that was killed before it got its index holds nothing yet, and is made again."""
+        name = self._other_name()
         with target_errors(self._target, *self._errors):
-            name = self._other_name()
             if name not in self._client.list_collections() or not self._client.list_indexes(name):
                 return None
         return self._open(name)
 
-    def begin(self, layout: Layout, memory: Memory) -> MilvusTable:
-        with target_errors(self._target, *self._errors):
-            name = self._other_name()
-            if self._client.has_collection(name):  # or an alias, which is not opened
-                if self._open(name) is None:
-                    raise not_ours(self._target)
-                self._client.drop_collection(name)
-            index = self._client.prepare_index_params()
-            index.add_index("vector", index_type="AUTOINDEX", metric_type="COSINE")
-            self._client.create_collection(
-                name,
-                schema=_schema(self._client, layout),
-                index_params=index,
-                properties={_KEY: memory.to_json(), _TABLE: self._target.table},
-            )
-        return MilvusTable(self._target, self._client, name, memory)
+    def _make(self, name: str, layout: Layout, memory: Memory) -> MilvusTable:
+        index = self._client.prepare_index_params()
+        index.add_index("vector", index_type="AUTOINDEX", metric_type="COSINE")
+        self._client.create_collection(
+            name,
+            schema=_schema(self._client, layout),
+            index_params=index,
+            properties={_KEY: memory.to_json(), _TABLE: self._target.table},
+        )
+        return MilvusTable(self._target, self._client, self._errors, name, memory)
 
-    def swap_in(self) -> None:
-        with target_errors(self._target, *self._errors):
-            old, new = self._live_name(), self._other_name()
-            if old is None:
-                self._client.create_alias(new, self._target.table)
-                return
-            self._client.alter_alias(new, self._target.table)
-            self._client.drop_collection(old)
+    def _drop(self, name: str) -> None:
+        self._client.drop_collection(name)
 
-    def finish_swap(self) -> None:
-        """A swap is one step: a kill leaves nothing of it to do."""
-
-    def drop_unfinished(self) -> None:
-        with target_errors(self._target, *self._errors):
-            name = self._other_name()
-        if self._open(name) is not None:
-            with target_errors(self._target, *self._errors):
-                self._client.drop_collection(name)
+    def _point_alias(self, old: str | None, new: str) -> None:
+        if old is None:
+            self._client.create_alias(new, self._alias)
+            return
+        self._client.alter_alias(new, self._alias)
+        self._drop(old)
 
     def close(self) -> None:
         """Also stop the server of a file, which the client leaves running, and which locks the file."""
@@ -168,16 +141,8 @@ def _schema(client: MilvusClient, layout: Layout) -> Any:
     return schema
 
 
-class MilvusTable:
-    def __init__(self, target: Target, client: MilvusClient, name: str, memory: Memory) -> None:
-        self.name = name
-        self.memory = memory
-        self._target = target
-        self._client = client
-        self._errors = _errors()
-
-    def atomic(self) -> AbstractContextManager[object]:
-        return nullcontext()
+class MilvusTable(Collection):
+    _client: MilvusClient
 
     def upsert(self, rows: Iterable[pa.Table], *, fresh: bool) -> None:
         with target_errors(self._target, *self._errors):
@@ -213,10 +178,8 @@ class MilvusTable:
         with target_errors(self._target, *self._errors):
             self._client.flush(self.name)
 
-    def remember(self, memory: Memory) -> None:
-        with target_errors(self._target, *self._errors):
-            self._client.alter_collection_properties(self.name, {_KEY: memory.to_json(), _TABLE: self._target.table})
-        self.memory = memory
+    def _keep(self, memory: Memory) -> None:
+        self._client.alter_collection_properties(self.name, {_KEY: memory.to_json(), _TABLE: self._target.table})
 
 
 def _cut(row: dict[str, Any]) -> dict[str, Any]:

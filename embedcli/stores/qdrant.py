@@ -10,15 +10,15 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from embedcli.errors import TargetError
 from embedcli.stores import rows as reading
+from embedcli.stores.aliased import AliasedStore, Collection, Errors
 from embedcli.stores.contract import Layout, Memory, batches, id_batches, versions_table
-from embedcli.stores.target import Target, not_ours, target_errors
+from embedcli.stores.target import Target, target_errors
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -43,69 +43,44 @@ def connect(target: Target) -> QdrantStore:
         return QdrantStore(target, client)
 
 
-def _errors() -> tuple[type[Exception], ...]:
+def _errors() -> Errors:
     from qdrant_client.common.client_exceptions import QdrantException
     from qdrant_client.http.exceptions import ApiException
 
     return (ApiException, QdrantException, ValueError, RuntimeError, OSError)
 
 
-class QdrantStore:
-    def __init__(self, target: Target, client: QdrantClient) -> None:
-        self._target = target
-        self._client = client
-        self._errors = _errors()
+class QdrantStore(AliasedStore["QdrantTable"]):
+    _client: QdrantClient
 
-    def live(self) -> QdrantTable | None:
-        with target_errors(self._target, *self._errors):
-            name = self._live_name()
-            if name is None and self._client.collection_exists(self._target.table):
-                raise not_ours(self._target)
-        if name is None:
-            return None
-        table = self._open(name)
-        if table is None:
-            raise not_ours(self._target)
-        return table
+    def __init__(self, target: Target, client: QdrantClient) -> None:
+        super().__init__(
+            target, client, _errors(), alias=target.table, names=(f"{target.table}.a", f"{target.table}.b")
+        )
 
     def _live_name(self) -> str | None:
-        """The collection behind the alias."""
         aliases = {item.alias_name: item.collection_name for item in self._client.get_aliases().aliases}
-        return aliases.get(self._target.table)
+        return aliases.get(self._alias)
 
-    def _other_name(self) -> str:
-        """The collection that is loaded while the other one is live."""
-        names = [f"{self._target.table}.a", f"{self._target.table}.b"]
-        return names[1] if self._live_name() == names[0] else names[0]
+    def _is_taken(self, name: str) -> bool:
+        return bool(self._client.collection_exists(name))
 
     def _open(self, name: str) -> QdrantTable | None:
-        """None where there is no such collection, or where it has no memory."""
         with target_errors(self._target, *self._errors):
-            if not self._client.collection_exists(name):
+            if not self._is_taken(name):
                 return None
             metadata = self._client.get_collection(name).config.metadata or {}
         memory = Memory.from_json(metadata.get(_KEY))
-        return None if memory is None else QdrantTable(self._target, self._client, name, memory)
+        return None if memory is None else QdrantTable(self._target, self._client, self._errors, name, memory)
 
-    def unfinished(self) -> QdrantTable | None:
-        with target_errors(self._target, *self._errors):
-            name = self._other_name()
-        return self._open(name)
-
-    def begin(self, layout: Layout, memory: Memory) -> QdrantTable:
+    def _make(self, name: str, layout: Layout, memory: Memory) -> QdrantTable:
         from qdrant_client import models
 
-        with target_errors(self._target, *self._errors):
-            name = self._other_name()
-            if self._client.collection_exists(name):
-                if self._open(name) is None:
-                    raise not_ours(self._target)
-                self._client.delete_collection(name)
-            self._client.create_collection(
-                name,
-                vectors_config=models.VectorParams(size=layout.dim, distance=models.Distance.COSINE),
-                metadata={_KEY: memory.to_json()},
-            )
+        self._client.create_collection(
+            name,
+            vectors_config=models.VectorParams(size=layout.dim, distance=models.Distance.COSINE),
+            metadata={_KEY: memory.to_json()},
+        )
         table = self._open(name)
         if table is None:
             raise TargetError(
@@ -114,42 +89,25 @@ class QdrantStore:
             )
         return table
 
-    def swap_in(self) -> None:
+    def _drop(self, name: str) -> None:
+        self._client.delete_collection(name)
+
+    def _point_alias(self, old: str | None, new: str) -> None:
         from qdrant_client import models
 
-        alias = self._target.table
-        with target_errors(self._target, *self._errors):
-            old, new = self._live_name(), self._other_name()
-            create = models.CreateAlias(collection_name=new, alias_name=alias)
-            delete = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
-            operations = [*([delete] if old else []), models.CreateAliasOperation(create_alias=create)]
-            self._client.update_collection_aliases(operations)
-            if old:
-                self._client.delete_collection(old)
-
-    def finish_swap(self) -> None:
-        """A swap is one step: a kill leaves nothing of it to do."""
-
-    def drop_unfinished(self) -> None:
-        table = self.unfinished()
-        if table is not None:
-            with target_errors(self._target, *self._errors):
-                self._client.delete_collection(table.name)
+        create = models.CreateAlias(collection_name=new, alias_name=self._alias)
+        delete = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=self._alias))
+        operations = [*([delete] if old else []), models.CreateAliasOperation(create_alias=create)]
+        self._client.update_collection_aliases(operations)
+        if old:
+            self._drop(old)
 
     def close(self) -> None:
         self._client.close()
 
 
-class QdrantTable:
-    def __init__(self, target: Target, client: QdrantClient, name: str, memory: Memory) -> None:
-        self.name = name
-        self.memory = memory
-        self._target = target
-        self._client = client
-        self._errors = _errors()
-
-    def atomic(self) -> AbstractContextManager[object]:
-        return nullcontext()
+class QdrantTable(Collection):
+    _client: QdrantClient
 
     def upsert(self, rows: Iterable[pa.Table], *, fresh: bool) -> None:
         """Qdrant replaces a point of a known id whole, payload and all."""
@@ -188,7 +146,5 @@ class QdrantTable:
     def settle(self) -> None:
         """Qdrant indexes by itself, and each write has waited until it was done."""
 
-    def remember(self, memory: Memory) -> None:
-        with target_errors(self._target, *self._errors):
-            self._client.update_collection(self.name, metadata={_KEY: memory.to_json()})
-        self.memory = memory
+    def _keep(self, memory: Memory) -> None:
+        self._client.update_collection(self.name, metadata={_KEY: memory.to_json()})
