@@ -112,7 +112,7 @@ class Feed:
         *,
         folder: Path,
         read_all: bool,
-        marked: Collection[SourceKey] = (),
+        marked: Collection[SourceKey],
     ) -> None:
         """`marked`: files with a `#` in their path."""
         self._marked = marked

@@ -10,7 +10,7 @@ is kept alive (engines/feeder.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -30,12 +30,11 @@ if TYPE_CHECKING:
     from embedcli.config import IndexSettings
     from embedcli.fingerprints import Fingerprints
     from embedcli.models.folder import Model
-    from embedcli.records import SourceKey
     from embedcli.run.begin_work import Work
     from embedcli.run.pending import Ended
+    from embedcli.run.plan import Plan
     from embedcli.run.record import Run
     from embedcli.run.tools import Tools
-    from embedcli.sources.roots import Scopes
 
 MOST_PENDING = 1024
 """Documents waiting for vectors: many may wait for one vector that is on its way already."""
@@ -52,7 +51,7 @@ def stream(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
     tasks = (task for task in run.plan.tasks if task.key not in work.adopted)
     with reading(
         run.tools, reading_work(run.model, run.settings, run.fingerprints, spool_folder=spool_folder), tasks,
-        members=members, scopes=run.scopes, read_all=run.rules.read_all, marked=run.plan.marked,
+        plan=run.plan, members=members, read_all=run.rules.read_all,
     ) as pool:  # fmt: skip
         containers = OpenContainers(members, run.rules, run.plan, work.tally, run.report.warn)
         try:
@@ -175,13 +174,12 @@ def reading(
     work: ReadingWork,
     tasks: Iterator[Task],
     *,
+    plan: Plan,
     members: Members,
-    scopes: Scopes,
     read_all: bool,
-    marked: Collection[SourceKey] = (),
 ) -> Iterator[Pool[AnyTask, tuple[Read, ...]]]:
-    """The reading processes and the one that splits containers, at work on the tasks. `marked`: files with a `#` in
-    their path."""
+    """The reading processes and the one that splits containers, at work on the tasks, which are those of the plan or
+    some of them."""
     make_pool = tools.make_pool or Pool
     with ExitStack() as stack:
         splitter = (tools.make_splitter or Splitter)(SplittingWork(work.spool_folder))
@@ -193,7 +191,9 @@ def reading(
             )
         )  # fmt: skip
         stack.callback(splitter.close)  # before the pool is closed: one of its threads may wait for an answer
-        feed = Feed(scopes, members, splitter.answers, folder=work.spool_folder, read_all=read_all, marked=marked)
+        feed = Feed(
+            plan.scopes, members, splitter.answers, folder=work.spool_folder, read_all=read_all, marked=plan.marked
+        )
         pool.feed(feed.tasks(tasks))
         yield pool
 

@@ -161,9 +161,8 @@ class _Counting:
         containers = OpenContainers(members, self._rules, plan, tally, report.warn)
         with tempfile.TemporaryDirectory(prefix="embedcli-") as folder:
             work = reading_work(model, self._settings, self._prints, spool_folder=Path(folder))
-            with reading(
-                tools, work, iter(plan.tasks), members=members, scopes=plan.scopes, read_all=self._rules.read_all
-            ) as pool:
+            tasks, read_all = iter(plan.tasks), self._rules.read_all
+            with reading(tools, work, tasks, plan=plan, members=members, read_all=read_all) as pool:
                 while not pool.done and tools.seconds_left() > 0:
                     if (number := tools.stop_signal()) is not None:
                         raise Stopped(number)
