@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch.nn.functional import linear, pad
+from torch.nn.functional import linear
 
 from embedcli.engines.sglang.kernels import (
     HEAD,
@@ -248,8 +248,3 @@ class Forward:
         do.add(stream, do.operand(mixed), layer.out)
         inner = do.gated(do.norm(stream, layer.mlp_norm, self.epsilon), layer.gate_up)
         do.add(stream, inner, layer.down)
-
-
-def starts_of(lengths: Tensor) -> Tensor:
-    """`Batch.starts` of rows with these lengths, int32 [rows + 1]."""
-    return pad(torch.cumsum(lengths, 0, dtype=torch.int32), (1, 0))

@@ -1,7 +1,7 @@
 """Mails (.eml, .emlx, Maildir files), mailboxes (.mbox) and saved web pages (.mhtml) -> a Document. The door of email.
 
 In: the bytes of a file. Out: a decoded head, the body that a person sees, messages inside a message, the names of
-attachments; of a mailbox a section for each mail. `attachments` gives the attached files themselves. Not here: pages
+attachments, and the attached files themselves as its members; of a mailbox a section for each mail. Not here: pages
 (html.py), reading attachments.
 """
 
@@ -49,7 +49,7 @@ def read_mail(data: bytes, beat: Beat) -> Document:
     if writer.is_encrypted:
         raise UnreadableSource("password", "an encrypted mail")
     document = blocks.document(title=_header(message, "Subject"))
-    return replace(document, members=tuple(_contents(message)))
+    return replace(document, members=tuple(_attachments(message)))
 
 
 def read_mailbox(data: bytes, beat: Beat) -> Document:
@@ -75,16 +75,12 @@ def read_saved_page(data: bytes, beat: Beat) -> Document:
     raise UnreadableSource("damaged", "no page inside")
 
 
-def attachments(data: bytes, beat: Beat) -> Iterator[tuple[str, bytes]]:
+def _attachments(message: Mail) -> Iterator[tuple[str, bytes]]:
     """(file name, content) of each file attached to a mail, those of messages inside it too, in their order.
 
     What the body shows itself (its text, its pictures) is no attachment, nor is a message, whose text is part of the
-    document. Names may be equal, blank ones are made up from the type. For whoever reads attachments as documents.
+    document. Names may be equal, blank ones are made up from the type.
     """
-    yield from _contents(_parsed(_without_length(data), beat))
-
-
-def _contents(message: Mail) -> Iterator[tuple[str, bytes]]:
     for part in _files(message):
         content = part.get_payload(decode=True)
         yield _file_name(part), content if isinstance(content, bytes) else b""

@@ -7,6 +7,7 @@ Not here: bfloat16, speed, SGLang's classes: those need a card (bench_card.py).
 
 from __future__ import annotations
 
+import itertools
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -111,7 +112,8 @@ def states(model: Any, ours: Any, lengths: tuple[int, ...]) -> tuple[np.ndarray,
     """(the states of our pass, all rows in one batch; those of transformers, each row alone)."""
     rows = [torch.randint(0, 300, (length,), device=DEVICE) for length in lengths]
     positions = torch.cat([torch.arange(length) for length in lengths]).to(DEVICE)
-    batch = forward.Batch(positions, forward.starts_of(torch.tensor(lengths).to(DEVICE)), max(lengths))
+    starts = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=DEVICE)
+    batch = forward.Batch(positions, starts, max(lengths))
     with torch.no_grad():
         found = ours(model.embed_tokens(torch.cat(rows)), batch)
         wanted = [model(input_ids=row[None]).last_hidden_state[0, -1] for row in rows]

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from embedcli.errors import UnreadableSource
-from embedcli.reading.office.mail import attachments
 from embedcli.records import Document
 from tests.office_files import read_bytes
 
@@ -90,7 +89,7 @@ def test_attachments_are_named_and_can_be_had() -> None:
     made.add_attachment(b"BASE64" * 5_000, maintype="image", subtype="png")
     document = read_mail(made)
     assert document.text.endswith("see below.\n\nAttachments: Angebot für Müller.pdf, prices.csv, attachment.png")
-    found = list(attachments(made.as_bytes(), lambda page: None))
+    found = document.members
     assert [name for name, _ in found] == ["Angebot für Müller.pdf", "prices.csv", "attachment.png"]
     assert found[0][1] == b"%PDF-1.7" and found[1][1].replace(b"\r", b"") == b"id,price\n1,2\n"
 
