@@ -38,10 +38,7 @@ def adopt(
     for item in leftovers:
         shards_of_item, outcomes = item.load()
         found |= shards_of_item
-        for shard in shards_of_item.values():
-            library.add(shard, one_of_many=True)
-        for keys, vectors in item.loose():
-            library.add_loose(keys, vectors)
+        item.lend(shards_of_item, library)
         if _same_target(item.header, into.header):
             # of what holds documents it is not known which of them have left it
             holders = {(o.row.root, o.row.container) for o in outcomes if o.row is not None and o.row.container}
@@ -84,6 +81,13 @@ class Leftover:
                 outcomes[outcome.key] = outcome
         kept = (o for o in outcomes.values() if o.row is None or o.row.shard is None or o.row.shard in shards_found)
         return shards_found, list(kept)
+
+    def lend(self, shards_found: Mapping[str, Shard], library: KnownVectors) -> None:
+        """Add its vectors to the library: those of its shards, as `load` gives them, and those that are loose."""
+        for shard in shards_found.values():
+            library.add(shard, one_of_many=True)
+        for keys, vectors in self.loose():
+            library.add_loose(keys, vectors)
 
     def count_documents(self) -> int:
         """How many sources its journal says are finished."""

@@ -41,6 +41,11 @@ class Tools:
     make_splitter: Callable[..., Any] | None = None
     """Where containers are split; None: in a process (reading.splitter.Splitter)."""
 
+    def stop_if_asked(self) -> None:
+        """Raise Stopped where a signal has come."""
+        if (number := self.stop_signal()) is not None:
+            raise Stopped(number)
+
 
 def make_tools(
     engine: str,

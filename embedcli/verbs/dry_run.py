@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedcli.errors import Stopped, UnreadableSource, UsageError
+from embedcli.errors import UnreadableSource, UsageError
 from embedcli.index import lock, shards
 from embedcli.index.generations import Index
 from embedcli.index.known_vectors import KnownVectors
@@ -147,10 +147,7 @@ class _Counting:
             if shard.name not in known.damaged:
                 self._library.add(shard)
         for item in known.leftovers:
-            for shard in item.load()[0].values():
-                self._library.add(shard, one_of_many=True)
-            for keys, vectors in item.loose():
-                self._library.add_loose(keys, vectors)
+            item.lend(item.load()[0], self._library)
 
     def read(self, plan: Plan, model: Model, tools: Tools, report: Report) -> bool:
         """Read the sources of the plan and count; False where the time was over before. Raises Stopped."""
@@ -164,8 +161,7 @@ class _Counting:
             tasks, read_all = iter(plan.tasks), self._rules.read_all
             with reading(tools, work, tasks, plan=plan, members=members, read_all=read_all) as pool:
                 while not pool.done and tools.seconds_left() > 0:
-                    if (number := tools.stop_signal()) is not None:
-                        raise Stopped(number)
+                    tools.stop_if_asked()
                     returned = pool.get(0.2)
                     if returned is not None:
                         done += not isinstance(returned[0], RecordTask)

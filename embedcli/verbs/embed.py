@@ -128,7 +128,7 @@ def _stream(source: Ahead, job: Job, asked: Asked, writer: Writer, table_of: Tab
         lambda batch: prepare(batch, tokens, limit),
         lambda: _open_feeder(job, tools, say),
         dim=job.settings.dim,
-        stop_if_asked=lambda: _stop_if_asked(tools),
+        stop_if_asked=tools.stop_if_asked,
     )
     try:
         for ready in stream:
@@ -136,11 +136,6 @@ def _stream(source: Ahead, job: Job, asked: Asked, writer: Writer, table_of: Tab
     finally:
         table_of.result.tokens = stream.tokens
         stream.close()
-
-
-def _stop_if_asked(tools: Tools) -> None:
-    if (number := tools.stop_signal()) is not None:
-        raise Stopped(number)
 
 
 def _open_feeder(job: Job, tools: Tools, say: Say) -> Feeder:
