@@ -1,10 +1,15 @@
 """The columns of a row of the index, and the array types that travel with rows.
 
-In: nothing. Out: the Arrow schemas of a row as a reader makes it, as the engine gets it, and as a shard stores it.
+In: nothing. Out: the Arrow schemas of a row as a reader makes it, as the engine gets it, and as a shard stores it; and
+a row as JSON has it.
 Not here: the columns of documents.parquet (index/documents.py).
 """
 
 from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,3 +50,13 @@ def row_schema(dim: int) -> pa.Schema:
     """The schema of every shard of an index of `dim` dimensions."""
     vector = pa.field("vector", pa.list_(pa.float32(), dim))
     return pa.schema([*_BEFORE_VECTOR, pa.field("changed_in", pa.int64()), vector])
+
+
+def row_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of Python values as JSON has it: its time in ISO format, `meta` parsed."""
+    modified_at, meta = row["modified_at"], row["meta"]
+    return {
+        **row,
+        "modified_at": modified_at and modified_at.isoformat(),
+        "meta": json.loads(meta) if meta else None,
+    }

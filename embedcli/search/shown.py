@@ -6,11 +6,11 @@ Not here: colours (cli/search_text.py), HTML (serving/page.py).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from embedcli.columns import row_json
 from embedcli.report import one_line
 from embedcli.search.searcher import Hit
 from embedcli.search.words import fold, spans
@@ -31,15 +31,6 @@ class Excerpt:
 def hit_json(rank: int, hit: Hit) -> dict[str, Any]:
     scores = {"score": hit.score, "cosine": hit.cosine, "coverage": hit.coverage}
     return {"rank": rank, **{name: _rounded(score) for name, score in scores.items()}, **row_json(hit.row)}
-
-
-def row_json(row: Mapping[str, Any]) -> dict[str, Any]:
-    modified_at, meta = row["modified_at"], row["meta"]
-    return {
-        **row,
-        "modified_at": modified_at and modified_at.isoformat(),
-        "meta": json.loads(meta) if meta else None,
-    }
 
 
 def _rounded(score: float | None) -> float | None:

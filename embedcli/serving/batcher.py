@@ -19,6 +19,7 @@ import numpy as np
 from embedcli.engines.contract import Answer, Engine, OpenEngine
 from embedcli.engines.feeder import Feeder
 from embedcli.errors import EmbedcliError
+from embedcli.report import Say
 from embedcli.serving.answers import Problem
 from embedcli.serving.waiting import Book, Load, Request
 
@@ -31,8 +32,6 @@ LOADING_S, RESTARTING_S = 10, 15
 
 PAUSES_S = (5.0, 15.0, 60.0)
 """Between a Feeder that gave up and the next one."""
-
-Say = Callable[[str], None]
 
 
 class Batcher:

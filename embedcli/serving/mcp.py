@@ -16,10 +16,11 @@ from mcp_types import ToolAnnotations
 from pydantic import Field
 
 from embedcli import __version__
+from embedcli.columns import row_json
 from embedcli.errors import EmbedcliError
 from embedcli.search.passages import passage
 from embedcli.search.searcher import Hit, Searcher
-from embedcli.search.shown import excerpt, row_json
+from embedcli.search.shown import excerpt
 from embedcli.serving.searching import condition
 
 LETTERS = 700

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -21,10 +20,9 @@ import pyarrow.compute as pc
 from embedcli.columns import READ_SCHEMA
 from embedcli.errors import TargetError
 from embedcli.index.change_lists import ChangeList, Trail, touched
+from embedcli.report import Say
 from embedcli.stores import rows
 from embedcli.stores.contract import FORMAT, VERSIONS, Layout, Memory, Store, Table
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,9 @@ Not here: how a store spells a column (the store's file).
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli.columns import Floats
+from embedcli.columns import Floats, row_json
 from embedcli.index import shards
 from embedcli.index.manifest import Generation
 from embedcli.index.shards import Ranges, Shard, vectors_of
@@ -111,9 +109,4 @@ def vectors(table: pa.Table) -> Floats:
 
 def plain(table: pa.Table) -> list[dict[str, Any]]:
     """The rows without their vectors, as JSON has them: times in ISO format, `meta` parsed."""
-    rows: list[dict[str, Any]] = table.drop_columns(["vector"]).to_pylist()
-    for row in rows:
-        time, meta = row["modified_at"], row["meta"]
-        row["modified_at"] = time.isoformat() if isinstance(time, datetime) else None
-        row["meta"] = None if meta is None else json.loads(meta)
-    return rows
+    return [row_json(row) for row in table.drop_columns(["vector"]).to_pylist()]
