@@ -80,12 +80,16 @@ class ModelUnavailable(EngineError):
 
 
 class StorageError(EmbedcliError):
-    """The disk is full, read-only, not permitted, or lacks a feature that an index needs."""
+    """The disk is full, read-only, not permitted, has damaged a file, or lacks a feature that an index needs."""
 
     exit_code = 14
 
 
-class DamagedShard(StorageError):
+class DamagedIndex(StorageError):
+    """A file of the index is missing or is not as it was written."""
+
+
+class DamagedShard(DamagedIndex):
     """The published shard `name` cannot be read; the next run must read its documents again."""
 
     def __init__(self, name: str, detail: str) -> None:

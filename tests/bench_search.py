@@ -11,7 +11,6 @@ With FOLDER the index is made there, and used again.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import resource
 import subprocess
@@ -37,7 +36,7 @@ from embedcli.index.shards import Shard
 from embedcli.models import resolve
 from embedcli.records import Root, digest
 from embedcli.run.tools import make_tools
-from embedcli.search import fuse, postings, searcher, sidecars
+from embedcli.search import fuse, postings, sealed, searcher, sidecars
 from embedcli.search.scan import Vectors
 from embedcli.search.searcher import MODES, Searcher
 from embedcli.search.sidecars import Sidecar
@@ -271,7 +270,7 @@ def duck(folder: str, count: int) -> None:
 
 def exactness(index: Index, count: int) -> str:
     view = Searcher(index, GivenVectors(np.zeros((0, DIM)))).view()  # type: ignore[arg-type]
-    stored = np.concatenate([one.float32 for one in view.vectors._sidecars])
+    stored = np.concatenate([one.arrays.whole("float32") for one in view.vectors._sidecars])
     same = 0
     for query in queries(index, count):
         expected = stored @ query
@@ -294,12 +293,13 @@ def scan(count: int) -> None:
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             int8, scales, error = sidecars.quantise(vectors)
             ids = np.arange(start, start + len(vectors), dtype=np.uint64)
-            one = Sidecar(nowhere, int8, scales, vectors, ids, error, None)
-            parts.append(
-                dataclasses.replace(
-                    one, **{n: mapped(Path(folder), f"{number}.{n}", getattr(one, n)) for n in ("int8", "float32")}
-                )
-            )
+            arrays = {"int8": int8, "scales": scales, "float32": vectors, "ids": ids, "error": np.array([error])}
+            file = Path(folder) / f"{number}.search"
+            with file.open("wb") as sink:
+                sealed.write(sink, {}, arrays)
+            stored = sealed.load(file, {})
+            assert stored is not None
+            parts.append(Sidecar(nowhere, stored))
         found = Vectors(parts)
         seconds = []
         for query in np.random.default_rng(7).standard_normal((12, DIM), np.float32):
@@ -307,11 +307,6 @@ def scan(count: int) -> None:
             found.nearest(query / np.linalg.norm(query), 10)
             seconds.append(cpu_s() - started)
     print(f"scan of {count:,} x {DIM}: first {seconds[0]:.3f}, warm {np.median(seconds[2:]):.3f} CPU s")
-
-
-def mapped(folder: Path, name: str, array: np.ndarray) -> np.ndarray:
-    np.save(folder / f"{name}.npy", array)
-    return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from embedcli.columns import READ_SCHEMA
 from embedcli.index.shards import read_row
 from embedcli.search.scan import Rows
@@ -26,9 +24,3 @@ def passages(view: View, rows: Rows) -> list[Mapping[str, Any]]:
         for place, row in zip(places.tolist(), inside.tolist(), strict=True):
             (found[place],) = read_row(view.shards[number].path, row, SHOWN).to_pylist()
     return found
-
-
-def passage(view: View, chunk_id: str) -> Mapping[str, Any]:
-    """The columns of one chunk. Raises UsageError where this generation has none of that id, DamagedShard."""
-    (row,) = passages(view, np.array([view.row_of(chunk_id)]))
-    return row

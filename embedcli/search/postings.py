@@ -7,13 +7,14 @@ Not here: scores, which need the counts of all shards (bm25.py); where the array
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 
 import numpy as np
 import numpy.typing as npt
 
+from embedcli.search.sealed import Arrays
 from embedcli.search.words import run_terms, term_hash
 
 BLOCK_ROWS = 1 << 16
@@ -28,7 +29,6 @@ _ROWS = ("once", "more")
 _COUNTED = ("lengths", "terms", *_ROWS)
 """The arrays whose sizes say where a block ends."""
 
-Arrays = Mapping[str, np.ndarray]
 Ints = npt.NDArray[np.int64]
 
 
@@ -117,30 +117,29 @@ class Posting:
 
 
 class Postings:
-    """The postings of one shard, over arrays that may be memory-mapped."""
+    """The postings of one shard, over arrays that may be memory-mapped. Raises DamagedCache."""
 
     def __init__(self, arrays: Arrays) -> None:
         self._arrays = arrays
-        self._blocks = [tuple(bounds) for bounds in arrays["blocks"].tolist()]
-        self.lengths = arrays["lengths"]
+        self._blocks = [tuple(bounds) for bounds in arrays.whole("blocks").tolist()]
+        self.lengths = arrays.whole("lengths")
         self.rows = int(self.lengths.size)
         self.total_length = int(self.lengths.sum(dtype=np.int64))
 
     def of(self, term: int) -> Iterator[Posting]:
         """A posting for each block that holds the term."""
         for number, (block, following) in enumerate(pairwise(self._blocks)):
-            terms = self._arrays["terms"][block[1] : following[1]]
+            terms = self._arrays.part("terms", block[1], following[1])
             at = int(np.searchsorted(terms, np.uint64(term)))
             if at < terms.size and int(terms[at]) == term:
                 place = block[1] + number + at  # a block has one start more than it has terms
                 once, more = (
-                    _part(self._arrays, name, place, begin) for name, begin in zip(_ROWS, block[2:], strict=True)
+                    _span(self._arrays, name, place, begin) for name, begin in zip(_ROWS, block[2:], strict=True)
                 )
-                yield Posting(
-                    block[0], self._arrays["once"][once], self._arrays["more"][more], self._arrays["often"][more]
-                )
+                part = self._arrays.part
+                yield Posting(block[0], part("once", *once), part("more", *more), part("often", *more))
 
 
-def _part(arrays: Arrays, name: str, place: int, begin: int) -> slice:
-    start, stop = arrays[f"{name}_starts"][place : place + 2].tolist()
-    return slice(begin + start, begin + stop)
+def _span(arrays: Arrays, name: str, place: int, begin: int) -> tuple[int, int]:
+    start, stop = arrays.part(f"{name}_starts", place, place + 2).tolist()
+    return begin + start, begin + stop

@@ -65,13 +65,13 @@ class Vectors:
         for number, inside, places in self.by_shard(rows):
             for start in range(0, inside.size, BLOCK):
                 block = slice(start, start + BLOCK)
-                found[places[block]] = (self._sidecars[number].float32[inside[block]] * wide).sum(axis=1)
-                self._sidecars[number].release()
+                found[places[block]] = (self._sidecars[number].exact(inside[block]) * wide).sum(axis=1)
         return found
 
     def vector(self, row: int) -> Floats:
         number = int(np.searchsorted(self.first, row, side="right")) - 1
-        return np.array(self._sidecars[number].float32[row - self.first[number]])
+        found: Floats = self._sidecars[number].exact(np.array([row - self.first[number]]))[0]
+        return found
 
     def ids(self, rows: Rows) -> npt.NDArray[np.uint64]:
         found = np.zeros(rows.size, np.uint64)

@@ -8,9 +8,9 @@ Not here: the command line (cli/search.py, verbs/search.py), servers.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,12 +25,14 @@ from embedcli.search.passages import passages
 from embedcli.search.phrases import Phrases
 from embedcli.search.query import Query, parse
 from embedcli.search.scan import Allowed, Rows, best
+from embedcli.search.sealed import DamagedCache
 from embedcli.search.view import View
 
 if TYPE_CHECKING:
     from embedcli.index.generations import Index
     from embedcli.index.manifest import Generation
 
+T = TypeVar("T")
 MODES = ("hybrid", "vector", "words")
 CANDIDATES = 100
 """How many of the best rows of each side are judged by both; more where more hits are asked for."""
@@ -85,7 +87,7 @@ class Searcher:
         self._opened: tuple[Mark, View] | None = None
 
     def view(self) -> View:
-        """The current generation, opened. Raises NoIndex, DamagedShard."""
+        """The current generation, opened. Raises NoIndex, DamagedIndex."""
         mark, opened = _mark(self._index), self._opened
         if opened is None or opened[0] != mark:
             with self._lock:
@@ -93,6 +95,24 @@ class Searcher:
                     self._opened = mark, View(self._index, current_of(self._index))
                 opened = self._opened
         return opened[1]
+
+    def _ask(self, question: Callable[[View], T]) -> T:
+        """The answer of the current generation. A sidecar that is found damaged on the way is never believed: it is
+        built again from its shard, and the question is asked once more."""
+        doubted: set[str] = set()
+        while True:
+            try:
+                return question(self._renewed(doubted) if doubted else self.view())
+            except DamagedCache as error:
+                if error.path.stem in doubted:
+                    raise
+                doubted.add(error.path.stem)
+                self._index.warn(f"{error}, and is built again")
+
+    def _renewed(self, doubted: Collection[str]) -> View:
+        with self._lock:
+            self._opened = _mark(self._index), View(self._index, current_of(self._index), doubted=doubted)
+            return self._opened[1]
 
     def search(
         self,
@@ -106,10 +126,14 @@ class Searcher:
         """The `k` best rows for a text, or for a unit vector [dim], which has no words.
 
         `mode`: one of MODES; None: hybrid where there are words on both sides. `where`: a condition in SQL.
-        Raises UsageError, EngineError, NoIndex, DamagedShard.
+        Raises UsageError, EngineError, NoIndex, DamagedIndex.
         """
-        view = self.view()
         _check(k, mode)
+        return self._ask(lambda view: self._search(view, query, k, mode, where, min_score))
+
+    def _search(
+        self, view: View, query: str | Floats, k: int, mode: str | None, where: str | None, min_score: float | None
+    ) -> Found:
         asked = parse(query) if isinstance(query, str) else None
         mode = mode or ("hybrid" if asked is not None and view.has_words else "vector")
         phrases = Phrases(asked.phrases) if asked is not None and asked.phrases else None
@@ -125,8 +149,14 @@ class Searcher:
 
     def like(self, chunk_id: str, *, k: int = 10, where: str | None = None, min_score: float | None = None) -> Found:
         """The rows nearest to that of a chunk, without itself. Needs no engine. Raises UsageError for an unknown id."""
-        view = self.view()
         _check(k, None)
+        return self._ask(lambda view: self._like(view, chunk_id, k, where, min_score))
+
+    def passage(self, chunk_id: str) -> Mapping[str, Any]:
+        """The columns of one chunk. Raises UsageError for an unknown id."""
+        return self._ask(lambda view: passages(view, np.array([view.row_of(chunk_id)]))[0])
+
+    def _like(self, view: View, chunk_id: str, k: int, where: str | None, min_score: float | None) -> Found:
         row = view.row_of(chunk_id)
         condition = None if where is None else Where(where, dim=view.generation.settings.dim)
         allowed = view.allowed(condition, None)

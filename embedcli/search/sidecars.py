@@ -1,20 +1,20 @@
 """What a search needs of one shard, in one file of `cache/`, memory-mapped: vectors in 8 bits and in 32, ids, words.
 
 In: a shard. Out: a Sidecar. The file is disposable: it names the digest of its shard and the versions of what made it,
-no manifest names it, and one that is missing, torn or of another version is built from the shard again. A shard never
-changes and is linked from generation to generation under one name, so its sidecar stays with it, as its keys do.
-Not here: searching (scan.py, bm25.py), removing the sidecars of shards that are gone (index/clearing.py).
+no manifest names it, and one that is missing, torn or of another version is built from the shard again; so is one of
+which a search finds that a page is damaged. A shard never changes and is linked from generation to generation under one
+name, so its sidecar stays with it, as its keys do.
+Not here: the file and its checks (sealed.py), searching (scan.py, bm25.py), removing the sidecars of shards that are
+gone (index/clearing.py).
 """
 
 from __future__ import annotations
 
-import json
-import mmap
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,64 +22,76 @@ import numpy.typing as npt
 from embedcli.columns import Floats
 from embedcli.errors import StorageError, storage_errors
 from embedcli.index.shards import Shard, read_rows, vectors_of
-from embedcli.search import postings
+from embedcli.search import postings, sealed
+from embedcli.search.sealed import Arrays
 from embedcli.search.words import WORDS_VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from embedcli.index.generations import Index
 
-SIDECAR_VERSION = 1
+SIDECAR_VERSION = 2
 """Must be raised with every change of the arrays in the file."""
-ALIGNED = 64
-HEADER_BYTES = 4096
 LEVELS = 127
 """An int8 component is -127 to 127."""
+_OLDER = b'{"sidecar": 1,'
+"""How the files of the first version begin, which had no sums."""
+
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """One shard as a search sees it.
+    """One shard as a search sees it. What is read of the file is checked: all properties raise DamagedCache.
 
     `int8` [rows, dim] times `scales` [rows] is `float32` [rows, dim], but for an error of at most the length `error` in
     each row. `ids` [rows] are the first 64 bits of the chunk ids. `words` is None where the index stores no text.
     """
 
     shard: Shard
-    int8: npt.NDArray[np.int8]
-    scales: Floats
-    float32: Floats
-    ids: npt.NDArray[np.uint64]
-    error: float
-    words: postings.Postings | None
-    file: mmap.mmap | None = None
+    arrays: Arrays
 
-    def release(self) -> None:
-        """Give back the memory of the pages of `float32` that were read: the kernel keeps 64 kB for each row, and in a
-        program that lives long it would soon be all of them. They stay in the kernel's cache."""
-        if self.file is not None and self.float32.size:
-            start = self.float32.ctypes.data - np.frombuffer(self.file, np.uint8, 1).ctypes.data
-            first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-            length = start + self.float32.nbytes - first
-            if length > 0:
-                self.file.madvise(mmap.MADV_DONTNEED, first, length)
+    @property
+    def int8(self) -> npt.NDArray[np.int8]:
+        return self.arrays.whole("int8")
+
+    @property
+    def scales(self) -> Floats:
+        return self.arrays.whole("scales")
+
+    @property
+    def ids(self) -> npt.NDArray[np.uint64]:
+        return self.arrays.whole("ids")
+
+    @property
+    def error(self) -> float:
+        return float(self.arrays.whole("error")[0])
+
+    @property
+    def words(self) -> postings.Postings | None:
+        return postings.Postings(self.arrays) if "terms" in self.arrays else None
+
+    def exact(self, rows: Rows) -> Floats:
+        """Some rows of `float32`; the memory of what was read of the file is given back."""
+        found: Floats = self.arrays.rows("float32", rows)
+        self.arrays.release("float32")
+        return found
 
 
-def open_sidecar(index: Index, shard: Shard, *, with_text: bool) -> Sidecar:
-    """The sidecar of a shard, built first where there is none. Where it cannot be stored, it stays in memory, and
-    `index.warn` says so. Raises DamagedShard."""
-    arrays, file = _load(index.cache, shard) or (None, None)
+def open_sidecar(index: Index, shard: Shard, *, with_text: bool, anew: bool = False) -> Sidecar:
+    """The sidecar of a shard, built first where there is none, or `anew`. Where it cannot be stored, it stays in
+    memory, and `index.warn` says so. Raises DamagedShard."""
+    arrays = None if anew else _load(index.cache, shard)
     if arrays is None:
-        arrays = build(shard, with_text=with_text)
+        built = build(shard, with_text=with_text)
+        arrays = Arrays(built)
         try:
-            _store(index, shard, arrays)
+            _store(index, shard, built)
+            arrays = _load(index.cache, shard) or arrays
         except StorageError as error:
             index.warn(f"{error}; without it every search reads the whole shard")
-        arrays, file = _load(index.cache, shard) or (arrays, None)
-    return Sidecar(
-        shard=shard, int8=arrays["int8"], scales=arrays["scales"], float32=arrays["float32"], ids=arrays["ids"],
-        error=float(arrays["error"][0]), words=postings.Postings(arrays) if "terms" in arrays else None,
-        file=file,
-    )  # fmt: skip
+    return Sidecar(shard, arrays)
 
 
 def complete(index: Index) -> None:
@@ -153,7 +165,7 @@ def quantise(vectors: Floats) -> tuple[npt.NDArray[np.int8], Floats, float]:
     return int8, scales, float(errors.max(initial=0.0))
 
 
-# ---- the file: a header of JSON, then the arrays
+# ---- the file
 
 
 def _header(shard: Shard) -> dict[str, Any]:
@@ -162,40 +174,21 @@ def _header(shard: Shard) -> dict[str, Any]:
 
 def _store(index: Index, shard: Shard, arrays: Mapping[str, np.ndarray]) -> None:
     """Write the file whole, under its name at once. Raises StorageError."""
-    places: dict[str, Any] = {}
-    at = HEADER_BYTES
-    for name, array in arrays.items():
-        places[name] = [array.dtype.str, list(array.shape), at]
-        at += -(-array.nbytes // ALIGNED) * ALIGNED
-    header = json.dumps({**_header(shard), "bytes": at, "arrays": places}).encode().ljust(HEADER_BYTES)
-
-    def fill(sink: BinaryIO) -> None:
-        sink.write(header)
-        for array in arrays.values():
-            sink.write(np.ascontiguousarray(array).tobytes())
-            sink.write(bytes(-array.nbytes % ALIGNED))
-
     index.disk.make_folder(index.cache)
     path = path_of(index.cache, shard.name)
     building = path.with_suffix(f".{secrets.token_hex(4)}.building")  # several searches may build it at once
-    index.disk.write(building, fill)
+    index.disk.write(building, lambda sink: sealed.write(sink, _header(shard), arrays))
     with storage_errors(path):
         index.disk.rename(building, path)
 
 
-def _load(cache: Path, shard: Shard) -> tuple[dict[str, np.ndarray], mmap.mmap] | None:
-    """The arrays of the file, and the file; None where there is none that belongs to this shard and these versions."""
-    try:
-        with path_of(cache, shard.name).open("rb") as file:
-            header = json.loads(file.read(HEADER_BYTES))
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        wanted = {**_header(shard), "bytes": len(mapped)}
-        if {name: header[name] for name in wanted} != wanted:
-            return None
-        arrays = {
-            name: np.frombuffer(mapped, dtype, int(np.prod(shape)), offset).reshape(shape)
-            for name, (dtype, shape, offset) in header["arrays"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return arrays, mapped
+def _load(cache: Path, shard: Shard) -> Arrays | None:
+    """The arrays of the file; None where there is none that is whole and belongs to this shard and these versions."""
+    return sealed.load(path_of(cache, shard.name), _header(shard))
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a byte of a sidecar is not as it was written; one of an older version cannot tell. Raises OSError."""
+    with path.open("rb") as file:
+        older = file.read(len(_OLDER)) == _OLDER
+    return not older and not sealed.is_as_written(path)

@@ -8,6 +8,7 @@ Not here: which generation is current (searcher.py), texts (passages.py).
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -29,13 +30,16 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 
 class View:
-    def __init__(self, index: Index, generation: Generation) -> None:
-        """Raises DamagedShard where a sidecar has to be built from a shard that cannot be read."""
+    def __init__(self, index: Index, generation: Generation, *, doubted: Collection[str] = ()) -> None:
+        """Sidecars of the shards in `doubted` are built anew. Raises DamagedShard where one has to be built from a
+        shard that cannot be read. All that reads a sidecar raises DamagedCache."""
         self.index = index
         self.generation = generation
         self.shards = tuple(generation.shards.values())
         self.has_words = not generation.settings.no_text
-        self._sidecars = [open_sidecar(index, shard, with_text=self.has_words) for shard in self.shards]
+        self._sidecars = [
+            open_sidecar(index, shard, with_text=self.has_words, anew=shard.name in doubted) for shard in self.shards
+        ]
         self.vectors = Vectors(self._sidecars)
 
     @property
@@ -45,7 +49,8 @@ class View:
     @cached_property
     def words(self) -> Words:
         """Raises UsageError where the index stores no text."""
-        postings = [sidecar.words for sidecar in self._sidecars if sidecar.words is not None]
+        found = [sidecar.words for sidecar in self._sidecars]
+        postings = [words for words in found if words is not None]
         if not self.has_words:
             raise UsageError(
                 f"index `{self.index.folder}` was built with `--no-text`, so it has no words to search",

@@ -18,7 +18,6 @@ from pydantic import Field
 from embedcli import __version__
 from embedcli.columns import row_json
 from embedcli.errors import EmbedcliError
-from embedcli.search.passages import passage
 from embedcli.search.searcher import Hit, Searcher
 from embedcli.search.shown import excerpt
 from embedcli.serving.searching import condition
@@ -67,7 +66,7 @@ class _Tools:
 
     async def passage(self, chunk_id: ChunkId) -> Json:
         """The whole text of one passage, and everything that is known of its document."""
-        return await _in_thread(lambda: row_json(passage(self._searcher.view(), chunk_id)))
+        return await _in_thread(lambda: row_json(self._searcher.passage(chunk_id)))
 
     async def status(self) -> Json:
         """What the index holds: its documents, when it was brought up to date, which folders it is of."""

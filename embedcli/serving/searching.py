@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedcli.columns import Floats
-from embedcli.search.passages import passage
 from embedcli.search.searcher import MODES, Found, Searcher, Vectors
 from embedcli.search.shown import hit_json
 from embedcli.serving.answers import wrong
@@ -76,7 +75,7 @@ class Searching:
         )
 
     def _row(self, chunk_id: str) -> dict[str, Any]:
-        return dict(passage(self._searcher.view(), chunk_id))
+        return dict(self._searcher.passage(chunk_id))
 
 
 class _SharedVectors:

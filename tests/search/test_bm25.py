@@ -12,6 +12,7 @@ import pytest
 from embedcli.search import postings
 from embedcli.search.bm25 import K1, B, Words
 from embedcli.search.postings import Postings, build
+from embedcli.search.sealed import Arrays
 from embedcli.search.words import terms
 from tests.workshop import words as made_up
 
@@ -25,10 +26,14 @@ def corpus(count: int = 600) -> list[str]:
     return [" ".join(chance.choice(known, size)) for size in chance.integers(0, 60, count)]
 
 
+def indexed(texts: Sequence[str], **options: int) -> Postings:
+    return Postings(Arrays(build(texts, **options)))
+
+
 def scores(texts: Sequence[str], cuts: Sequence[int], query: str, *, block_rows: int = 65_536) -> np.ndarray:
     bounds = [0, *sorted(cuts), len(texts)]
     parts = [texts[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
-    words = Words([Postings(build(part, block_rows=block_rows)) for part in parts])
+    words = Words([indexed(part, block_rows=block_rows) for part in parts])
     return words.score(list(dict.fromkeys(terms(query)))).scores
 
 
@@ -51,7 +56,7 @@ def plain(texts: Sequence[str], query: str) -> tuple[list[float], float]:
 def test_scores_are_those_of_plain_python(query: str) -> None:
     texts = corpus()
     expected, possible = plain(texts, query)
-    words = Words([Postings(build(texts[:250])), Postings(build(texts[250:]))])
+    words = Words([indexed(texts[:250]), indexed(texts[250:])])
     scored = words.score(list(dict.fromkeys(terms(query))))
     np.testing.assert_allclose(scored.scores, expected, rtol=1e-5, atol=1e-6)
     assert scored.possible == pytest.approx(possible)
@@ -78,26 +83,26 @@ def test_scores_go_with_their_texts_when_the_rows_are_in_another_order() -> None
 
 
 def test_the_words_of_a_query_in_another_order_give_the_same_scores() -> None:
-    words = Words([Postings(build(corpus()))])
+    words = Words([indexed(corpus())])
     forth, back = words.score(["aa", "be", "qu-12"]).scores, words.score(["qu-12", "be", "aa"]).scores
     np.testing.assert_array_equal(forth, back)
 
 
 def test_a_text_without_words_and_a_shard_without_rows_score_nothing() -> None:
-    words = Words([Postings(build([])), Postings(build(["", "aa"])), Postings(build([]))])
+    words = Words([indexed([]), indexed(["", "aa"]), indexed([])])
     assert words.score(["aa"]).scores.tolist() == [0.0, pytest.approx(words.score(["aa"]).scores[1])]
     assert Words([]).score(["aa"]).scores.size == 0
 
 
 def test_a_query_of_words_that_are_nowhere_has_no_coverage() -> None:
-    words = Words([Postings(build(corpus()))])
+    words = Words([indexed(corpus())])
     scored = words.score(["nowhere", "neither"])
     assert not scored.scores.any() and scored.possible > 0
 
 
 def test_rows_that_hold_every_word() -> None:
     texts = corpus()
-    words = Words([Postings(build(texts[:100])), Postings(build(texts[100:], block_rows=64))])
+    words = Words([indexed(texts[:100]), indexed(texts[100:], block_rows=64)])
     expected = [{"aa", "qu-12"} <= set(terms(text)) for text in texts]
     assert words.holding(["aa", "qu-12"]).tolist() == expected and any(expected) and not all(expected)
     assert words.holding([]).all()
@@ -106,7 +111,7 @@ def test_rows_that_hold_every_word() -> None:
 def test_more_rows_than_sixteen_bits_number() -> None:
     """The last row of a shard of 65,537 is in its second block."""
     texts = ["aa"] * postings.BLOCK_ROWS + ["bb aa"]
-    words = Words([Postings(build(texts))])
+    words = Words([indexed(texts)])
     assert np.flatnonzero(words.score(["bb"]).scores).tolist() == [postings.BLOCK_ROWS]
     assert words.score(["aa"]).scores.all()
 

@@ -12,6 +12,7 @@ import pytest
 from embedcli.columns import Floats
 from embedcli.index.shards import Shard
 from embedcli.search.scan import CANDIDATES, Vectors, best
+from embedcli.search.sealed import Arrays
 from embedcli.search.sidecars import Sidecar, quantise
 
 DIM = 32
@@ -34,7 +35,8 @@ def opened(vectors: Floats, cuts: list[int], ids: np.ndarray | None = None) -> V
 
 def sidecar(vectors: Floats, ids: np.ndarray) -> Sidecar:
     int8, scales, error = quantise(vectors)
-    return Sidecar(NOWHERE, int8, scales, vectors, ids, error, None)
+    arrays = {"int8": int8, "scales": scales, "float32": vectors, "ids": ids, "error": np.array([error])}
+    return Sidecar(NOWHERE, Arrays(arrays))
 
 
 def clustered(rows: int) -> Floats:

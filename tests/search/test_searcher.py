@@ -21,6 +21,7 @@ from embedcli.verbs.forget import forget
 from embedcli.verbs.search import query_vectors as query_vectors_of
 from tests.fake_engines import FakeEngine
 from tests.published import index_of, silent, spoil
+from tests.unprivileged import as_nobody
 from tests.workshop import Workshop, _resolve, wide_engine, words
 
 TEXTS = {
@@ -409,3 +410,67 @@ def test_an_engine_that_dies_is_closed_and_the_next_query_opens_another(filled: 
     with pytest.raises(EngineDied):
         finder.search("pump")
     assert engine.closed and finder.search("pump").hits
+
+
+# ---- a damaged cache
+
+
+def answers(shop: Workshop) -> list[object]:
+    """What the searches of every kind find, to the last bit."""
+    finder = searcher(shop)
+    row = shop.rows(["chunk_id", "vector"])[0]
+    asked = [finder.search("notice in writing", mode=mode, k=4) for mode in ("words", "vector", "hybrid")]
+    asked.append(finder.search('"error E-4712" pump'))
+    asked += [finder.search(np.array(row["vector"], np.float32)), finder.like(row["chunk_id"])]
+    return [[(hit.row["chunk_id"], hit.score, hit.cosine, hit.coverage) for hit in found.hits] for found in asked]
+
+
+def test_no_page_of_a_damaged_cache_changes_a_hit(filled: Workshop) -> None:
+    """A bit is flipped in every page of the cache in turn: the hits stay, and the file is as it was afterwards."""
+    expected = answers(filled)
+    (cache,) = filled.index.glob("cache/*.search")
+    written = cache.read_bytes()
+    for at in range(60, len(written), 1_024):
+        spoil(cache, at=at)
+        assert answers(filled) == expected, at
+    cache.write_bytes(written[:-1] + b"?")
+    assert answers(filled) == expected
+
+
+def test_a_damaged_cache_is_built_again_by_the_search_that_meets_it_and_told(filled: Workshop) -> None:
+    (cache,) = filled.index.glob("cache/*.search")
+    written = cache.read_bytes()
+    stored = np.array(filled.rows(["vector"])[0]["vector"], np.float32)
+    spoil(cache, at=written.index(stored.tobytes()) + 2)
+    said: list[str] = []
+    finder = Searcher(index_of(filled, warn=said.append), query_vectors(filled))
+    assert finder.search(stored, k=1).hits[0].score == pytest.approx(1.0)
+    assert cache.read_bytes() == written
+    assert said == [f"`{cache}` is damaged, and is built again"]
+    assert finder.search(stored, k=1).hits and len(said) == 1
+
+
+def test_who_may_not_write_searches_past_a_damaged_cache(filled: Workshop) -> None:
+    expected = [path for found in (searcher(filled).search("pump error", mode="words"),) for path in paths(found)]
+    (cache,) = filled.index.glob("cache/*.search")
+    data = bytearray(cache.read_bytes())
+    for at in range(4_500, len(data) - 200, 64):
+        data[at] ^= 1
+    cache.write_bytes(data)
+    for path in (filled.index, *filled.index.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o555 if path.is_dir() else 0o444)
+
+    def look() -> None:
+        index = index_of(filled, warn=silent)
+        assert paths(Searcher(index, query_vectors(filled)).search("pump error", mode="words")) == expected
+
+    as_nobody(filled.index, look)
+    assert cache.read_bytes() == bytes(data)
+
+
+def test_a_passage_is_found_past_a_damaged_cache(filled: Workshop) -> None:
+    row = filled.rows(["chunk_id", "text"])[0]
+    (cache,) = filled.index.glob("cache/*.search")
+    spoil(cache, at=cache.read_bytes().index(int(row["chunk_id"][:16], 16).to_bytes(8, "little")))
+    assert searcher(filled).passage(row["chunk_id"])["text"] == row["text"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import threading
@@ -17,7 +18,7 @@ from embedcli.index.clearing import BUILDING_KEPT_S, clear
 from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.index.shards import Shard, write_shard
-from embedcli.search import sidecars
+from embedcli.search import sealed, sidecars
 from embedcli.search.sidecars import Sidecar, open_sidecar
 from tests.published import index_of, spoil
 from tests.unprivileged import as_nobody
@@ -38,8 +39,11 @@ def the_sidecar(shop: Workshop, index: Index | None = None) -> Sidecar:
 
 def content(found: Sidecar) -> list[bytes]:
     assert found.words is not None
-    arrays = (found.int8, found.scales, found.float32, found.ids, *found.words._arrays.values())
-    return [array.tobytes() for array in arrays]
+    return [found.arrays.whole(name).tobytes() for name in sorted(found.arrays._arrays)]
+
+
+def float32(found: Sidecar) -> np.ndarray:
+    return found.arrays.whole("float32")
 
 
 def cached(shop: Workshop) -> list[str]:
@@ -55,7 +59,7 @@ def test_a_sidecar_holds_the_rows_of_its_shard(kept: Workshop) -> None:
     rows = {row["chunk_id"]: row for row in kept.rows()}
     by_id = {int(id[:16], 16): row for id, row in rows.items()}
     stored = np.stack([np.array(by_id[id]["vector"], np.float32) for id in found.ids.tolist()])
-    np.testing.assert_array_equal(found.float32, stored)
+    np.testing.assert_array_equal(float32(found), stored)
     errors = np.linalg.norm(found.int8 * found.scales[:, None] - stored, axis=1)
     assert errors.max() <= found.error < 0.02
     assert found.words is not None and found.words.rows == len(rows)
@@ -65,8 +69,18 @@ def test_a_sidecar_is_memory_mapped_and_not_built_again(kept: Workshop) -> None:
     file = kept.index / "cache" / cached(kept)[0]
     before = file.stat()
     found = the_sidecar(kept)
-    assert not found.float32.flags.owndata and not found.float32.flags.writeable
+    assert not float32(found).flags.owndata and not float32(found).flags.writeable
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def written_about(file: Path, **about: object) -> None:
+    """A whole file that says something else of itself."""
+    header = json.loads(file.read_bytes()[:4096])
+    found = sealed.load(file, {})
+    assert found is not None
+    arrays = {name: np.array(found.whole(name)) for name in header.pop("arrays")}
+    with file.open("wb") as sink:
+        sealed.write(sink, header | about, arrays)
 
 
 @pytest.mark.parametrize(
@@ -75,12 +89,20 @@ def test_a_sidecar_is_memory_mapped_and_not_built_again(kept: Workshop) -> None:
         lambda file: file.unlink(),
         lambda file: file.write_bytes(b""),
         lambda file: file.write_bytes(file.read_bytes()[:-64]),
-        lambda file: file.write_bytes(file.read_bytes().replace(b'"sha256": "', b'"sha256": "0', 1)),
-        lambda file: file.write_bytes(file.read_bytes().replace(b'"words": 1', b'"words": 0', 1)),
-        lambda file: file.write_bytes(file.read_bytes().replace(b'"sidecar": 1', b'"sidecar": 0', 1)),
+        lambda file: written_about(file, sha256="0" * 64),
+        lambda file: written_about(file, words=0),
+        lambda file: written_about(file, sidecar=0),
+        lambda file: spoil(file, at=100),
+        lambda file: spoil(file, at=-40),
+        lambda file: spoil(file, at=-100),
+        lambda file: file.write_bytes(b'{"sidecar": 1, "words": 1'.ljust(9_000)),
         lambda file: file.write_bytes(os.urandom(5_000)),
+        lambda file: file.write_bytes(os.urandom(2 * 4104 + 48)),
     ],
-    ids=["missing", "empty", "torn", "of another shard", "other words", "other arrays", "noise"],
+    ids=[
+        *("missing", "empty", "torn", "of another shard", "other words", "other arrays", "header", "digest", "sums"),
+        *("first version", "noise", "noise of the right size"),
+    ],
 )
 def test_a_sidecar_that_does_not_belong_to_its_shard_is_built_again(kept: Workshop, harm: object) -> None:
     file = kept.index / "cache" / cached(kept)[0]
@@ -159,20 +181,21 @@ def large_shard(folder: Path) -> Shard:
 
 def test_the_exact_vectors_of_past_searches_take_no_memory(tmp_path: Path) -> None:
     found = open_sidecar(Index(tmp_path / "index", disk=Disk()), large_shard(tmp_path), with_text=False)
-    before = found.float32.copy()
-    found.release()
+    before = float32(found).copy()
+    found.arrays.release("float32")
     assert mapped_kb(found) == 0
-    np.testing.assert_array_equal(found.float32, before)
+    np.testing.assert_array_equal(float32(found), before)
     assert mapped_kb(found) >= 990
-    found.release()
+    np.testing.assert_array_equal(found.exact(np.array([7, 3_999, 7])), before[[7, 3_999, 7]])
     assert mapped_kb(found) == 0
 
 
 def mapped_kb(found: Sidecar) -> int:
     """How much of the whole pages of `float32` is in memory, as the kernel tells."""
     page = mmap.PAGESIZE
-    first = -(-found.float32.ctypes.data // page)
-    last = (found.float32.ctypes.data + found.float32.nbytes) // page
+    vectors = float32(found)
+    first = -(-vectors.ctypes.data // page)
+    last = (vectors.ctypes.data + vectors.nbytes) // page
     with open("/proc/self/pagemap", "rb") as pagemap:
         pagemap.seek(first * 8)
         entries = np.frombuffer(pagemap.read((last - first) * 8), np.uint64)
