@@ -81,7 +81,7 @@ def _embed(run: Run, summary: Summary) -> None:
     from embedcli.run.pace.end_early import end_early
     from embedcli.run.publish import clear_staging, publish, publish_so_far, publish_timer
     from embedcli.run.stream import stream
-    from embedcli.search.sidecars import complete
+    from embedcli.search.complete import complete
 
     work = begin(run)  # free space, the staging folder, what killed runs had finished, every vector that is known
     publish_is_due = publish_timer(run)

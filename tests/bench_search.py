@@ -37,6 +37,7 @@ from embedcli.models import resolve
 from embedcli.records import Root, digest
 from embedcli.run.tools import make_tools
 from embedcli.search import fuse, postings, sealed, searcher, sidecars
+from embedcli.search.complete import complete
 from embedcli.search.scan import Vectors
 from embedcli.search.searcher import MODES, Searcher
 from embedcli.search.sidecars import Sidecar
@@ -208,7 +209,7 @@ def build(index: Index) -> None:
         size = sum(array.nbytes for array in make().values())
         rate = shard.rows / (cpu_s() - started)
         print(f"{name}: {rate:,.0f} chunks per CPU s, {size / shard.rows:.0f} bytes a chunk", flush=True)
-    sidecars.complete(index)
+    complete(index)
 
 
 def queries(index: Index, count: int) -> np.ndarray:

@@ -87,34 +87,16 @@ def open_sidecar(index: Index, shard: Shard, *, with_text: bool, anew: bool = Fa
         built = build(shard, with_text=with_text)
         arrays = Arrays(built)
         try:
-            _store(index, shard, built)
+            store(index, shard, built)
             arrays = _load(index.cache, shard) or arrays
         except StorageError as error:
             index.warn(f"{error}; without it every search reads the whole shard")
     return Sidecar(shard, arrays)
 
 
-def complete(index: Index) -> None:
-    """Build the sidecars that the shards of the current generation lack, while there is room for them on the disk.
-
-    A run does this after its publish; whatever goes wrong is a warning, as the first search tries again.
-    """
-    generation = index.current()
-    if generation is None:
-        return
-    with_text = not generation.settings.no_text
-    for shard in generation.shards.values():
-        try:
-            if _load(index.cache, shard) is None:
-                arrays = build(shard, with_text=with_text)
-                needed = sum(array.nbytes for array in arrays.values())
-                if not index.disk.has_room(index.folder, needed):
-                    index.warn(f"the disk of `{index.folder}` is too full for the cache of searches")
-                    return
-                _store(index, shard, arrays)
-        except StorageError as error:
-            index.warn(f"the cache of searches is not complete: {error}")
-            return
+def has_sidecar(index: Index, shard: Shard) -> bool:
+    """Whether the cache has a whole sidecar of this shard and these versions."""
+    return _load(index.cache, shard) is not None
 
 
 def path_of(cache: Path, shard_name: str) -> Path:
@@ -172,7 +154,7 @@ def _header(shard: Shard) -> dict[str, Any]:
     return {"sidecar": SIDECAR_VERSION, "words": WORDS_VERSION, "shard": shard.name, "sha256": shard.sha256}
 
 
-def _store(index: Index, shard: Shard, arrays: Mapping[str, np.ndarray]) -> None:
+def store(index: Index, shard: Shard, arrays: Mapping[str, np.ndarray]) -> None:
     """Write the file whole, under its name at once. Raises StorageError."""
     index.disk.make_folder(index.cache)
     path = path_of(index.cache, shard.name)

@@ -19,6 +19,7 @@ from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.index.shards import Shard, write_shard
 from embedcli.search import sealed, sidecars
+from embedcli.search.complete import complete
 from embedcli.search.sidecars import Sidecar, open_sidecar
 from tests.published import index_of, spoil
 from tests.unprivileged import as_nobody
@@ -142,7 +143,7 @@ def test_a_run_goes_on_without_a_cache_where_the_disk_has_no_room_for_it(kept: W
     index_of(kept).disk.remove(kept.index / "cache")
     said: list[str] = []
     index = Index(kept.index, disk=NoRoom(), warn=said.append)
-    sidecars.complete(index)
+    complete(index)
     assert not (kept.index / "cache").exists() and "too full" in said[0]
 
 
@@ -264,7 +265,7 @@ def test_no_sidecar_is_built_from_a_damaged_shard(kept: Workshop) -> None:
     with pytest.raises(DamagedShard):
         the_sidecar(kept)
     said: list[str] = []
-    sidecars.complete(Index(kept.index, disk=Disk(), warn=said.append))
+    complete(Index(kept.index, disk=Disk(), warn=said.append))
     assert "damaged" in said[0] and not (kept.index / "cache").exists()
 
 
