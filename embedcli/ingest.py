@@ -90,7 +90,7 @@ def _embed(run: Run, summary: Summary) -> None:
             for document in documents:
                 finished = outcome_of(document, run.rules, run.fingerprints, changed_in=work.checkpoints.number)
                 work.checkpoints.add(finished)
-                work.tally.add(document, finished.outcome)
+                work.tally.add(document, finished)
             work.checkpoints.write_if_due()
             if publish_is_due():
                 run = publish_so_far(run, work)

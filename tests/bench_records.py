@@ -3,8 +3,9 @@
 In: how many records of about 500 bytes (default: 1,000,000). Out: lines on stdout: MB/s of processor time (MB of the
 records as JSON, whatever the format), and the
 memory of the process, for all records and for a tenth of them: what grows with them is 16 bytes a record. The last
-lines are of whole runs with a fake engine: the first one, and one in which nothing but the file's time has changed.
-Run: `PYTHONPATH=. python tests/bench_records.py [RECORDS]`.
+lines are of whole runs with a fake engine, for all records and for a fifth of them: the first one; one in which nothing
+but the file's time has changed; one in which 1 % of the records have; one that reads all of them again.
+Run: `PYTHONPATH=. python tests/bench_records.py [RECORDS]`, the whole runs alone with `... whole_runs RECORDS`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -29,7 +32,6 @@ from embedcli.records import RecordRule, Source, stat_of
 from embedcli.sources.containers import Asked
 
 RECORDS = 1_000_000
-WHOLE_RUN = 5_000
 BATCH = 100_000
 WORDS = [f"word{n * 7919 % 9973}" for n in range(9_973)]
 
@@ -77,19 +79,19 @@ def split(path: Path, folder: Path, known: KnownFiles | None) -> tuple[list[tupl
         request = None
 
 
-def resident_mb() -> float:
+def status_mb(name: str) -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1e3
+        if line.startswith(name):
+            return int(line.split()[1]) * 1024 / 1e6
     return 0.0
 
 
 def measure(path: Path, folder: Path, known: KnownFiles | None) -> None:
     """In a process of its own: one line of JSON."""
-    before = resident_mb()
+    before = status_mb("VmHWM")
     start = time.process_time()
     _, whole = split(path, folder, known)
-    print(json.dumps({"s": time.process_time() - start, "mb": resident_mb() - before, "left": len(whole.left)}))
+    print(json.dumps({"s": time.process_time() - start, "mb": status_mb("VmHWM") - before, "left": len(whole.left)}))
 
 
 def measured(path: Path, folder: Path, known: bool) -> dict[str, float]:
@@ -98,20 +100,85 @@ def measured(path: Path, folder: Path, known: bool) -> dict[str, float]:
     return found
 
 
-def whole_runs(folder: Path, count: int) -> None:
+class MostMemory:
+    """Looks, in a thread of its own, how much memory this process has that only it has: what is mapped from files the
+    system takes back when it needs it."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._most_mb = 0.0
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> MostMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def since_last(self) -> float:
+        most_mb, self._most_mb = self._most_mb, 0.0
+        return most_mb
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.05):
+            self._most_mb = max(self._most_mb, status_mb("RssAnon"))
+
+
+def whole(folder: Path, count: int) -> None:
+    """In a process of its own: a line of JSON for each of the runs."""
+    from tests.fake_engines import EngineOfDigests
     from tests.workshop import Workshop
 
-    shop = Workshop(folder / "shop", reading_processes=True)
-    make(shop.docs / "a.jsonl", count)
-    shop.age(shop.docs / "a.jsonl")
-    for what in ("first", "touched"):
-        start, before = time.monotonic(), os.times()
-        shop.ingest(max_tokens=256) if what == "first" else shop.ingest(reread=True)
-        after = os.times()
-        parent, children = after.user - before.user, after.children_user - before.children_user
+    shop = Workshop(folder, reading_processes=True)
+    file = shop.docs / "a.jsonl"
+    flags: dict[str, Any] = {
+        "open_engine": lambda model, settings, device: EngineOfDigests(dim=settings.dim, batch_tokens=1 << 15),
+    }
+    make(file, count)
+    with MostMemory() as memory:
+        for what in ("first", "unchanged", "touched", "1 % changed", "all read again"):
+            if what == "1 % changed":
+                change(file)
+            shop.age(file, -1e6 if what == "touched" else 100.0)
+            more = {"max_tokens": 256} if what == "first" else {"reread": True} if what == "all read again" else {}
+            memory.since_last()
+            start, cpu_s, before = time.monotonic(), time.process_time(), os.times()
+            summary = shop.ingest(**flags, **more)
+            after = os.times()
+            found = {
+                "what": what, "s": time.monotonic() - start, "cpu_s": time.process_time() - cpu_s,
+                "readers_s": after.children_user - before.children_user, "mb": memory.since_last(),
+                "changed": summary.sources["changed"], "publishing_s": summary.seconds.get("publishing", 0.0),
+            }  # fmt: skip
+            print(json.dumps(found), flush=True)
+
+
+def change(file: Path) -> None:
+    """Change the text of every hundredth record."""
+    changed = file.with_suffix(".new")
+    with file.open("rb") as old, changed.open("wb") as new:
+        for number, line in enumerate(old):
+            new.write(line.replace(b'"text":"', b'"text":"changed ') if number % 100 == 0 else line)
+    changed.replace(file)
+
+
+def whole_runs(count: int) -> None:
+    """Runs over so many records and a fifth of them, so that what grows is told from what does not."""
+    found = []
+    for part in (count // 5, count):
+        with tempfile.TemporaryDirectory() as name:
+            command = [sys.executable, __file__, "whole", name, str(part)]
+            printed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+            found.append([json.loads(line) for line in printed.splitlines()])
+    for small, large in zip(*found, strict=True):
+        grown = (large["mb"] - small["mb"]) * 1e6 / (count - count // 5)
         print(
-            f"whole run, {what}: {count:,} records, {time.monotonic() - start:.1f} s, processor time a record:"
-            f" {1e6 * parent / count:.0f} us of ours, {1e6 * children / count:.0f} us of the readers"
+            f"whole run, {large['what']}: {count:,} records, {large['s']:.0f} s,"
+            f" {count / large['cpu_s']:,.0f} records a CPU second of ours, {large['readers_s']:.0f} CPU s of readers,"
+            f" {large['mb']:.0f} MB of memory, {grown:.0f} bytes a record more than a fifth of them",
+            flush=True,
         )
 
 
@@ -134,14 +201,18 @@ def main(count: int) -> None:
         os.environ["KEEP"] = "1"
         came, _ = split(folder / "a.jsonl", folder, None)
         del os.environ["KEEP"]
-        KnownFiles.write(folder, "known", [([one for one, _ in came], [found for _, found in came])])
+        KnownFiles.write(folder, "known", [([one for one, _ in came], [found for _, found in came])], count=len(came))
         found = measured(folder / "a.jsonl", folder, True)
         print(f".jsonl      all known: {count * record_mb / found['s']:.0f} MB/s, {found['mb']:.0f} MB")
-        whole_runs(folder, min(WHOLE_RUN, count))
+    whole_runs(count)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["measure"]:
+    if sys.argv[1:2] == ["whole"]:
+        whole(Path(sys.argv[2]), int(sys.argv[3]))
+    elif sys.argv[1:2] == ["whole_runs"]:
+        whole_runs(int(sys.argv[2]))
+    elif sys.argv[1:2] == ["measure"]:
         place = Path(sys.argv[3])
         files = KnownFiles(place / "known-keys.npy", place / "known-digests.npy") if sys.argv[4] else None
         measure(Path(sys.argv[2]), place, files)

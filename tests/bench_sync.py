@@ -3,7 +3,7 @@
 `PYTHONPATH=. python tests/bench_sync.py 1000000 lancedb postgresql qdrant` (rows; stores, default: all that run here).
 Each store gets the same random vectors of 128 dimensions with texts of about 400 letters, alternately from `sync` and
 from the plain bulk call of its client, which gets the same columns and makes no index of vectors and remembers nothing.
-Prints seconds, rows a second, CPU seconds, and the share of the bulk call's rate that `sync` reaches.
+Prints seconds, rows a second, CPU seconds, memory, and the share of the bulk call's rate that `sync` reaches.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -216,14 +217,38 @@ def place_of(kind: str) -> Iterator[Callable[[str], Target]]:
 
 
 def measured(name: str, count: int, work: Callable[[], None]) -> float:
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    started = time.monotonic()
-    work()
+    before, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
+    with most_memory() as found_mb:
+        work()
     elapsed_s = time.monotonic() - started
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(f"  {name:26} {elapsed_s:8.1f} s {count / elapsed_s:10,.0f} rows/s {cpu_s:8.1f} CPU s", flush=True)
+    print(
+        f"  {name:26} {elapsed_s:8.1f} s {count / elapsed_s:10,.0f} rows/s {cpu_s:8.1f} CPU s"
+        f" {found_mb[0]:8,.0f} MB at most, {found_mb[-1]:,.0f} MB after a fifth of the time",
+        flush=True,
+    )
     return elapsed_s
+
+
+@contextmanager
+def most_memory() -> Iterator[list[float]]:
+    """Filled in at the end: the most memory that this process had, files that it has mapped left out; and how much it
+    had after a fifth of the time."""
+    found: list[float] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.05):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            found.extend(int(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon"))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    yield found
+    ended.set()
+    thread.join()
+    found[:] = [max(found, default=0.0), max(found[: len(found) // 5], default=0.0)]
 
 
 def bench(kind: str, count: int) -> None:

@@ -77,6 +77,18 @@ class FakeEngine:
         self.closed = True
 
 
+class EngineOfDigests(FakeEngine):
+    """Sound, and so fast that what is measured is not the engine; of at most 64 dimensions."""
+
+    vocabulary = None
+
+    def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
+        digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=self.dim).digest() for row in rows)
+        vectors = np.frombuffer(digests, np.uint8).reshape(len(rows), self.dim).astype(np.float32) + 1
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
+
+
 class EngineDiesOnBatch(FakeEngine):
     """Dies of its n-th list, whatever it holds; `n` counts from 1."""
 
@@ -155,8 +167,8 @@ class EngineOutOfMemoryAbove(FakeEngine):
 class EngineReturnsNaN(FakeEngine):
     """Killers get NaN; with `only_in_company` they are well when alone."""
 
-    def __init__(self, *, only_in_company: bool = False, wrong: float = float("nan")) -> None:
-        super().__init__()
+    def __init__(self, *, dim: int = 16, only_in_company: bool = False, wrong: float = float("nan")) -> None:
+        super().__init__(dim=dim)
         self.only_in_company = only_in_company
         self.wrong = wrong
 

@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from embedcli.errors import UnreadableSource
+from embedcli.reading.rows import Read, ReadingWork, ReadRecords
+from embedcli.records import Record, Records, Source
 
 Beat = Callable[[int], None]
 
@@ -87,6 +89,22 @@ class Acts:
             "sigint": signal.getsignal(signal.SIGINT),
             "sigterm": signal.getsignal(signal.SIGTERM),
         }
+
+
+class DiesOfWord(ReadingWork):
+    """The real work, which dies of a record with the word `killer` in its text."""
+
+    def _records(self, task: Records, beat: Beat) -> ReadRecords:
+        self._die(task.records)
+        return super()._records(task, beat)
+
+    def _record(self, container: Source, record: Record, beat: Beat) -> Read:
+        self._die([record])
+        return super()._record(container, record, beat)
+
+    def _die(self, records: Iterable[Record]) -> None:
+        if any("killer" in record.text for record in records):
+            os.kill(os.getpid(), signal.SIGSEGV)
 
 
 class RaisesAtStart:

@@ -118,7 +118,7 @@ class Workshop:
     """
 
     def __init__(self, folder: Path, *, index: str = "index", reading_processes: bool = False) -> None:
-        self.make_pool = None if reading_processes else ReadsHere
+        self.make_pool: Callable[..., Any] | None = None if reading_processes else ReadsHere
         self.docs = folder / "docs"
         self.docs.mkdir(parents=True, exist_ok=True)
         self.index = folder / index

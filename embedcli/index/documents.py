@@ -8,7 +8,8 @@ Not here: what this run does with a source (run/plan.py), writing the table (pub
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli.records import Source, SourceKey, Stat, Status
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+PART_ROWS = 1 << 16
+"""Rows that are looked at at once where a table may be too large for memory."""
 
 SCHEMA = pa.schema(
     [
@@ -128,19 +135,48 @@ def from_rows(rows: Iterable[DocumentRow]) -> pa.Table:
     return pa.table({name: [getattr(row, name) for row in listed] for name in SCHEMA.names}, schema=SCHEMA)
 
 
+def of_columns(rows: int, columns: Mapping[str, Any]) -> pa.Table:
+    """So many documents with these columns: an array, or one value for all of them; as DocumentRow has it otherwise."""
+    arrays = []
+    for field in SCHEMA:
+        value = columns.get(field.name, _DEFAULTS.get(field.name))
+        is_column = isinstance(value, pa.Array | pa.ChunkedArray)
+        arrays.append(value if is_column else pa.repeat(pa.scalar(value, field.type), rows))
+    return pa.table(arrays, schema=SCHEMA)
+
+
+_DEFAULTS = {"attempts": 1, "pages_skipped": 0, "missing": (), "first_row": 0}
+
+
+def placed(table: pa.Table, shard: str, first_row: int) -> pa.Table:
+    """Documents whose rows lie one after another in a shard, from `first_row` on."""
+    rows = np.asarray(table.column("rows"), np.int64)
+    first = first_row + np.cumsum(rows) - rows
+    table = table.set_column(SCHEMA.get_field_index("shard"), "shard", pa.repeat(shard, table.num_rows))
+    return table.set_column(SCHEMA.get_field_index("first_row"), "first_row", pa.array(first))
+
+
 def files(table: pa.Table) -> pa.Table:
     """The sources that are files: without the documents inside them."""
-    return table.filter(pc.is_null(table.column("container")))
+    return chosen(table, np.asarray(pc.is_null(table.column("container"))))
+
+
+def chosen(table: pa.Table, mask: Mask) -> pa.Table:
+    """The rows for which the mask is True; only parts of which some are left out are copied."""
+    found = []
+    for number, part in enumerate(parts(table)):
+        wanted = mask[number * PART_ROWS :][: part.num_rows]
+        found.append(part if wanted.all() else part.filter(pa.array(wanted)))
+    return pa.concat_tables([table.slice(0, 0), *found])
 
 
 def members(table: pa.Table, containers: Collection[SourceKey]) -> set[SourceKey]:
     """The documents inside these sources, and those inside them."""
-    inside = table.filter(pc.is_valid(table.column("container"))) if containers else table.slice(0, 0)
     found: set[SourceKey] = set()
     above: Collection[SourceKey] = containers
-    while above and inside.num_rows:
-        wanted = pa.array([f"{root}\0{path}" for root, path in above], pa.string())
-        above = set(keys(inside.filter(pc.is_in(join_holders(inside), value_set=wanted)))) - found
+    while above:
+        inside = are_in(table, joined(above), of=join_holders)
+        above = set(keys(table.select(["root", "path"]).take(pa.array(np.flatnonzero(inside))))) - found
         found |= above
     return found
 
@@ -150,36 +186,56 @@ def holders(table: pa.Table, inside: Collection[SourceKey]) -> set[SourceKey]:
     found: set[SourceKey] = set()
     below: Collection[SourceKey] = inside
     while below:
-        rows = table.take(positions(table, below)).select(["root", "container"])
+        rows = table.select(["root", "container"]).take(pa.array(positions(table, below)))
         pairs = zip(rows.column("root").to_pylist(), rows.column("container").to_pylist(), strict=True)
         below = {(root, container) for root, container in pairs if container is not None} - found
         found |= below
     return found
 
 
-def count_members(table: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """For each source how many documents are inside it, those inside them included."""
-    counts = np.zeros(table.num_rows, np.int64)
-    inside = np.flatnonzero(np.asarray(pc.is_valid(table.column("container"))))
-    if not inside.size:
-        return counts
-    above = pc.index_in(join_holders(table.take(pa.array(inside))), value_set=join_keys(table).combine_chunks())
-    parent = np.asarray(pc.fill_null(above, -1))
-    inside, parent = inside[parent >= 0], parent[parent >= 0]
-    level = np.ones(table.num_rows, np.int64)
-    while level[inside].any():
-        level = np.bincount(parent, weights=level[inside], minlength=table.num_rows).astype(np.int64)
-        counts += level
-    return counts
+class MemberCounts:
+    """How many documents are inside each source of a table, those inside them included."""
+
+    def __init__(self, table: pa.Table) -> None:
+        direct: Counter[str] = Counter()
+        for part in parts(table.select(["root", "container"])):
+            inside = part.filter(pc.is_valid(part.column("container")))
+            for item in join_holders(inside).value_counts().to_pylist():
+                direct[item["values"]] += item["counts"]
+        holding = are_in(table, pa.array(direct, pa.string()))
+        rows = table.select(["root", "path", "container"]).take(pa.array(np.flatnonzero(holding)))
+        above = dict(zip(join_keys(rows).to_pylist(), join_holders(rows).to_pylist(), strict=True))
+        self._counts = Counter(direct)
+        for name, count in direct.items():
+            holder = above.get(name)
+            while holder is not None:
+                self._counts[holder] += count
+                holder = above.get(holder)
+
+    def __contains__(self, key: SourceKey) -> bool:
+        return f"{key[0]}\0{key[1]}" in self._counts
+
+    def of(self, table: pa.Table) -> Ints:
+        """For each source of `table`, which has some of the rows."""
+        if not self._counts:
+            return np.zeros(table.num_rows, np.int64)
+        counts = np.array([*self._counts.values(), 0], np.int64)
+        names = pa.array(self._counts, pa.string())
+        found = [
+            counts[np.asarray(pc.fill_null(pc.index_in(join_keys(part), value_set=names), -1))]
+            for part in parts(table.select(["root", "path"]))
+        ]
+        return np.concatenate([np.zeros(0, np.int64), *found])
 
 
 def orphans(table: pa.Table) -> pa.Table:
     """The documents inside sources that have no row."""
-    inside = table.filter(pc.is_valid(table.column("container")))
-    if not inside.num_rows:
-        return inside
-    has_holder = pc.is_in(join_holders(inside), value_set=join_keys(table).combine_chunks())
-    return inside.filter(pc.invert(has_holder))
+    named: set[str] = set()
+    for part in parts(table.select(["root", "container"])):
+        named.update(pc.drop_null(join_holders(part).unique()).to_pylist())
+    rows = table.select(["root", "path"]).take(pa.array(np.flatnonzero(are_in(table, pa.array(named, pa.string())))))
+    missing = pa.array(sorted(named.difference(join_keys(rows).to_pylist())), pa.string())
+    return table.take(pa.array(np.flatnonzero(are_in(table, missing, of=join_holders))))
 
 
 def join_holders(table: pa.Table) -> pa.ChunkedArray:
@@ -192,19 +248,36 @@ def join_keys(table: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(table.column("root"), table.column("path"), "\0")
 
 
-def positions(table: pa.Table, keys: Collection[SourceKey]) -> np.ndarray[Any, np.dtype[np.int64]]:
+def joined(keys: Iterable[SourceKey]) -> pa.Array:
+    """The keys as `join_keys` gives them."""
+    return pa.array([f"{root}\0{path}" for root, path in keys], pa.string())
+
+
+def are_in(table: pa.Table, wanted: pa.Array, *, of: Callable[[pa.Table], pa.ChunkedArray] = join_keys) -> Mask:
+    """For each row of `table` whether what it is called is among the names `wanted`; a part at a time, as the names of
+    a million rows take as much memory as all else about them."""
+    if not len(wanted):
+        return np.zeros(table.num_rows, np.bool_)
+    found = [np.asarray(pc.is_in(of(part), value_set=wanted)) for part in parts(table)]
+    return np.concatenate([np.zeros(0, np.bool_), *found])
+
+
+def parts(table: pa.Table) -> Iterator[pa.Table]:
+    """The table, PART_ROWS at a time."""
+    for start in range(0, table.num_rows, PART_ROWS):
+        yield table.slice(start, PART_ROWS)
+
+
+def positions(table: pa.Table, keys: Collection[SourceKey]) -> Ints:
     """Row numbers of `keys` in `table`, in the order of the table."""
-    wanted = pa.array([f"{root}\0{path}" for root, path in keys], pa.string())
-    found = pc.is_in(join_keys(table), value_set=wanted)
-    return np.flatnonzero(np.asarray(found))
+    return np.flatnonzero(are_in(table, joined(keys)))
 
 
 def without(table: pa.Table, keys: Collection[SourceKey]) -> pa.Table:
     """`table` without the rows of `keys`."""
     if not keys or not table.num_rows:
         return table
-    wanted = pa.array([f"{root}\0{path}" for root, path in keys], pa.string())
-    return table.filter(pc.invert(pc.is_in(join_keys(table), value_set=wanted)))
+    return chosen(table, ~are_in(table, joined(keys)))
 
 
 def parted(table: pa.Table, other: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -221,19 +294,28 @@ def fold(marks: Iterable[Mark]) -> list[Mark]:
     return [Mark(key, columns) for key, columns in merged.items()]
 
 
-def amend(table: pa.Table, marks: Collection[Mark]) -> pa.Table:
-    """`table` with the marks' values put in; marks whose key is not in the table are ignored."""
-    if not marks or not table.num_rows:
+class Amendment:
+    """Marks, ready to be put into one part of a table after another."""
+
+    def __init__(self, marks: Iterable[Mark]) -> None:
+        self._marks = fold(marks)
+        self._keys = joined(mark.key for mark in self._marks)
+
+    def of(self, table: pa.Table) -> pa.Table:
+        """`table` with the marks' values put in; marks whose key is not in the table are ignored."""
+        if not self._marks or not table.num_rows:
+            return table
+        at = pc.index_in(join_keys(table), value_set=self._keys)
+        rows = np.flatnonzero(np.asarray(pc.is_valid(at)))
+        changes = [self._marks[i].columns for i in at.take(pa.array(rows)).to_pylist()]
+        for name in {name for columns in changes for name in columns}:
+            table = _put(table, name, rows, changes)
         return table
-    marks = fold(marks)
-    order = pa.array([f"{root}\0{path}" for root, path in (mark.key for mark in marks)], pa.string())
-    at = pc.index_in(join_keys(table), value_set=order)
-    rows = np.flatnonzero(np.asarray(pc.is_valid(at)))
-    listed = list(marks)
-    chosen = [listed[i] for i in at.take(pa.array(rows)).to_pylist()]
-    for name in {name for mark in chosen for name in mark.columns}:
-        table = _put(table, name, rows, [mark.columns for mark in chosen])
-    return table
+
+
+def amend(table: pa.Table, marks: Iterable[Mark]) -> pa.Table:
+    """`table` with the marks' values put in; marks whose key is not in the table are ignored."""
+    return Amendment(marks).of(table)
 
 
 def _put(table: pa.Table, name: str, rows: np.ndarray[Any, Any], changes: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -246,12 +328,17 @@ def _put(table: pa.Table, name: str, rows: np.ndarray[Any, Any], changes: Sequen
     return table.set_column(SCHEMA.get_field_index(name), field, new)
 
 
+def components(path: str) -> str:
+    """A path as it is sorted: NUL sorts before any character of a name."""
+    return path.replace("/", "\0")
+
+
 def in_walk_order(table: pa.Table, roots: Sequence[str]) -> pa.Table:
     """Sorted by root, in the order of `roots`, then by path component: NUL sorts before any character of a name."""
     rank = pc.index_in(table.column("root"), value_set=pa.array(roots, pa.string()))
-    components = pc.replace_substring(table.column("path"), "/", "\0")
+    parts_of_path = pc.replace_substring(table.column("path"), "/", "\0")
     order = pc.sort_indices(
-        pa.table({"root": rank, "path": components}), sort_keys=[("root", "ascending"), ("path", "ascending")]
+        pa.table({"root": rank, "path": parts_of_path}), sort_keys=[("root", "ascending"), ("path", "ascending")]
     )
     return table.take(order).combine_chunks()
 
@@ -274,9 +361,6 @@ def are_in_shards(table: pa.Table, names: Collection[str]) -> pa.ChunkedArray:
 
 def keys(table: pa.Table) -> list[SourceKey]:
     return list(zip(table.column("root").to_pylist(), table.column("path").to_pylist(), strict=True))
-
-
-Ints = npt.NDArray[np.int64]
 
 
 def by_shard(table: pa.Table) -> Iterator[tuple[str, Ints]]:

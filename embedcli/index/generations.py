@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from embedcli.columns import Floats
@@ -163,6 +164,14 @@ class Index:
         """The documents of a generation. Raises StorageError."""
         path = self._sound_file(number, "documents.parquet")
         return pq.read_table(path, schema=SCHEMA, columns=list(columns) if columns else None)
+
+    def documents_in_parts(self, number: int) -> Iterator[pa.Table]:
+        """The documents of a generation, some at a time. Raises StorageError."""
+        path = self._sound_file(number, "documents.parquet")
+        dataset = ds.dataset(path, schema=SCHEMA, format="parquet")
+        # one part ahead, in this thread: else the whole file is read while the first part is looked at
+        for batch in dataset.to_batches(batch_readahead=1, fragment_readahead=1, use_threads=False):
+            yield pa.Table.from_batches([batch])
 
     def probe(self, number: int) -> Floats:
         """The probe vectors of a generation. When they are damaged: those of an older generation with the same model,

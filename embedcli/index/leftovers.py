@@ -76,7 +76,7 @@ class Leftover:
                 shard = Shard(**data["shard"], folder=self.folder, keys_folder=self.folder)
                 if _is_whole(shard):
                     shards_found[shard.name] = shard
-            else:
+            elif "records" not in data:  # a container is read again, so of its records only the vectors count
                 outcome = Outcome.from_json(data)
                 outcomes[outcome.key] = outcome
         kept = (o for o in outcomes.values() if o.row is None or o.row.shard is None or o.row.shard in shards_found)
@@ -91,11 +91,7 @@ class Leftover:
 
     def count_documents(self) -> int:
         """How many sources its journal says are finished."""
-        try:
-            with (self.folder / "journal.jsonl").open("rb") as journal:
-                return sum(not line.startswith(b'{"shard"') for line in journal)
-        except OSError:
-            return 0
+        return sum(data.get("records", "shard" not in data) for data in self._lines())
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         try:

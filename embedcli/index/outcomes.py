@@ -30,6 +30,11 @@ class Outcomes:
         self._tables += [documents.from_rows(rows)] if rows else []
         self.marks += [outcome.mark for outcome in listed if outcome.mark is not None]
 
+    def store(self, stored: Stored) -> None:
+        """Add what a checkpoint has stored."""
+        self.add(stored.outcomes)
+        self._tables += stored.records
+
     @property
     def rows(self) -> pa.Table:
         """The rows, in the order in which the sources were finished."""
@@ -71,3 +76,11 @@ class Outcome:
             DocumentRow.from_json(row) if row else None,
             Mark((mark["key"][0], mark["key"][1]), mark["columns"]) if mark else None,
         )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What one checkpoint has stored. `records`: tables of documents, of records that were finished together."""
+
+    outcomes: list[Outcome]
+    records: list[pa.Table]

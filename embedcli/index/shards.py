@@ -55,12 +55,22 @@ class Shard:
         return self.keys_folder / f"{self.name}.npy"
 
 
-def complete_rows(rows: pa.Table, vectors: Floats, *, changed_in: int, keep: npt.NDArray[np.bool_] | None) -> pa.Table:
-    """Rows as read and float32 unit vectors [n, dim] -> rows as stored; with `keep` [n] only those where it is True."""
+def complete_rows(
+    rows: pa.Table,
+    vectors: Floats,
+    *,
+    changed_in: int,
+    keep: npt.NDArray[np.bool_] | None = None,
+    chunks: npt.NDArray[np.int32] | None = None,
+) -> pa.Table:
+    """Rows as read and float32 unit vectors [n, dim] -> rows as stored; with `keep` [n] only those where it is True.
+
+    They are the `chunks` of so many documents; of one if None."""
     n, dim = vectors.shape
+    counts = np.full(n, n, np.int32) if chunks is None else np.repeat(chunks, chunks)
     flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim)
     columns = [rows.column(name) for name in READ_SCHEMA.names]
-    columns[READ_SCHEMA.get_field_index("chunk_count")] = pa.array(np.full(n, n, np.int32))
+    columns[READ_SCHEMA.get_field_index("chunk_count")] = pa.array(counts)
     columns += [pa.array(np.full(n, changed_in, np.int64)), flat]
     table = pa.table(columns, schema=row_schema(dim))
     return table if keep is None else table.filter(pa.array(keep))

@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from embedcli.columns import Floats, VectorKeys
 from embedcli.errors import StorageError
-from embedcli.index import shards
+from embedcli.index import documents, shards
 from embedcli.index.disk import Disk, is_full
-from embedcli.index.outcomes import Outcome
+from embedcli.index.outcomes import Outcome, Stored
 from embedcli.index.shards import Shard
 
 RESERVE_BYTES = 1 << 20
@@ -59,6 +59,16 @@ class Finished:
     keys: VectorKeys | None
 
 
+@dataclass(frozen=True, slots=True)
+class FinishedRecords:
+    """Records ready to be stored: their rows of the table of documents (without shard and first_row), those of their
+    chunks in the same order, and their keys."""
+
+    documents: pa.Table
+    rows: pa.Table
+    keys: VectorKeys
+
+
 class Staging:
     """One folder `staging/<run>`. Methods that write raise StorageError; a half-written file is never used."""
 
@@ -80,19 +90,21 @@ class Staging:
         disk.step("staging begun")
         return cls(folder, header, dim=dim, disk=disk)
 
-    def checkpoint(self, finished: Sequence[Finished], loose: Loose | None) -> list[Outcome]:
+    def checkpoint(self, finished: Sequence[Finished | FinishedRecords], loose: Loose | None) -> Stored:
         """Store rows, then name them in the journal; returns the outcomes with shard and first_row filled in."""
         with_rows = [item for item in finished if item.rows is not None and item.rows.num_rows]
         shard = self._store(with_rows) if with_rows else None
         if loose is not None:
             self._store_loose(loose)
-        outcomes = _placed(finished, shard)
+        stored = _placed(finished, shard)
         self._disk.step("before journal")
-        self._journal([{"shard": _shard_json(shard)}] if shard else [], outcomes)
+        named = [{"shard": _shard_json(shard)}] if shard else []
+        records = sum(map(len, stored.records))
+        self._journal([*named, *([{"records": records}] if records else [])], stored.outcomes)
         self._disk.step("after journal")
-        return outcomes
+        return stored
 
-    def _store(self, finished: Sequence[Finished]) -> Shard:
+    def _store(self, finished: Sequence[Finished | FinishedRecords]) -> Shard:
         tables = [item.rows for item in finished]
         keys = np.concatenate([item.keys for item in finished if item.keys is not None], axis=1)
         shard = shards.write_shard(
@@ -146,17 +158,22 @@ class Staging:
         self._disk.remove(self.folder)
 
 
-def _placed(finished: Iterable[Finished], shard: Shard | None) -> list[Outcome]:
-    outcomes = []
+def _placed(finished: Iterable[Finished | FinishedRecords], shard: Shard | None) -> Stored:
+    stored = Stored([], [])
     first_row = 0
     for item in finished:
+        if isinstance(item, FinishedRecords):
+            assert shard is not None
+            stored.records.append(documents.placed(item.documents, shard.name, first_row))
+            first_row += item.rows.num_rows
+            continue
         outcome = item.outcome
         if item.rows is not None and item.rows.num_rows and outcome.row is not None and shard is not None:
             row = outcome.row.replace(shard=shard.name, first_row=first_row, rows=item.rows.num_rows)
             outcome = Outcome(outcome.stat, row)
             first_row += item.rows.num_rows
-        outcomes.append(outcome)
-    return outcomes
+        stored.outcomes.append(outcome)
+    return stored
 
 
 def _shard_json(shard: Shard) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 In: a Source, or records of a container. Out: of each, and of the documents inside it, a Reading: the rows as an Arrow
 stream (all columns but those the vector brings, with each chunk's token ids and vector key beside them), or
-UnreadableSource. A document's chunks are all made before the first one
-leaves, so a reader that dies has produced nothing.
+UnreadableSource; of records that need nothing special one ReadRecords for all of them. A document's chunks are all made
+before the first one leaves, so a reader that dies has produced nothing.
 Not here: the formats (formats.py), the cuts (chunker.py), the limits (pool.py).
 """
 
@@ -15,7 +15,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from embedcli.models.tokenizer import Tokens
 
 SPOOL_BYTES = 64 << 20
+LONG_RECORD = 1 << 20
+"""A record of more code points is read by itself, as a file is."""
 _BATCH_CHUNKS = 1024
 _DIGEST_BYTES = 16 << 20
 DEEPEST_MEMBER = 2
@@ -101,6 +103,45 @@ class Read:
     members: tuple[tuple[str, Read], ...] = ()
 
 
+RECORDS_READ = pa.schema(
+    [
+        ("place", pa.int32()),
+        ("path", pa.string()),
+        ("uri", pa.string()),
+        ("size", pa.int64()),
+        ("sha256", pa.string()),
+        ("chunks", pa.int32()),
+        ("tokens", pa.int64()),
+        ("latin_share", pa.float32()),
+        ("replaced", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRecords:
+    """Records of a container that were read at once: one of them costs a few microseconds, not a table of its own.
+
+    `documents`: an Arrow stream of RECORDS_READ, a row for each record that became a document, with its place in the
+    task; `stream`: the rows of all of them, as of a Reading, those of one document after those of another.
+    `apart`: the other records by their places.
+    """
+
+    documents: bytes
+    stream: bytes
+    apart: tuple[tuple[int, Read], ...]
+
+    def documents_table(self) -> pa.Table:
+        return pa.ipc.open_stream(pa.BufferReader(self.documents)).read_all()
+
+    def table(self) -> pa.Table:
+        return pa.ipc.open_stream(pa.BufferReader(self.stream)).read_all()
+
+
+Result = tuple[Read, ...] | ReadRecords
+"""What is read of one task."""
+
+
 @dataclass
 class ReadingWork:
     """How a reading process reads one source. It is pickled for each child; `start` loads the tokenizer there."""
@@ -120,13 +161,15 @@ class ReadingWork:
 
         self._tokens = load_tokenizer(self.model_folder, prompt=self.prompt)
 
-    def __call__(self, task: Source | Records | None, beat: Beat, *, with_forms: bool) -> tuple[Read, ...]:
-        """Read one source, or each of some records; of nothing, nothing. Raises UnreadableSource."""
+    def __call__(self, task: Source | Records | None, beat: Beat, *, with_forms: bool) -> Result:
+        """Read one source, or some records; of nothing, nothing. Raises UnreadableSource."""
         if task is None:
             return ()
-        if isinstance(task, Records):
-            return tuple(self._record(task.container, record, beat) for record in task.records)
-        return (self._file(task, beat, with_forms=with_forms),)
+        if isinstance(task, Source):
+            return (self._file(task, beat, with_forms=with_forms),)
+        if len(task.records) == 1:
+            return (self._record(task.container, task.records[0], beat),)
+        return self._records(task, beat)
 
     def _file(self, source: Source, beat: Beat, *, with_forms: bool) -> Read:
         """A file that changes while it is read is read once more."""
@@ -138,9 +181,7 @@ class ReadingWork:
         return reading
 
     def _record(self, container: Source, record: Record, beat: Beat) -> Read:
-        source = container.record(record)
-        assert container.stat is not None
-        stat = Stat(record.size_bytes, container.stat.mtime_ns, 0, 0)
+        source, stat = container.record(record), _stat_of_record(container, record)
         beat(record.line)
         try:
             if record.problem:
@@ -148,13 +189,30 @@ class ReadingWork:
             if record.data is not None:
                 document = formats.read(io.BytesIO(record.data), name="mail.eml", beat=beat)
                 return self._with_members(source, document, stat, record.digest, beat, depth=1)
-            text = clean(record.text, pdf=False)
-            if not text or text.isspace():
-                raise UnreadableSource("no_text")
-            document = Document(text, title=record.title, meta=record.meta)
-            return Read(self._rows(source, document, stat, record.digest, beat))
+            return Read(self._rows(source, _document_of(record), stat, record.digest, beat))
         except UnreadableSource as error:
             return Read(UnreadableSource(error.reason, error.detail, record.digest))
+
+    def _records(self, task: Records, beat: Beat) -> ReadRecords:
+        """Those that are plain text together, the others one by one."""
+        rows, read, apart = self._new_rows(), _RecordsRead(), []
+        for place, record in enumerate(task.records):
+            if record.problem or record.data is not None or len(record.text) > LONG_RECORD:
+                apart.append((place, self._record(task.container, record, beat)))
+                continue
+            beat(record.line)
+            try:
+                document = _document_of(record)
+                chunks = list(self._chunks(document, beat))
+            except UnreadableSource as error:
+                apart.append((place, Read(UnreadableSource(error.reason, error.detail, record.digest))))
+                continue
+            source = task.container.record(record)
+            before = rows.tokens
+            rows.begin(source, document, _stat_of_record(task.container, record))
+            rows.add(chunks)
+            read.add(place, source, record, document.text, chunks=len(chunks), tokens=rows.tokens - before)
+        return ReadRecords(read.stream(), _to_memory([rows.batch()]), tuple(apart))
 
     def _with_members(
         self, source: Source, document: Document, stat: Stat, sha256: str, beat: Beat, *, depth: int = 0
@@ -202,11 +260,11 @@ class ReadingWork:
         return read
 
     def _rows(self, source: Source, document: Document, stat: Stat, sha256: str, beat: Beat) -> Reading:
-        assert self._tokens is not None
-        chunks = _beating(chunker.split(document, self._tokens, max_tokens=self.max_tokens, overlap=self.overlap), beat)
-        rows = _Rows(source, document, stat, keep_text=self.keep_text, model_fingerprint=self.model_fingerprint)
+        rows = self._new_rows()
+        rows.begin(source, document, stat)
+        batches = rows.batches(self._chunks(document, beat))
         spool = len(document.text) * 4 > SPOOL_BYTES
-        stream = _to_file(rows, chunks, self.spool_folder) if spool else _to_memory(rows, chunks)
+        stream = _to_file(batches, self.spool_folder) if spool else _to_memory(batches)
         if not rows.count:
             raise UnreadableSource("empty")
         return Reading(
@@ -222,6 +280,28 @@ class ReadingWork:
             stream=stream,
         )
 
+    def _new_rows(self) -> _Rows:
+        return _Rows(keep_text=self.keep_text, model_fingerprint=self.model_fingerprint)
+
+    def _chunks(self, document: Document, beat: Beat) -> Iterator[Chunk]:
+        """With a beat after each: cutting one of 32,768 tokens takes long."""
+        assert self._tokens is not None
+        for chunk in chunker.split(document, self._tokens, max_tokens=self.max_tokens, overlap=self.overlap):
+            beat(0)
+            yield chunk
+
+
+def _stat_of_record(container: Source, record: Record) -> Stat:
+    assert container.stat is not None
+    return Stat(record.size_bytes, container.stat.mtime_ns, 0, 0)
+
+
+def _document_of(record: Record) -> Document:
+    text = clean(record.text, pdf=False)
+    if not text or text.isspace():
+        raise UnreadableSource("no_text")
+    return Document(text, title=record.title, meta=record.meta)
+
 
 def distinct(names: Sequence[str]) -> list[str]:
     """The names, those that come again with a number: `offer.pdf (2)`."""
@@ -235,104 +315,129 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 def latin_share(text: str) -> float:
     """The share of Latin letters among the letters of the first 10,000 characters; 1.0 without letters."""
+    if text.isascii():
+        return 1.0
     letters = [c for c in text[:10_000] if c.isalpha()]
     return sum(c < "\u0250" or "\u1e00" <= c <= "\u1eff" for c in letters) / len(letters) if letters else 1.0
 
 
-class _Rows:
-    """Makes record batches of SCHEMA out of the chunks of one document, and counts chunks and tokens."""
+class _RecordsRead:
+    """Makes the table of documents of a ReadRecords."""
 
-    def __init__(
-        self, source: Source, document: Document, stat: Stat, *, keep_text: bool, model_fingerprint: str
-    ) -> None:
-        self._source = source
-        self._document = document
+    def __init__(self) -> None:
+        self._rows: list[tuple[Any, ...]] = []
+
+    def add(self, place: int, source: Source, record: Record, text: str, *, chunks: int, tokens: int) -> None:
+        self._rows.append(
+            (
+                place, source.path, source.uri, record.size_bytes, record.digest, chunks, tokens, latin_share(text),
+                text.count("\ufffd"),
+            )
+        )  # fmt: skip
+
+    def stream(self) -> bytes:
+        return _to_memory([pa.record_batch(_arrays(self._rows, RECORDS_READ), schema=RECORDS_READ)], RECORDS_READ)
+
+
+_BUT_IDS = pa.schema([field for field in SCHEMA if field.name != "ids"])
+
+
+class _Rows:
+    """Makes record batches of SCHEMA out of the chunks of documents, one after another; counts chunks and tokens."""
+
+    def __init__(self, *, keep_text: bool, model_fingerprint: str) -> None:
         self._keep_text = keep_text
         self._fingerprint = model_fingerprint.encode()
-        self._seen: Counter[str] = Counter()
-        self._constant = {
-            "doc_id": digest(*source.key),
-            "uri": source.uri,
-            "path": source.path,
-            "title": document.title,
-            "modified_at": stat.mtime_ns // 1000,
-            "meta": document.meta,
-        }
+        self._rows: list[tuple[Any, ...]] = []
+        """The values of _BUT_IDS."""
+        self._ids: list[NDArray[np.uint32]] = []
         self.count = 0
         self.tokens = 0
 
-    def batch(self, chunks: Sequence[Chunk]) -> pa.RecordBatch:
-        rows = [self._row(chunk) for chunk in chunks]
-        columns = []
-        for field in SCHEMA:
-            if field.name in self._constant:
-                columns.append(pa.repeat(pa.scalar(self._constant[field.name], field.type), len(rows)))
-            elif field.name == "ids":
-                columns.append(_lists([chunk.token_ids for chunk in chunks]))
-            else:
-                columns.append(pa.array([row.get(field.name) for row in rows], field.type))
-        return pa.record_batch(columns, schema=SCHEMA)
+    def begin(self, source: Source, document: Document, stat: Stat) -> None:
+        """The next chunks are those of this document."""
+        self._key = source.key
+        self._document = document
+        self._first = self.count
+        self._seen: Counter[str] = Counter()
+        self._constant = (digest(*source.key), source.uri, source.path, document.title)
+        self._constant_end = (stat.mtime_ns // 1000, document.meta)
 
-    def _row(self, chunk: Chunk) -> dict[str, Any]:
+    def batches(self, chunks: Iterator[Chunk]) -> Iterator[pa.RecordBatch]:
+        """All chunks of the document, some at a time."""
+        while some := list(islice(chunks, _BATCH_CHUNKS)):
+            self.add(some)
+            yield self.batch()
+
+    def batch(self) -> pa.RecordBatch:
+        """The chunks that were added since the last one."""
+        *columns, key = _arrays(self._rows, _BUT_IDS)
+        ids = _lists(self._ids)
+        self._rows, self._ids = [], []
+        return pa.record_batch([*columns, ids, key], schema=SCHEMA)
+
+    def add(self, chunks: Sequence[Chunk]) -> None:
         document = self._document
-        text = document.text[chunk.char_start : chunk.char_end]
-        text_digest = digest(text)
-        page_start, page_end = chunker.page_span(document, chunk.char_start, chunk.char_end)
-        ids = np.ascontiguousarray(chunk.token_ids, "<u4")
-        row = {
-            "chunk_id": digest(*self._source.key, text_digest, self._seen[text_digest]),
-            "chunk_index": self.count,
-            "page_start": page_start,
-            "page_end": page_end,
-            "section": chunker.section_at(document, chunk.core_start),
-            "char_start": chunk.char_start,
-            "char_end": chunk.char_end,
-            "core_start": chunk.core_start,
-            "token_count": len(ids),
-            "text": text if self._keep_text else None,
-            "chunk_digest": text_digest,
-            "key": hashlib.blake2b(ids.tobytes() + self._fingerprint, digest_size=16).digest(),
-        }
-        self._seen[text_digest] += 1
-        self.count += 1
-        self.tokens += len(ids)
-        return row
+        for chunk in chunks:
+            text = document.text[chunk.char_start : chunk.char_end]
+            text_digest = digest(text)
+            ids = np.ascontiguousarray(chunk.token_ids, "<u4")
+            self._rows.append(
+                (
+                    digest(*self._key, text_digest, self._seen[text_digest]),
+                    *self._constant,
+                    self.count - self._first,
+                    None,
+                    *chunker.page_span(document, chunk.char_start, chunk.char_end),
+                    chunker.section_at(document, chunk.core_start),
+                    chunk.char_start,
+                    chunk.char_end,
+                    chunk.core_start,
+                    len(ids),
+                    text if self._keep_text else None,
+                    text_digest,
+                    *self._constant_end,
+                    hashlib.blake2b(ids.tobytes() + self._fingerprint, digest_size=16).digest(),
+                )
+            )
+            self._ids.append(ids)
+            self._seen[text_digest] += 1
+            self.count += 1
+            self.tokens += len(ids)
+
+
+def _arrays(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> list[pa.Array]:
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    return [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
 
 
 def _lists(arrays: Sequence[NDArray[np.uint32]]) -> pa.ListArray:
-    offsets = np.concatenate(([0], np.cumsum([len(ids) for ids in arrays]))).astype(np.int32)
-    flat = np.concatenate([np.asarray(ids, np.uint32) for ids in arrays])
+    offsets = np.cumsum([0, *map(len, arrays)]).astype(np.int32)
+    flat = np.concatenate([np.empty(0, np.uint32), *arrays])
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
 
 
-def _beating(chunks: Iterator[Chunk], beat: Beat) -> Iterator[Chunk]:
-    """The same chunks, with a beat after each: cutting one of 32,768 tokens takes long."""
-    for chunk in chunks:
-        beat(0)
-        yield chunk
+def _write(batches: Iterable[pa.RecordBatch], sink: Any, schema: pa.Schema) -> None:
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
 
 
-def _write(rows: _Rows, chunks: Iterator[Chunk], sink: Any) -> None:
-    with pa.ipc.new_stream(sink, SCHEMA) as writer:
-        while batch := list(islice(chunks, _BATCH_CHUNKS)):
-            writer.write_batch(rows.batch(batch))
-
-
-def _to_memory(rows: _Rows, chunks: Iterator[Chunk]) -> bytes:
+def _to_memory(batches: Iterable[pa.RecordBatch], schema: pa.Schema = SCHEMA) -> bytes:
     sink = pa.BufferOutputStream()
-    _write(rows, chunks, sink)
+    _write(batches, sink, schema)
     stream: bytes = sink.getvalue().to_pybytes()
     return stream
 
 
-def _to_file(rows: _Rows, chunks: Iterator[Chunk], folder: Path) -> Path:
+def _to_file(batches: Iterable[pa.RecordBatch], folder: Path) -> Path:
     """The path of the file that has the stream. Raises StorageError: a full disk is not the source's fault."""
     with storage_errors(folder):
         descriptor, name = tempfile.mkstemp(prefix="spool-", dir=folder)
         try:
             os.close(descriptor)
             with pa.OSFile(name, "wb") as sink:
-                _write(rows, chunks, sink)
+                _write(batches, sink, SCHEMA)
         except BaseException:
             os.unlink(name)
             raise

@@ -18,9 +18,9 @@ from typing import Self
 from embedcli.errors import EngineError, Stopped
 from embedcli.index import shards
 from embedcli.index.known_vectors import KnownVectors
-from embedcli.index.outcomes import Outcome, Outcomes
-from embedcli.index.staging import Finished, Loose, Staging
-from embedcli.run.pending import Pending, PendingDocuments
+from embedcli.index.outcomes import Outcomes, Stored
+from embedcli.index.staging import Finished, FinishedRecords, Loose, Staging
+from embedcli.run.pending import Chunks, PendingDocuments
 
 FIRST_AFTER_S = 10.0
 SMALL_BYTES = 256
@@ -33,7 +33,7 @@ class _Loose:
 
     staging: Staging
     stored: Loose
-    documents: list[Pending]
+    documents: list[Chunks]
     place: int = -1
 
 
@@ -41,7 +41,7 @@ class _Loose:
 class _Writing:
     """A checkpoint that is being written; `done` are the loose vectors that nobody needs once it is durable."""
 
-    stored: Future[list[Outcome]]
+    stored: Future[Stored]
     loose: _Loose | None
     done: list[_Loose]
 
@@ -91,7 +91,7 @@ class Checkpoints:
         self._vectors = vectors
         self._rhythm = Rhythm(every_bytes=every_bytes, every_s=every_s)
         self._writer = ThreadPoolExecutor(1, "writer")
-        self._finished: list[Finished] = []
+        self._finished: list[Finished | FinishedRecords] = []
         self._finished_bytes = 0
         self._writing: _Writing | None = None
         self._loose: list[_Loose] = []
@@ -121,7 +121,7 @@ class Checkpoints:
         self.outcomes = outcomes
         self._searched = set(staging.shards)
 
-    def add(self, item: Finished) -> None:
+    def add(self, item: Finished | FinishedRecords) -> None:
         self._finished.append(item)
         self._finished_bytes += item.rows.nbytes if item.rows is not None else SMALL_BYTES
 
@@ -153,7 +153,7 @@ class Checkpoints:
         if self._writing is None:
             return
         writing, self._writing = self._writing, None
-        self.outcomes.add(writing.stored.result())
+        self.outcomes.store(writing.stored.result())
         for name in self.staging.shards.keys() - self._searched:
             self._vectors.add(self.staging.shards[name], one_of_many=True)
             self._searched.add(name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,10 +24,13 @@ import pyarrow.compute as pc
 
 from embedcli.errors import InputError, UnreadableSource, quoted
 from embedcli.index import documents
+from embedcli.index.tables.walk_order import places_of_roots
 from embedcli.reading.containers.known import Known, KnownFiles
+from embedcli.reading.rows import Read, ReadRecords
 from embedcli.reading.splitter import MOST_BAD_LINES, Answer, Split, Whole
 from embedcli.records import SKIP_REASONS, Record, Source, SourceKey
 from embedcli.run.gone import SMALLEST_GUARDED
+from embedcli.run.pending import PendingRecords
 from embedcli.run.tasks import (
     AnyTask,
     Contained,
@@ -42,60 +46,59 @@ from embedcli.sources.containers import RuleBook
 
 if TYPE_CHECKING:
     from embedcli.config import Rules
-    from embedcli.run.pending import Ended
+    from embedcli.reading.rows import Result
+    from embedcli.run.pending import Ended, EndedFile
     from embedcli.run.plan import Plan
     from embedcli.run.tally import Tally
     from embedcli.sources.containers import Asked
     from embedcli.sources.roots import Scopes
 
-KNOWN_AT_ONCE = 1 << 16
+AFTER_MARK = chr(ord("#") + 1)
+"""What is in `a` has paths from `a#` to before `a$`."""
 
 Ints = npt.NDArray[np.int64]
 
 
 class Members:
-    """The documents of the index that lie in others."""
+    """The documents of the index that lie in others. `base` is in walk order: those in one source stand together."""
 
     def __init__(self, base: pa.Table) -> None:
         self._base = base
 
     def of(self, key: SourceKey) -> pa.Table:
-        """What the index knows of the documents in one source: the columns of LastSeen."""
-        number = self._numbers.get(f"{key[0]}\0{key[1]}")
-        if number is None:
-            return self._seen.slice(0, 0)
-        start, stop = self._bounds[number : number + 2]
-        return self._seen.take(pa.array(self._rows[start:stop]))
+        """What the index knows of the documents in one source: rows of `base`."""
+        if key not in self._counts:
+            return self._base.slice(0, 0)
+        start, stop = self._roots[key[0]]
+        bounds = [documents.components(f"{key[1]}{mark}") for mark in ("#", AFTER_MARK)]
+        first, last = (bisect_left(range(stop), bound, lo=start, key=self._components) for bound in bounds)
+        inside = self._base.slice(first, last - first)
+        return documents.chosen(inside, np.asarray(pc.equal(inside.column("container"), key[1])))
+
+    def seen(self, rows: pa.Table) -> Iterator[LastSeen]:
+        """Rows of `base` as what was last seen of them."""
+        return last_seen_rows(last_seen(rows, self._counts))
+
+    def counts_of(self, rows: pa.Table) -> Ints:
+        """How many documents are inside each of these."""
+        return self._counts.of(rows)
 
     def keys_of(self, key: SourceKey) -> set[SourceKey]:
         """The documents in a source, and those in them."""
-        direct = {(key[0], path) for path in self.of(key).column("path").to_pylist()} if self._numbers else set()
+        direct = {(key[0], path) for path in self.of(key).column("path").to_pylist()}
         return direct.union(*(self.keys_of(inner) for inner in direct))
 
-    @cached_property
-    def _seen(self) -> pa.Table:
-        return last_seen(self._base)
+    def _components(self, row: int) -> str:
+        return documents.components(self._base.column("path")[row].as_py())
 
     @cached_property
-    def _by_holder(self) -> tuple[dict[str, int], Ints, Ints]:
-        rows = np.flatnonzero(np.asarray(pc.is_valid(self._base.column("container"))))
-        holders = documents.join_holders(self._base.take(pa.array(rows))).combine_chunks().dictionary_encode()
-        codes = np.asarray(holders.indices, np.int64)
-        names: list[str] = holders.dictionary.to_pylist()
-        bounds = np.concatenate(([0], np.cumsum(np.bincount(codes, minlength=len(names))))).astype(np.int64)
-        return {name: number for number, name in enumerate(names)}, rows[np.argsort(codes, kind="stable")], bounds
+    def _counts(self) -> documents.MemberCounts:
+        return documents.MemberCounts(self._base)
 
-    @property
-    def _numbers(self) -> dict[str, int]:
-        return self._by_holder[0]
-
-    @property
-    def _rows(self) -> Ints:
-        return self._by_holder[1]
-
-    @property
-    def _bounds(self) -> Ints:
-        return self._by_holder[2]
+    @cached_property
+    def _roots(self) -> dict[str, tuple[int, int]]:
+        """Where the rows of each root are."""
+        return {root: (first, end) for root, first, end in places_of_roots(self._base)}
 
 
 # ---- into the readers
@@ -133,7 +136,7 @@ class Feed:
                 yield from self._split(task, asked)
 
     def _split(self, task: Task, asked: Asked) -> Iterator[AnyTask]:
-        known = _Known(self._members.of(task.key), adding=task.source.root_id in self._adding)
+        known = _Known(self._members, task.key, adding=task.source.root_id in self._adding)
         files = known.write(self._folder, f"known-{next(self._names)}", task.source, read_all=self._read_all)
         batches = 0
         try:
@@ -145,7 +148,7 @@ class Feed:
                 else:
                     batches += 1
                     records = tuple(self._apart(task.source, record) for record in answer)
-                    yield RecordTask(task, tuple(known.tasks(task.source, records)), records)
+                    yield RecordTask(task, records, known.priors(task.source, records))
         except UnreadableSource as error:
             yield known.without_records(task, error, batches)
         finally:
@@ -179,37 +182,44 @@ def _begins_with_from(file: str) -> bool:
 class _Known:
     """What the index knows of the documents in one container, as it is read."""
 
-    def __init__(self, seen: pa.Table, *, adding: bool) -> None:
-        has_text = pc.or_(pc.greater(seen.column("rows"), 0), pc.greater(seen.column("members"), 0))
-        self._seen = seen.filter(has_text)
-        self._bad = {prior.path: prior for prior in last_seen_rows(seen.filter(pc.invert(has_text)))}
+    def __init__(self, members: Members, key: SourceKey, *, adding: bool) -> None:
+        rows = members.of(key)
+        has_text = (np.asarray(rows.column("rows")) > 0) | (members.counts_of(rows) > 0)
+        self._members = members
+        self._rows = documents.chosen(rows, has_text)
+        self._bad = {prior.path: prior for prior in members.seen(documents.chosen(rows, ~has_text))}
         self._bad_by_content = {(prior.sha256, prior.reason): prior for prior in self._bad.values()}
         self._adding = adding
         self._met: set[str] = set()
         self._changed = 0
 
     def write(self, folder: Path, name: str, source: Source, *, read_all: bool) -> KnownFiles | None:
-        if not self._seen.num_rows:
+        if not self._rows.num_rows:
             return None
-        return KnownFiles.write(folder, name, self._known(len(source.path) + 1, read_all=read_all))
+        known = self._known(len(source.path) + 1, read_all=read_all)
+        return KnownFiles.write(folder, name, known, count=self._rows.num_rows)
 
     def _known(self, skip: int, *, read_all: bool) -> Iterator[Known]:
         """What is not as it should be is read again, whatever it holds."""
-        for batch in self._seen.select(["path", "status", "sha256"]).to_batches(max_chunksize=KNOWN_AT_ONCE):
-            paths, statuses, digests = (column.to_pylist() for column in batch.columns)
+        for part in documents.parts(self._rows.select(["path", "status", "sha256"])):
+            paths, statuses, digests = (column.to_pylist() for column in part.columns)
             is_sound = [status == "indexed" and not read_all for status in statuses]
             yield (
                 [path[skip:] for path in paths],
                 [digest if sound else None for digest, sound in zip(digests, is_sound, strict=True)],
             )
 
-    def tasks(self, container: Source, records: Sequence[Record]) -> Iterator[Task]:
+    def priors(self, container: Source, records: Sequence[Record]) -> tuple[LastSeen | None, ...]:
+        """What the index knows of each of these records."""
         places = [record.prior for record in records if record.prior >= 0]
+        if not places and not self._bad:
+            return (None,) * len(records)
         self._changed += len(places)
-        priors = iter(last_seen_rows(self._seen.take(pa.array(places, pa.int64()))))
-        for record in records:
-            source = container.record(record)
-            yield Task(source, next(priors) if record.prior >= 0 else self._prior_of_bad(source.path, record))
+        priors = self._members.seen(self._rows.take(pa.array(places, pa.int64())))
+        return tuple(
+            next(priors) if record.prior >= 0 else self._prior_of_bad(container.record(record).path, record)
+            for record in records
+        )
 
     def _prior_of_bad(self, path: str, record: Record) -> LastSeen | None:
         """A line that cannot be read may have moved."""
@@ -219,9 +229,9 @@ class _Known:
 
     def end(self, task: Task, whole: Whole, batches: int) -> ContainerEnd:
         root_id = task.source.root_id
-        lost = [] if self._adding else self._seen.column("path").take(pa.array(whole.left)).to_pylist()
+        lost = [] if self._adding else self._rows.column("path").take(pa.array(whole.left)).to_pylist()
         left = frozenset((root_id, path) for path in itertools.chain(lost, self._bad.keys() - self._met))
-        known = self._seen.num_rows
+        known = self._rows.num_rows
         unchanged = known - len(whole.left) - self._changed
         return ContainerEnd(task, whole, batches, left, lost=len(lost), known=known, unchanged=unchanged)
 
@@ -229,12 +239,24 @@ class _Known:
         """Of one that cannot be read. What it had stays, but not where it is empty: it lost all its records."""
         if error.reason != "empty" or self._adding:
             return ContainerEnd(task, error, batches)
-        paths = self._seen.column("path").to_pylist()
+        paths = self._rows.column("path").to_pylist()
         left = frozenset((task.source.root_id, path) for path in itertools.chain(paths, self._bad))
         return ContainerEnd(task, error, batches, left, lost=len(paths), known=len(paths))
 
 
 # ---- and out of them
+
+
+def read_by_themselves(task: RecordTask, result: Result | UnreadableSource) -> Iterator[tuple[Task, Read]]:
+    """The records of a task that have a reading of their own: all but those that were read together."""
+    if isinstance(result, ReadRecords):
+        yield from ((task.task(place), read) for place, read in result.apart)
+        return
+    # one that killed its reader has the reason instead of a reading
+    reads: Sequence[Read | UnreadableSource]
+    reads = [result] * len(task.records) if isinstance(result, UnreadableSource) else result
+    for place, read in enumerate(reads):
+        yield task.task(place), Read(read) if isinstance(read, UnreadableSource) else read
 
 
 @dataclass
@@ -245,7 +267,7 @@ class _Open:
     waiting: int = 0
     batches: int = 0
     end: ContainerEnd | None = None
-    own: Ended | None = None
+    own: EndedFile | None = None
     left: set[SourceKey] = field(default_factory=set)
 
 
@@ -274,13 +296,13 @@ class OpenContainers:
 
     def _known(self, key: SourceKey) -> dict[str, LastSeen]:
         """By their paths, those of a run that ended early too, which knew nothing of the source that holds them."""
-        return {prior.path: prior for prior in last_seen_rows(self._members.of(key))}
+        return {prior.path: prior for prior in self._members.seen(self._members.of(key))}
 
     def batch(self, batch: RecordTask) -> None:
         """Some records of a container are read."""
         opened = self._opened(batch.container)
         opened.batches += 1
-        opened.waiting += len(batch.tasks)
+        opened.waiting += len(batch.records)
 
     def end(self, end: ContainerEnd) -> list[Ended]:
         """A container was read to its end; returns what has ended with it."""
@@ -290,21 +312,25 @@ class OpenContainers:
     def ended(self, source: Ended) -> list[Ended]:
         """A source has ended: it and what ends with it, in the order in which they may be stored; nothing while it
         waits for what is inside it."""
+        if isinstance(source, PendingRecords):
+            return [source, *self._fewer(source.task.container.key, len(source.documents))]
         key = source.task.key
         if key in self._open:
             self._open[key].own = source
             return self._close_if_whole(key)
-        return [source, *self._one_less(source)]
+        return [source, *self._one_less(source.task.source)]
 
     def _opened(self, task: Task) -> _Open:
         return self._open.setdefault(task.key, _Open(task))
 
-    def _one_less(self, source: Ended) -> list[Ended]:
-        container = source.task.source.container
-        key = (source.task.source.root_id, container or "")
+    def _one_less(self, source: Source) -> list[Ended]:
+        return self._fewer((source.root_id, source.container or ""), 1)
+
+    def _fewer(self, key: SourceKey, count: int) -> list[Ended]:
+        """So many fewer documents of this container are on their way."""
         if key not in self._open:
             return []
-        self._open[key].waiting -= 1
+        self._open[key].waiting -= count
         return self._close_if_whole(key)
 
     def _close_if_whole(self, key: SourceKey) -> list[Ended]:
@@ -316,9 +342,9 @@ class OpenContainers:
         del self._open[key]
         for left in opened.left:
             self._gone |= {left, *self._members.keys_of(left)}
-        return [opened.own, *self._one_less(opened.own)]
+        return [opened.own, *self._one_less(opened.task.source)]
 
-    def _own(self, opened: _Open, end: ContainerEnd) -> Ended:
+    def _own(self, opened: _Open, end: ContainerEnd) -> EndedFile:
         """What is stored of a container of records."""
         task, found = end.container, end.result
         if isinstance(found, UnreadableSource):

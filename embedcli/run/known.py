@@ -18,6 +18,7 @@ from embedcli.errors import InputError, Mismatch, NoIndex, quoted
 from embedcli.index import damage, documents, state
 from embedcli.index.documents import Mark
 from embedcli.index.leftovers import leftovers
+from embedcli.index.tables.spilled import spilled
 from embedcli.records import Root
 
 if TYPE_CHECKING:
@@ -123,5 +124,12 @@ def _documents(index: Index, current: Generation | None, damaged: frozenset[str]
     if current is None:
         return documents.empty(), ()
     seen = state.read_seen(index.state, current.number)
-    table = documents.amend(index.documents(current.number), seen)
-    return damage.as_unread(table, damaged), seen
+    return damage.as_unread(table_of(index, current, seen), damaged), seen
+
+
+def table_of(index: Index, generation: Generation, seen: Sequence[Mark] = ()) -> pa.Table:
+    """The documents of a generation with what was `seen` of them since: a large table lies in a file, mapped. Raises
+    StorageError."""
+    amendment = documents.Amendment(seen)
+    parts = (amendment.of(part) for part in index.documents_in_parts(generation.number))
+    return spilled(parts, documents.SCHEMA, index.staging)

@@ -8,26 +8,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from embedcli.config import Rules
-from embedcli.index import shards
+from embedcli.index import documents, shards
 from embedcli.index.documents import DocumentRow, Mark
 from embedcli.index.outcomes import Outcome
-from embedcli.index.staging import Finished
+from embedcli.index.staging import Finished, FinishedRecords
 from embedcli.records import RETRY_REASONS, SKIP_REASONS, TROUBLED, Source, Stat, Status
 from embedcli.run.tasks import Contained, LastSeen, Refused, tried
 
 if TYPE_CHECKING:
     from embedcli.fingerprints import Fingerprints
     from embedcli.run.gone import Moved
-    from embedcli.run.pending import Ended, Pending
+    from embedcli.run.pending import Ended, Pending, PendingRecords
 
 
-def outcome_of(ended: Ended, rules: Rules, fingerprints: Fingerprints, *, changed_in: int) -> Finished:
+def outcome_of(
+    ended: Ended, rules: Rules, fingerprints: Fingerprints, *, changed_in: int
+) -> Finished | FinishedRecords:
     """What to store of a document whose every chunk has a vector or a reason why not, or of a refused source.
 
     `changed_in`: the number of the next generation. A document with chunks that failed keeps the rows of its last
     version if that version was whole.
     """
+    from embedcli.run.pending import PendingRecords  # with the tokenizer, which a run without work does not load
+
+    if isinstance(ended, PendingRecords):
+        return _records(ended, fingerprints, changed_in)
     if isinstance(ended, Contained):
         return Finished(Outcome(ended.stat, _container_row(ended, fingerprints)), None, None)
     if isinstance(ended, Refused):
@@ -44,6 +52,20 @@ def outcome_of(ended: Ended, rules: Rules, fingerprints: Fingerprints, *, change
     rows = shards.complete_rows(ended.table, ended.vectors, changed_in=changed_in, keep=keep)
     keys = ended.keys[:, keep] if keep is not None else ended.keys
     return Finished(Outcome(ended.reading.stat, _row(ended, fingerprints)), rows, keys)
+
+
+def _records(ended: PendingRecords, fingerprints: Fingerprints, changed_in: int) -> FinishedRecords:
+    container, read = ended.task.container.source, ended.documents
+    assert container.stat is not None
+    columns = {name: read.column(name) for name in ("path", "uri", "size", "sha256", "chunks", "tokens")} | {
+        "root": container.root_id, "mtime_ns": container.stat.mtime_ns, "ctime_ns": 0, "inode": 0,
+        "model_fingerprint": fingerprints.model, "chunk_fingerprint": fingerprints.chunk,
+        "read_fingerprint": fingerprints.read, "status": "indexed", "rows": read.column("chunks"),
+        "container": container.path,
+    }  # fmt: skip
+    chunks = np.asarray(read.column("chunks"))
+    rows = shards.complete_rows(ended.table, ended.vectors, changed_in=changed_in, chunks=chunks)
+    return FinishedRecords(documents.of_columns(read.num_rows, columns), rows, ended.keys)
 
 
 def _container_row(ended: Contained, fingerprints: Fingerprints) -> DocumentRow:

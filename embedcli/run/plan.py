@@ -189,7 +189,8 @@ def compare(
     """Join the walk of `scopes` with the table `base` (documents of the current generation, in walk order). `say` hears
     now and then how far it is. Raises InputError (exit 15) when too much is gone, and OutOfTime.
     """
-    seen = last_seen(base)
+    known = documents.files(base)
+    seen = last_seen(known, documents.MemberCounts(base))
     plan = Plan(
         scopes,
         TaskList(seen),
@@ -199,11 +200,11 @@ def compare(
     )
     suspects = TaskList(seen)
     for scope in scopes.scopes:
-        priors = partial(_priors, seen, base, scope)
+        priors = partial(_priors, seen, known, scope)
         _Join(plan, scope, priors, mounts.get(scope.root.id, ()), rules, suspects).run(say, is_over)
     _check_absorbed(plan)
     for root_id in scopes.absorbed:
-        plan.absorbed |= {(root_id, prior.path) for prior in _priors(seen, base, Scope(Root(root_id, "")))}
+        plan.absorbed |= {(root_id, prior.path) for prior in _priors(seen, known, Scope(Root(root_id, "")))}
     _judge_gone(plan, base, rules, is_over)
     plan.gone |= _orphans(scopes, base)
     for leaving in (plan.gone, plan.excluded, plan.absorbed):
@@ -394,11 +395,11 @@ def _due_inside(base: pa.Table, rules: Rules) -> set[SourceKey]:
     return documents.holders(base, documents.keys(base.filter(failed)))
 
 
-def _priors(seen: pa.Table, base: pa.Table, scope: Scope) -> Iterator[LastSeen]:
-    """What the index knows of a scope, in walk order."""
-    mine = pc.and_(pc.equal(base.column("root"), scope.root.id), pc.is_null(base.column("container")))
+def _priors(seen: pa.Table, known: pa.Table, scope: Scope) -> Iterator[LastSeen]:
+    """What the index knows of a scope, in walk order; `known`: its files."""
+    mine = pc.equal(known.column("root"), scope.root.id)
     if scope.listed is not None:
-        mine = pc.and_(mine, pc.is_in(base.column("path"), value_set=scope.listed))
+        mine = pc.and_(mine, pc.is_in(known.column("path"), value_set=scope.listed))
     for prior in last_seen_rows(seen.filter(mine)):
         if scope.holds(prior.path):
             yield prior
@@ -478,13 +479,15 @@ def _judge_suspect(plan: Plan, task: Task, sha256: str | None, rules: Rules) -> 
 def _read_elsewhere(plan: Plan, base: pa.Table, damaged: Collection[str]) -> int:
     """Add the sources of damaged shards that this run does not cover; returns how many. None of them counts as gone."""
     count = 0
+    if not damaged:
+        return count
     inside_damaged = documents.are_in_shards(base, damaged)
     holders = documents.holders(base, documents.keys(base.filter(inside_damaged)))
-    mask = np.asarray(inside_damaged, np.bool_)
+    mask = np.array(inside_damaged, np.bool_)
     mask[documents.positions(base, holders)] = True
-    inside_damaged = pc.and_(pa.array(mask), pc.is_null(base.column("container")))
-    rows = base.filter(inside_damaged).select(["root", "path", "uri"]).to_pylist()
-    for row, prior in zip(rows, last_seen_rows(last_seen(base).filter(inside_damaged)), strict=True):
+    mine = pa.array(mask[np.asarray(pc.is_null(base.column("container")))])
+    rows = documents.files(base).filter(mine).select(["root", "path", "uri"]).to_pylist()
+    for row, prior in zip(rows, last_seen_rows(plan.tasks.seen.filter(mine)), strict=True):
         covered = any(s.root.id == row["root"] and s.holds(row["path"]) for s in plan.scopes.scopes)
         source = None if covered or row["root"] in plan.scopes.absorbed else _source(row)
         if source is not None:

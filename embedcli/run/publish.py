@@ -30,6 +30,7 @@ from embedcli.index.publish import publish as next_generation
 from embedcli.models import resolve
 from embedcli.records import MOMENT_REASONS
 from embedcli.run.begin_work import begin_staging
+from embedcli.run.known import table_of
 from embedcli.run.recipe import mend_recipe
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def publish_so_far(run: Run, work: Work) -> Run:
     current = publish(run, work, complete=False, dropped=()).generation
     assert current is not None
     work.tally.progress.phase = phase
-    known = dataclasses.replace(run.known, current=current, table=run.index.documents(current.number))
+    known = dataclasses.replace(run.known, current=current, table=table_of(run.index, current))
     run = dataclasses.replace(run, known=known)
     checkpoints.go_on(begin_staging(run), Outcomes())
     return run

@@ -19,9 +19,9 @@ from embedcli.cores import usable_cores
 from embedcli.errors import EngineError, Stopped, UnreadableSource
 from embedcli.reading.pool import Pool
 from embedcli.reading.process import Limits
-from embedcli.reading.rows import Holder, Read, Reading, ReadingWork
+from embedcli.reading.rows import Holder, Read, ReadingWork, ReadRecords, Result
 from embedcli.reading.splitter import Splitter, SplittingWork
-from embedcli.run.containers import Feed, Members, OpenContainers
+from embedcli.run.containers import Feed, Members, OpenContainers, read_by_themselves
 from embedcli.run.tasks import AnyTask, Contained, ContainerEnd, Refused, Task
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def stream(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
 class _Stream:
     """One loop: take a reading, give its chunks to the engine, collect the documents that are whole."""
 
-    def __init__(self, run: Run, work: Work, pool: Pool[AnyTask, tuple[Read, ...]], containers: OpenContainers) -> None:
+    def __init__(self, run: Run, work: Work, pool: Pool[AnyTask, Result], containers: OpenContainers) -> None:
         self._containers = containers
         self._run = run
         self._pending = work.pending
@@ -107,20 +107,27 @@ class _Stream:
         self._seconds |= self._embedder.seconds
         return ended
 
-    def _take(self, task: AnyTask, result: tuple[Read, ...] | UnreadableSource) -> list[Ended]:
+    def _take(self, task: AnyTask, result: Result | UnreadableSource) -> list[Ended]:
         if isinstance(task, ContainerEnd):
             self._remaining.note(task.container, to_embed=0)
             return self._containers.end(task)
         before = self._pending.asked_tokens
         if isinstance(task, Task):
+            assert not isinstance(result, ReadRecords)
             ended = self._read(task, Read(result) if isinstance(result, UnreadableSource) else result[0])
             self._remaining.note(task, to_embed=self._pending.asked_tokens - before)
             return ended
         self._containers.batch(task)
-        reads = [Read(result)] * len(task.tasks) if isinstance(result, UnreadableSource) else result
+        if isinstance(result, ReadRecords):
+            documents = result.documents_table()
+            for uri, share in zip(
+                *(documents.column(name).to_pylist() for name in ("uri", "latin_share")), strict=True
+            ):
+                self._warn_of_language(uri, share)
+            self._pending.take_records(task, documents, result.table())
         ended = []
-        for inside, read in zip(task.tasks, reads, strict=True):
-            ended += self._read(inside, read)
+        for one, read in read_by_themselves(task, result):
+            ended += self._read(one, read)
         to_embed = self._pending.asked_tokens - before
         self._remaining.note_part(task.container, size_bytes=task.size_bytes, to_embed=to_embed)
         return ended
@@ -136,7 +143,7 @@ class _Stream:
         elif isinstance(own, Holder):
             ended += self._containers.ended(Contained(task, own.stat, own.sha256, reason="portfolio"))
         else:
-            self._warn_of_language(task, own)
+            self._warn_of_language(task.source.uri, own.latin_share)
             self._pending.take(task, own)
         for member, (_, inner) in zip(inside, read.members, strict=True):
             ended += self._read(member, inner)
@@ -157,13 +164,13 @@ class _Stream:
             self._run.report.line("stopping: finishing the batch in hand (a second signal leaves at once)")
             raise Stopped(signal_number)
 
-    def _warn_of_language(self, task: Task, reading: Reading) -> None:
-        if self._warned_of_language or not self._run.model.english or reading.latin_share >= 0.9:
+    def _warn_of_language(self, uri: str, latin_share: float) -> None:
+        if self._warned_of_language or not self._run.model.english or latin_share >= 0.9:
             return
         self._warned_of_language = True
         self._run.report.line(
             f"note: `{self._run.settings.model}` is an English model, and over a tenth of the letters of"
-            f" `{task.source.uri}` (the first such source) are outside Latin;"
+            f" `{uri}` (the first such source) are outside Latin;"
             " Qwen/Qwen3-Embedding-0.6B knows a hundred languages"
         )
 
@@ -177,7 +184,7 @@ def reading(
     plan: Plan,
     members: Members,
     read_all: bool,
-) -> Iterator[Pool[AnyTask, tuple[Read, ...]]]:
+) -> Iterator[Pool[AnyTask, Result]]:
     """The reading processes and the one that splits containers, at work on the tasks, which are those of the plan or
     some of them."""
     make_pool = tools.make_pool or Pool

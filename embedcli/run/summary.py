@@ -20,7 +20,7 @@ from embedcli.report import Report, Summary, many
 from embedcli.run.plan import Plan
 from embedcli.run.recipe import mend_recipe
 from embedcli.run.tally import Tally
-from embedcli.run.tasks import TaskList, last_seen
+from embedcli.run.tasks import TaskList
 from embedcli.sources.roots import Scopes
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def finish_too_late(
     not known."""
     if plan is not None and plan.seen and known.current is not None:
         state.write_seen(index.state, known.current.number, [*known.seen, *plan.seen], index.disk)
-    nothing = Plan(Scopes((), (), frozenset(), ()), TaskList(last_seen(known.table)))
+    nothing = Plan(Scopes((), (), frozenset(), ()), TaskList(documents.empty()))
     _describe(summary, known.current, nothing, Tally.of(nothing), known.table, asked)
     summary.complete = False
     summary.exit_code = 3 if asked.require_complete else summary.exit_code

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from embedcli.index.staging import Finished, FinishedRecords
 from embedcli.records import SourceKey
 from embedcli.report import Progress
 from embedcli.run.outcome import is_news, is_same
@@ -17,7 +20,7 @@ from embedcli.run.outcome import is_news, is_same
 if TYPE_CHECKING:
     from embedcli.index.outcomes import Outcome
     from embedcli.run.gone import Moved
-    from embedcli.run.pending import Ended
+    from embedcli.run.pending import Ended, PendingRecords
     from embedcli.run.plan import Plan
     from embedcli.run.tasks import Task
 
@@ -52,12 +55,34 @@ class Tally:
         new = plan.new - plan.tasks.new
         return cls(progress, set(plan.news), plan.moved, changed=plan.changed, unchanged=plan.unchanged, new=new)
 
-    def add(self, ended: Ended, outcome: Outcome) -> None:
+    def add(self, ended: Ended, finished: Finished | FinishedRecords) -> None:
+        from embedcli.run.pending import PendingRecords  # with the tokenizer, which a run without work does not load
+
         self.embedded += ended.embedded
         self.reused += ended.reused
+        if isinstance(ended, PendingRecords):
+            self._add_records(ended)
+            return
+        assert isinstance(finished, Finished)
         self.replaced["sources"] += ended.replaced > 0
         self.replaced["characters"] += ended.replaced
-        self.adopt(ended.task, outcome)
+        self.adopt(ended.task, finished.outcome)
+
+    def _add_records(self, ended: PendingRecords) -> None:
+        """Records without a fault: none of them is news."""
+        read, priors = ended.documents, ended.task.priors
+        known = [
+            (prior, sha256)
+            for place, sha256 in zip(read.column("place").to_pylist(), read.column("sha256").to_pylist(), strict=True)
+            if (prior := priors[place]) is not None
+        ]
+        same = sum((prior.sha256, prior.status, prior.reason) == (sha, "indexed", None) for prior, sha in known)
+        self.unchanged, self.changed = self.unchanged + same, self.changed + len(known) - same
+        self.new += read.num_rows - len(known)
+        replaced = np.asarray(read.column("replaced"))
+        self.replaced["sources"] += int((replaced > 0).sum())
+        self.replaced["characters"] += int(replaced.sum())
+        self.progress.chunks += int(np.asarray(read.column("chunks")).sum())
 
     def adopt(self, task: Task, outcome: Outcome) -> None:
         """Count a source that this run, or one that was killed, has finished."""

@@ -44,7 +44,7 @@ class LastSeen(NamedTuple):
     lacking: int
     """Pages and chunks that its last good reading left out."""
     row: int
-    """Where it stands in the table of documents."""
+    """Where it stands in the table that it was taken from."""
     members: int = 0
     """Documents inside it, and inside those."""
 
@@ -90,11 +90,15 @@ class Task:
 
 @dataclass(frozen=True)
 class RecordTask:
-    """Some records of a container to read, each with a task of its own."""
+    """Some records of a container to read, and what the index knew of each."""
 
     container: Task
-    tasks: tuple[Task, ...]
     records: tuple[Record, ...]
+    priors: tuple[LastSeen | None, ...]
+
+    def task(self, place: int) -> Task:
+        """The task of one record."""
+        return Task(self.container.source.record(self.records[place]), self.priors[place])
 
     @property
     def message(self) -> Records:
@@ -185,7 +189,7 @@ class TaskList:
 
     def __init__(self, seen: pa.Table) -> None:
         """`seen`: the table that LastSeen.row counts in (see `last_seen`)."""
-        self._seen = seen
+        self.seen = seen
         self._batches: list[pa.RecordBatch] = []
         self._open: list[tuple[str, str, bytes, list[int], int | None, str | None]] = []
         self.size_bytes = 0
@@ -223,7 +227,7 @@ class TaskList:
         if self._open:
             self._close_batch()
         for batch in self._batches:
-            known = self._seen.take(batch.column("row").drop_null())
+            known = self.seen.take(batch.column("row").drop_null())
             priors = last_seen_rows(known)
             rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
             for root_id, path, file, (size, mtime, ctime, inode), row, address in rows:
@@ -232,12 +236,12 @@ class TaskList:
                 yield Task(source, None if row is None else next(priors))
 
 
-def last_seen(base: pa.Table) -> pa.Table:
-    """The columns of LastSeen, a row for each document of `base`, in its order."""
-    lacking = pc.add(base.column("pages_skipped"), pc.list_value_length(base.column("missing")))
-    rows = pa.array(np.arange(base.num_rows, dtype=np.int64))
-    members = pa.array(documents.count_members(base))
-    known = base.append_column("lacking", lacking).append_column("row", rows).append_column("members", members)
+def last_seen(table: pa.Table, counts: documents.MemberCounts) -> pa.Table:
+    """The columns of LastSeen, a row for each document of `table`, in its order. `counts`: of the whole index."""
+    lacking = pc.add(table.column("pages_skipped"), pc.list_value_length(table.column("missing")))
+    rows = pa.array(np.arange(table.num_rows, dtype=np.int64))
+    members = pa.array(counts.of(table))
+    known = table.append_column("lacking", lacking).append_column("row", rows).append_column("members", members)
     return known.select(LastSeen._fields)
 
 

@@ -22,7 +22,7 @@ from embedcli.errors import UnreadableSource, UsageError
 from embedcli.index import lock, shards
 from embedcli.index.generations import Index
 from embedcli.index.known_vectors import KnownVectors
-from embedcli.reading.rows import Read, Reading
+from embedcli.reading.rows import Read, Reading, ReadRecords
 from embedcli.run.begin import check_asked
 from embedcli.run.known import look
 from embedcli.run.pace.measured import Measured, measured
@@ -35,9 +35,12 @@ from embedcli.run.tasks import AnyTask, Contained, ContainerEnd, RecordTask, Ref
 from embedcli.sources.lists import settle_sources
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from embedcli.config import IndexSettings, Options, Rules
     from embedcli.fingerprints import Fingerprints
     from embedcli.models.folder import Model
+    from embedcli.reading.rows import Result
     from embedcli.report import Report
     from embedcli.run.containers import OpenContainers
     from embedcli.run.known import Known
@@ -171,23 +174,29 @@ class _Counting:
         self._forecast.sources["gone"] = len(plan.gone) - len(plan.moved)
         return done == plan.tasks.count
 
-    def _take(self, task: AnyTask, result: tuple[Read, ...] | UnreadableSource, containers: OpenContainers) -> None:
+    def _take(self, task: AnyTask, result: Result | UnreadableSource, containers: OpenContainers) -> None:
+        from embedcli.run.containers import read_by_themselves
+
         if isinstance(task, ContainerEnd):
             self._count_ended(containers.end(task))
-            return
-        tasks = (task,) if isinstance(task, Task) else task.tasks
-        if isinstance(task, RecordTask):
+        elif isinstance(task, RecordTask):
             containers.batch(task)
-        reads = [Read(result)] * len(tasks) if isinstance(result, UnreadableSource) else result
-        for one, read in zip(tasks, reads, strict=True):
-            self._read(one, read, containers)
+            if isinstance(result, ReadRecords):
+                self._count_chunks(result.table())
+                for read in result.documents_table().select(["place", "sha256"]).to_pylist():
+                    self._count_ended(containers.ended(Refused(task.task(read["place"]), "", read["sha256"])))
+            for one, alone in read_by_themselves(task, result):
+                self._read(one, alone, containers)
+        else:
+            assert not isinstance(result, ReadRecords)
+            self._read(task, Read(result) if isinstance(result, UnreadableSource) else result[0], containers)
 
     def _read(self, task: Task, read: Read, containers: OpenContainers) -> None:
         """A source, and what is inside it."""
         own, reason = read.own, None
         if isinstance(own, Reading):
             reason = own.reason
-            self._count_chunks(own)
+            self._count_chunks(own.table())
         elif isinstance(own, UnreadableSource):
             reason = own.reason
             self._forecast.unreadable[reason] = self._forecast.unreadable.get(reason, 0) + 1
@@ -202,15 +211,16 @@ class _Counting:
     def _count_ended(self, ended: Iterable[Ended]) -> None:
         """New ones that are files of their own are counted already."""
         for source in ended:
+            assert isinstance(source, Refused | Contained)  # nothing gets vectors here
             prior = source.task.prior
-            if prior is not None and isinstance(source, Refused | Contained):
+            if prior is not None:
                 same = (prior.sha256, prior.reason) == (source.sha256, source.reason or None)
                 self._forecast.sources["unchanged" if same else "changed"] += 1
             elif source.task.source.container is not None:
                 self._forecast.sources["new"] += 1
 
-    def _count_chunks(self, reading: Reading) -> None:
-        table, forecast = reading.table(), self._forecast
+    def _count_chunks(self, table: pa.Table) -> None:
+        forecast = self._forecast
         keys: list[bytes] = table.column("key").to_pylist()
         found = self._library.take(shards.keys_of(keys), np.empty((len(keys), self._settings.dim), np.float32))
         for key, tokens, known in zip(keys, table.column("token_count").to_pylist(), found.tolist(), strict=True):

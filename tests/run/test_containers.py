@@ -16,17 +16,21 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from embedcli.config import Stream
+from embedcli.config import IndexSettings, Stream
 from embedcli.errors import InputError, Stopped, UnreadableSource
 from embedcli.index import state
 from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
+from embedcli.models.folder import Model
+from embedcli.reading.pool import Pool
 from embedcli.records import RecordRule
 from embedcli.verbs.forget import forget
 from embedcli.verbs.moved import moved
 from embedcli.verbs.verify import verify
+from tests.fake_engines import KILLER_WORD, EngineReturnsNaN, FakeEngine
 from tests.pdf_files import lines, pdf
 from tests.reading.pdf.test_layers import portfolio
+from tests.works_for_tests import DiesOfWord
 from tests.workshop import Workshop, follow, words
 
 Rows = dict[str, dict[str, Any]]
@@ -245,6 +249,45 @@ def test_a_record_that_failed_for_the_moment_is_tried_three_times_more_and_when_
     assert by_path(shop).keys() == {"tickets.jsonl#1", "tickets.jsonl#2"} and shop.ingest().idle and sound(shop)
 
 
+def test_a_record_that_kills_its_reader_costs_itself(tmp_path: Path) -> None:
+    shop = Workshop(tmp_path)
+    shop.make_pool = lambda work, **options: Pool(DiesOfWord(**vars(work)), **options)
+    write(shop, [record(n, **({"text": "a killer"} if n == 3 else {})) for n in range(6)])
+    summary = shop.ingest()
+    assert (summary.exit_code, summary.failures) == (3, {"reader_crashed": 1})
+    assert by_path(shop).keys() == {f"tickets.jsonl#{n}" for n in range(6) if n != 3}
+    assert sound(shop)
+
+
+def test_a_record_that_the_engine_refuses_costs_itself_and_its_neighbours_are_whole(shop: Workshop) -> None:
+    def open_engine(model: Model, settings: IndexSettings, device: str) -> FakeEngine:
+        engine = EngineReturnsNaN(dim=settings.dim)
+        engine.vocabulary = None
+        return engine
+
+    long = f"{words(200, 3)} what everybody {KILLER_WORD} {words(100, 4)}"
+    texts = {2: f"what everybody {KILLER_WORD}", 5: long}
+    write(shop, [record(n, **({"text": texts[n]} if n in texts else {})) for n in range(8)])
+    summary = shop.ingest(open_engine=open_engine)
+    statuses = {path: row["status"] for path, row in shop.documents().items() if row["status"] != "indexed"}
+    assert statuses == {"tickets.jsonl#2": "failed", "tickets.jsonl#5": "partial"}
+    assert (summary.exit_code, summary.sources["new"], summary.failures) == (3, 9, {"bad_vector": 2})
+    rows = [row for row in shop.rows() if row["path"] == "tickets.jsonl#5"]
+    assert len(rows) == rows[0]["chunk_count"] - 1 > 3
+    assert len(by_path(shop)) == 7 and sound(shop)
+    write(shop, [record(n, **({"text": f"{long}."} if n == 5 else {})) for n in range(8)])
+    summary = shop.ingest(open_engine=open_engine, retry_failed=True)
+    assert summary.failures == {"bad_vector": 1} and len(by_path(shop)) == 8 and sound(shop)
+
+
+def test_equal_texts_of_two_records_are_embedded_once_and_both_get_the_vector(shop: Workshop) -> None:
+    write(shop, [record(1, text="the same"), record(2, text="the same"), record(3)])
+    summary = shop.ingest()
+    assert (summary.chunks["embedded"], summary.chunks["reused"]) == (2, 1)
+    rows = by_path(shop)
+    assert rows["tickets.jsonl#1"]["vector"] == rows["tickets.jsonl#2"]["vector"] != rows["tickets.jsonl#3"]["vector"]
+
+
 def test_a_line_that_is_not_utf8_is_named(shop: Workshop) -> None:
     good = json.dumps(record(1)).encode()
     shop.write("a.jsonl", good + b"\n" + b'{"id": 2, "text": "gr\xfcn"}\n')
@@ -310,7 +353,7 @@ def test_a_file_with_the_name_of_a_record_stays_apart_from_it(shop: Workshop) ->
 
 
 def test_a_killed_run_is_gone_on_with_and_embeds_nothing_twice(shop: Workshop) -> None:
-    write(shop, map(record, range(300)))
+    write(shop, map(record, range(3_000)))
 
     def stop() -> int | None:
         return 15 if any(shop.index.glob("staging/*/part-*.parquet")) else None
@@ -318,8 +361,8 @@ def test_a_killed_run_is_gone_on_with_and_embeds_nothing_twice(shop: Workshop) -
     with pytest.raises(Stopped):
         shop.ingest(checkpoint_every_s=0.0, stop_signal=stop)
     summary = shop.ingest()
-    assert summary.chunks["reused"] > 0 and len(by_path(shop)) == 300
-    assert summary.chunks["embedded"] + summary.chunks["reused"] == 300
+    assert summary.chunks["reused"] > 0 and len(by_path(shop)) == 3_000
+    assert summary.chunks["embedded"] + summary.chunks["reused"] == 3_000
     assert shop.ingest().idle and sound(shop)
 
 

@@ -9,6 +9,7 @@ Not here: what a record is (fields.py), the documents of the index (run/containe
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,16 +40,25 @@ class KnownFiles:
     digests: Path
 
     @classmethod
-    def write(cls, folder: Path, name: str, known: Iterable[Known]) -> KnownFiles:
-        """Raises StorageError. `known` is a part of the records at a time, so that few of them are in memory."""
+    def write(cls, folder: Path, name: str, known: Iterable[Known], *, count: int) -> KnownFiles:
+        """Raises StorageError. `known` is a part of the `count` records at a time, so that few of them are in memory:
+        of each 16 bytes are, to be sorted."""
         files = cls(folder / f"{name}-keys.npy", folder / f"{name}-digests.npy")
-        keys, found = [np.zeros((2, 0), np.uint64)], [np.zeros((2, 0), np.uint64)]
-        for ids, digests in known:
-            keys.append(shards.keys_of([key_of(one) for one in ids]))
-            found.append(shards.keys_of([bytes.fromhex(one or "00" * 16) for one in digests]))
-        with storage_errors(folder):
-            np.save(files.keys, shards.sorted_keys(np.concatenate(keys, axis=1)))
-            np.save(files.digests, np.concatenate(found, axis=1))
+        high = np.zeros(count, np.uint64)
+        with storage_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
+            low = np.memmap(file, np.uint64, "w+", shape=(max(1, count),))
+            digests = np.lib.format.open_memmap(files.digests, "w+", np.uint64, (2, count))
+            start = 0
+            for ids, found in known:
+                end = start + len(ids)
+                high[start:end], low[start:end] = shards.keys_of([key_of(one) for one in ids])
+                digests[:, start:end] = shards.keys_of([bytes.fromhex(one or "00" * 16) for one in found])
+                start = end
+            order = np.argsort(high)
+            keys = np.lib.format.open_memmap(files.keys, "w+", np.uint64, (3, count))
+            for row, values in enumerate((high, low, np.arange(count))):
+                for start in range(0, count, RECENT):
+                    keys[row, start : start + RECENT] = values[order[start : start + RECENT]]
         return files
 
     def remove(self) -> None:

@@ -22,7 +22,7 @@ def record(name: str, text: str = "text", line: int = 0) -> Record:
 def opened(folder: Path, records: Sequence[Record]) -> KnownRecords:
     parts = [records[:3], records[3:]]
     stored = (([one.id for one in part], [one.digest for one in part]) for part in parts)
-    return KnownRecords(KnownFiles.write(folder, "a", stored))
+    return KnownRecords(KnownFiles.write(folder, "a", stored, count=len(records)))
 
 
 def sifted(records: KnownRecords, came: Iterable[Record]) -> list[tuple[str, str | None, int]]:
@@ -37,7 +37,7 @@ def test_only_new_and_changed_records_come_through_and_the_others_are_met(tmp_pa
 
 
 def test_a_record_without_a_digest_is_read_again(tmp_path: Path) -> None:
-    records = KnownRecords(KnownFiles.write(tmp_path, "a", [(["0", "1"], [record("0").digest, None])]))
+    records = KnownRecords(KnownFiles.write(tmp_path, "a", [(["0", "1"], [record("0").digest, None])], count=2))
     assert sifted(records, [record("0"), record("1")]) == [("1", None, 1)]
 
 
@@ -78,7 +78,7 @@ def test_mails_with_one_id_are_numbered_past_the_ids_that_others_have(
 
 
 def test_an_id_with_a_slash_is_known_by_the_way_it_stands_in_a_path(tmp_path: Path) -> None:
-    records = KnownRecords(KnownFiles.write(tmp_path, "a", [(["a%2Fb"], [digest("text")])]))
+    records = KnownRecords(KnownFiles.write(tmp_path, "a", [(["a%2Fb"], [digest("text")])], count=1))
     assert sifted(records, [record("a/b")]) == [] and not records.left.size
 
 

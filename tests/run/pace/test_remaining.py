@@ -34,7 +34,7 @@ def replayed() -> Iterator[tuple[float, Progress, int]]:
     """After each event of the recorded run: the second, the progress, how many files have been read."""
     recorded = events()
     tasks = [task_of(event, number) for number, event in enumerate(event for event in recorded if "kind" in event)]
-    listed = TaskList(last_seen(documents.empty()))
+    listed = TaskList(documents.empty())
     for task in tasks:
         listed.add(task.source, None)
     remaining = Remaining(listed, {})
@@ -77,8 +77,8 @@ def known_row(path: str, *, size: int, tokens: int) -> DocumentRow:
 
 def test_of_known_files_the_tokens_of_last_time_count_and_the_share_that_had_to_be_embedded() -> None:
     base = documents.from_rows([known_row(f"{number:03}.txt", size=10, tokens=5_000) for number in range(100)])
-    priors = list(last_seen_rows(last_seen(base)))
-    listed = TaskList(last_seen(base))
+    priors = list(last_seen_rows(last_seen(base, documents.MemberCounts(base))))
+    listed = TaskList(last_seen(base, documents.MemberCounts(base)))
     tasks = [Task(Source("root", prior.path, "", prior.stat), prior) for prior in priors]
     for task in tasks:
         listed.add(task.source, task.prior)
