@@ -30,6 +30,7 @@ RANKS = [
     {"reading", "engines", "stores"},
     {"sources", "models", "index"},
     {"report", "config", "fingerprints", "processes", "filelist", "cores"},
+    {"vault"},
     {"columns", "records", "errors"},
 ]
 """From top to bottom: a room imports rooms of lower ranks only. Rooms of one rank that are folders never import each
@@ -87,6 +88,7 @@ DOORS = {
     "elastic_transport": {"stores.elastic"},
     "opensearchpy": {"stores.elastic"},
     "apsw": {"stores.sqlite_vec"},
+    "obstore": {"vault.buckets", "vault.objects"},
     "sqlite_vec": {"stores.sqlite_vec"},
 }
 GUARD_LOADS = {
@@ -99,7 +101,7 @@ GUARD_LOADS = {
 HEAVY = {
     *("torch", "transformers", "openvino", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
     *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb", "orjson", "prometheus_client", "simsimd"),
-    *("starlette", "uvicorn", "anyio", "mcp"),
+    *("starlette", "uvicorn", "anyio", "mcp", "obstore"),
 }
 
 
