@@ -31,7 +31,7 @@ RANKS = [
     {"sources", "models", "index"},
     {"report", "config", "fingerprints", "processes", "filelist", "cores"},
     {"vault"},
-    {"columns", "records", "errors"},
+    {"columns", "records", "errors", "urls"},
 ]
 """From top to bottom: a room imports rooms of lower ranks only. Rooms of one rank that are folders never import each
 other; files of one rank may, as long as there is no circle."""
@@ -88,7 +88,7 @@ DOORS = {
     "elastic_transport": {"stores.elastic"},
     "opensearchpy": {"stores.elastic"},
     "apsw": {"stores.sqlite_vec"},
-    "obstore": {"vault.buckets", "vault.objects"},
+    "obstore": {"sources.buckets.gs", "vault.buckets", "vault.objects"},
     "sqlite_vec": {"stores.sqlite_vec"},
 }
 GUARD_LOADS = {

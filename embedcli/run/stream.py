@@ -23,6 +23,7 @@ from embedcli.reading.rows import Holder, Read, Reading, ReadingWork
 from embedcli.reading.splitter import Splitter, SplittingWork
 from embedcli.run.containers import Feed, Members, OpenContainers
 from embedcli.run.tasks import AnyTask, Contained, ContainerEnd, Refused, Task
+from embedcli.urls import is_url
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
 
 MOST_PENDING = 1024
 """Documents waiting for vectors: many may wait for one vector that is on its way already."""
+
+
+FETCHING_PROCESSES = 8
+DOCUMENTS_EACH = 8
+"""For fewer it does not pay to start a process."""
 
 
 @contextmanager
@@ -186,7 +192,7 @@ def reading(
         stack.callback(splitter.end)
         pool = stack.enter_context(
             make_pool(
-                work, processes=_processes(), limits=Limits(), size_of=attrgetter("size_bytes"),
+                work, processes=_processes(plan), limits=Limits(), size_of=attrgetter("size_bytes"),
                 message_of=attrgetter("message"), parts_of=attrgetter("parts"),
             )
         )  # fmt: skip
@@ -214,6 +220,10 @@ def reading_work(
     )
 
 
-def _processes() -> int:
-    """Reading processes: they wait for the engine most of the time, and leave a core to the parent."""
-    return max(1, min(16, usable_cores() - 1))
+def _processes(plan: Plan) -> int:
+    """Reading processes: they wait for the engine most of the time, and leave a core to the parent. What lies in a
+    bucket they wait for too: then more of them share the cores."""
+    for_cores = max(1, min(16, usable_cores() - 1))
+    if not any(is_url(scope.root.path) for scope in plan.scopes.scopes):
+        return for_cores
+    return max(for_cores, min(FETCHING_PROCESSES, plan.tasks.count // DOCUMENTS_EACH))
