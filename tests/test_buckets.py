@@ -149,6 +149,7 @@ def test_a_bucket_that_cannot_be_listed_leaves_everything_as_it_was(
     other = shop.write("here.txt", words(10, 55))
     shop.ingest(corpus, other)
     rows = shop.content()
+    bucket.front.asked.clear()
     bucket.front.instead = instead
     summary = shop.ingest()
     assert (summary.exit_code, summary.sources["gone"]) == (3, 0) and shop.content() == rows
@@ -157,8 +158,10 @@ def test_a_bucket_that_cannot_be_listed_leaves_everything_as_it_was(
     assert found == {reason} and summary.sources["unchanged"] >= 1
     again = shop.ingest()
     assert again.exit_code == 0, "known trouble is no news"
+    assert len(bucket.front.listings()) == len(bucket.front.asked) and bucket.front.objects() == []
     bucket.front.instead = nothing
     shop.ingest()
+    assert bucket.front.objects() == [], "a night without a network costs no reading"
     assert {row["status"] for row in shop.documents().values()} == {"indexed"} and shop.content() == rows
 
 

@@ -63,6 +63,11 @@ MAX_ATTEMPTS = 4
 """A source that failed for a reason of RETRY_REASONS is read in four runs: once, and in the next three."""
 TELL_EVERY = 1_000
 FOLDERS_SHOWN = 5
+LOOK_INTO = {
+    "s3": "check its name, AWS_ENDPOINT_URL, AWS_REGION and the credentials",
+    "gs": "check its name and GOOGLE_APPLICATION_CREDENTIALS",
+}
+"""What to do about a bucket that cannot be listed."""
 DIGESTED_AT_ONCE = 256
 
 
@@ -311,6 +316,9 @@ class _Join:
             self._problem(source, prior)
         elif rules.read_all or self._is_read_otherwise(source.path):
             self._plan.tasks.add(source, prior)
+        elif _was_only_unseen(source, prior, rules):
+            self._plan.outcomes.append(Outcome(None, mark=Mark(source.key, {"status": "indexed", "reason": None})))
+            self._plan.changed += 1
         elif rules.rehash or not _is_as_seen(source, prior):
             digested = prior.sha256 is not None and prior.status != "stale"
             (self._suspects if digested else self._plan.tasks).add(source, prior)
@@ -379,8 +387,8 @@ class _Join:
             first = min(self._plan.unlisted)
             raise InputError(f"`{first}` {self._plan.unlisted[first]}, and a rebuild needs every source", mended(root))
         if "" in unlisted and not waited_for:
-            look = "check its name, AWS_ENDPOINT_URL and the credentials" if is_url(root) else None
-            raise InputError(f"`{root}` {reasons.get('', 'vanished')}", look or f"look at it with `ls -la '{root}'`")
+            look = LOOK_INTO.get(root.partition("://")[0], f"look at it with `ls -la '{root}'`")
+            raise InputError(f"`{root}` {reasons.get('', 'vanished')}", look)
 
     def _stale(self, prior: LastSeen, reason: str) -> None:
         self._plan.keep((self._scope.root.id, prior.path), prior.status, prior.reason, prior.rows, why=reason)
@@ -393,6 +401,15 @@ def _is_as_seen(source: Source, prior: LastSeen) -> bool:
     if prior.is_of(stat) or stat is None or not source.is_object or prior.status == "stale":
         return prior.is_of(stat)
     return (prior.size, prior.inode) == (stat.size, stat.inode)
+
+
+def _was_only_unseen(source: Source, prior: LastSeen, rules: Rules) -> bool:
+    """Whether a source is stale for no other reason than that its folder or bucket could not be seen, and is still what
+    was read last. A night without a network must not cost the reading of all that lies in a bucket."""
+    unseen = prior.status == "stale" and prior.tried is None and not prior.lacking
+    if not unseen or rules.rehash or rules.retry_failed or prior.read_fingerprint != rules.read_fingerprint:
+        return False
+    return prior.stat == source.stat
 
 
 def _due_again(prior: LastSeen, rules: Rules) -> bool:

@@ -23,6 +23,7 @@ from embedcli.sources.walk import WalkProblems, is_read_in_parts
 
 def walk_bucket(root: Root, *, below: str, max_text_bytes: int, problems: WalkProblems) -> Iterator[Source]:
     """The sources of a root, or of one folder or object `below` it, ascending by `path.split("/")`."""
+    problems.ignore_files = set()  # of a bucket that does not answer nothing else is asked
     try:
         listing = _listed(root, below)
         problems.ignore_files = listing.ignore_files | _above(root, below)
