@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -412,3 +415,30 @@ def test_a_list_of_files_is_of_this_machine(
     (tmp_path / "list").write_text(f"{corpus}/part-0/0.md\n")
     ran = command("ingest", "--files-from", tmp_path / "list", "--index", shop.index)
     assert isinstance(ran.exception, InputError) and "lists are of files on this machine" in str(ran.exception)
+
+
+def test_the_program_killed_while_it_reads_out_of_a_bucket_goes_on(
+    tmp_path: Path,
+    bucket: S3Bucket,  # noqa: F811
+) -> None:
+    for number in range(24):
+        bucket.put(f"docs/{number:02d}.txt", words(200, number))
+    index, whole = tmp_path / "index", tmp_path / "whole"
+    program = [sys.executable, str(Path(__file__).parent / "quick_embedcli.py"), "ingest", f"{bucket.url}/docs"]
+    flags = ["--dim", "16", "--checkpoint-every", "0"]
+    subprocess.run([*program, "--index", str(whole), *flags], check=True, capture_output=True)
+    killed = subprocess.Popen([*program, "--index", str(index), *flags], stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if any(index.glob("staging/*/part-*.parquet")):
+            break
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    assert any(index.glob("staging/*/part-*.parquet")) and not (index / "current").exists()
+    ran = subprocess.run([*program, "--index", str(index), *flags], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert not any(index.glob("staging/*"))
+    one, other = (pq.read_table(place / "current/vectors").sort_by("chunk_id") for place in (index, whole))
+    assert one.column("chunk_id") == other.column("chunk_id") and one.num_rows > 24
+    again = subprocess.run([*program[:3], "--index", str(index), "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(again.stdout)["sources"]["unchanged"] == 24

@@ -14,6 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -23,8 +24,9 @@ from embedcli.sources.buckets.contract import Beat, no_beat
 
 TRIES = 5
 FIRST_PAUSE_S = 0.4
-SILENT_S = 15.0
+SILENT_S = 10.0
 """How long a server may say nothing. A reading process must give a sign of life every 20 s."""
+BLOCK_BYTES = 1 << 20
 PASSING = frozenset({429, 500, 502, 503, 504})
 
 Sign = Callable[[], Mapping[str, str]]
@@ -63,42 +65,44 @@ class Connection:
                 pause_s: float = FIRST_PAUSE_S * 2 ** (number - 1)
                 self._sleep(pause_s * random.uniform(0.75, 1.25))
                 beat(0)
-            problem, answer = self._once(method, target, sign())
-            if answer is not None and answer.status not in PASSING:
+            answer = self._once(method, target, sign(), beat)
+            if isinstance(answer, Answer) and answer.status not in PASSING:
                 return answer
-        if answer is not None:
+        if isinstance(answer, Answer):
             return answer
-        raise BucketError("io", f"`{self._server.scheme}://{self.host}` cannot be reached: {problem}")
+        raise BucketError("io", f"`{self._server.scheme}://{self.host}` cannot be reached: {answer}")
 
-    def _once(self, method: str, target: str, headers: Mapping[str, str]) -> tuple[str, Answer | None]:
+    def _once(self, method: str, target: str, headers: Mapping[str, str], beat: Beat) -> Answer | str:
         """The answer, or why there is none. A kept connection may have been closed by the server: that is no try."""
         kept: _Kept | None = getattr(self._own, "kept", None)
-        if kept is not None:
-            problem, answer = self._exchange(kept, method, target, headers)
-            if answer is not None:
-                return problem, answer
+        self._own.kept = None
         try:
-            client = _connect(self._server)
-        except (OSError, ValueError) as error:
-            return _words(error), None
-        return self._exchange(_Kept(client), method, target, headers)
+            if kept is not None:
+                with suppress(ConnectionError, http.client.HTTPException):
+                    return self._exchange(kept, method, target, headers, beat)
+            return self._exchange(_Kept(_connect(self._server)), method, target, headers, beat)
+        except TimeoutError:
+            return f"no answer within {SILENT_S:g} s"
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
-    def _exchange(self, kept: _Kept, method: str, target: str, headers: Mapping[str, str]) -> tuple[str, Answer | None]:
-        client, self._own.kept = kept.client, None
-        try:
-            client.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
-            for name, value in {"host": self.host, **headers}.items():
-                client.putheader(name, value)
-            client.endheaders()
-            response = client.getresponse()
+    def _exchange(self, kept: _Kept, method: str, target: str, headers: Mapping[str, str], beat: Beat) -> Answer:
+        client = kept.client
+        client.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+        for name, value in {"host": self.host, **headers}.items():
+            client.putheader(name, value)
+        client.endheaders()
+        with client.getresponse() as response:
+            body = bytearray()
+            while block := response.read(BLOCK_BYTES):
+                body += block
+                beat(0)
+            if response.length:
+                raise http.client.IncompleteRead(bytes(body), response.length)
             found = {name.lower(): value for name, value in response.getheaders()}
-            answer = Answer(response.status, found, response.read())
-        except (OSError, http.client.HTTPException) as error:
-            client.close()
-            return _words(error), None
         if not response.will_close:
             self._own.kept = kept
-        return "", answer
+        return Answer(response.status, found, bytes(body))
 
 
 class _Kept:
@@ -109,12 +113,6 @@ class _Kept:
 
     def __del__(self) -> None:
         self.client.close()
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {SILENT_S:g} s"
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
 def _connect(server: SplitResult) -> http.client.HTTPConnection:

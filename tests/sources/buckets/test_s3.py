@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -201,3 +203,27 @@ def test_what_lies_in_cold_storage_is_known_from_the_listing() -> None:
         )
     )  # fmt: skip
     assert page.cold == {b"b", b"c", b"f"}
+
+
+def test_a_body_that_breaks_off_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a server of its own, which says 10 bytes and sends 4, then all."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    head = b"HTTP/1.1 206 x\r\ncontent-length: 10\r\ncontent-range: bytes 0-9/10\r\netag: 1\r\n\r\n"
+
+    def serve() -> None:
+        for data in (b"0123", b"0123456789"):
+            client, _ = listener.accept()
+            with client:
+                client.recv(1 << 16)
+                client.sendall(head + data)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        for name, value in (("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")):
+            monkeypatch.setenv(name, value)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert S3("b", connection=Connection(address, sleep=lambda _: None)).part("a", 0, 10).data == b"0123456789"
+    finally:
+        thread.join()
+        listener.close()
