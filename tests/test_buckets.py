@@ -366,11 +366,15 @@ def test_a_folder_of_a_bucket_may_move_within_it(shop: Workshop, corpus: str, bu
         bucket.put(f"docs/other/{path[7:]}", (shop.docs / path).read_bytes())
         bucket.delete(f"docs/{path}")
     moved(index_of(shop), f"{corpus}/part-1", f"{corpus}/other", warn=silent)
+    bucket.put("docs/other/zero.md", (shop.docs / "part-0/0.md").read_bytes())
+    bucket.delete("docs/part-0/0.md")
+    moved(index_of(shop), f"{corpus}/part-0/0.md", f"{corpus}/other/zero.md", warn=silent)
     assert shop.ingest().idle and shop.embedded == had
     assert {path for path in shop.documents() if path.startswith("other/")} == {
         "other/1.md",
         "other/4.md",
         "other/7.md",
+        "other/zero.md",
     }
 
 

@@ -400,7 +400,7 @@ def _is_as_seen(source: Source, prior: LastSeen) -> bool:
     stat = source.stat
     if prior.is_of(stat) or stat is None or not source.is_object or prior.status == "stale":
         return prior.is_of(stat)
-    return (prior.size, prior.inode) == (stat.size, stat.inode)
+    return stat.inode != 0 and (prior.size, prior.inode) == (stat.size, stat.inode)
 
 
 def _was_only_unseen(source: Source, prior: LastSeen, rules: Rules) -> bool:

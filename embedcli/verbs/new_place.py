@@ -123,7 +123,8 @@ def _refuse_other_kind(root: Root, below: str, path: str, place: Root, table: pa
         return
     single = table.column("uri")[0].as_py() == printable(os.fsencode(path))
     name, new_name = (printable(os.fsencode(os.path.basename(one))) for one in (path, place.path))
-    if single != os.path.isfile(place.path) or (single and not below and name != new_name):
+    stays_single = single if is_url(place.path) else os.path.isfile(place.path)  # of a bucket nothing is asked
+    if single != stays_single or (single and not below and name != new_name):
         what = "it" if below else "the root"
         kind = f"a file called `{name}`" if single else "a folder"
         raise InputError(f"{what} is {kind}, and `{shown_path(place)}` is not", "name the new path of the root itself")

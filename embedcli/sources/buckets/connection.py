@@ -45,10 +45,18 @@ class Connection:
     """The way to one server. Each thread has a connection of its own."""
 
     def __init__(self, endpoint: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        """`endpoint`: `https://host` or `http://host:port`."""
+        """`endpoint`: `https://host` or `http://host:port`, with a path where the server lies below one. Raises
+        BucketError for anything else."""
         self._server = urlsplit(endpoint)
+        if self._server.scheme not in ("http", "https") or not self._server.hostname:
+            raise BucketError("io", f"AWS_ENDPOINT_URL must be like `http://host:9000`, not `{endpoint}`")
         self._sleep = sleep
         self._own = threading.local()
+
+    @property
+    def folder(self) -> str:
+        """What stands before every path."""
+        return self._server.path.rstrip("/")
 
     @property
     def host(self) -> str:

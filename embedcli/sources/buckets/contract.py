@@ -61,9 +61,10 @@ class Bucket(Protocol):
 
 
 def tag_of(etag: str | bytes) -> int:
-    """64 bits of an ETag. Some servers leave out its quotes in a listing, and give them with the object."""
-    data = etag.encode() if isinstance(etag, str) else etag
-    return int.from_bytes(hashlib.blake2b(data.strip(b'"'), digest_size=8).digest(), "little")
+    """64 bits of an ETag, 0 where there is none. Some servers leave out its quotes in a listing, and give them with the
+    object."""
+    data = (etag.encode() if isinstance(etag, str) else etag).strip(b'"')
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") if data else 0
 
 
 def object_stat(size: int, modified_s: int, tag: int) -> Stat:

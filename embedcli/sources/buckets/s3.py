@@ -23,6 +23,7 @@ from embedcli.sources.buckets.credentials import Credentials
 from embedcli.sources.buckets.signing import path_of, query_of, signed
 
 DEFAULT_REGION = "us-east-1"
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 _TOKEN = re.compile(rb"<NextContinuationToken>([^<]*)</NextContinuationToken>")
 _CONTENTS = re.compile(rb"<Contents>(.*?)</Contents>", re.DOTALL)
@@ -51,11 +52,12 @@ class S3:
         self._bucket = bucket
         self._credentials = Credentials(environment)
         self._region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
-        self._fixed = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
+        self._fixed = next((environment[name] for name in ENDPOINTS if environment.get(name)), "")
         self._connection = connection or Connection(self._endpoint())
 
     def _endpoint(self) -> str:
-        return self._fixed or f"https://s3.{self._region}.amazonaws.com"
+        suffix = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
+        return self._fixed or f"https://s3.{self._region}.{suffix}"
 
     def pages(self, prefix: str) -> Iterator[Page]:
         """The next page is on its way while one is read."""
@@ -101,6 +103,8 @@ class S3:
     def _ask(
         self, path: str, query: str, headers: Mapping[str, str], *, method: str = "GET", beat: Beat = no_beat
     ) -> Answer:
+        path = self._connection.folder + path
+
         def sign() -> Mapping[str, str]:
             keys = self._credentials.now()
             if keys is None:
