@@ -178,6 +178,27 @@ class UnreadableSource(Exception):
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
+class BucketError(OSError):
+    """A bucket, or an object in it, cannot be read. `reason` is one of records.REASONS; the text says why, for people.
+
+    An OSError, since to whoever reads it an object is a file.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(errno.EIO, text)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[BucketError], tuple[str, str]]:
+        return BucketError, (self.reason, self.text)
+
+    @property
+    def text(self) -> str:
+        return str(self.strerror)
+
+    def __str__(self) -> str:
+        return self.text
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn an OSError into a StorageError that names the file and what to do."""

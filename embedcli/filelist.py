@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from embedcli.errors import InputError
+from embedcli.urls import SCHEMES
+
+_BUCKETS = tuple(scheme.encode() for scheme in SCHEMES)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class FileList:
             name = self.data[start:end]
             if self.separator == b"\n":
                 name = name.removesuffix(b"\r")
+            if name.startswith(_BUCKETS):
+                raise InputError(
+                    f"the list names `{name.decode(errors='replace')}`, and lists are of files on this machine",
+                    "name its folder as a SOURCE, with `--include` for what you want of it",
+                )
             if name:
                 yield os.path.normpath(os.path.join(self.folder, os.fsdecode(name)))
             start = end + 1

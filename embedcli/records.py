@@ -15,6 +15,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from embedcli.errors import BucketError
+from embedcli.urls import is_url
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -24,12 +27,15 @@ SourceKey = tuple[str, str]
 
 Status = Literal["indexed", "partial", "stale", "failed", "skipped"]
 
+COLD_STORAGE = "cold_storage"
+"""An object that must be restored before it can be read: nobody's fault, but as soon as it is restored it is read."""
+
 SKIP_REASONS = frozenset(
     {"not_text", "empty", "needs_extra", "too_large", "not_a_file", "outside", "archive", "unsupported", "portfolio"}
-)
+) | {COLD_STORAGE}
 """Not failures: there is nothing to repair. Such sources are counted as `skipped`."""
 
-MOMENT_REASONS = frozenset({"permission", "io", "vanished", "changed_while_reading", "broken_link"})
+MOMENT_REASONS = frozenset({"permission", "io", "vanished", "changed_while_reading", "broken_link", COLD_STORAGE})
 """Temporary reasons: every run tries again."""
 
 RETRY_REASONS = frozenset({"timeout", "out_of_memory", "reader_crashed", "engine_killed"})
@@ -47,6 +53,8 @@ REASONS = SKIP_REASONS | MOMENT_REASONS | RETRY_REASONS | CONTENT_REASONS
 
 def reason_of(error: OSError) -> str:
     """The reason for which a file or folder cannot be read at the moment."""
+    if isinstance(error, BucketError):
+        return error.reason
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "vanished"
     return "permission" if isinstance(error, PermissionError) else "io"
@@ -147,7 +155,8 @@ class Source:
     `path` is below its root, `/` between components, printable (see `printable`); `file` is the path for the operating
     system (undecodable bytes as surrogates). `problem` is one of REASONS when the walk has already found that the
     source cannot be read (`not_a_file`, `broken_link`, `outside`, `permission`, `too_large`); `stat` can then be None.
-    `container`: the path of the source that it is in; `address`: its uri, where that is not the file's path.
+    Of an object in a bucket `file` is its URL. `container`: the path of the source that it is in; `address`: its uri,
+    where that is not the file's path.
     """
 
     root_id: str
@@ -161,6 +170,11 @@ class Source:
     @property
     def key(self) -> SourceKey:
         return (self.root_id, self.path)
+
+    @property
+    def is_object(self) -> bool:
+        """Whether it lies in a bucket."""
+        return is_url(self.file)
 
     @property
     def suffix(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from embedcli.models.folder import Model
 from embedcli.run.tools import Tools
 from tests.fake_cards import make_machine
 from tests.published import filled
+from tests.s3 import S3, moto_server
 from tests.workshop import Workshop, _resolve, wide_engine
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers have the cores, torch's threads would wait for each other
@@ -37,6 +38,20 @@ def shop(tmp_path: Path) -> Workshop:
 def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a machine with an NVIDIA card, driver, torch and SGLang being fakes."""
     return make_machine(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    with moto_server(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """An S3 server in a process of its own, which the environment reaches."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
 
 
 @pytest.fixture(scope="module")

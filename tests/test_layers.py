@@ -30,7 +30,8 @@ RANKS = [
     {"reading", "engines", "stores"},
     {"sources", "models", "index"},
     {"report", "config", "fingerprints", "processes", "filelist", "cores"},
-    {"columns", "records", "errors"},
+    {"vault"},
+    {"columns", "records", "errors", "urls"},
 ]
 """From top to bottom: a room imports rooms of lower ranks only. Rooms of one rank that are folders never import each
 other; files of one rank may, as long as there is no circle."""
@@ -87,6 +88,7 @@ DOORS = {
     "elastic_transport": {"stores.elastic"},
     "opensearchpy": {"stores.elastic"},
     "apsw": {"stores.sqlite_vec"},
+    "obstore": {"sources.buckets.gs", "vault.buckets", "vault.objects"},
     "sqlite_vec": {"stores.sqlite_vec"},
 }
 GUARD_LOADS = {
@@ -99,7 +101,7 @@ GUARD_LOADS = {
 HEAVY = {
     *("torch", "transformers", "openvino", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
     *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb", "orjson", "prometheus_client", "simsimd"),
-    *("starlette", "uvicorn", "anyio", "mcp"),
+    *("starlette", "uvicorn", "anyio", "mcp", "obstore"),
 }
 
 

@@ -6,7 +6,6 @@ Not here: flags of only one command (in the file of that command).
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +16,7 @@ from embedcli.config import DEFAULT_MAX_GONE_PERCENT, LEAVE_OUT, Stream, index_f
 from embedcli.errors import UsageError
 from embedcli.records import RecordRule
 from embedcli.report import say_warning
+from embedcli.urls import absolute
 
 if TYPE_CHECKING:
     from embedcli.index.generations import Index
@@ -98,7 +98,7 @@ def max_gone(values: list[str] | None) -> float:
 def max_gone_of(values: list[str] | None) -> tuple[tuple[str, float], ...]:
     """The percentages of single folders: (absolute path, percent)."""
     named = [value.rpartition("=") for value in values or () if "=" in value]
-    return tuple((os.path.abspath(folder), _percent(f"{folder}={text}", text)) for folder, _, text in named)
+    return tuple((absolute(folder), _percent(f"{folder}={text}", text)) for folder, _, text in named)
 
 
 def _percent(value: str, text: str) -> float:

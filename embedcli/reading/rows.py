@@ -13,13 +13,12 @@ import hashlib
 import io
 import os
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from embedcli.columns import SCHEMA
 from embedcli.errors import UnreadableSource, storage_errors
 from embedcli.reading import chunker, formats
+from embedcli.reading.source_file import opened, sha256_of
 from embedcli.reading.text.clean import clean
 from embedcli.records import (
     SKIP_REASONS,
@@ -38,9 +38,6 @@ from embedcli.records import (
     Source,
     Stat,
     digest,
-    if_trusted,
-    reason_of,
-    stat_of,
 )
 from embedcli.sources.walk import READ_IN_PARTS
 
@@ -51,7 +48,6 @@ SPOOL_BYTES = 64 << 20
 LONG_RECORD = 1 << 20
 """A record of more code points is read by itself, as a file is."""
 _BATCH_CHUNKS = 1024
-_DIGEST_BYTES = 16 << 20
 DEEPEST_MEMBER = 2
 """A mail in a mail is read with its own attachments, one in that without."""
 
@@ -173,12 +169,16 @@ class ReadingWork:
 
     def _file(self, source: Source, beat: Beat, *, with_forms: bool) -> Read:
         """A file that changes while it is read is read once more."""
-        reading = self._read_once(source, beat, with_forms=with_forms)
-        if reading is None:
-            reading = self._read_once(source, beat, with_forms=with_forms)
-        if reading is None:
-            raise UnreadableSource("changed_while_reading", source.file)
-        return reading
+        for _ in range(2):
+            try:
+                reading = self._read_once(source, beat, with_forms=with_forms)
+            except UnreadableSource as error:
+                if error.reason != "changed_while_reading":
+                    raise
+            else:
+                if reading is not None:
+                    return reading
+        raise UnreadableSource("changed_while_reading", source.file)
 
     def _record(self, container: Source, record: Record, beat: Beat) -> Read:
         source, stat = container.record(record), _stat_of_record(container, record)
@@ -242,22 +242,19 @@ class ReadingWork:
 
     def _read_once(self, source: Source, beat: Beat, *, with_forms: bool) -> Read | None:
         """What was read, or None where the file changed meanwhile."""
-        with opened(source.file) as file:
-            before = stat_of_open(file)
-            now_ns = time.time_ns()
-            if before.size > self.max_file_bytes and not source.path.lower().endswith(READ_IN_PARTS):
+        with opened(source, folder=self.spool_folder, beat=beat) as open_source:
+            file, size_bytes = open_source.file, open_source.stat.size
+            if size_bytes > self.max_file_bytes and not source.path.lower().endswith(READ_IN_PARTS):
                 raise UnreadableSource("too_large")
             try:
-                sha256 = sha256_of(file, before.size, beat)
+                sha256 = sha256_of(file, size_bytes, beat)
                 document = formats.read(file, name=source.path, beat=beat, with_forms=with_forms)
-                read = self._with_members(source, document, if_trusted(before, now_ns), sha256, beat)
+                read = self._with_members(source, document, open_source.trusted, sha256, beat)
             except OSError as error:
                 raise UnreadableSource("io", str(error)) from error
             except UnreadableSource as error:
                 raise UnreadableSource(error.reason, error.detail, sha256) from error
-            if stat_of_open(file) != before:
-                return None
-        return read
+            return None if open_source.has_changed() else read
 
     def _rows(self, source: Source, document: Document, stat: Stat, sha256: str, beat: Beat) -> Reading:
         rows = self._new_rows()
@@ -442,25 +439,3 @@ def _to_file(batches: Iterable[pa.RecordBatch], folder: Path) -> Path:
             os.unlink(name)
             raise
     return Path(name)
-
-
-def opened(file: str) -> BinaryIO:
-    try:
-        return open(file, "rb")
-    except OSError as error:
-        raise UnreadableSource(reason_of(error), str(error)) from error
-
-
-def stat_of_open(file: BinaryIO) -> Stat:
-    return stat_of(os.fstat(file.fileno()))
-
-
-def sha256_of(file: BinaryIO, size_bytes: int, beat: Beat) -> str:
-    """The digest of the first `size_bytes`, its size when the reading began: a file may grow as fast as it is read."""
-    state = hashlib.sha256()
-    while block := file.read(min(_DIGEST_BYTES, size_bytes)):
-        state.update(block)
-        size_bytes -= len(block)
-        beat(0)
-    file.seek(0)
-    return state.hexdigest()

@@ -9,7 +9,6 @@ Not here: the formats (containers/), the process (process.py), what is done abou
 from __future__ import annotations
 
 import pickle
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -21,8 +20,8 @@ from embedcli.errors import UnreadableSource
 from embedcli.reading.containers.known import KnownFiles, KnownRecords
 from embedcli.reading.containers.opened import records_in
 from embedcli.reading.process import Child, Died, Hung, Limits
-from embedcli.reading.rows import opened, sha256_of, stat_of_open
-from embedcli.records import Record, Source, Stat, if_trusted
+from embedcli.reading.source_file import opened, sha256_of
+from embedcli.records import Record, Source, Stat
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,18 +86,17 @@ class SplittingWork:
 
 def _answers(request: Split, beat: Beat, spool_folder: Path) -> Iterator[Answer]:
     source = request.source
-    with opened(source.file) as file:
-        before, now_ns = stat_of_open(file), time.time_ns()
-        sha256 = sha256_of(file, before.size, beat)
-        records = records_in(file, source.path, request.asked, spool_folder=spool_folder)
+    with opened(source, folder=spool_folder, beat=beat) as open_source:
+        sha256 = sha256_of(open_source.file, open_source.stat.size, beat)
+        records = records_in(open_source.file, source.path, request.asked, spool_folder=spool_folder)
         if records is None:
             yield None
             return
         reading = _Reading(KnownRecords(request.known))
         yield from reading.batches(records, beat)
-        if stat_of_open(file) != before:
+        if open_source.has_changed():
             raise UnreadableSource("changed_while_reading", source.file, sha256)
-    yield reading.whole(if_trusted(before, now_ns), sha256)
+        yield reading.whole(open_source.trusted, sha256)
 
 
 def _some(records: Iterator[Record]) -> list[Record]:

@@ -9,7 +9,6 @@ Not here: splitting (reading/splitter.py), reading (reading/rows.py), vectors (p
 from __future__ import annotations
 
 import itertools
-import os
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +42,7 @@ from embedcli.run.tasks import (
     last_seen_rows,
 )
 from embedcli.sources.containers import RuleBook
+from embedcli.urls import absolute
 
 if TYPE_CHECKING:
     from embedcli.config import Rules
@@ -166,7 +166,9 @@ def asked_of(books: dict[str, RuleBook], source: Source) -> Asked | None:
     often has a name without a suffix."""
     book = books[source.root_id]
     asked = book.of(source.path)
-    if asked is None and "." not in source.path.rpartition("/")[2] and _begins_with_from(source.file):
+    if asked is not None or source.is_object:  # to look into each object would cost a request for each
+        return asked
+    if "." not in source.path.rpartition("/")[2] and _begins_with_from(source.file):
         return book.default
     return asked
 
@@ -364,7 +366,7 @@ class OpenContainers:
 
     def _keeps(self, end: ContainerEnd) -> bool:
         """The guard: whether so many of the known records are gone that they stay. Raises InputError in a rebuild."""
-        uri, place = end.container.source.uri, os.path.abspath(end.container.source.uri)
+        uri, place = end.container.source.uri, absolute(end.container.source.uri)
         percent = self._rules.percent_of(place)
         too_many = end.known >= SMALLEST_GUARDED and end.lost * 100 > percent * end.known
         nothing_left = end.container.source.address is not None and end.lost == end.known and percent < 100

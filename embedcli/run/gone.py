@@ -19,6 +19,8 @@ import pyarrow as pa
 from embedcli.errors import InputError
 from embedcli.records import SourceKey
 from embedcli.run.pace.time_limit import OutOfTime
+from embedcli.sources.buckets.fetched import object_digest
+from embedcli.urls import is_url
 
 if TYPE_CHECKING:
     from embedcli.config import Rules
@@ -92,6 +94,8 @@ def digested(tasks: Collection[Task], is_over: Callable[[], bool]) -> Iterator[t
 def file_digest(file: str) -> str | None:
     """The sha256 of a file; None where it cannot be read."""
     try:
+        if is_url(file):
+            return object_digest(file)
         with open(file, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:

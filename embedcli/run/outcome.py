@@ -15,7 +15,7 @@ from embedcli.index import documents, shards
 from embedcli.index.documents import DocumentRow, Mark
 from embedcli.index.outcomes import Outcome
 from embedcli.index.staging import Finished, FinishedRecords
-from embedcli.records import RETRY_REASONS, SKIP_REASONS, TROUBLED, Source, Stat, Status
+from embedcli.records import MOMENT_REASONS, RETRY_REASONS, SKIP_REASONS, TROUBLED, Source, Stat, Status
 from embedcli.run.tasks import Contained, LastSeen, Refused, tried
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def refused(source: Source, prior: LastSeen | None, reason: str, rules: Rules, *
     """The outcome of a source that cannot be read: failed, skipped, or stale where it has rows of a good reading."""
     stat = source.stat or Stat(0, 0, 0, 0)
     attempts = prior.attempts + 1 if prior is not None and prior.reason == reason and prior.is_of(stat) else 1
-    if prior is not None and prior.holds and reason not in SKIP_REASONS and not rules.rebuilding:
+    passes = reason not in SKIP_REASONS or reason in MOMENT_REASONS
+    if prior is not None and prior.holds and passes and not rules.rebuilding:
         columns = {"status": "stale", "reason": reason, "attempts": attempts, "tried": tried(source.stat)}
         return Outcome(source.stat, mark=Mark(source.key, columns))
     row = DocumentRow.of(

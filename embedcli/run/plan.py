@@ -24,11 +24,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli.config import Options, Rules
-from embedcli.errors import InputError, quoted
+from embedcli.errors import BucketError, InputError, quoted
 from embedcli.index import documents
 from embedcli.index.documents import Mark
 from embedcli.index.outcomes import Outcome
 from embedcli.records import (
+    COLD_STORAGE,
     MOMENT_REASONS,
     RETRY_REASONS,
     SKIP_REASONS,
@@ -47,10 +48,13 @@ from embedcli.run.outcome import refused
 from embedcli.run.pace.time_limit import OutOfTime
 from embedcli.run.settings import rules_of
 from embedcli.run.tasks import LastSeen, Task, TaskList, last_seen, last_seen_rows
+from embedcli.sources.buckets.fetched import stat_of_object
+from embedcli.sources.buckets.walk import walk_bucket
 from embedcli.sources.containers import RuleBook
 from embedcli.sources.filters import Filter
 from embedcli.sources.roots import Scope, Scopes, inside
 from embedcli.sources.walk import WalkProblems, walk, walk_list, walk_selection
+from embedcli.urls import absolute, is_url
 
 if TYPE_CHECKING:
     from embedcli.run.known import Known
@@ -59,6 +63,11 @@ MAX_ATTEMPTS = 4
 """A source that failed for a reason of RETRY_REASONS is read in four runs: once, and in the next three."""
 TELL_EVERY = 1_000
 FOLDERS_SHOWN = 5
+LOOK_INTO = {
+    "s3": "check its name, AWS_ENDPOINT_URL, AWS_REGION and the credentials",
+    "gs": "check its name and GOOGLE_APPLICATION_CREDENTIALS",
+}
+"""What to do about a bucket that cannot be listed."""
 DIGESTED_AT_ONCE = 256
 
 
@@ -159,7 +168,7 @@ def _is_known(place: str, table: pa.Table, scopes: Scopes) -> bool:
     """Whether the index has sources at or below an absolute path, or it stands for a stream."""
     shown, uris = printable(os.fsencode(place)), table.column("uri")
     found = pc.or_(pc.equal(uris, shown), pc.starts_with(uris, f"{shown.rstrip('/')}/"))
-    return pc.any(found).as_py() or any(root.stream and os.path.abspath(root.path) == place for root in scopes.roots)
+    return pc.any(found).as_py() or any(root.stream and absolute(root.path) == place for root in scopes.roots)
 
 
 def _check_not_empty(plan: Plan, table: pa.Table) -> None:
@@ -261,6 +270,8 @@ class _Join:
         root, rules = self._scope.root, self._rules
         if self._scope.stream is not None:
             return iter([self._scope.stream.source(root)])
+        if is_url(root.path):
+            return walk_bucket(root, below=self._scope.below, max_text_bytes=rules.max_file_bytes, problems=problems)
         if self._scope.listed is not None:
             paths = iter_values(self._scope.listed)
             return walk_list(root, paths, max_text_bytes=rules.max_file_bytes, problems=problems)
@@ -300,17 +311,24 @@ class _Join:
 
     def _known(self, source: Source, prior: LastSeen) -> None:
         rules = self._rules
-        if source.problem:
+        if source.problem == COLD_STORAGE and prior.holds and _is_as_seen(source, prior):
+            self._plan.unchanged += 1 + prior.members
+        elif source.problem:
             self._problem(source, prior)
         elif rules.read_all or self._is_read_otherwise(source.path):
             self._plan.tasks.add(source, prior)
-        elif rules.rehash or not prior.is_of(source.stat):
+        elif _was_only_unseen(source, prior, rules):
+            self._plan.outcomes.append(Outcome(None, mark=Mark(source.key, {"status": "indexed", "reason": None})))
+            self._plan.changed += 1
+        elif rules.rehash or not _is_as_seen(source, prior):
             digested = prior.sha256 is not None and prior.status != "stale"
             (self._suspects if digested else self._plan.tasks).add(source, prior)
         elif _due_again(prior, rules) or source.key in self._plan.due_inside:
             self._plan.tasks.add(source, prior)
         else:
             self._plan.unchanged += 1 + prior.members
+            if source.is_object and source.stat is not None and not prior.is_of(source.stat):
+                self._plan.seen.append(Mark(source.key, asdict(source.stat)))
 
     def _is_read_otherwise(self, path: str) -> bool:
         """Whether the fields of its records are others now, or all of them are here and no others."""
@@ -326,9 +344,11 @@ class _Join:
         if same and not self._rules.rebuilding:
             self._plan.unchanged += 1
             return
-        self._plan.outcomes.append(refused(source, prior, reason, self._rules))
+        outcome = refused(source, prior, reason, self._rules)
+        self._plan.outcomes.append(outcome)
         self._plan.changed += prior is not None
-        if reason not in SKIP_REASONS and not same:
+        is_trouble = outcome.mark is not None or reason not in SKIP_REASONS
+        if is_trouble and not same:
             self._plan.news.add((source.root_id, source.path))
 
     def _judge_missing(self, problems: WalkProblems) -> None:
@@ -336,7 +356,7 @@ class _Join:
         visited = [mount for mount in self._old_mounts if self._scope.holds(mount)]
         lost = {mount: "io" for mount in visited if mount not in problems.mounts}
         unseen = lost | problems.unlisted
-        filters = Filter(self._scope.root)
+        filters = Filter(self._scope.root, ignore_files=problems.ignore_files)
         waited_for: set[str] = set()
         for prior in self._missing:
             key = (self._scope.root.id, prior.path)
@@ -348,29 +368,49 @@ class _Join:
                 self._stale(prior, unseen[folder])
             else:
                 self._plan.gone.add(key)
-        self._note_unseen(lost, problems.unlisted, waited_for)
+        self._note_unseen(lost, problems, waited_for)
         # a lost mount point is remembered as long as something below it waits for it
         mounts = {mount for mount in self._old_mounts if mount not in visited or mount in waited_for}
         self._plan.mounts[self._scope.root.id] = tuple(sorted(mounts | set(problems.mounts)))
 
-    def _note_unseen(self, lost: Mapping[str, str], unlisted: Mapping[str, str], waited_for: Collection[str]) -> None:
+    def _note_unseen(self, lost: Mapping[str, str], problems: WalkProblems, waited_for: Collection[str]) -> None:
+        unlisted, told = problems.unlisted, problems.details
         reasons = {folder: "was a mount point and is none now" for folder in lost if folder in waited_for}
         reasons |= {
-            folder: f"cannot be listed ({reason})" for folder, reason in unlisted.items() if reason != "vanished"
+            folder: f"cannot be listed ({told.get(folder, reason)})"
+            for folder, reason in unlisted.items()
+            if reason != "vanished" or folder in told
         }
         reasons |= {folder: "vanished" for folder in unlisted if folder not in reasons and folder in waited_for}
         root = self._scope.root.path
         self._plan.unlisted |= {f"{root}/{folder}".rstrip("/"): why for folder, why in reasons.items()}
         if self._rules.rebuilding and waited_for:
-            raise InputError(
-                f"`{min(self._plan.unlisted)}` cannot be listed, and a rebuild needs every source",
-                "mount it or mend its permissions, then run the same command again",
-            )
+            first = min(self._plan.unlisted)
+            raise InputError(f"`{first}` {self._plan.unlisted[first]}, and a rebuild needs every source", mended(root))
         if "" in unlisted and not waited_for:
-            raise InputError(f"`{root}` {reasons.get('', 'vanished')}", f"look at it with `ls -la '{root}'`")
+            look = LOOK_INTO.get(root.partition("://")[0], f"look at it with `ls -la '{root}'`")
+            raise InputError(f"`{root}` {reasons.get('', 'vanished')}", look)
 
     def _stale(self, prior: LastSeen, reason: str) -> None:
         self._plan.keep((self._scope.root.id, prior.path), prior.status, prior.reason, prior.rows, why=reason)
+
+
+def _is_as_seen(source: Source, prior: LastSeen) -> bool:
+    """Whether a source has its stat of before. An object with the same size and ETag has the same bytes, whenever they
+    were written."""
+    stat = source.stat
+    if prior.is_of(stat) or stat is None or not source.is_object or prior.status == "stale":
+        return prior.is_of(stat)
+    return stat.inode != 0 and (prior.size, prior.inode) == (stat.size, stat.inode)
+
+
+def _was_only_unseen(source: Source, prior: LastSeen, rules: Rules) -> bool:
+    """Whether a source is stale for no other reason than that its folder or bucket could not be seen, and is still what
+    was read last. A night without a network must not cost the reading of all that lies in a bucket."""
+    unseen = prior.status == "stale" and prior.tried is None and not prior.lacking
+    if not unseen or rules.rehash or rules.retry_failed or prior.read_fingerprint != rules.read_fingerprint:
+        return False
+    return prior.stat == source.stat
 
 
 def _due_again(prior: LastSeen, rules: Rules) -> bool:
@@ -413,9 +453,20 @@ def _orphans(scopes: Scopes, base: pa.Table) -> set[SourceKey]:
     for row in rows:
         end = row["path"][len(row["container"]) :]
         file = os.fsdecode(from_printable(row["uri"].removesuffix(end)))
-        if row["root"] in walked and not os.path.lexists(file):
+        if row["root"] in walked and not _is_there(file):
             gone.add((row["root"], row["path"]))
     return gone
+
+
+def _is_there(file: str) -> bool:
+    """Of a bucket that cannot be asked everything is there."""
+    if not is_url(file):
+        return os.path.lexists(file)
+    try:
+        stat_of_object(file)
+    except BucketError as error:
+        return error.reason != "vanished"
+    return True
 
 
 def iter_values(array: pa.Array) -> Iterator[str]:
@@ -430,9 +481,14 @@ def _check_absorbed(plan: Plan) -> None:
         hidden = [folder for folder in plan.unlisted if inside(path, folder) or inside(folder, path)]
         if hidden:
             raise InputError(
-                f"`{hidden[0]}` cannot be listed, and its documents were to move to a wider root",
-                "mount it or mend its permissions, then run the same command again",
+                f"`{hidden[0]}` cannot be listed, and its documents were to move to a wider root", mended(path)
             )
+
+
+def mended(place: str) -> str:
+    """What to do about a place that cannot be listed."""
+    what = "mend the access to the bucket" if is_url(place) else "mount it or mend its permissions"
+    return f"{what}, then run the same command again"
 
 
 def _judge_gone(plan: Plan, base: pa.Table, rules: Rules, is_over: Callable[[], bool]) -> None:
@@ -471,7 +527,8 @@ def _judge_suspect(plan: Plan, task: Task, sha256: str | None, rules: Rules) -> 
     assert prior is not None and stat is not None
     if sha256 is not None and sha256 == prior.sha256 and not _due_again(prior, rules):
         plan.unchanged += 1 + prior.members
-        plan.seen.append(Mark(task.key, asdict(if_trusted(stat, time.time_ns()))))
+        trusted = stat if task.source.is_object else if_trusted(stat, time.time_ns())
+        plan.seen.append(Mark(task.key, asdict(trusted)))
     else:
         plan.tasks.add(task.source, prior)
 
@@ -499,6 +556,8 @@ def _read_elsewhere(plan: Plan, base: pa.Table, damaged: Collection[str]) -> int
 def _source(row: Mapping[str, str]) -> Source | None:
     file = os.fsdecode(from_printable(row["uri"]))
     try:
+        if is_url(file):
+            return Source(row["root"], row["path"], file, stat_of_object(file))
         found = os.stat(file)
     except OSError:
         return None

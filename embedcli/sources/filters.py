@@ -1,7 +1,7 @@
 """What the filters of a root leave out: --include, --exclude and ignore files, in gitignore syntax.
 
 In: a Root, and paths below it (`printable`, as in Source). Out: whether a path is left out, here while the
-walk goes down and for a known path that the walk did not yield. Not here: the walk (walk.py).
+walk goes down and for a known path that the walk did not yield. Not here: the walks (walk.py, buckets/walk.py).
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from embedcli.errors import UsageError
 from embedcli.records import Root
 from embedcli.sources.brackets import take_out_sets
+from embedcli.urls import is_url
 
 LOCK_FILE = "~$"
 """How the names of office programs' lock files begin. Hidden names such as `.~lock.a#` are left out in any case."""
@@ -22,6 +23,7 @@ PROGRAM_FOLDERS = frozenset({"node_modules", "__pycache__"})
 
 EMBEDCLIIGNORE = ".embedcliignore"
 GITIGNORE = ".gitignore"
+IGNORE_FILES = (GITIGNORE, EMBEDCLIIGNORE)
 
 Patterns = list[tuple[re.Pattern[str], bool]]
 """Expressions for an entry's path (a folder's ends in `/`), selecting or taking back; the last line first."""
@@ -36,8 +38,9 @@ class Filter:
     put its folder among the unlisted ones.
     """
 
-    def __init__(self, root: Root, *, note_matches: bool = False) -> None:
-        """`note_matches`: also find out which patterns of flags match nothing (see `unmatched`)."""
+    def __init__(self, root: Root, *, note_matches: bool = False, ignore_files: Collection[str] | None = None) -> None:
+        """`note_matches`: also find out which patterns of flags match nothing (see `unmatched`). `ignore_files`: the
+        paths of all that there are, where that is known: to ask a bucket for each would take long."""
         self._include = compile_patterns(root.include, flag="--include")
         self._exclude = compile_patterns(root.exclude, flag="--exclude")
         self._default_excludes = root.default_excludes
@@ -47,7 +50,8 @@ class Filter:
             for pattern in patterns
             if note_matches
         }
-        self._ignore_files = (GITIGNORE, EMBEDCLIIGNORE) if root.gitignore else (EMBEDCLIIGNORE,)
+        self._ignore_names = ignore_names(root)
+        self._ignore_files = ignore_files
         self._levels: list[tuple[str, Patterns]] = []
         self._root_path = root.path
         self._asked: list[str] | None = None
@@ -87,8 +91,10 @@ class Filter:
     def enter(self, folder: str, directory: str) -> None:
         """Read the ignore files of a folder; `directory` is what the operating system calls it."""
         lines: list[str] = []
-        for name in self._ignore_files:
-            lines += _ignore_lines(f"{directory}/{name}")
+        for name in self._ignore_names:
+            path = f"{folder}/{name}" if folder else name
+            if self._ignore_files is None or path in self._ignore_files:
+                lines += _ignore_lines(f"{directory}/{name}")
         if lines:
             self._levels.append((folder, compile_patterns(lines)))
 
@@ -131,9 +137,14 @@ class Filter:
 
     def _try_enter(self, folder: str) -> None:
         try:
-            self.enter(folder, os.path.join(self._root_path, folder))
+            self.enter(folder, f"{self._root_path}/{folder}" if folder else self._root_path)
         except OSError:
             return
+
+
+def ignore_names(root: Root) -> tuple[str, ...]:
+    """How the ignore files of a root are called."""
+    return IGNORE_FILES if root.gitignore else (EMBEDCLIIGNORE,)
 
 
 def compile_patterns(lines: Iterable[str], *, flag: str = "") -> Patterns:
@@ -215,6 +226,11 @@ def _selected(include: Patterns, path: str) -> bool:
 
 
 def _ignore_lines(file: str) -> list[str]:
+    if is_url(file):
+        from embedcli.sources.buckets.fetched import object_text
+
+        data = object_text(file) or b""
+        return data.decode("utf-8-sig", "replace").splitlines()
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
             return []

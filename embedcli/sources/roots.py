@@ -18,6 +18,7 @@ from embedcli.errors import InputError, UsageError, quoted
 from embedcli.records import RecordRule, Root, Source, digest, printable, stat_of
 from embedcli.sources import walk
 from embedcli.sources.filters import refuse_lists
+from embedcli.urls import is_url, real
 
 _PART = re.compile(r"[^/]+")
 
@@ -78,8 +79,8 @@ class Scopes:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """The real paths of all roots."""
-        return tuple(os.path.realpath(root.path) for root in self.roots if not root.stream)
+        """The real paths of all roots on this machine."""
+        return tuple(os.path.realpath(root.path) for root in self.roots if not (root.stream or is_url(root.path)))
 
 
 def settle_roots(asked: Options, known: Sequence[Root], *, everything: bool) -> Scopes:
@@ -127,9 +128,14 @@ def settle_roots(asked: Options, known: Sequence[Root], *, everything: bool) -> 
 
 def _apart(named: Sequence[Root], known: Sequence[Root]) -> tuple[list[Root], list[str]]:
     """The roots among what was named, and the single files that no root holds."""
-    roots = {root.path: root for root in [*known, *(root for root in named if os.path.isdir(root.path))]}
-    files = [root.path for root in named if not os.path.isdir(root.path) and holder(roots, root.path) is None]
+    roots = {root.path: root for root in [*known, *(root for root in named if _is_folder(root.path))]}
+    files = [root.path for root in named if not _is_folder(root.path) and holder(roots, root.path) is None]
     return [root for root in named if root.path not in set(files)], files
+
+
+def _is_folder(place: str) -> bool:
+    """In a bucket whatever is named counts as a folder."""
+    return is_url(place) or os.path.isdir(place)
 
 
 def _select(files: Sequence[str], roots: dict[str, Root], ids: set[str], asked: Options) -> dict[str, set[str]]:
@@ -165,13 +171,13 @@ def _select(files: Sequence[str], roots: dict[str, Root], ids: set[str], asked: 
 
 def home_of(roots: Mapping[str, Root], path: str) -> Root | None:
     """The innermost selection in whose folder `path` lies, be it by way of symlinks; not one of that very folder."""
-    real = os.path.realpath(path)
+    place = real(path)
     homes = (
         root
         for root in roots.values()
-        if root.selection is not None and root.path != path and inside(real, os.path.realpath(root.path))
+        if root.selection is not None and root.path != path and inside(place, real(root.path))
     )
-    return max(homes, key=lambda root: len(os.path.realpath(root.path)), default=None)
+    return max(homes, key=lambda root: len(real(root.path)), default=None)
 
 
 def _seen_from(home: Root, file: str) -> str:
@@ -183,7 +189,11 @@ def _seen_from(home: Root, file: str) -> str:
 
 
 def below_root(root: Root, path: str) -> str:
-    return printable(os.fsencode(path[len(root.path) :].strip("/")))
+    """The path of a place below a root that holds it. In a bucket every `/` but the first counts."""
+    rest = path[len(root.path) :]
+    if is_url(path):
+        return "/".join(printable(os.fsencode(part)) for part in rest[1:].split("/"))
+    return printable(os.fsencode(rest.strip("/")))
 
 
 # ---- which root holds what
@@ -205,23 +215,23 @@ def _by_known_names(named: Sequence[Root], known: Sequence[Root]) -> list[Root]:
     """Replace each named path by the path under which a known root, or one named with it, reaches the same folder: a
     symlink gives one folder two paths."""
     roots = {root.path: root for root in known}
-    places = {os.path.realpath(root.path): root for root in known}
+    places = {real(root.path): root for root in known}
     found: list[Root] = []
-    for real, new in sorted(((os.path.realpath(root.path), root) for root in named), key=lambda pair: len(pair[0])):
-        way = None if holder(roots, new.path) else next((way for _, way in _ways_to(places, real)), None)
+    for place, new in sorted(((real(root.path), root) for root in named), key=lambda pair: len(pair[0])):
+        way = None if holder(roots, new.path) else next((way for _, way in _ways_to(places, place)), None)
         new = new if way is None else walk.root_of(way)
         roots.setdefault(new.path, new)
-        places.setdefault(real, new)
+        places.setdefault(place, new)
         found.append(new)
     return found
 
 
-def _ways_to(places: Mapping[str, Root], real: str) -> Iterator[tuple[Root, str]]:
-    """Yield each root whose walk reaches the real path `real`, the outermost first, with the path that it takes."""
-    for place in _from_the_top(real):
+def _ways_to(places: Mapping[str, Root], wanted: str) -> Iterator[tuple[Root, str]]:
+    """Yield each root whose walk reaches the real path `wanted`, the outermost first, with the path that it takes."""
+    for place in _from_the_top(wanted):
         root = places.get(place)
         if root is not None:
-            below = real[len(place) :].lstrip("/")
+            below = wanted[len(place) :].lstrip("/")
             way = os.path.join(root.path, below) if below else root.path
             if _holds(root, way):
                 yield root, way
@@ -237,10 +247,10 @@ def with_own_id(new: Root, taken: set[str]) -> Root:
 
 def refuse_doubled(roots: Sequence[Root], asked: Options) -> None:
     """Refuse roots that reach the same folder, known ones too: a symlink or a filter may have changed."""
-    reals = [(os.path.realpath(root.path), root) for root in roots]
+    reals = [(real(root.path), root) for root in roots]
     places = dict(reals)
-    for real, root in reals:
-        for other, way in _ways_to(places, real):
+    for place, root in reals:
+        for other, way in _ways_to(places, place):
             if other is not root:
                 shown, twice = (printable(os.fsencode(path)) for path in (root.path, way))
                 raise UsageError(
@@ -260,7 +270,7 @@ def _uncovered(scopes: Iterable[Scope]) -> Iterator[Scope]:
 
 
 def _refuse_index(root: Root, asked: Options) -> None:
-    if inside(os.path.realpath(root.path), os.path.realpath(asked.index)):
+    if inside(real(root.path), real(str(asked.index))):
         raise UsageError(
             f"`{printable(os.fsencode(root.path))}` is the index itself, or in it", "name the folder of the documents"
         )

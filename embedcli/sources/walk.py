@@ -18,10 +18,11 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from embedcli.errors import InputError
+from embedcli.errors import BucketError, InputError
 from embedcli.records import Root, Source, digest, from_printable, printable, reason_of, stat_of
 from embedcli.sources.containers import RuleBook
 from embedcli.sources.filters import Filter
+from embedcli.urls import absolute, is_url, parted
 
 _INDEX_FOLDERS = frozenset({"generations", "staging", "keys", "changes", "state"})
 
@@ -44,14 +45,25 @@ class WalkProblems:
     mounts: list[str] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
     """Patterns of `--include` and `--exclude` that matched nothing in a whole root."""
+    details: dict[str, str] = field(default_factory=dict)
+    """Of folders that could not be listed: why, in words, where the reason does not say it all."""
+    ignore_files: set[str] | None = None
+    """In a bucket: the paths of all ignore files."""
+
+    def note_unlisted(self, folder: str, error: BucketError) -> None:
+        self.unlisted[folder] = error.reason
+        self.details[folder] = error.text
 
 
 def root_of(path: str) -> Root:
-    """The root that a SOURCE argument names; links stay as they are in its path, and so in its id."""
-    absolute = os.path.abspath(path)
-    shown = printable(os.fsencode(absolute))
+    """The root that a SOURCE argument names; links stay as they are in its path, and so in its id. Whether a bucket is
+    there shows its walk."""
+    place = absolute(path)
+    shown = printable(os.fsencode(place))
+    if is_url(place):
+        return _root_in_bucket(place)
     try:
-        os.stat(absolute if path else path)
+        os.stat(place if path else path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
             f"source does not exist: `{shown if path else path}`",
@@ -61,7 +73,13 @@ def root_of(path: str) -> Root:
         raise InputError(
             f"source cannot be read: `{shown}` ({error.strerror})", f"look at it with `ls -ld '{shown}'`"
         ) from error
-    return Root(id=digest(absolute), path=absolute)
+    return Root(id=digest(place), path=place)
+
+
+def _root_in_bucket(url: str) -> Root:
+    if not parted(url)[1]:
+        raise InputError(f"`{url}` names no bucket", f"name one: `{url}BUCKET/FOLDER`")
+    return Root(id=digest(url), path=url)
 
 
 def walk(
@@ -134,6 +152,8 @@ def reaches(root: Root, path: str) -> bool:
     below = path[len(root.path.rstrip("/")) :].strip("/")
     if not below:
         return True
+    if is_url(path):
+        return Filter(root).comes_to(printable(os.fsencode(path[len(root.path) + 1 :])))
     folder = root.path
     for part in below.split("/"):
         folder = os.path.join(folder, part)
@@ -284,11 +304,13 @@ class _Walk:
         known = stat_of(found)
         if not stat.S_ISREG(found.st_mode):
             return Source(root_id, path, file, known, "not_a_file")
-        too_large = found.st_size > self._max_text_bytes and not self._is_read_in_parts(path)
+        too_large = found.st_size > self._max_text_bytes and not is_read_in_parts(self._root, path)
         return Source(root_id, path, file, known, "too_large" if too_large else None)
 
-    def _is_read_in_parts(self, path: str) -> bool:
-        return path.lower().endswith(READ_IN_PARTS) or RuleBook(self._root).of(path) is not None
+
+def is_read_in_parts(root: Root, path: str) -> bool:
+    """Whether no size of a file is too large."""
+    return path.lower().endswith(READ_IN_PARTS) or RuleBook(root).of(path) is not None
 
 
 def _is_an_index(folder: _Folder) -> bool:

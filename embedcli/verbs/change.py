@@ -30,7 +30,8 @@ from embedcli.index.publish import Draft, publish
 from embedcli.index.shards import Shard
 from embedcli.records import Root, printable, shown_path
 from embedcli.report import Say
-from embedcli.sources.roots import inside
+from embedcli.sources.roots import below_root, inside
+from embedcli.urls import absolute, is_url
 
 Bools = npt.NDArray[np.bool_]
 
@@ -161,14 +162,14 @@ def known_part(current: Generation, path: str, table: pa.Table) -> tuple[Root, s
 
     Raises InputError where the index has no document there.
     """
-    absolute = os.path.abspath(path)
+    place = absolute(path)
     stream = next((root for root in current.roots if root.stream and root.path == path), None)
     if stream is not None:
         return stream, "", np.asarray(pc.equal(table.column("root"), stream.id), np.bool_)
     for root in sorted(current.roots, key=lambda root: -len(root.path)):
-        if root.stream or not inside(absolute, root.path):
+        if root.stream or not inside(place, root.path):
             continue
-        below = printable(os.fsencode(absolute[len(root.path) :].strip("/")))
+        below = below_root(root, place)
         there = np.asarray(pc.equal(table.column("root"), root.id), np.bool_)
         if below:
             paths = table.column("path")
@@ -178,7 +179,7 @@ def known_part(current: Generation, path: str, table: pa.Table) -> tuple[Root, s
         if there.any() or not below:
             _refuse_inside(table, root, below)
             return root, below, there
-    raise _no_root(current, absolute, "is neither a root of this index nor a source or a folder with sources")
+    raise _no_root(current, place, "is neither a root of this index nor a source or a folder with sources")
 
 
 def _refuse_inside(table: pa.Table, root: Root, below: str) -> None:
@@ -189,15 +190,17 @@ def _refuse_inside(table: pa.Table, root: Root, below: str) -> None:
         raise InputError(f"`{below}` lies in `{container}`", "name the file that it lies in")
 
 
-def _no_root(current: Generation, absolute: str, why: str) -> InputError:
+def _no_root(current: Generation, place: str, why: str) -> InputError:
     names = ", ".join(f"`{shown_path(root)}`" for root in current.roots)
     hint = f"name one of its roots: {names}" if names else "this index has no roots"
-    return InputError(f"`{printable(os.fsencode(absolute))}` {why}", hint)
+    return InputError(f"`{printable(os.fsencode(place))}` {why}", hint)
 
 
 def _mounts(current: Generation, root: Root) -> tuple[str, ...]:
     """The mount points of a root. For a root that moved, its new path decides whether the root itself is one."""
     known = current.mounts.get(root.id, ())
+    if is_url(root.path):
+        return ()
     if root in current.roots or not os.path.isdir(root.path):
         return tuple(known)
     device, parents = (os.stat(path).st_dev for path in (root.path, os.path.dirname(root.path)))

@@ -16,6 +16,7 @@ import pyarrow as pa
 from embedcli.index.generations import Index
 from embedcli.records import Root, printable
 from embedcli.report import Say
+from embedcli.urls import absolute, is_url
 from embedcli.verbs.change import Done, changing, known_part, ops
 from embedcli.verbs.new_place import without
 
@@ -32,8 +33,9 @@ def forget(index: Index, path: str, *, warn: Say) -> Done:
             table=table.filter(pa.array(~there)),
             changed=ops(gone, change.current, "removed"),
         )
-        if below and os.path.lexists(os.path.abspath(path)):
-            shown = printable(os.fsencode(os.path.abspath(path)))
+        place = absolute(path)
+        if below and (is_url(place) or os.path.lexists(place)):
+            shown = printable(os.fsencode(place))
             warn(
                 f"`{shown}` is still there, and the next run reads it again unless `--exclude '/{below}'` leaves it out"
             )

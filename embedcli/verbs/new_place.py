@@ -19,7 +19,8 @@ from embedcli.index import documents
 from embedcli.index.manifest import Generation
 from embedcli.records import Root, digest, from_printable, printable, shown_path
 from embedcli.sources import walk
-from embedcli.sources.roots import inside
+from embedcli.sources.roots import below_root, inside
+from embedcli.urls import is_url, real
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Place:
 
     def path_of(self, path: str) -> str:
         """The path below the new root of what had `path` below the old one."""
-        rest = path[len(self.below) :].lstrip("/") if self.below else path
+        rest = path[len(self.below) + 1 :] if self.below else path
         return "/".join(filter(None, (self.prefix, rest)))
 
     def refuse_doubled(self, others: pa.Table) -> None:
@@ -73,7 +74,7 @@ def new_place(index: Path, current: Generation, old: tuple[Root, str], new: str,
     if holder is None:
         added = _like(root, place, {other.id for other in roots})
         return Place(added, "", below, [*roots, added], forget)
-    prefix = printable(os.fsencode(place.path[len(holder.path) :].strip("/")))
+    prefix = below_root(holder, place.path)
     home = next(other for other in roots if other.id == holder.id)
     if home.selection is not None and os.path.isdir(place.path):
         home = dataclasses.replace(home, selection=(*home.selection, prefix))
@@ -85,7 +86,10 @@ def _holder(roots: Sequence[Root], path: str) -> Root | None:
     holding = [
         root
         for root in roots
-        if not root.stream and root.path != path and inside(path, root.path) and os.path.isdir(root.path)
+        if not root.stream
+        and root.path != path
+        and inside(path, root.path)
+        and (is_url(path) or os.path.isdir(root.path))
     ]
     return max(holding, key=lambda root: len(root.path), default=None)
 
@@ -93,7 +97,7 @@ def _holder(roots: Sequence[Root], path: str) -> Root | None:
 def _refuse_overlap(current: Generation, root: Root, below: str, place: Root, index: Path) -> None:
     shown = shown_path(place)
     for other in current.roots:
-        pairs = (other.path, place.path), (os.path.realpath(other.path), os.path.realpath(place.path))
+        pairs = (other.path, place.path), (real(other.path), real(place.path))
         if (
             not other.stream
             and (below or other.id != root.id)
@@ -105,7 +109,7 @@ def _refuse_overlap(current: Generation, root: Root, below: str, place: Root, in
                 f"`embedcli forget {quoted(old)} --index {quoted(index)}`, then"
                 f" `embedcli ingest {quoted(shown)} --index {quoted(index)}`: known vectors are reused",
             )
-    if below and not os.path.isdir(place.path):
+    if below and not is_url(place.path) and not os.path.isdir(place.path):
         raise InputError(
             f"`{shown}` is a file outside every root",
             f"`embedcli ingest {quoted(shown)} --index {quoted(index)}` reads it: known vectors are reused",
@@ -119,7 +123,8 @@ def _refuse_other_kind(root: Root, below: str, path: str, place: Root, table: pa
         return
     single = table.column("uri")[0].as_py() == printable(os.fsencode(path))
     name, new_name = (printable(os.fsencode(os.path.basename(one))) for one in (path, place.path))
-    if single != os.path.isfile(place.path) or (single and not below and name != new_name):
+    stays_single = single if is_url(place.path) else os.path.isfile(place.path)  # of a bucket nothing is asked
+    if single != stays_single or (single and not below and name != new_name):
         what = "it" if below else "the root"
         kind = f"a file called `{name}`" if single else "a folder"
         raise InputError(f"{what} is {kind}, and `{shown_path(place)}` is not", "name the new path of the root itself")

@@ -53,7 +53,7 @@ class _Readers:
         self._through: dict[str, int] = {}
 
     def of(self, file: str) -> tuple[int, int]:
-        """The bits and the group of a file. Raises OSError."""
+        """The bits and the group of a file. Raises OSError, of what lies in a bucket too: it has no such bits."""
         found = os.stat(file)
         return found.st_mode & self._folder(os.path.dirname(os.path.realpath(file))), found.st_gid
 

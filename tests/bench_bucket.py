@@ -1,0 +1,125 @@
+"""What a bucket costs: its listing, as a table, no test.
+
+In: how many keys (default: 1,000,000). Out: a line on stdout: seconds, processor time and memory of the walk of a
+bucket with so many objects, filters included; the server does nothing but make pages, on another core where there is
+one. The memory is the most that the process had, less what it had before.
+Run: `PYTHONPATH=. python tests/bench_bucket.py [KEYS]`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+KEYS = 1_000_000
+PER_PAGE = 1_000
+ENTRY = (
+    "<Contents><Key>docs/{folder}/report no. {number:07d}.pdf</Key><LastModified>2026-11-29T16:00:00.000Z"
+    "</LastModified><ETag>&quot;{number:032x}&quot;</ETag><Size>{number}</Size><StorageClass>STANDARD</StorageClass>"
+    "</Contents>"
+)
+
+
+def folder_of(number: int) -> str:
+    """`00001-old` comes before `00001` among keys, and behind it in a walk."""
+    return f"{number // 200:05d}{'' if number // 100 % 2 else '-old'}"
+
+
+class Pages(BaseHTTPRequestHandler):
+    """Gives out pages; the token is the number of the next one."""
+
+    protocol_version = "HTTP/1.1"
+    server: Any
+
+    def do_GET(self) -> None:
+        asked = parse_qs(urlsplit(self.path).query)
+        page = int(asked.get("continuation-token", ["0"])[0])
+        first, last = page * PER_PAGE, min((page + 1) * PER_PAGE, self.server.keys)
+        entries = "".join(ENTRY.format(folder=folder_of(number), number=number) for number in range(first, last))
+        more = f"<NextContinuationToken>{page + 1}</NextContinuationToken>" if last < self.server.keys else ""
+        body = f"<ListBucketResult><Name>b</Name>{entries}{more}</ListBucketResult>".encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Silence."""
+
+
+def serve(port: int, keys: int) -> None:
+    server: Any = ThreadingHTTPServer(("127.0.0.1", port), Pages)
+    server.keys = keys
+    server.serve_forever()
+
+
+def resident_mb() -> float:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 1e6
+
+
+class Peak:
+    """The most memory that this process has while the block runs."""
+
+    def __enter__(self) -> Peak:
+        self.mb = self.before_mb = resident_mb()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.01):
+            self.mb = max(self.mb, resident_mb())
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def measure(keys: int) -> None:
+    """Print the table; in a process of its own, with a server of its own."""
+    from embedcli.sources.buckets.open import bucket_of
+    from embedcli.sources.buckets.walk import walk_bucket
+    from embedcli.sources.walk import WalkProblems, root_of
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server = subprocess.Popen([sys.executable, __file__, "serve", str(port), str(keys)])
+    os.environ.update(AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b", AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
+    try:
+        _wait_for(port)
+        root, problems = root_of("s3://b/docs"), WalkProblems()
+        next(bucket_of(root.path)[0].pages(""))  # what is imported and opened once counts for none
+        wall_s, cpu_s = time.monotonic(), time.process_time()
+        with Peak() as peak:
+            found = sum(1 for _ in walk_bucket(root, below="", max_text_bytes=1 << 30, problems=problems))
+        wall_s, cpu_s = time.monotonic() - wall_s, time.process_time() - cpu_s
+    finally:
+        server.kill()
+        server.wait()
+    assert not problems.unlisted, problems.details
+    print(f"{found:,} keys: {wall_s:.1f} s, {cpu_s:.1f} CPU s, {peak.mb - peak.before_mb:.0f} MB more", flush=True)
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(100):
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["serve"]:
+        serve(int(sys.argv[2]), int(sys.argv[3]))
+    else:
+        measure(int(sys.argv[1]) if len(sys.argv) > 1 else KEYS)
