@@ -80,8 +80,21 @@ def message(strings: Mapping[str, str], *, sent: int = 0, **streams: bytes) -> d
     return found
 
 
-def workbook(rows: list[list[str | float]], sheet: str = "Torques", *, hidden: str = "") -> bytes:
-    """An Excel 97 workbook (BIFF8) with one sheet, and a second one that is hidden."""
+def scrambled(records: bytes) -> bytes:
+    """Records whose contents are noise."""
+    found, place = b"", 0
+    while place < len(records):
+        kind, size = struct.unpack_from("<HH", records, place)
+        found += records[place : place + 4] + bytes((byte * 7 + 91) & 0xFF for byte in records[place + 4 :][:size])
+        place += 4 + size
+    return found
+
+
+def workbook(
+    rows: list[list[str | float]], sheet: str = "Torques", *, hidden: str = "", encrypted: bytes | None = None
+) -> bytes:
+    """An Excel 97 workbook (BIFF8) with one sheet, and a second one that is hidden. `encrypted`: the record that says
+    how; then the content of every record but the first two is scrambled, and their kinds and sizes are not."""
 
     def record(kind: int, data: bytes) -> bytes:
         return struct.pack("<HH", kind, len(data)) + data
@@ -109,4 +122,7 @@ def workbook(rows: list[list[str | float]], sheet: str = "Torques", *, hidden: s
         listing += record(0x85, struct.pack("<IBB", offset, state, 0) + string(name, "B"))
         offset += len(data)
     whole = start + listing + record(0x0A, b"") + b"".join(data for _, _, data in sheets)
+    if encrypted is not None:
+        first = 4 + struct.unpack_from("<HH", whole)[1]
+        whole = whole[:first] + record(0x86, b"") + record(0x2F, encrypted) + scrambled(whole[first:])
     return compound({"Workbook": whole.ljust(CUTOFF, b"\0")})

@@ -8,7 +8,7 @@ import re
 
 from embedcli.records import SKIP_REASONS
 from tests.office_files import zipped
-from tests.ole_files import compound
+from tests.ole_files import compound, workbook
 from tests.reading.test_broken_files import MAKERS
 from tests.workshop import Workshop, words
 
@@ -17,6 +17,7 @@ NOT_READ = {
     "old.doc": (compound({"WordDocument": b"x" * 5_000}), "unsupported"),
     "old.ppt": (compound({"PowerPoint Document": b"x" * 5_000}), "unsupported"),
     "secret.docx": (compound({"EncryptedPackage": b"x" * 5_000}), "password"),
+    "secret.xls": (workbook([["a", 1.0]], encrypted=bytes(6)), "password"),
     "files.zip": (zipped({"a.txt": "text"}), "archive"),
     "half.xlsx": (MAKERS["a.xlsx"]()[:2_000], "damaged"),
 }

@@ -27,7 +27,10 @@ NAMES_SHOWN = 3
 
 Sources = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SOURCE]...", help="Files and folders; default: the roots that the index remembers."),
+    typer.Argument(
+        metavar="[SOURCE]...",
+        help="Files, folders, s3://BUCKET/FOLDER, gs://BUCKET/FOLDER; default: the roots that the index remembers.",
+    ),
 ]
 FilesFrom = Annotated[
     str | None,

@@ -160,9 +160,11 @@ def _read_compound(file: BinaryIO, beat: Beat) -> Document:
     names = {name.lower() for name in compound.names()}
     if "encryptedpackage" in names:
         raise UnreadableSource("password")
-    if names & {"workbook", "book"}:
-        from embedcli.reading.office.sheets import read_sheets
+    if books := [name for name in compound.names() if name.lower() in ("workbook", "book")]:
+        from embedcli.reading.office.sheets import is_encrypted, read_sheets
 
+        if is_encrypted(compound.read(books[0])):
+            raise UnreadableSource("password")
         return read_sheets(file, beat=beat)
     if "__properties_version1.0" in names:
         from embedcli.reading.office.message import read_message

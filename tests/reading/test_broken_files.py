@@ -18,6 +18,7 @@ from pptx import Presentation
 
 from embedcli.errors import UnreadableSource
 from embedcli.records import REASONS, Document
+from tests import xlsb_files
 from tests.office_files import odf, read_bytes, saved, zipped
 from tests.ole_files import compound, message, workbook
 from tests.reading.office.test_epub import epub
@@ -74,6 +75,7 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "a.rtf": lambda: RICH,
     "a.msg": lambda: compound(message({"0037": "S", "1000": "It leaks. " * 30}, _10090102=b"\0" * 40)),
     "a.xls": lambda: workbook([["a", 1.0], ["b", 2.0]]),
+    "a.xlsb": lambda: xlsb_files.workbook({"Sheet": [["Part", "n"], ["Bolt", 1.5]]}),
     "a.json": lambda: json.dumps({"a": [{"b": [1, 2.5]}, "x", None], "c": "<p>d</p>"}).encode(),
     "a.xml": lambda: b"<?xml version='1.0'?><a b='c'><d>e<f/>g</d>&amp;</a>",
     "a.svg": lambda: b"<svg xmlns='http://www.w3.org/2000/svg'><text>a<tspan>b</tspan></text></svg>",

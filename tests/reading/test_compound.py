@@ -86,6 +86,20 @@ def test_an_encrypted_office_file_is_password_whatever_its_name() -> None:
     assert {reason_of(data, f"a.{suffix}") for suffix in ("docx", "xlsx", "pptx", "dat")} == {"password"}
 
 
+@pytest.mark.parametrize(
+    "how",
+    [struct.pack("<HHH", 0, 0x1234, 0x5678), struct.pack("<HHH", 1, 1, 1) + bytes(48), struct.pack("<HHH", 1, 2, 2)],
+    ids=["XOR", "RC4", "CryptoAPI"],
+)
+def test_an_old_workbook_with_a_password_is_password(how: bytes) -> None:
+    assert reason_of(workbook([["Part", "Torque"], ["Bolt", 12.0]], encrypted=how), "a.xls") == "password"
+
+
+def test_a_torn_workbook_is_not_taken_for_an_encrypted_one() -> None:
+    torn = compound({"Workbook": struct.pack("<HH", 0x2F, 6) + bytes(5_000)})
+    assert reason_of(torn, "a.xls") == "damaged"
+
+
 @pytest.mark.parametrize("stream", ["WordDocument", "PowerPoint Document", "VisioDocument"])
 def test_old_office_formats_are_skipped_by_that_name(stream: str) -> None:
     data = compound({stream: b"x" * 5_000, "ObjectPool/_1/Workbook": b"x" * 100})

@@ -11,6 +11,7 @@ where a file lies about its size.
 from __future__ import annotations
 
 import datetime
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
@@ -33,6 +34,10 @@ MOST_EXACT = 1e15
 RUST_PANICS = "pyo3_runtime"
 """The module, which cannot be imported, of the error for an assertion that failed in Rust; it is no Exception."""
 FOREIGN_ERRORS: tuple[type[Exception], ...] = (calamine.CalamineError, ValueError, OSError)
+
+_RECORD = struct.Struct("<HH")
+_BEGINS, _ENCRYPTED, _SHEET = frozenset({0x0809, 0x0409, 0x0209}), 0x002F, 0x0085
+_FIRST_RECORDS = 32
 
 Beat = Callable[[int], None]
 Cell = int | float | str | bool | datetime.date | datetime.time | datetime.datetime | datetime.timedelta
@@ -60,6 +65,22 @@ def read_sheets(file: BinaryIO, *, beat: Beat, package: Package | None = None) -
         raise UnreadableSource("damaged", str(error)) from None
     title = title_of(package, relation_target(package, "core-properties")) if package is not None else None
     return blocks.document(title=title)
+
+
+def is_encrypted(stream: bytes) -> bool:
+    """Whether a workbook of Excel 97 or before, by the records that its stream begins with, needs a password. calamine
+    only says that it knows no such format."""
+    place = 0
+    for number in range(_FIRST_RECORDS):
+        if place + _RECORD.size > len(stream):
+            return False
+        kind, size = _RECORD.unpack_from(stream, place)
+        if (number == 0) != (kind in _BEGINS) or kind == _SHEET:
+            return False
+        if kind == _ENCRYPTED:
+            return True
+        place += _RECORD.size + size
+    return False
 
 
 def _visible(workbook: calamine.CalamineWorkbook) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 
 from embedcli.errors import UnreadableSource
 from embedcli.reading.office import sheets
+from tests import xlsb_files
 from tests.office_files import read_bytes, saved
 
 
@@ -114,3 +115,15 @@ def test_a_cell_that_strayed_to_the_end_of_a_sheet_costs_no_memory() -> None:
     assert lines(made) == [*dense, "strayed"]
     assert time.process_time() - started < 2
     assert dense[1] == "Part: Bolt; Torque: 12; Checked: 2024-01-02; At: 2024-01-02 13:00:00; Code: 00123; Fits: TRUE"
+
+
+def test_a_binary_workbook_is_read_as_any_other() -> None:
+    day = datetime.date(2024, 1, 2)
+    rows = [["Part", "Torque", "Day", "Ok", "Sum"], ["Bolt", 12, day, True, "=12 Nm"], ["Nuts é日", 1.5, None, False]]
+    data = xlsb_files.workbook({"Torques": rows, "Secret": [["SECRET"]], "Empty": []}, hidden=["Secret"])
+    document = read_bytes(data, "a.xlsb")
+    assert document.text == (
+        "Torques\nPart: Bolt; Torque: 12; Day: 2024-01-02; Ok: TRUE; Sum: 12 Nm\nPart: Nuts é日; Torque: 1.5; Ok: FALSE"
+    )
+    assert document.sections == ((0, "Torques"),)
+    assert reason_of(data[: len(data) // 2], "a.xlsb") == "damaged"
