@@ -18,7 +18,7 @@ import pypdfium2.raw as pdfium_c
 
 from embedcli.reading.pdf.glyphs import MISSING, Box, Glyphs, ink
 from embedcli.reading.pdf.judge import MOST_GARBLED
-from embedcli.reading.pdf.rtl import turned_brackets, turned_ligatures
+from embedcli.reading.pdf.rtl import in_reading_order, turned_ligatures
 
 MOST_SAMPLES = 8
 LEAST_BARE = 0.02
@@ -156,14 +156,15 @@ def _mended(glyphs: Glyphs, unwanted: list[Edit] | None = None) -> str:
     if rare:
         edits += turned_ligatures(glyphs)
         edits += _private(glyphs)
-    text = _apply(edits, glyphs.text) if edits else glyphs.text
+    text = in_reading_order(glyphs, _pieces(edits, glyphs.text)) if rare else _apply(edits, glyphs.text)
     text = _without_blank_lines(text) if outside else text
-    text = turned_brackets(text) if rare else text
     return text.replace(MISSING, "") if MISSING in text else text
 
 
 def _apply(edits: list[Edit], text: str) -> str:
     """The text with all edits made; where two overlap the earlier one is."""
+    if not edits:
+        return text
     parts: list[str] = []
     end_of_last = 0
     for start, end, instead in sorted(edits):
@@ -171,6 +172,17 @@ def _apply(edits: list[Edit], text: str) -> str:
             parts += (text[end_of_last:start], instead)
             end_of_last = end
     return "".join((*parts, text[end_of_last:]))
+
+
+def _pieces(edits: list[Edit], text: str) -> list[str]:
+    """What stands for each character once all edits are made; what is instead of several stands for the first."""
+    pieces = list(text)
+    end_of_last = 0
+    for start, end, instead in sorted(edits):
+        if start >= end_of_last:
+            pieces[start:end] = [instead] + [""] * (end - start - 1) if end > start else []
+            end_of_last = end
+    return pieces
 
 
 def _same_at_start(one: str, other: str) -> int:

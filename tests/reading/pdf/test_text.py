@@ -7,7 +7,6 @@ import unicodedata
 import pytest
 from fontTools.agl import AGL2UV
 
-from embedcli.reading.pdf.rtl import turned_brackets
 from embedcli.reading.pdf.text import _ADOBE
 from tests.pdf_files import FIRST_EXTRA, HELVETICA, lines, pdf, stream
 from tests.reading.pdf.test_document import read, reason_of
@@ -144,23 +143,6 @@ def test_a_ligature_of_lam_and_alef_keeps_its_order(ligature: str) -> None:
 @pytest.mark.parametrize(("drawn", "text"), [(b"EABCD", "(سلام)"), (b"DABCE", "(سلام)")])
 def test_brackets_embrace_their_words_whichever_way_the_producer_maps_them(drawn: bytes, text: str) -> None:
     assert read(mapped(LAM_ALEF, lines(drawn))).text == text
-
-
-@pytest.mark.parametrize(
-    ("turned_round", "text"),
-    [
-        ("שלום )עולם( וברכה", "שלום (עולם) וברכה"),
-        ("סעיף ]345[ בחוזה", "סעיף [345] בחוזה"),
-        ("قرارداد »شماره« را", "قرارداد «شماره» را"),
-    ],
-)
-def test_turned_brackets_are_turned_back_and_right_ones_are_left(turned_round: str, text: str) -> None:
-    assert turned_brackets(turned_round) == turned_brackets(text) == text
-
-
-@pytest.mark.parametrize("text", ["א) סעיף ראשון", "a )word( here", "»So« ist es", "ABC (def) שלום"])
-def test_brackets_elsewhere_are_left_alone(text: str) -> None:
-    assert turned_brackets(text) == text
 
 
 def wide(*, with_map: bool) -> bytes:
