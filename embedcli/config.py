@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from embedcli.errors import Mismatch, UsageError
 from embedcli.records import RecordRule
+from embedcli.vault.buckets import FILE, is_url, split_url
 
 if TYPE_CHECKING:
     from embedcli.filelist import FileList
@@ -84,6 +86,11 @@ class Options:
     """Whether a run that leaves something for the next one exits with 3."""
 
     @property
+    def shown_index(self) -> str:
+        """The index in messages and hints."""
+        return mirrored_url(self.index) or str(self.index)
+
+    @property
     def names_sources(self) -> bool:
         """Whether this run says what it is about; else it is about every root that the index remembers."""
         return bool(self.sources) or self.listed is not None or self.stream is not None
@@ -142,17 +149,58 @@ class IndexSettings:
         return cls(**{field.name: data[field.name] for field in dataclasses.fields(cls)})
 
 
+def cache_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """EMBEDCLI_CACHE, else XDG_CACHE_HOME/embedcli, else ~/.cache/embedcli; None where there is no home."""
+    if given := environment.get("EMBEDCLI_CACHE"):
+        return Path(given).absolute()
+    if shared := environment.get("XDG_CACHE_HOME"):
+        return Path(shared).absolute() / "embedcli"
+    try:
+        return Path.home() / ".cache" / "embedcli"
+    except RuntimeError:
+        return None
+
+
 def index_folder(flag: str | None, environment: Mapping[str, str] = os.environ) -> Path:
-    """`--index` > `EMBEDCLI_INDEX` > `./embedcli-index`, absolute. Raises UsageError for a flag without a path."""
+    """`--index` > `EMBEDCLI_INDEX` > `./embedcli-index`, absolute; for the URL of a bucket the folder of its mirror.
+
+    Raises UsageError for a flag without a path, or with a URL of something else.
+    """
     if flag == "":
         raise UsageError("`--index` is empty: is a shell variable not set?", "name the folder of the index")
-    folder = os.path.abspath(flag or environment.get("EMBEDCLI_INDEX") or "embedcli-index")
+    named = flag or environment.get("EMBEDCLI_INDEX") or "embedcli-index"
+    if is_url(named):
+        return _mirror_of(named, environment)
+    folder = os.path.abspath(named)
     try:
         folder.encode()
     except UnicodeEncodeError:
         hint = "name another folder with `--index`"
         raise UsageError(f"the path of an index must be UTF-8: `{folder!a}`", hint) from None
     return Path(folder)
+
+
+MIRRORS = "mirrors"
+LONGEST_NAME_BYTES = 255
+
+
+def _mirror_of(url: str, environment: Mapping[str, str]) -> Path:
+    """The folder in which this machine works on the index behind `url`; its name is the URL, percent-encoded."""
+    url = url.rstrip("/")
+    if not url.startswith(FILE):
+        split_url(url)
+    cache, name = cache_folder(environment), quote(url, safe=" ")
+    if cache is None:
+        raise UsageError(f"`{url}` needs a cache folder, and there is no home", "name one with `EMBEDCLI_CACHE`")
+    if len(name) > LONGEST_NAME_BYTES:
+        raise UsageError(f"`{url}` is too long for an index", "use a shorter prefix")
+    return cache / MIRRORS / name
+
+
+def mirrored_url(folder: Path) -> str | None:
+    """The URL of the index that is worked on in `folder`; None for an index that is the folder itself."""
+    url = unquote(folder.name)
+    return url if folder.parent.name == MIRRORS and is_url(url) else None
 
 
 def model_name(flag: str | None) -> str | None:
@@ -177,10 +225,10 @@ def check_against_memory(asked: Options, memory: IndexSettings) -> None:
     }
     for flag, (wanted, known) in pairs.items():
         if wanted is not None and wanted != known:
-            raise mismatch(asked.index, flag, "none" if known is None else known, wanted)
+            raise mismatch(asked.shown_index, flag, "none" if known is None else known, wanted)
 
 
-def mismatch(index: Path, flag: str, known: object, wanted: object) -> Mismatch:
+def mismatch(index: str, flag: str, known: object, wanted: object) -> Mismatch:
     name = flag.removeprefix("--").replace("-", "_")
     return Mismatch(
         f"index `{index}` was built with {name} {known}, this run asks for {wanted}",

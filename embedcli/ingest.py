@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from embedcli.index.clearing import clear
-from embedcli.index.generations import Index
+from embedcli.index.mirror.place import open_index
 from embedcli.report import Report, Summary
 from embedcli.run.begin import again_past_damage, check_asked, history_line, opened
 from embedcli.run.known import look
@@ -24,16 +24,17 @@ from embedcli.sources.streams import spooled
 
 if TYPE_CHECKING:
     from embedcli.config import Options
-    from embedcli.index.lock import Lock
+    from embedcli.index.generations import Index
+    from embedcli.index.lock import Hold
     from embedcli.run.record import Run
     from embedcli.run.tools import Tools
 
 
 def ingest(asked: Options, *, tools: Tools, report: Report) -> Summary:
     """Bring the index up to date with its sources. Raises EmbedcliError; what was finished is then checkpointed."""
-    index = Index(asked.index, disk=tools.disk, warn=report.warn)
+    index = open_index(asked.index, disk=tools.disk, warn=report.warn)
     index.check()  # a folder of somebody else gets no history either
-    summary = Summary(str(index.folder), exit_code=1)  # a bug, unless the run ends otherwise
+    summary = Summary(index.shown, exit_code=1)  # a bug, unless the run ends otherwise
     with history_line(index, summary), closing(report):
         check_asked(index, asked)  # refuses before a folder is made
         with opened(index, report, asked.mode) as lock, spooled(asked, index.staging) as asked:
@@ -41,7 +42,7 @@ def ingest(asked: Options, *, tools: Tools, report: Report) -> Summary:
     return summary
 
 
-def _run(index: Index, asked: Options, tools: Tools, report: Report, lock: Lock, summary: Summary) -> None:
+def _run(index: Index, asked: Options, tools: Tools, report: Report, lock: Hold, summary: Summary) -> None:
     def is_over() -> bool:
         return tools.seconds_left() <= 0
 

@@ -27,7 +27,6 @@ from embedcli.config import IndexSettings
 from embedcli.fingerprints import Fingerprints
 from embedcli.index import documents, next_table, shards
 from embedcli.index.clearing import clear
-from embedcli.index.disk import Disk
 from embedcli.index.documents import DocumentRow
 from embedcli.index.generations import Index
 from embedcli.index.outcomes import Outcome, Outcomes
@@ -36,6 +35,7 @@ from embedcli.index.shards import Shard
 from embedcli.records import Root, digest
 from embedcli.run import plan
 from embedcli.sources.roots import Scope, Scopes
+from embedcli.vault.disk import Disk
 from tests.workshop import Workshop
 
 import pyarrow as pa  # isort: skip

@@ -28,7 +28,6 @@ from embedcli.columns import READ_SCHEMA
 from embedcli.config import IndexSettings
 from embedcli.fingerprints import Fingerprints
 from embedcli.index import documents, shards
-from embedcli.index.disk import Disk
 from embedcli.index.documents import DocumentRow
 from embedcli.index.generations import Index, current_of
 from embedcli.index.publish import Draft, publish
@@ -41,6 +40,7 @@ from embedcli.search.complete import complete
 from embedcli.search.scan import Vectors
 from embedcli.search.searcher import MODES, Searcher
 from embedcli.search.sidecars import Sidecar
+from embedcli.vault.disk import Disk
 from embedcli.verbs import search
 from tests.questions.questions import KINDS, QUESTIONS, is_right, write_documents
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from embedcli.errors import UnreadableSource, storage_errors
-from embedcli.index.disk import Disk, Written
 from embedcli.reading.rows import Beat, Reading, ReadingWork
 from embedcli.records import REASONS, Source
+from embedcli.vault.disk import Disk, Written
 
 _NAMES = (
     (re.compile(r"part-[0-9a-f]{16}"), "part"),

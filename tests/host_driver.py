@@ -17,7 +17,7 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
 from embedcli.errors import EmbedcliError  # noqa: E402
 from embedcli.index import lock  # noqa: E402
-from embedcli.index.disk import Disk  # noqa: E402
+from embedcli.vault.disk import Disk  # noqa: E402
 from tests.workshop import Workshop  # noqa: E402
 
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedcli import columns
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
+from embedcli.vault.disk import Disk
 from embedcli.verbs import verify
 from embedcli.verbs.verify import Damage
 from tests.workshop import Workshop, words

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from embedcli.errors import EmbedcliError
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.stores.target import parse_target
+from embedcli.vault.disk import Disk
 from embedcli.verbs.sync import sync
 
 

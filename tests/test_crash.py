@@ -24,8 +24,8 @@ import pytest
 
 from embedcli.index import documents, state
 from embedcli.index.clearing import clear
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
+from embedcli.vault.disk import Disk
 from embedcli.verbs.verify import verify
 from tests.crash_driver import BATCH_ROWS
 from tests.workshop import LONG_AGO_NS, follow, words
@@ -166,13 +166,19 @@ def assert_as_from_scratch(runs: Runs, corpus: Corpus, **flags: Any) -> None:
     assert not list((runs.index / "generations").glob("*.tmp"))
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Runs]:
+@contextmanager
+def driver(folder: Path) -> Iterator[Runs]:
     command = [sys.executable, str(DRIVER), "serve"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield Runs(tmp_path, process)
+        yield Runs(folder, process)
         assert process.stdin
         process.stdin.close()
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Runs]:
+    with driver(tmp_path) as found:
+        yield found
 
 
 @contextmanager

@@ -19,9 +19,9 @@ from embedcli.config import IndexSettings
 from embedcli.engines.nvml import Card
 from embedcli.engines.probe import PROBE_TEXTS
 from embedcli.engines.several_cards import open_on_all
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.models.folder import Model
+from embedcli.vault.disk import Disk
 from embedcli.verbs.verify import verify
 from tests.fake_engines import FakeEngine
 from tests.workshop import Workshop, follow, words

@@ -29,10 +29,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from embedcli.errors import EmbedcliError
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.records import digest
 from embedcli.sources.walk import root_of
+from embedcli.vault.disk import Disk
 from embedcli.verbs import moved, rollback
 from embedcli.verbs.verify import verify
 from tests.faults import FailAfter, GrowingFile, VanishingFile

@@ -16,10 +16,10 @@ from tokenizers import Tokenizer
 
 from embedcli.errors import EngineDied, StorageError
 from embedcli.index.clearing import clear
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.index.state import read_seen
 from embedcli.models import resolve
+from embedcli.vault.disk import Disk
 from embedcli.verbs import forget, rollback
 from embedcli.verbs.verify import verify
 from tests.fake_engines import FakeEngine

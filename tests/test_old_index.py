@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedcli.engines import torch_engine
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
+from embedcli.vault.disk import Disk
 from embedcli.verbs.moved import moved
 from embedcli.verbs.rollback import rollback
 from embedcli.verbs.status import status

@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 from embedcli.cli.main import app
 from embedcli.errors import EngineError, Locked, Mismatch
 from embedcli.index import state
-from embedcli.index.disk import Disk
 from embedcli.index.documents import Mark, fold
 from embedcli.index.generations import Index
 from embedcli.index.lock import Lock
 from embedcli.report import BAR_WIDTH, Progress
+from embedcli.vault.disk import Disk
 from embedcli.verbs import rollback
 from embedcli.verbs.verify import verify
 from tests.fake_engines import EngineDiesOnBatch

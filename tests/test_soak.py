@@ -18,8 +18,8 @@ import numpy as np
 import psutil
 
 from embedcli.index.clearing import CHANGES_KEPT_S
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
+from embedcli.vault.disk import Disk
 from embedcli.verbs.verify import verify
 from tests.workshop import Workshop, follow, words
 

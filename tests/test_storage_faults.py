@@ -23,12 +23,12 @@ import pytest
 
 from embedcli.errors import Locked, StorageError
 from embedcli.index import lock
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.index.lock import STALE_S, Lock
 from embedcli.models import resolve
 from embedcli.reading import rows
 from embedcli.records import Source, stat_of
+from embedcli.vault.disk import Disk
 from embedcli.verbs.verify import verify
 from tests.faults import (
     ClockJumps,

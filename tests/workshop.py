@@ -21,7 +21,6 @@ import pytest
 
 from embedcli.config import IndexSettings, Options
 from embedcli.errors import Stopped, UnreadableSource
-from embedcli.index.disk import Disk
 from embedcli.ingest import ingest
 from embedcli.models import resolve
 from embedcli.models.folder import Model
@@ -30,6 +29,7 @@ from embedcli.reading.splitter import Answer, Split, SplittingWork
 from embedcli.report import Report, Summary
 from embedcli.run.tasks import AnyTask
 from embedcli.run.tools import Tools
+from embedcli.vault.disk import Disk
 from tests.fake_engines import KILLER_WORD, EngineHoldsBack, FakeEngine, Log
 
 LONG_AGO_NS = 1_700_000_000_000_000_000
@@ -160,7 +160,7 @@ class Workshop:
             or (lambda model, settings, device: wide_engine(model, settings.dim, device, self.log)),
             stop_signal=stop_signal,
             seconds_left=seconds_left,
-            disk=disk or Disk(),
+            disk=disk,
             make_pool=self.make_pool,
             make_splitter=SplitsHere if self.make_pool else None,
         )

@@ -66,10 +66,9 @@ def index_of(argument: str | None, option: str | None) -> Path:
 
 def opened_index(argument: str | None, option: str | None) -> Index:
     """The index that a command works on; its warnings go to stderr."""
-    from embedcli.index.disk import Disk
-    from embedcli.index.generations import Index
+    from embedcli.index.mirror.place import open_index
 
-    return Index(index_of(argument, option), disk=Disk(), warn=say_warning)
+    return open_index(index_of(argument, option), warn=say_warning)
 
 
 def card_numbers(text: str | None) -> tuple[int, ...] | None:

@@ -1,11 +1,12 @@
-"""The commands for pipes: `embedcli embed` and `embedcli rows`.
+"""The commands for pipes: `embedcli embed`, `embedcli rows` and `embedcli shards`.
 
 In: flags, texts on stdin. Out: rows on stdout, everything else on stderr, an exit code.
-Not here: embedding (verbs/embed.py), reading the index (verbs/rows.py).
+Not here: embedding (verbs/embed.py), reading the index (verbs/rows.py, verbs/shards.py).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedcli.cli import flags
-from embedcli.cli.app import Debug, app, tools_maker
+from embedcli.cli.app import AsJson, Debug, app, print_json, tools_maker
 from embedcli.config import index_folder, model_name
 from embedcli.errors import UsageError
 from embedcli.report import say, silence
@@ -117,6 +118,23 @@ def rows(
     choice = verb.Choice(names, where, since)
     with _stdout(format) as out:
         verb.rows(flags.opened_index(index, index_option), choice, format=format, out=out)
+
+
+@app.command()
+def shards(
+    index: flags.IndexArgument = None,
+    index_option: flags.IndexFolder = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Print where the Parquet files of the current generation are, a line each, for DuckDB, Polars and others."""
+    from embedcli.verbs.shards import shards as places
+
+    found = places(flags.opened_index(index, index_option))
+    if as_json:
+        print_json({"exit_code": 0, **dataclasses.asdict(found)})
+    else:
+        print("\n".join(found.shards))
 
 
 def _form(null: bool, field: str | None) -> Form:

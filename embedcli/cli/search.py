@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -76,7 +75,7 @@ def search(
     opened = opened_index(index, index_option)
     make_tools = tools_maker(context)
     finder = searcher(opened, lambda engine: make_tools(engine, say, show_log=say if debug else None), say)
-    printer = PRINTERS[shape](opened.folder, null=null, several=query == "-")
+    printer = PRINTERS[shape](opened.shown, null=null, several=query == "-")
     rules: dict[str, Any] = {"k": k, "where": where, "min_score": min_score}
     if like is not None:
         printer.show(None, _noted(finder.like(like, **rules), k))
@@ -137,7 +136,7 @@ def _noted(found: Found, k: int) -> Found:
 class Printer:
     """Prints the hits of one query after another."""
 
-    def __init__(self, index: Path, *, null: bool, several: bool) -> None:
+    def __init__(self, index: str, *, null: bool, several: bool) -> None:
         self.index = index
         self.several = several
         self.end = b"\0" if null else b"\n"
@@ -165,7 +164,7 @@ class TextPrinter(Printer):
 class JsonPrinter(Printer):
     """One object: that of the only query, or `results` with one object a query."""
 
-    def __init__(self, index: Path, *, null: bool, several: bool) -> None:
+    def __init__(self, index: str, *, null: bool, several: bool) -> None:
         super().__init__(index, null=null, several=several)
         self._results: list[dict[str, Any]] = []
 
@@ -176,7 +175,7 @@ class JsonPrinter(Printer):
         self._results.append({"query": query, "generation": found.generation, "mode": found.mode, "hits": hits})
 
     def finish(self, code: int) -> None:
-        print_json({"exit_code": code, "index": str(self.index), "results": self._results})
+        print_json({"exit_code": code, "index": self.index, "results": self._results})
 
 
 class JsonlPrinter(Printer):
@@ -190,7 +189,7 @@ class JsonlPrinter(Printer):
 class PathsPrinter(Printer):
     """Each file once, however many of its passages are found."""
 
-    def __init__(self, index: Path, *, null: bool, several: bool) -> None:
+    def __init__(self, index: str, *, null: bool, several: bool) -> None:
         super().__init__(index, null=null, several=several)
         self._seen: set[str] = set()
 

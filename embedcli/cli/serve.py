@@ -91,13 +91,12 @@ def serve(
 
 
 def _serve_mcp(folder: Path | None, tools: Tools) -> None:
-    from embedcli.index.disk import Disk
-    from embedcli.index.generations import Index
+    from embedcli.index.mirror.place import open_index
     from embedcli.verbs.serve_mcp import serve_mcp
 
     if folder is None:
         raise UsageError("`--mcp` serves an index, and none is named", "name it: `embedcli serve INDEX --mcp`")
-    serve_mcp(Index(folder, disk=Disk(), warn=say_warning), tools=tools, say=say)
+    serve_mcp(open_index(folder, warn=say_warning), tools=tools, say=say)
 
 
 def _index_folder(argument: str | None, option: str | None, others: Mapping[str, object]) -> Path | None:

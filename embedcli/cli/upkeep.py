@@ -79,9 +79,9 @@ def unlock(
     holder = unlock(opened, warn=say_warning)
     if as_json:
         held_by = {"host": holder.host, "pid": holder.pid, "since": holder.since} if holder else None
-        print_json({"exit_code": 0, "index": str(opened.folder), "held_by": held_by})
+        print_json({"exit_code": 0, "index": opened.shown, "held_by": held_by})
     if holder is None:
-        say(f"index `{opened.folder}` is not locked")
+        say(f"index `{opened.shown}` is not locked")
     else:
         who = (
             f"of pid {holder.pid} on `{holder.host}` since {when(holder.since)}"

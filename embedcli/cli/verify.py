@@ -41,11 +41,20 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Look for damage in every file and row; exit 3 if there is any."""
+    from embedcli.index.mirror.place import first_hand
+
+    with first_hand(opened_index(index, index_option)) as opened:
+        verdict = _verify(opened, context, probe=probe, engine=engine, device=device, as_json=as_json)
+    raise typer.Exit(verdict.exit_code)
+
+
+def _verify(
+    opened: Index, context: typer.Context, *, probe: bool, engine: str, device: str | None, as_json: bool
+) -> Verdict:
     from embedcli.index import lock
     from embedcli.verbs.verify import verify
 
-    opened = opened_index(index, index_option)
-    holder = lock.read_holder(opened.folder)
+    holder = lock.holder_of(opened.folder, opened.disk)
     busy = holder is not None and holder.alive is not False
     verdict = verify(opened, run_is_under_way=busy)
     _warn_of_rights(opened, verdict)
@@ -53,7 +62,7 @@ def verify(
     if probe:
         _compare_engine(opened, verdict, _prober(tools_maker(context), opened.folder, engine, device))
     _print_verdict(verdict, as_json, printed=printed, probed=probe)
-    raise typer.Exit(verdict.exit_code)
+    return verdict
 
 
 def _prober(make_tools: MakeTools, folder: Path, engine: str, device: str | None) -> Callable[[Generation], Floats]:
@@ -81,7 +90,7 @@ def _report_damage(index: Index, verdict: Verdict, as_json: bool) -> int:
     if not as_json:
         _print_damage(verdict, after=0)
     if verdict.damaged_shards:
-        hint = f"`embedcli ingest --index {quoted(index.folder)}` reads the documents of damaged shards again"
+        hint = f"`embedcli ingest --index {quoted(index.shown)}` reads the documents of damaged shards again"
         try:
             state.note_damaged(index.state, verdict.damaged_shards, index.disk)
         except StorageError as error:

@@ -70,7 +70,7 @@ def _check_engine(asked: Options, memory: IndexSettings | None, engine: str, car
     if asked.quantization is None and memory is not None and memory.quantization:
         flag = "--engine" if engine == "torch" else "--device"
         raise UsageError(
-            f"the index has vectors of {memory.quantization} weights, which only SGLang makes: `{asked.index}`",
+            f"the index has vectors of {memory.quantization} weights, which only SGLang makes: `{asked.shown_index}`",
             f"leave `{flag}` out, or start another index with `--index`",
         )
     given = [*card.given(), *(["--quantization"] if asked.quantization else [])]

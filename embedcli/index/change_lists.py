@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from embedcli.errors import StorageError
 from embedcli.index.generations import Index, current_of
 from embedcli.index.manifest import Generation
+from embedcli.vault.stubs import fetched
 
 _KEY = b"embedcli"
 _INCOMPLETE = {_KEY: b"incomplete"}
@@ -72,7 +73,7 @@ def touched(lists: tuple[ChangeList, ...]) -> pa.Array:
 
 def _read(path: Path) -> pa.Table:
     try:
-        return pq.read_table(path)
+        return pq.read_table(fetched(path))
     except (OSError, pa.ArrowException) as error:
         raise StorageError(
             f"cannot read `{path}`: {error}", "remove it: what it says is then loaded in full"
@@ -95,7 +96,7 @@ def trail(index: Index) -> Trail:
             return Trail(generation, lists)
     raise StorageError(
         f"`{index.changes}` has no change list, or they change all the time",
-        f"run the same command again; `embedcli verify {index.folder}` looks for damage",
+        f"run the same command again; `embedcli verify {index.shown}` looks for damage",
     )
 
 
@@ -122,7 +123,7 @@ def _chain(paths: list[Path]) -> tuple[ChangeList, ...]:
 def _stamp_of(path: Path) -> ChangeList:
     number = int(path.name.split(".")[0])
     try:
-        stamp = json.loads((pq.read_schema(path).metadata or {}).get(_KEY, b"{}"))
+        stamp = json.loads((pq.read_schema(fetched(path)).metadata or {}).get(_KEY, b"{}"))
         previous = stamp.get("previous")
         return ChangeList(
             number, path, stamp.get("id"), stamp.get("origin"), (previous[0], previous[1]) if previous else None

@@ -48,6 +48,7 @@ def clear(index: Index, *, keep: int) -> None:
     for path in sorted(index.changes.glob("*.parquet"))[:-1]:  # the name of the last one keeps the highest used number
         if index.clock() - path.stat().st_mtime > CHANGES_KEPT_S:
             index.disk.remove(path)
+    index.disk.collect()
 
 
 def _clear_retired(index: Index, keep: int) -> None:

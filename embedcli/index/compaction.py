@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 
 from embedcli import columns
 from embedcli.index import documents
-from embedcli.index.disk import Disk
 from embedcli.index.shards import Shard, keys_by_row, read_rows, write_shard
+from embedcli.vault.disk import Disk
 
 FULL_BYTES = 64 << 20
 """A shard of this size or more is full: it is never merged."""

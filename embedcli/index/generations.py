@@ -23,11 +23,12 @@ import pyarrow.parquet as pq
 from embedcli.columns import Floats
 from embedcli.errors import NoIndex, StorageError, quoted
 from embedcli.index import state
-from embedcli.index.disk import Disk, digest_of
 from embedcli.index.documents import SCHEMA
 from embedcli.index.leftovers import leftovers
 from embedcli.index.manifest import FORMAT, Generation
 from embedcli.index.shards import Shard
+from embedcli.vault.disk import Disk, digest_of
+from embedcli.vault.stubs import fetched
 
 _NUMBER = re.compile(r"\d{6,}")
 LONGEST_TARGET = 200
@@ -35,7 +36,8 @@ _OURS = {"current", "generations", "staging", "keys", "changes", "state", "cache
 
 
 class Index:
-    """An index folder and the paths in it. `warn` is called with a line for each file that had to be skipped."""
+    """An index folder and the paths in it. `shown` is its name in messages; `warn` is called with a line for each file
+    that had to be skipped."""
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class Index:
         self.disk = disk
         self.clock = clock
         self.warn = warn
+        self.shown = disk.shown(folder)
         self.generations = folder / "generations"
         self.staging = folder / "staging"
         self.keys = folder / "keys"
@@ -63,14 +66,14 @@ class Index:
         if not self.folder.exists():
             return
         if not self.folder.is_dir():
-            raise NoIndex(f"`{self.folder}` is a file, not an index", "name a folder with `--index`")
+            raise NoIndex(f"`{self.shown}` is a file, not an index", "name a folder with `--index`")
         try:
             names = {name for name in os.listdir(self.folder) if name != "lock" and not name.endswith(".tmp")}
         except OSError as error:
-            raise StorageError(f"cannot read `{self.folder}`: {error.strerror}", "check its permissions") from error
+            raise StorageError(f"cannot read `{self.shown}`: {error.strerror}", "check its permissions") from error
         if names and not self._is_ours(names):
             raise NoIndex(
-                f"`{self.folder}` is not an index: it holds `{min(names)}`",
+                f"`{self.shown}` is not an index: it holds `{min(names)}`",
                 "name an empty or a new folder with `--index`",
             )
 
@@ -154,7 +157,7 @@ class Index:
         data = json.loads((self.path(number) / "manifest.json").read_bytes())
         if isinstance(data, dict) and isinstance(data.get("format"), int) and data["format"] > FORMAT:
             raise NoIndex(
-                f"index `{self.folder}` was written by a newer version of embedcli:"
+                f"index `{self.shown}` was written by a newer version of embedcli:"
                 f" its format is {data['format']}, this version reads format {FORMAT}",
                 "upgrade with `pip install --upgrade embedcli`",
             )
@@ -199,7 +202,7 @@ class Index:
         path = self.path(number) / name
         known = self.read(number).files[name]
         try:
-            sound = digest_of(path) == known.sha256
+            sound = digest_of(fetched(path)) == known.sha256
         except OSError as error:
             raise StorageError(f"cannot read `{path}`: {error.strerror}", self.way_back(number)) from error
         if not sound:
@@ -211,7 +214,7 @@ class Index:
         for number in reversed(self.numbers()):
             if number != damaged and not self.lacks(number):
                 return (
-                    f"`embedcli rollback --to {number} --index {quoted(self.folder)}` makes generation {number} current"
+                    f"`embedcli rollback --to {number} --index {quoted(self.shown)}` makes generation {number} current"
                 )
         return "restore the folder from a copy with its links (`cp -a`, `rsync -a`), or start a new one with `--index`"
 
@@ -308,15 +311,15 @@ def current_of(index: Index) -> Generation:
         if index.current_is_copied:
             index.warn(
                 f"`{index.folder / 'current'}` is a copy of generation {current.number} and no link, as `cp -rL` and"
-                f" zip make it: `embedcli ingest --index {quoted(index.folder)}` mends it"
+                f" zip make it: `embedcli ingest --index {quoted(index.shown)}` mends it"
             )
         return current
     if leftovers(index.staging):
         raise NoIndex(
-            f"`{index.folder}` has published nothing yet; the documents that its first run finished are kept",
-            f"continue with `embedcli ingest --index {quoted(index.folder)}`",
+            f"`{index.shown}` has published nothing yet; the documents that its first run finished are kept",
+            f"continue with `embedcli ingest --index {quoted(index.shown)}`",
         )
     raise NoIndex(
-        f"`{index.folder}` is not an index, or has published nothing yet",
-        f"make one with `embedcli ingest SOURCE --index {quoted(index.folder)}`",
+        f"`{index.shown}` is not an index, or has published nothing yet",
+        f"make one with `embedcli ingest SOURCE --index {quoted(index.shown)}`",
     )

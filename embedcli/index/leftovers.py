@@ -18,12 +18,13 @@ import numpy as np
 
 from embedcli.columns import Floats, VectorKeys
 from embedcli.index import shards
-from embedcli.index.disk import digest_of
 from embedcli.index.known_vectors import KnownVectors
 from embedcli.index.outcomes import Outcome
 from embedcli.index.shards import Shard
 from embedcli.index.staging import RunHeader, Staging
 from embedcli.records import SourceKey, Stat
+from embedcli.vault.disk import digest_of
+from embedcli.vault.stubs import fetched
 
 
 def adopt(
@@ -118,7 +119,7 @@ class Leftover:
 def _is_whole(shard: Shard) -> bool:
     """Whether the shard's digest is right, so that it may be published unchanged."""
     try:
-        return digest_of(shard.path) == shard.sha256
+        return digest_of(fetched(shard.path)) == shard.sha256
     except OSError:
         return False
 

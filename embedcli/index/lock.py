@@ -15,8 +15,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from embedcli.errors import Locked, StorageError, storage_error, storage_errors
-from embedcli.index.disk import open_file
+from embedcli.vault.disk import Disk, open_file
 
 BEAT_S = 30.0
 STALE_S = 600.0
@@ -191,6 +191,25 @@ class Lock:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """The right to write to an index: over the processes of this machine and, for one in a vault, over all machines."""
+
+    lock: Lock
+    is_leased: Callable[[], bool]
+
+    def held(self) -> bool:
+        """Whether it is still ours; asked again just before a publish. Raises StorageError."""
+        return self.lock.held() and self.is_leased()
+
+
+@contextmanager
+def hold(folder: Path, disk: Disk, warn: Callable[[str], None]) -> Iterator[Hold]:
+    """Raises Locked (exit 11) while another run has the index, StorageError."""
+    with Lock(folder, network=on_network(folder), warn=warn) as lock, disk.leased(warn) as is_leased:
+        yield Hold(lock, is_leased)
+
+
+@dataclass(frozen=True)
 class Holder:
     """The process that the lock file names. `alive`: whether it runs on this host; None for a process of another."""
 
@@ -212,6 +231,13 @@ def read_holder(folder: Path, *, locks: Path = Path("/proc/locks")) -> Holder | 
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return Holder(host, pid, since, _holds(pid, inode, locks) if host == socket.gethostname() else None)
+
+
+def holder_of(folder: Path, disk: Disk) -> Holder | None:
+    """Who writes to the index: a process that its lock file names, or one on another machine that has its lease."""
+    found = read_holder(folder)
+    term = disk.leaseholder() if found is None or found.alive is False else None
+    return found if term is None else Holder(term.host, term.pid, term.since, None)
 
 
 def _holds(pid: int, inode: int, locks: Path) -> bool:

@@ -15,9 +15,9 @@ from typing import Any
 
 from embedcli.config import IndexSettings
 from embedcli.fingerprints import Fingerprints
-from embedcli.index.disk import Written
 from embedcli.index.shards import Shard
 from embedcli.records import Root
+from embedcli.vault.disk import Written
 
 FORMAT = 1
 FILES = ("documents.parquet", "probe.npy")

@@ -28,12 +28,12 @@ from embedcli.config import IndexSettings
 from embedcli.errors import Locked, StorageError, storage_errors
 from embedcli.fingerprints import PROBE_VERSION, Fingerprints
 from embedcli.index import change_lists, compaction
-from embedcli.index.disk import Written
 from embedcli.index.documents import count_by
 from embedcli.index.generations import Index
 from embedcli.index.manifest import Generation
 from embedcli.index.shards import Shard
 from embedcli.records import Root
+from embedcli.vault.disk import Written
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _check_unchanged(index: Index, expected: int | None, lock_held: Callable[[],
 
 def _published_elsewhere(index: Index) -> Locked:
     return Locked(
-        f"another run has published in index `{index.folder}` meanwhile; this one changed nothing",
+        f"another run has published in index `{index.shown}` meanwhile; this one changed nothing",
         "run the same command again",
     )
 
@@ -164,7 +164,7 @@ def _compact(index: Index, draft: Draft, vectors: Path, seconds_left: float) -> 
     groups = compaction.plan_groups(pieces, apart=apart)
     copying = not index.disk.has_hard_links(vectors)
     if copying:
-        index.warn(f"`{index.folder}` is on a filesystem without hard links: each generation is a whole copy")
+        index.warn(f"`{index.shown}` is on a filesystem without hard links: each generation is a whole copy")
     merged_bytes = compaction.written_bytes(groups, copying=copying)
     if merged_bytes > seconds_left * MERGED_BYTES_PER_S or not index.disk.has_room(index.folder, merged_bytes):
         groups = [(piece,) for piece in pieces]  # merging can wait for a run that has the time and the space

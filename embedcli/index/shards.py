@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from embedcli.columns import READ_SCHEMA, Floats, VectorKeys, row_schema
 from embedcli.errors import DamagedShard
-from embedcli.index.disk import Disk, Written, digest_of
+from embedcli.vault.disk import Disk, Written, digest_of
+from embedcli.vault.stubs import fetched
 
 Ranges = Sequence[tuple[int, int]]
 """Half-open row ranges, ascending."""
@@ -167,7 +168,7 @@ def open_shard(path: Path) -> pq.ParquetFile:
     Checksums do not cover the footer, so its column names, types and row counts are checked here. Any other change of
     the footer makes the file unreadable or affects no row.
     """
-    file = pq.ParquetFile(path, page_checksum_verification=True)
+    file = pq.ParquetFile(fetched(path), page_checksum_verification=True)
     kind = file.schema_arrow.types[-1]
     if not file.schema_arrow.equals(row_schema(kind.list_size if pa.types.is_fixed_size_list(kind) else 0)):
         raise ValueError("its columns are not those of a shard")
@@ -204,9 +205,9 @@ def load_keys(path: Path, *, sha256: str | None = None) -> VectorKeys | None:
     lost.
     """
     try:
-        if sha256 is not None and digest_of(path) != sha256:
+        if sha256 is not None and digest_of(fetched(path)) != sha256:
             return None
-        stored: VectorKeys = np.load(path, mmap_mode="r", allow_pickle=False)
+        stored: VectorKeys = np.load(fetched(path), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     return stored if stored.ndim == 2 and stored.shape[0] == 3 and stored.dtype == np.uint64 else None

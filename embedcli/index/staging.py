@@ -21,9 +21,9 @@ import pyarrow as pa
 from embedcli.columns import Floats, VectorKeys
 from embedcli.errors import StorageError
 from embedcli.index import documents, shards
-from embedcli.index.disk import Disk, is_full
 from embedcli.index.outcomes import Outcome, Stored
 from embedcli.index.shards import Shard
+from embedcli.vault.disk import Disk, is_full
 
 RESERVE_BYTES = 1 << 20
 """Reserved when a run begins: on a full disk it is freed, so that the journal can still name the stored shard."""

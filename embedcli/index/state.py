@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedcli.index.disk import Disk, open_file
 from embedcli.index.documents import Mark, fold
+from embedcli.vault.disk import Disk, open_file
 
 TAIL_BYTES = 256 << 10
 """How much of the history is read from its end: 100 runs and more."""

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,18 +84,6 @@ def weights_digest(folder: Path, cache: Path | None) -> str:
     """sha256 of the weights: the digest of a single file, or the digest of several files' digests in name order."""
     digests = [file_digest(file, cache=cache) for file in weight_files(folder)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def cache_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """EMBEDCLI_CACHE, else XDG_CACHE_HOME/embedcli, else ~/.cache/embedcli; None where there is no home."""
-    if given := environment.get("EMBEDCLI_CACHE"):
-        return Path(given).absolute()
-    if shared := environment.get("XDG_CACHE_HOME"):
-        return Path(shared).absolute() / "embedcli"
-    try:
-        return Path.home() / ".cache" / "embedcli"
-    except RuntimeError:
-        return None
 
 
 def file_digest(file: Path, *, cache: Path | None) -> str:

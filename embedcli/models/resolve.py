@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from embedcli.config import MINILM
+from embedcli.config import MINILM, cache_folder
 from embedcli.errors import ModelUnavailable
 from embedcli.models import hub
-from embedcli.models.files import cache_folder, missing_part
+from embedcli.models.files import missing_part
 from embedcli.models.folder import MINILM_WEIGHTS, Model, read_model
 from embedcli.report import Say
 

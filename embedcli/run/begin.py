@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from embedcli.errors import DamagedShard, EmbedcliError, Mismatch, StorageError, quoted
 from embedcli.index import lock, state
-from embedcli.index.disk import mode_of, set_mode
 from embedcli.run.known import no_index
 from embedcli.sources import walk
+from embedcli.vault.disk import mode_of, set_mode
 
 if TYPE_CHECKING:
     from embedcli.config import Options
@@ -69,7 +69,7 @@ _RIGHTS = ("", "X", "w", "wX", "r", "rX", "rw", "rwX")
 
 
 @contextmanager
-def opened(index: Index, report: Report, mode: int | None) -> Iterator[lock.Lock]:
+def opened(index: Index, report: Report, mode: int | None) -> Iterator[lock.Hold]:
     """Hold the lock of the index, whose folder is made where it is new. A new index in which nothing was done is
     removed again. `mode`: who may read a new index, NEW_MODE if None."""
     made_folder = not index.folder.exists()
@@ -77,9 +77,9 @@ def opened(index: Index, report: Report, mode: int | None) -> Iterator[lock.Lock
     index.disk.make_folder(index.folder, mode)
     if mode is not None:
         set_mode(index.folder, mode)
-    with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=report.warn) as held:
+    with lock.hold(index.folder, index.disk, report.warn) as held:
         new = not index.generations.exists()
-        report.line(f"{'new index' if new else 'index'} {index.folder}")
+        report.line(f"{'new index' if new else 'index'} {index.shown}")
         try:
             index.create(mode)
             report.keep_progress(lambda progress: state.write_progress(index.state, progress))

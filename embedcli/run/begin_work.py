@@ -101,7 +101,7 @@ def begin_staging(run: Run) -> Staging:
         rebuild=run.known.rebuilding,
         roots=[dataclasses.asdict(root) for root in run.scopes.roots],
     )
-    return Staging.begin(run.index.staging, header, dim=run.settings.dim, disk=run.tools.disk)
+    return Staging.begin(run.index.staging, header, dim=run.settings.dim, disk=run.index.disk)
 
 
 def _adopt(run: Run, staging: Staging, vectors: KnownVectors) -> list[tuple[Task, Outcome]]:
@@ -126,7 +126,7 @@ def _check_space(run: Run, *, adopted: int) -> None:
     share = 1 - adopted / max(1, run.plan.tasks.count)
     text_bytes = run.plan.tasks.text_bytes * share
     rows = text_bytes / (run.settings.max_tokens * 3)
-    run.tools.disk.check_room(
+    run.index.disk.check_room(
         run.index.folder,
         rows * run.settings.dim * 4 + text_bytes * 0.7,
         purpose="this run",

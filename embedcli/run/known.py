@@ -78,15 +78,15 @@ def _check_roots(index: Index, asked: Options, current: Generation | None, roots
         return
     if current is not None:
         raise InputError(
-            f"index `{index.folder}` has no roots any more, and no SOURCE was given",
-            f"name what to index: `embedcli ingest docs/ --index {quoted(index.folder)}`",
+            f"index `{index.shown}` has no roots any more, and no SOURCE was given",
+            f"name what to index: `embedcli ingest docs/ --index {quoted(index.shown)}`",
         )
     raise no_index(index)
 
 
 def no_index(index: Index) -> NoIndex:
     return NoIndex(
-        f"`{index.folder}` is not an index, and no SOURCE was given",
+        f"`{index.shown}` is not an index, and no SOURCE was given",
         "name what to index: `embedcli ingest docs/ --index INDEX`",
     )
 

@@ -148,7 +148,7 @@ def make_plan(
     for why, count in scopes.left_out.items():
         report.warn(f"{count:,} names of the list are {why}")
     for folder, why in sorted(plan.unlisted.items())[:FOLDERS_SHOWN]:
-        forget = f"`embedcli forget {quoted(folder)} --index {quoted(asked.index)}`"
+        forget = f"`embedcli forget {quoted(folder)} --index {quoted(asked.shown_index)}`"
         report.warn(f"`{folder}` {why}: what the index has of it stays as it is; if it is gone for good: {forget}")
     for pattern in dict.fromkeys(plan.unmatched):
         report.warn(f"the pattern `{pattern}` of `--include` or `--exclude` matches nothing")

@@ -104,7 +104,7 @@ def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceK
         table = dataclasses.replace(table, changes=incomplete(table.changes))
     material = table.material or bool(left.lost)
     if current is not None and not material and _same_header(run, current, complete):
-        state.write_seen(run.index.state, current.number, table.seen, run.tools.disk)
+        state.write_seen(run.index.state, current.number, table.seen, run.index.disk)
         mend_recipe(run.index, current, run.report)
         return Published(current, table.table)
     if current is None and complete and not any(documents.count_by(table.table, "shard")):
@@ -215,7 +215,7 @@ def clear_staging(run: Run) -> None:
     others = {item.folder for item in run.known.leftovers if not _covers(run, item)}
     for path in run_folders(run.index.staging):
         if path not in others:  # the vectors of work on other roots are taken by a later run
-            run.tools.disk.remove(path)
+            run.index.disk.remove(path)
     clear(run.index, keep=run.asked.keep_generations)
 
 

@@ -17,7 +17,7 @@ from embedcli.run.settings import rules_of, settle_settings
 
 if TYPE_CHECKING:
     from embedcli.index.generations import Index
-    from embedcli.index.lock import Lock
+    from embedcli.index.lock import Hold
     from embedcli.models.folder import Model
     from embedcli.report import Report
     from embedcli.run.known import Known
@@ -40,7 +40,7 @@ class Run:
     fingerprints: Fingerprints
     tools: Tools
     report: Report
-    lock: Lock
+    lock: Hold
     time: TimeLimit
 
     @property
@@ -74,7 +74,7 @@ def nothing_to_do(plan: Plan, known: Known, scopes: Scopes, asked: Options) -> b
 
 def settle_run(
     *, index: Index, asked: Options, known: Known, scopes: Scopes, plan: Plan, model: Model, tools: Tools,
-    report: Report, lock: Lock,
+    report: Report, lock: Hold,
 ) -> Run:  # fmt: skip
     """The record of the run. Raises UsageError (exit 2) and Mismatch (exit 12)."""
     settings, prints = settle_settings(asked, known.memory, model, tools.device_kind(asked))

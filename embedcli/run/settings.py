@@ -50,7 +50,7 @@ def settle_settings(
     quantization = asked.quantization or (remembered.quantization if remembered else None)
     fingerprint = fingerprints.model_fingerprint(model.fingerprint, quantization)
     if known is not None and not asked.rebuild and fingerprint != memory.model_fingerprint:
-        raise config.mismatch(asked.index, "--model", f"`{known.model}`", f"`{model.name}`")
+        raise config.mismatch(asked.shown_index, "--model", f"`{known.model}`", f"`{model.name}`")
     max_tokens, overlap = config.settle_chunking(asked, remembered, model_max_tokens=model.max_tokens)
     dim = config.settle_dim(asked, remembered, width=model.width, matryoshka=model.matryoshka)
     settings = IndexSettings(

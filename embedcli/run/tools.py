@@ -6,7 +6,6 @@ Not here: the choice of model, device and engine (engines/choose.py).
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import signal
@@ -16,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from embedcli.config import NO_CARD_FLAGS, NO_CPU_FLAGS, CardFlags, CpuFlags
 from embedcli.errors import Stopped
-from embedcli.index.disk import Disk
 from embedcli.report import Say
 
 if TYPE_CHECKING:
     from embedcli.config import IndexSettings, Options
     from embedcli.engines.contract import Engine
     from embedcli.models.folder import Model
+    from embedcli.vault.disk import Disk
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,8 @@ class Tools:
     device_kind: Callable[[Options], str]
     open_engine: Callable[[Model, IndexSettings, str], Engine]
     stop_signal: Callable[[], int | None] = lambda: None
-    disk: Disk = dataclasses.field(default_factory=Disk)
+    disk: Disk | None = None
+    """On which disk the index is; None: on that of its folder (index.mirror.place.disk_of)."""
     seconds_left: Callable[[], float] = lambda: math.inf
     """How long the run may still take."""
     make_pool: Callable[..., Any] | None = None

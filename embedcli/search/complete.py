@@ -18,11 +18,12 @@ from pathlib import Path
 
 from embedcli.cores import usable_cores
 from embedcli.errors import StorageError
-from embedcli.index.disk import Disk
+from embedcli.vault.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.index.shards import Shard
 from embedcli.processes import die_with, ignore_stops, receive_message, send_message, spawn
 from embedcli.search.sidecars import build, has_sidecar, store
+from embedcli.vault.stubs import is_stub
 
 ROWS_A_PROCESS = 20_000
 """What one process builds in the time that another needs to start."""
@@ -33,12 +34,14 @@ MOST_PROCESSES = 4
 def complete(index: Index) -> None:
     """Build the sidecars that the shards of the current generation lack, while there is room for them on the disk.
 
-    A run does this after its publish; whatever goes wrong is a warning, as the first search tries again.
+    A run does this after its publish; whatever goes wrong is a warning, as the first search tries again. Shards whose
+    content is not on this machine are left to the first search too.
     """
     generation = index.current()
     if generation is None:
         return
-    lacking = [shard for shard in generation.shards.values() if not has_sidecar(index, shard)]
+    here = [shard for shard in generation.shards.values() if not is_stub(shard.path)]
+    lacking = [shard for shard in here if not has_sidecar(index, shard)]
     own, *others = _parts(lacking, _processes(lacking))
     with ExitStack() as at_the_end:
         helpers = []

@@ -53,7 +53,7 @@ class View:
         postings = [words for words in found if words is not None]
         if not self.has_words:
             raise UsageError(
-                f"index `{self.index.folder}` was built with `--no-text`, so it has no words to search",
+                f"index `{self.index.shown}` was built with `--no-text`, so it has no words to search",
                 "search it with `--mode vector`, and without quotes",
             )
         return Words(postings)

@@ -255,8 +255,8 @@ def refuse_doubled(roots: Sequence[Root], asked: Options) -> None:
                 shown, twice = (printable(os.fsencode(path)) for path in (root.path, way))
                 raise UsageError(
                     f"the root `{shown}` is also `{twice}`, by a link: its documents would be there twice",
-                    f"`embedcli forget {quoted(shown)} --index {quoted(asked.index)}`, then the same command again:"
-                    " the vectors that are known are used again",
+                    f"`embedcli forget {quoted(shown)} --index {quoted(asked.shown_index)}`, then the same command"
+                    " again: the vectors that are known are used again",
                 )
 
 
@@ -284,8 +284,9 @@ def _still_there(root: Root, asked: Options) -> Root:
         shown = printable(os.fsencode(root.path))
         raise InputError(
             f"a root of this index is not there: `{shown}`",
-            f"mount it; if it is elsewhere now, `embedcli moved {quoted(shown)} NEW --index {quoted(asked.index)}`;"
-            f" if it is to leave the index, `embedcli forget {quoted(shown)} --index {quoted(asked.index)}`",
+            f"mount it; if it is elsewhere now, `embedcli moved {quoted(shown)} NEW --index"
+            f" {quoted(asked.shown_index)}`; if it is to leave the index, `embedcli forget {quoted(shown)} --index"
+            f" {quoted(asked.shown_index)}`",
         ) from error
 
 
@@ -310,7 +311,7 @@ def _filtered(root: Root, asked: Options, below: str) -> Root:
     if below and any_filter(asked):
         raise UsageError(
             f"filters are remembered for a whole root, and `{below}` is a part of `{root.path}`",
-            f"name the root: `embedcli ingest {quoted(root.path)} --index {quoted(asked.index)} ...`",
+            f"name the root: `embedcli ingest {quoted(root.path)} --index {quoted(asked.shown_index)} ...`",
         )
     return replace(
         root,

@@ -59,7 +59,7 @@ class Done:
 class Change:
     """One change of a locked index: reads the current generation and publishes the next one."""
 
-    def __init__(self, index: Index, verb: str, acquired: lock.Lock, warn: Say) -> None:
+    def __init__(self, index: Index, verb: str, acquired: lock.Hold, warn: Say) -> None:
         self.index = index
         self.verb = verb
         self.lock = acquired
@@ -121,7 +121,7 @@ def done(
     chunks = int(pc.sum(concerned.column("rows")).as_py() or 0)
     elapsed_s = round(time.monotonic() - started, 3)
     done = Done(
-        verb, str(index.folder), generation, before, number,
+        verb, index.shown, generation, before, number,
         sources=concerned.num_rows, chunks=chunks, elapsed_s=elapsed_s,
     )  # fmt: skip
     line = {"ended_at": datetime.now(UTC).isoformat(timespec="seconds"), **dataclasses.asdict(done)}
@@ -142,13 +142,13 @@ def changing(index: Index, verb: str, warn: Say) -> Iterator[Change]:
         except (OSError, pa.ArrowException, DamagedShard) as error:
             raise StorageError(
                 f"`{verb}` failed and the current generation stays: {error}",
-                f"`embedcli verify {quoted(index.folder)}` names what is damaged",
+                f"`embedcli verify {quoted(index.shown)}` names what is damaged",
             ) from error
 
 
 @contextmanager
-def locked(index: Index, warn: Say) -> Iterator[lock.Lock]:
-    with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=warn) as acquired:
+def locked(index: Index, warn: Say) -> Iterator[lock.Hold]:
+    with lock.hold(index.folder, index.disk, warn) as acquired:
         index.create()  # makes folders of the index that were lost
         yield acquired
 

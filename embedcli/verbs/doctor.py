@@ -28,11 +28,11 @@ from embedcli.engines.sglang.engine import host_path, kernel_caches
 from embedcli.engines.sglang.settings import SGLangSettings, plan, read_shape
 from embedcli.errors import EmbedcliError, EngineError, ModelUnavailable, StorageError, storage_error
 from embedcli.index import lock
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.models import resolve
 from embedcli.models.files import read_json
 from embedcli.report import many
+from embedcli.vault.disk import Disk
 from embedcli.verbs.rights import openness
 
 if TYPE_CHECKING:

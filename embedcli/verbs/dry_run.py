@@ -22,6 +22,7 @@ from embedcli.errors import UnreadableSource, UsageError
 from embedcli.index import lock, shards
 from embedcli.index.generations import Index
 from embedcli.index.known_vectors import KnownVectors
+from embedcli.index.mirror.place import open_index
 from embedcli.reading.rows import Read, Reading, ReadRecords
 from embedcli.run.begin import check_asked
 from embedcli.run.known import look
@@ -79,10 +80,10 @@ def dry_run(asked: Options, *, tools: Tools, report: Report) -> Forecast:
     if asked.stream is not None:
         raise UsageError("`--dry-run` would use up a stream of records", "write it to a file, and name that")
     started_s = time.monotonic()
-    index = Index(asked.index, disk=tools.disk, warn=report.warn)
+    index = open_index(asked.index, disk=tools.disk, warn=report.warn)
     index.check()
     check_asked(index, asked)
-    forecast = Forecast(str(index.folder))
+    forecast = Forecast(index.shown)
     with closing(report), _locked(index, report):
         known = look(index, asked)
         scopes = settle_sources(asked, known.roots, everything=known.rebuilding)
@@ -110,7 +111,7 @@ def _locked(index: Index, report: Report) -> Iterator[None]:
     if not index.generations.exists():
         yield
         return
-    with lock.Lock(index.folder, network=lock.on_network(index.folder), warn=report.warn):
+    with lock.hold(index.folder, index.disk, report.warn):
         yield
 
 

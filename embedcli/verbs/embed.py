@@ -18,8 +18,8 @@ from embedcli.engines.contract import Engine
 from embedcli.engines.feeder import Feeder
 from embedcli.engines.probe import Reference
 from embedcli.errors import OutputStopped, Stopped, Unembedded
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index, current_of
+from embedcli.index.mirror.place import open_index
 from embedcli.models.folder import Model
 from embedcli.models.tokenizer import load_tokenizer
 from embedcli.pipes.in_order import InOrder
@@ -94,7 +94,7 @@ def settle(asked: Asked, tools: Tools) -> Job:
         index=asked.index or Path(), model=asked.model, dim=asked.dim, max_tokens=asked.max_tokens, device=asked.device
     )
     if asked.index is not None:
-        return _settle_as(Index(asked.index, disk=Disk()), options, asked, tools)
+        return _settle_as(open_index(asked.index), options, asked, tools)
     model = tools.resolve(options, None)
     options = replace(options, max_tokens=asked.max_tokens or model.max_tokens)
     settings, _ = settle_settings(options, Memory(), model, tools.device_kind(options))

@@ -119,7 +119,7 @@ class _Work:
                     recall.add(first, vectors, self.meant(vectors))
                 first += len(vectors)
         made = Recut(
-            index=str(self._index.folder), generation=self._generation.number, out="", dim=self._dim,
+            index=self._index.shown, generation=self._generation.number, out="", dim=self._dim,
             dtype=self._dtype, scale=self._scale, rows=first, bytes=size, recall_of_chunks=chunks.result(),
             recall_of_queries=recalls[1].result() if queries is not None else None,
         )  # fmt: skip

@@ -47,7 +47,7 @@ def _target(index: Index, to: int | None) -> int:
     lacking = {number: index.lacks(number) for number in others}
     whole = [number for number in others if not lacking[number]]
     kept = (
-        f"complete are {', '.join(map(str, whole))}: `embedcli rollback --to N --index {quoted(index.folder)}`"
+        f"complete are {', '.join(map(str, whole))}: `embedcli rollback --to N --index {quoted(index.shown)}`"
         if whole
         else "no other generation is complete; `embedcli ingest --keep-generations N` keeps more of them"
     )
@@ -56,7 +56,7 @@ def _target(index: Index, to: int | None) -> int:
     if target is None or target not in others:
         what = "its parent" if to is None else f"generation {to}"
         raise UsageError(
-            f"cannot roll back: generation {current} is current and {what} is not kept in `{index.folder}`", kept
+            f"cannot roll back: generation {current} is current and {what} is not kept in `{index.shown}`", kept
         )
     if lacking[target]:
         raise StorageError(f"cannot roll back to generation {target}: {lacking[target]}", kept)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from embedcli.engines import nvml
 from embedcli.errors import UsageError
-from embedcli.index.disk import Disk
-from embedcli.index.generations import Index, current_of
+from embedcli.index.generations import current_of
+from embedcli.index.mirror.place import open_index
 from embedcli.serving import server
 from embedcli.serving.app import application
 from embedcli.serving.batcher import Batcher
@@ -86,7 +86,7 @@ class _Offer:
         """An index that was built on a card can be served by a machine without one."""
         asked = self._asked
         if asked.index is not None and asked.device is None:
-            settings = current_of(Index(asked.index, disk=Disk())).settings
+            settings = current_of(open_index(asked.index)).settings
             device = "cpu" if settings.device_kind == "cuda" and not nvml.has_nvidia_card() else settings.device_kind
             asked = replace(asked, device=device)
         return settle(asked, self._tools)
@@ -100,7 +100,7 @@ class _Offer:
 
         found = Service(served(job.model, job.settings), self._batcher(job, stop), self._limits)
         if self._asked.index is not None:
-            index = Index(self._asked.index, disk=Disk(), warn=self._say)
+            index = open_index(self._asked.index, warn=self._say)
             own = query_vectors(index, lambda _: self._tools, self._say) if found.served.fixed_prompt else None
             searching = found.searching = Searching(index, found.embed_query, own)
             found.beside = lambda service: watch(service, searching, settled_anew, self._say)

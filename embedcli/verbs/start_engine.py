@@ -11,8 +11,7 @@ from pathlib import Path
 
 from embedcli.config import Options
 from embedcli.engines import probe
-from embedcli.index.disk import Disk
-from embedcli.index.generations import Index
+from embedcli.index.mirror.place import open_index
 from embedcli.models.tokenizer import load_tokenizer
 from embedcli.run.embedder import known_reference
 from embedcli.run.known import Memory
@@ -24,7 +23,7 @@ def start_engine(index: Path, model: str | None, tools: Tools) -> str:
     """Start the engine of a run on this index and embed the probe set. Raises EngineError when the vectors differ from
     those of the index, or, without an index, when a text alone has another vector than in a batch."""
     asked = Options(index=index, model=model)
-    opened = Index(index, disk=Disk())
+    opened = open_index(index)
     current = opened.current() if opened.current_number() is not None else None
     memory = Memory(current.settings, current.fingerprints.model) if current else Memory()
     chosen = tools.resolve(asked, memory.settings)

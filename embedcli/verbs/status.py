@@ -21,7 +21,7 @@ from embedcli import fingerprints
 from embedcli.index import documents
 from embedcli.index.generations import Index, current_of
 from embedcli.index.leftovers import leftovers
-from embedcli.index.lock import read_holder
+from embedcli.index.lock import holder_of
 from embedcli.index.manifest import Generation
 from embedcli.index.state import last_runs
 from embedcli.records import TROUBLED, shown_path
@@ -63,13 +63,13 @@ def status(index: Index, *, clock: Callable[[], float] = time.time) -> IndexStat
     current = index.current() if running or waiting else current_of(index)
     beside: dict[str, Any] = {"runs": last_runs(index.state, RUNS_SHOWN), "running": running, "waiting": waiting}
     if current is None:
-        return IndexStatus(str(index.folder), **beside)
+        return IndexStatus(index.shown, **beside)
     table = index.documents(
         current.number, ["root", "status", "reason", "rows", "chunk_fingerprint", "read_fingerprint"]
     )
     by_root = documents.count_by(table, "root")
     return IndexStatus(
-        str(index.folder),
+        index.shown,
         generation=current.number,
         parent=current.parent,
         complete=current.complete,
@@ -108,7 +108,7 @@ def _older(table: pa.Table, current: Generation) -> dict[str, int]:
 
 def _running(index: Index, clock: Callable[[], float]) -> dict[str, Any] | None:
     """The run that holds the lock, with its last written progress; the ETA is corrected to the present time."""
-    holder = read_holder(index.folder)
+    holder = holder_of(index.folder, index.disk)
     if holder is None or holder.alive is False:
         return None
     try:

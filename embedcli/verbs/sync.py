@@ -49,11 +49,11 @@ def sync(index: Index, target: Target, *, replace: bool = False, dry_run: bool =
     found = trail(index)
     with _alone(index, target):
         try:
-            outcome = _outcome(Source(str(index.folder.absolute()), found), target, replace, dry_run, say)
+            outcome = _outcome(Source(index.shown, found), target, replace, dry_run, say)
         except DamagedShard as error:
             raise _replaced(index, found) or error from error
     return Synced(
-        index=str(index.folder),
+        index=index.shown,
         target=target.shown,
         table=target.table,
         generation=found.generation.number,

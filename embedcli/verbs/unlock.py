@@ -20,10 +20,15 @@ from embedcli.report import Say
 
 
 def unlock(index: Index, *, warn: Say, sleep: Callable[[float], None] = time.sleep) -> Holder | None:
-    """Clear a lock that a dead host left; returns who held it, None where nobody did.
+    """Clear a lock, or a lease, that a dead host left; returns who held it, None where nobody did.
 
     Raises Locked while a process of this host holds the lock, or another host still writes to it.
     """
+    term = index.disk.release(warn, sleep)
+    return _unlock(index, warn, sleep) if term is None else Holder(term.host, term.pid, term.since, None)
+
+
+def _unlock(index: Index, warn: Say, sleep: Callable[[float], None]) -> Holder | None:
     path = index.folder / "lock"
     if not path.exists() or not path.read_bytes().strip():
         current_of(index)
@@ -32,7 +37,7 @@ def unlock(index: Index, *, warn: Say, sleep: Callable[[float], None] = time.sle
     with storage_errors(path), path.open("r+b") as file:
         if _lives(path, file.fileno(), holder, warn, sleep):
             raise Locked(
-                f"index `{index.folder}` is locked by a run that is alive: pid {holder.pid} on `{holder.host}`"
+                f"index `{index.shown}` is locked by a run that is alive: pid {holder.pid} on `{holder.host}`"
                 f" since {holder.since}",
                 f"stop the run on `{holder.host}` with `kill {holder.pid}`: finished documents are kept",
             )

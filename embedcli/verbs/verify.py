@@ -32,6 +32,7 @@ from embedcli.index.generations import Index, current_of
 from embedcli.index.manifest import FILES, Generation
 from embedcli.index.shards import Shard, keys_of, load_keys, vectors_of
 from embedcli.records import digest
+from embedcli.vault.stubs import fetched
 
 NORM_TOLERANCE = 1e-4
 _COLUMNS = ["chunk_id", "doc_id", "chunk_index", "vector"]
@@ -85,7 +86,7 @@ def verify(index: Index, *, run_is_under_way: bool = False) -> Verdict:
     generation = current_of(index)
     counts = generation.counts
     verdict = Verdict(
-        str(index.folder),
+        index.shown,
         generation.number,
         shards=len(generation.shards),
         rows=counts["chunks"],
@@ -194,7 +195,7 @@ class _Check:
 
     def _checksum(self, path: Path, size_bytes: int | None, sha256: str) -> bool:
         try:
-            with path.open("rb") as file:
+            with fetched(path).open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
                 size = file.tell()
         except FileNotFoundError:

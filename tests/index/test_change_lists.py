@@ -12,9 +12,9 @@ import pytest
 
 from embedcli.errors import StorageError
 from embedcli.index.change_lists import Trail, touched, trail
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.index.publish import finish_changes
+from embedcli.vault.disk import Disk
 from embedcli.verbs import forget, rollback
 from tests.published import changes, filled, index_of, silent, two_roots
 from tests.unprivileged import as_nobody, give_to_nobody

@@ -13,8 +13,8 @@ from embedcli.columns import READ_SCHEMA
 from embedcli.errors import StorageError
 from embedcli.index import shards
 from embedcli.index.compaction import FAN, FULL_BYTES, LARGEST_BYTES, Piece, plan_groups
-from embedcli.index.disk import Disk
 from embedcli.index.shards import ROW_GROUP_ROWS, Shard
+from embedcli.vault.disk import Disk
 from tests.faults import NoHardLinks
 from tests.workshop import Workshop, words
 

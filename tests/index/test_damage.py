@@ -19,9 +19,9 @@ import pytest
 
 from embedcli.errors import DamagedShard, StorageError
 from embedcli.index import shards, state
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.index.known_vectors import KnownVectors
+from embedcli.vault.disk import Disk
 from embedcli.verbs import moved, verify
 from tests.faults import DiskFull
 from tests.workshop import Workshop, follow, words

@@ -17,10 +17,10 @@ import pytest
 from embedcli.config import Options
 from embedcli.errors import NoIndex, StorageError, UsageError
 from embedcli.index.clearing import RETIRED_KEPT_S, clear
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.ingest import ingest
 from embedcli.run.tools import Tools
+from embedcli.vault.disk import Disk
 from embedcli.verbs import forget, rollback, status, verify
 from tests.faults import ClockJumps, DiskFull, KilledAt, RenameFails
 from tests.workshop import Lines, Workshop, _resolve, follow, wide_engine, words

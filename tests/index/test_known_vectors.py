@@ -10,9 +10,9 @@ import pytest
 
 from embedcli.columns import Floats, VectorKeys, row_schema
 from embedcli.index import shards
-from embedcli.index.disk import Disk
 from embedcli.index.known_vectors import KnownVectors
 from embedcli.index.shards import Shard
+from embedcli.vault.disk import Disk
 
 DIM = 4
 ROWS = 5

@@ -11,7 +11,7 @@ import pytest
 from embedcli.columns import row_schema
 from embedcli.errors import DamagedShard
 from embedcli.index import shards
-from embedcli.index.disk import Disk
+from embedcli.vault.disk import Disk
 
 DIM = 4
 

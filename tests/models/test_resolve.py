@@ -21,10 +21,11 @@ from hub import COMMIT, Hub, serving
 from huggingface_hub import errors as hub_errors
 from tiny_models import QUERY_PROMPT, make_bert, make_qwen, make_xlmr
 
+from embedcli.config import cache_folder
 from embedcli.engines import choose, nvml
 from embedcli.errors import EmbedcliError, ModelUnavailable, StorageError
 from embedcli.models import hub, resolve
-from embedcli.models.files import cache_folder, file_digest
+from embedcli.models.files import file_digest
 from embedcli.models.folder import MINILM_WEIGHTS, Model, read_model
 from embedcli.models.tokenizer import load_tokenizer
 

@@ -19,11 +19,11 @@ import pytest
 from embedcli.config import IndexSettings, Stream
 from embedcli.errors import InputError, Stopped, UnreadableSource
 from embedcli.index import state
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.models.folder import Model
 from embedcli.reading.pool import Pool
 from embedcli.records import RecordRule
+from embedcli.vault.disk import Disk
 from embedcli.verbs.forget import forget
 from embedcli.verbs.moved import moved
 from embedcli.verbs.verify import verify

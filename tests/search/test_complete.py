@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
-from embedcli.index.disk import Disk
+from embedcli.vault.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.index.shards import Shard
 from embedcli.search import complete as module

@@ -15,12 +15,12 @@ import pytest
 from embedcli.columns import row_schema
 from embedcli.errors import DamagedShard
 from embedcli.index.clearing import BUILDING_KEPT_S, clear
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.index.shards import Shard, write_shard
 from embedcli.search import sealed, sidecars
 from embedcli.search.complete import complete
 from embedcli.search.sidecars import Sidecar, open_sidecar
+from embedcli.vault.disk import Disk
 from tests.published import index_of, spoil
 from tests.unprivileged import as_nobody
 from tests.workshop import Workshop, words

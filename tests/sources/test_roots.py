@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from embedcli.errors import InputError, UsageError
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
+from embedcli.vault.disk import Disk
 from embedcli.verbs import forget, moved
 from tests.workshop import UNFINISHED, Workshop, stopped_half_way, words
 

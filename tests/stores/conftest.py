@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.stores.target import parse_target
+from embedcli.vault.disk import Disk
 from embedcli.verbs import moved, rollback
 from embedcli.verbs.sync import Synced, sync
 from tests.published import index_of, silent

@@ -15,9 +15,9 @@ from sentence_transformers.util import quantize_embeddings
 
 from embedcli.columns import Floats
 from embedcli.errors import DamagedShard, NoIndex, StorageError, UsageError
-from embedcli.index.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.search.recall import Recall
+from embedcli.vault.disk import Disk
 from embedcli.verbs.recut import Recut, query_texts, recut
 from tests.published import index_of, spoil
 from tests.workshop import Workshop

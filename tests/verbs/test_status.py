@@ -12,7 +12,7 @@ import pytest
 from embedcli.cli import status_text
 from embedcli.errors import InputError, Locked, NoIndex, StorageError
 from embedcli.index import lock
-from embedcli.index.disk import Disk
+from embedcli.vault.disk import Disk
 from embedcli.verbs import forget, rollback, verify
 from embedcli.verbs.status import status
 from tests.faults import DiskFull

@@ -22,9 +22,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from embedcli.config import cache_folder
 from embedcli.engines.openvino import runtime
 from embedcli.errors import EngineError
-from embedcli.models.files import cache_folder, file_digest
+from embedcli.models.files import file_digest
 from embedcli.models.folder import Model
 from embedcli.records import digest
 from embedcli.report import Say

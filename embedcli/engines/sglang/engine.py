@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcli.config import cache_folder
 from embedcli.engines.contract import Engine, check_dim
 from embedcli.engines.nvml import Card, check_driver, installed_torch_cuda, read_cards
 from embedcli.engines.several_cards import open_on_all
@@ -39,7 +40,7 @@ from embedcli.engines.sglang.settings import (
     read_shape,
 )
 from embedcli.errors import EngineError, EngineOutOfMemory
-from embedcli.models.files import cache_folder, read_json
+from embedcli.models.files import read_json
 from embedcli.models.folder import Model
 from embedcli.report import Say
 

@@ -18,10 +18,10 @@ from embedcli.report import many
 from embedcli.run.publish import Published, publish
 
 if TYPE_CHECKING:
-    from embedcli.index.disk import Disk
     from embedcli.records import SourceKey
     from embedcli.run.begin_work import Work
     from embedcli.run.record import Run
+    from embedcli.vault.disk import Disk
 
 _KEPT = re.compile(r"loose-.*|run\.json|probe\.npy")
 
@@ -38,7 +38,7 @@ def end_early(run: Run, work: Work) -> Published:
     leftovers = {item.folder for item in run.known.leftovers}
     for folder in run_folders(run.index.staging):
         if folder not in leftovers:
-            _keep_unpublished(folder, run.tools.disk)
+            _keep_unpublished(folder, run.index.disk)
     clear(run.index, keep=run.asked.keep_generations)
     return published
 

@@ -5,7 +5,7 @@ A file or folder is as open to other users as the folder in which it is made, wh
 index's own folder decides for all of it.
 Invariant: temporary name, write, fsync, rename, fsync folder, in this order; after a failed write or fsync the file is
 deleted, never used.
-Not here: which files make an index (generations.py, staging.py).
+Not here: which files make an index (index/).
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from embedcli.errors import StorageError, storage_errors
+
+if TYPE_CHECKING:
+    from embedcli.vault.lease import Term
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_SECOND_TRY = _FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -103,7 +106,39 @@ def is_full(error: StorageError) -> bool:
 
 
 class Disk:
-    """The real file operations. Tests use subclasses that fail or die at a named step."""
+    """The real file operations. Tests use subclasses that fail or die at a named step.
+
+    The calls of its first group do nothing here: an index in a folder is all that there is, and its lock decides who
+    writes. The disk of a mirror (index/mirror/mirror.py) talks to a vault in them.
+    """
+
+    def refresh(self) -> None:
+        """Bring the folder up to date with what other machines have published, for a reader."""
+
+    def leased(self, warn: Callable[[str], None]) -> AbstractContextManager[Callable[[], bool]]:
+        """Be the one writer over all machines, with the folder up to date; yields whether we still are it."""
+        return nullcontext(lambda: True)
+
+    def leaseholder(self) -> Term | None:
+        """The writer on another machine; None where there is none."""
+        return None
+
+    def release(self, warn: Callable[[str], None], sleep: Callable[[float], None]) -> Term | None:
+        """Release the lease that a dead machine left; returns whose it was. Raises Locked while its run lives."""
+        return None
+
+    def collect(self) -> None:
+        """Remove what other machines do not need any more."""
+
+    def shown(self, folder: Path) -> str:
+        """The name of the index in messages and hints."""
+        return str(folder)
+
+    def uri(self, shard: Path) -> str:
+        """Where other programs read a shard."""
+        return str(shard.absolute())
+
+    # ---- files
 
     def step(self, name: str) -> None:
         """Called at each named step of the write order; does nothing here."""

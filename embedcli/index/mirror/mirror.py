@@ -1,0 +1,209 @@
+"""The disk of a mirror: the folder in which this machine works on an index that lies in a vault.
+
+In: the same calls as of any disk. Out: files in the mirror, and what other machines need of them as objects: whatever
+a call makes durable is in the vault when the call returns, so the write order of the index holds there as it does in a
+folder: shards before the journal that names them, a generation before the pointer, the swap before anything goes.
+Invariant: a generation becomes current in the vault, by one conditional swap of the pointer under the lease, before it
+does in the mirror; a mirror that is lost costs bytes, never rows.
+Not here: which files make an index (index/), the other direction (refresh.py).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from embedcli.errors import EmbedcliError, Locked, StorageError, storage_errors
+from embedcli.index.lock import on_network
+from embedcli.index.mirror import collect, refresh
+from embedcli.index.mirror.keys import SEEN, Keys, journal_key, run_key
+from embedcli.index.mirror.pointer import KEY, Place, Pointer
+from embedcli.vault.contract import Overtaken, Vault, Version
+from embedcli.vault.disk import Disk, Written
+from embedcli.vault.lease import LEASE_S, Lease, Term, read_term, release
+
+RETIRED_KEPT_S = 3600.0
+"""By the clock of the vault: readers of other machines may still be fetching the shards of such a generation."""
+
+CLOSED = 0o700
+"""The mode of a mirror: it holds the text of all sources of the index."""
+
+
+class Mirror(Disk):
+    def __init__(self, folder: Path, vault: Vault, *, lease_s: float = LEASE_S) -> None:
+        self.folder = folder
+        self.vault = vault
+        self._lease_s = lease_s
+        self._keys = Keys(folder)
+        self._lease: Lease | None = None
+        self._pointer = Pointer()
+        self._version: Version | None = None
+        self._manifests: dict[int, str] = {}
+        self._announced: dict[int, tuple[int, str]] = {}
+        self._journals: Counter[str] = Counter()
+
+    def shown(self, folder: Path) -> str:
+        return self.vault.url
+
+    def uri(self, shard: Path) -> str:
+        return f"{self.vault.url}/{self._keys.of(shard)}"
+
+    # ---- from the vault
+
+    def refresh(self) -> None:
+        """Bring the mirror up to date for a reader. Raises NoIndex, StorageError."""
+        pointer, _ = refresh.read_pointer(self.vault)
+        if pointer.number is None and not self.folder.exists():
+            return
+        super().make_folder(self.folder, CLOSED)
+        with self._alone():
+            refresh.generations(self.folder, self.vault, pointer)
+            refresh.state(self.folder, self.vault)
+
+    @contextmanager
+    def leased(self, warn: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+        """Hold the lease, with the mirror up to date; yields what says whether the lease is still held."""
+        with ExitStack() as stack:
+            try:
+                lease = stack.enter_context(Lease(self.vault, self._owner(), warn=warn, lease_s=self._lease_s))
+            except EmbedcliError:
+                if not (self.folder / "generations").exists():
+                    super().remove(self.folder / "state")  # where there is no index there is no history
+                raise
+            self._lease = lease
+            self._pointer, self._version = refresh.read_pointer(self.vault)
+            with self._alone():
+                refresh.as_writer(self.folder, self.vault, self._pointer)
+            try:
+                yield lease.held
+            finally:
+                self._lease = None
+
+    def leaseholder(self) -> Term | None:
+        term, _ = read_term(self.vault)
+        return term if term.owner not in ("", self._known_owner()) else None
+
+    def release(self, warn: Callable[[str], None], sleep: Callable[[float], None]) -> Term | None:
+        return release(self.vault, warn=warn, lease_s=self._lease_s, sleep=sleep)
+
+    def _owner(self) -> str:
+        """The name of this mirror for the lease: known to nobody else, and to no other machine that mounts it."""
+        name = self._known_owner() or secrets.token_hex(8)
+        path = self.folder / "state" / "owner"
+        with storage_errors(path):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(name)
+        return name
+
+    def _known_owner(self) -> str | None:
+        with suppress(OSError):
+            return None if on_network(self.folder) else (self.folder / "state" / "owner").read_text()
+        return None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time changes which generations are in the mirror: readers do, too."""
+        path = self.folder / "state" / "refresh.lock"
+        with storage_errors(path):
+            path.parent.mkdir(exist_ok=True)
+            with path.open("wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+
+    # ---- into the vault
+
+    def write(self, path: Path, fill: Callable[[BinaryIO], object]) -> Written:
+        written = super().write(path, fill)
+        key = self._keys.of(path)
+        if key is not None:
+            self._put(key, path)
+            match self._keys.parts(path):
+                case ("generations", building, "manifest.json"):
+                    self._manifests[int(building.split(".")[0])] = written.sha256
+                case ("changes", name):
+                    number, target = map(int, name.split(".when-"))
+                    self._announced[number] = target, key
+        return written
+
+    def _put(self, key: str, content: Path | bytes) -> None:
+        self.step(f"put {key}")
+        if key != SEEN:
+            self.vault.put_new(key, content)
+            return
+        version = refresh.version_of(self.vault, SEEN)
+        refresh.remember_seen(self.folder, self.vault.swap(SEEN, version, Path(self.folder, SEEN).read_bytes()))
+
+    def append(self, path: Path, data: bytes) -> None:
+        super().append(path, data)
+        match self._keys.parts(path):
+            case ("staging", run, "journal.jsonl"):
+                self._journals[run] += 1
+                self._put(journal_key(run, self._journals[run]), data)
+            case ("state", "runs.jsonl"):
+                self._put(run_key(time.time_ns()), data)
+
+    def point(self, link: Path, target: str) -> None:
+        number = int(Path(target).name)
+        if self._keys.parts(link) == ("current",) and self._lease is not None:
+            self._publish(number, self._lease)
+            self.step("swapped")
+        with self._alone():
+            super().point(link, target)
+
+    def _publish(self, number: int, lease: Lease) -> None:
+        """Make generation `number` current in the vault. Raises Locked (exit 11), StorageError."""
+        place = self._pointer.generations.get(number)
+        if place is None:
+            place = Place(self._keys.folder_of(number), self._manifests[number])
+        for lost in refresh.store_lost(self.folder, self.vault, number):
+            raise StorageError(
+                f"`{self._keys.of(lost)}` is missing in `{self.vault.url}`: was it deleted? Nothing was published",
+                "run the same command again: the documents of that shard are read again",
+            )
+        changes = {n: key for n, (target, key) in self._announced.items() if target == number}
+        try:
+            self._swap(self._pointer.at(number, place, changes, now=lease.now(), fence=lease.fence))
+        except Overtaken as error:
+            raise Locked(
+                f"another run has published in index `{self.vault.url}` meanwhile; this one changed nothing",
+                "run the same command again",
+            ) from error
+
+    def _swap(self, pointer: Pointer) -> None:
+        self._version = self.vault.swap(KEY, self._version, pointer.dumps())
+        self._pointer = pointer
+
+    # ---- what goes
+
+    def remove(self, path: Path) -> None:
+        if self._lease is not None:
+            self._remove_stored(self._keys.parts(path), self._lease)
+        super().remove(path)
+
+    def _remove_stored(self, parts: tuple[str, ...], lease: Lease) -> None:
+        match parts:
+            case ("staging", run, *names):
+                key = "/".join(["staging", run, *names])
+                self.vault.remove([*(item.key for item in self.vault.list(key)), key])
+            case ("state", "damaged", name):
+                self.vault.remove([f"state/damaged/{name}"])
+            case ("generations", name) if name.isdigit():
+                place = self._pointer.generations.get(int(name))
+                if place and place.retired_at is not None and lease.now() - place.retired_at > RETIRED_KEPT_S:
+                    self._swap(self._pointer.without(generation=int(name)))
+            case ("generations", name) if name.endswith(".tmp") and name[:1].isdigit():
+                self._keys.forget(int(name.split(".")[0]))
+            case ("changes", name) if name.endswith(".parquet"):
+                self._swap(self._pointer.without(change=int(name.split(".")[0])))
+
+    def collect(self) -> None:
+        """Remove the objects that nobody needs. Only under the lease. Raises StorageError, Overtaken."""
+        if self._lease is not None:
+            old = self._lease.now() - RETIRED_KEPT_S - self._lease_s
+            collect.collect(self.folder, self.vault, self._pointer, old=old)
