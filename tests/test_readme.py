@@ -20,6 +20,7 @@ import typer
 from embedcli import errors
 from embedcli.cli.app import app
 from tests.cli.test_pipes import POSTGRES, database  # noqa: F401
+from tests.s3 import S3
 
 HERE = Path(__file__).resolve().parent.parent
 README = (HERE / "README.md").read_text()
@@ -130,6 +131,17 @@ def test_the_searches_find_what_they_look_for(place: Path) -> None:
     for command, passage in zip(searches.splitlines(), expected, strict=True):
         ran = subprocess.run(command, shell=True, cwd=place, env=environment, capture_output=True, text=True)
         assert ran.returncode == 0 and re.search(passage, ran.stdout + ran.stderr), (command, ran.stdout, ran.stderr)
+
+
+def test_the_index_in_a_bucket_is_made_and_searched(place: Path, s3: S3) -> None:
+    (lines,) = (block for block in blocks("bash") if "s3://" in block)
+    environment = {**os.environ, "PATH": f"{place / '.bin'}:{os.environ['PATH']}", "PYTHONPATH": str(HERE)}
+    url, printed = s3.bucket(), []
+    for line in lines.replace("s3://bucket", url).splitlines():
+        ran = subprocess.run(line, shell=True, cwd=place, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        printed.append(ran.stdout)
+    assert "manual.md" in printed[1] and printed[2].startswith(f"{url}/idx/vectors/part-")
 
 
 @pytest.mark.skipif(not (shutil.which("jq") and shutil.which("curl")), reason="jq and curl are not installed")

@@ -15,14 +15,16 @@ import typer
 
 from embedcli.cli.app import AsJson, Debug, app, print_json, tools_maker
 from embedcli.cli.flags import IndexArgument, IndexFolder, opened_index
+from embedcli.errors import UsageError
 from embedcli.report import many, say
+from embedcli.vault.buckets import is_url
 
 if TYPE_CHECKING:
     from embedcli.columns import Floats
     from embedcli.index.manifest import Generation
     from embedcli.verbs.recut import Recut
 
-Out = Annotated[Path, typer.Option("--out", help="The new folder to write to.", metavar="FOLDER")]
+Out = Annotated[str, typer.Option("--out", help="The new folder to write to.", metavar="FOLDER")]
 Dim = Annotated[int | None, typer.Option(help="The number of dimensions to keep; default: all.")]
 Dtype = Annotated[str, typer.Option(help="float32, float16, int8 or binary.")]
 Queries = Annotated[
@@ -46,6 +48,8 @@ def recut(
     from embedcli.verbs import recut as verb
     from embedcli.verbs.search import query_vectors
 
+    if is_url(out):
+        raise UsageError(f"`--out {out}` must be a folder", "write it to a folder, and copy that into the bucket")
     opened = opened_index(index, index_option)
     texts = verb.query_texts(queries) if queries is not None else []
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from embedcli.columns import Floats
-from embedcli.errors import UsageError
+from embedcli.errors import StorageError, UsageError
 from embedcli.index.generations import current_of
 from embedcli.index.where import Where
 from embedcli.models.fusing import cosine_share
@@ -87,7 +88,12 @@ class Searcher:
         self._opened: tuple[Mark, View] | None = None
 
     def view(self) -> View:
-        """The current generation, opened. Raises NoIndex, DamagedIndex."""
+        """The current generation, opened. Raises NoIndex, DamagedIndex.
+
+        While its vault cannot be reached, the generation that is open goes on being searched.
+        """
+        with suppress(*[StorageError] if self._opened is not None else []):
+            self._index.disk.refresh()
         mark, opened = _mark(self._index), self._opened
         if opened is None or opened[0] != mark:
             with self._lock:

@@ -29,6 +29,7 @@ from embedcli.engines.sglang.settings import SGLangSettings, plan, read_shape
 from embedcli.errors import EmbedcliError, EngineError, ModelUnavailable, StorageError, storage_error
 from embedcli.index import lock
 from embedcli.index.generations import Index
+from embedcli.index.mirror.place import open_index
 from embedcli.models import resolve
 from embedcli.models.files import read_json
 from embedcli.report import many
@@ -203,14 +204,15 @@ def _storage(index: Path) -> Iterator[Line]:
         yield Line("index", str(refused), False, refused.hint, STORAGE)
         return
     try:
-        Index(index, disk=Disk()).check()
+        opened = open_index(index)
+        opened.check()
     except EmbedcliError as error:
         yield Line("index", str(error), False, error.hint, error.exit_code)
         return
     free = shutil.disk_usage(parent).free
     enough = free >= LEAST_FREE_BYTES
     mend = "" if enough else "free some space, or put the index on another disk with `--index`"
-    yield Line("index", f"{index}, {free / GIB:.1f} GiB free", enough, mend, 0 if enough else STORAGE)
+    yield Line("index", f"{opened.shown}, {free / GIB:.1f} GiB free", enough, mend, 0 if enough else STORAGE)
     if lock.on_network(parent):
         yield Line("filesystem", "on the network: the lock of a run that died on another host lasts 10 minutes")
     try:

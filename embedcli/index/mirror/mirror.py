@@ -31,6 +31,7 @@ from embedcli.vault.lease import LEASE_S, Lease, Term, read_term, release
 RETIRED_KEPT_S = 3600.0
 """By the clock of the vault: readers of other machines may still be fetching the shards of such a generation."""
 
+REFRESH_S = 30.0
 CLOSED = 0o700
 """The mode of a mirror: it holds the text of all sources of the index."""
 
@@ -47,6 +48,7 @@ class Mirror(Disk):
         self._manifests: dict[int, str] = {}
         self._announced: dict[int, tuple[int, str]] = {}
         self._journals: Counter[str] = Counter()
+        self._refreshed_s = -REFRESH_S
 
     def shown(self, folder: Path) -> str:
         return self.vault.url
@@ -57,14 +59,16 @@ class Mirror(Disk):
     # ---- from the vault
 
     def refresh(self) -> None:
-        """Bring the mirror up to date for a reader. Raises NoIndex, StorageError."""
-        pointer, _ = refresh.read_pointer(self.vault)
-        if pointer.number is None and not self.folder.exists():
+        """Bring the mirror up to date for a reader, at most every half a minute. Raises NoIndex, StorageError."""
+        if time.monotonic() - self._refreshed_s < REFRESH_S:
+            return
+        if not self.folder.exists() and refresh.read_pointer(self.vault)[0].number is None:
             return
         super().make_folder(self.folder, CLOSED)
-        with self._alone():
-            refresh.generations(self.folder, self.vault, pointer)
+        with self._alone():  # the pointer that is read here is not older than what the mirror has
+            refresh.generations(self.folder, self.vault, refresh.read_pointer(self.vault)[0])
             refresh.state(self.folder, self.vault)
+        self._refreshed_s = time.monotonic()
 
     @contextmanager
     def leased(self, warn: Callable[[str], None]) -> Iterator[Callable[[], bool]]:

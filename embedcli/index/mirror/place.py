@@ -6,6 +6,7 @@ Not here: what a mirror does (mirror.py).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,10 @@ from tempfile import TemporaryDirectory
 from embedcli.config import mirrored_url
 from embedcli.index.generations import Index
 from embedcli.vault.disk import Disk
+
+FIRST_HAND = ".verify-"
+LEFT_S = 86400.0
+"""A folder of this age was left by a process that was killed."""
 
 
 def open_index(folder: Path, *, disk: Disk | None = None, warn: Callable[[str], None] = lambda text: None) -> Index:
@@ -29,7 +34,10 @@ def first_hand(index: Index) -> Iterator[Index]:
     if mirrored_url(index.folder) is None:
         yield index
         return
-    with TemporaryDirectory(prefix=".verify-", dir=index.folder.parent) as folder:
+    for left in index.folder.parent.glob(f"{FIRST_HAND}*"):
+        if time.time() - left.stat().st_mtime > LEFT_S:
+            index.disk.remove(left)
+    with TemporaryDirectory(prefix=FIRST_HAND, dir=index.folder.parent) as folder:
         from embedcli.index.mirror.mirror import Mirror
 
         assert isinstance(index.disk, Mirror)

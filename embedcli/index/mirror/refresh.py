@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from embedcli.errors import NoIndex, StorageError, storage_errors
+from embedcli.index.leftovers import run_folders
 from embedcli.index.mirror.keys import SEEN
 from embedcli.index.mirror.pointer import KEY, Place, Pointer
 from embedcli.vault.contract import Stored, Vault, Version
@@ -107,7 +108,7 @@ def _is_here(folder: Path, number: int, place: Place) -> bool:
 
 def _make(folder: Path, vault: Vault, number: int, place: Place) -> None:
     """The folder of a generation: its manifest, shards that other generations have as well, stubs of all others."""
-    room = folder / "refreshing"
+    room = folder / "state" / "refreshing"
     shutil.rmtree(room, ignore_errors=True)
     (room / "vectors").mkdir(parents=True)
     key = f"{place.folder}/manifest.json"
@@ -246,6 +247,9 @@ def _staging(folder: Path, vault: Vault) -> None:
         runs.setdefault(item.key.split("/")[1], []).append(item)
     with storage_errors(folder / "staging"):
         (folder / "staging").mkdir(exist_ok=True)
+        for path in run_folders(folder / "staging"):
+            if path.name not in runs:
+                Disk().remove(path)  # another machine has gone on with it
         for run, items in runs.items():
             if any(item.key == f"staging/{run}/run.json" for item in items):
                 _run(folder / "staging" / run, vault, sorted(items, key=lambda item: item.key))
