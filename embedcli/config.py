@@ -88,7 +88,7 @@ class Options:
     @property
     def shown_index(self) -> str:
         """The index in messages and hints."""
-        return mirrored_url(self.index) or str(self.index)
+        return shown_index(self.index)
 
     @property
     def names_sources(self) -> bool:
@@ -201,6 +201,11 @@ def mirrored_url(folder: Path) -> str | None:
     """The URL of the index that is worked on in `folder`; None for an index that is the folder itself."""
     url = unquote(folder.name)
     return url if folder.parent.name == MIRRORS and is_url(url) else None
+
+
+def shown_index(folder: Path) -> str:
+    """What a person calls the index in that folder: the folder, or the URL of which it is the mirror."""
+    return mirrored_url(folder) or str(folder)
 
 
 def model_name(flag: str | None) -> str | None:

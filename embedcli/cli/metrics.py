@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedcli.config import shown_index
 from embedcli.errors import EmbedcliError
 from embedcli.report import Summary, say_warning
 
@@ -44,7 +45,9 @@ def metrics_file(path: Path | None, index: Path) -> Iterator[list[Summary]]:
         raise
     finally:
         if path is not None:
-            _write(path, str(index), exit_code, ended[-1].to_json() if ended else _last_success(index / "state"))
+            _write(
+                path, shown_index(index), exit_code, ended[-1].to_json() if ended else _last_success(index / "state")
+            )
 
 
 def _last_success(state: Path) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ import typer
 from embedcli import config
 from embedcli.cli import flags
 from embedcli.cli.app import Debug, app, tools_maker
-from embedcli.config import MIB, index_folder, model_name
+from embedcli.config import MIB, index_folder, mirrored_url, model_name
 from embedcli.errors import UsageError
 from embedcli.report import say, say_warning
 
@@ -104,7 +104,8 @@ def _index_folder(argument: str | None, option: str | None, others: Mapping[str,
     given = [flag for flag, value in others.items() if value is not None]
     if argument is None and option is None:
         folder = index_folder(None)
-        return folder if not given and (folder / "current").exists() else None
+        is_there = mirrored_url(folder) is not None or (folder / "current").exists()
+        return folder if not given and is_there else None
     if given:
         raise UsageError(f"`{given[0]}` cannot be combined with an index, which has its own", f"leave `{given[0]}` out")
     return flags.index_of(argument, option)

@@ -55,7 +55,7 @@ async def _page(request: Request) -> Response:
     """The page has an answer for whatever is wrong, too."""
     asked, found, problem, status = Asked.of(request.query_params), None, "", 200
     here = _searching(request)
-    about = About(here.index.folder.name)
+    about = About(_name(here.index))
     linked: page.Linked = _nowhere
     try:
         generation = await here.generation()
@@ -84,12 +84,16 @@ def _links(hits: Any, generation: Generation) -> page.Linked:
     return lambda row: page.file_address(row) if row["uri"] in there else None
 
 
+def _name(index: Index) -> str:
+    return index.shown.rpartition("/")[2]
+
+
 def _about(index: Index, generation: Generation) -> About:
     """The first folders of the documents' paths, and the number of passages."""
     paths = index.documents(generation.number, ["path"]).column("path")
     inside = paths.filter(pc.match_substring(paths, "/"))
     folders = sorted({path.rpartition("/")[0] for path in inside.to_pylist()})
-    return About(index.folder.name, tuple(folders[:FOLDERS_SHOWN]), generation.counts["chunks"])
+    return About(_name(index), tuple(folders[:FOLDERS_SHOWN]), generation.counts["chunks"])
 
 
 async def _file(request: Request) -> Response:

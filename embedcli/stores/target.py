@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from embedcli.config import shown_index
 from embedcli.errors import TargetError, UsageError
 
 KINDS = {
@@ -138,9 +139,10 @@ def _checked_url(kind: str, url: str) -> str:
 
 
 def table_name(index: Path) -> str:
-    """The name of the index's folder, spelled so that every store takes it: `My docs (2)` is `my_docs_2`, `index` is
-    `embedcli_index`."""
-    name = re.sub(r"[^a-z0-9]+", "_", index.absolute().name.lower()).strip("_")[:48].rstrip("_")
+    """The last part of the index's path or URL, spelled so that every store takes it: `My docs (2)` is `my_docs_2`,
+    `index` is `embedcli_index`."""
+    place = shown_index(index.absolute()).rpartition("/")[2]
+    name = re.sub(r"[^a-z0-9]+", "_", place.lower()).strip("_")[:48].rstrip("_")
     return name if _NAME.fullmatch(name) and name not in _RESERVED else f"embedcli_{name}"[:48].rstrip("_")
 
 

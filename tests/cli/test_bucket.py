@@ -35,7 +35,9 @@ def test_an_index_in_a_bucket_takes_every_command(
     shop.write("c.txt", words(30, 2))
     forecast = said(command("ingest", "--index", place, "--dry-run", "--json"))
     assert forecast["sources"]["new"] == 1
-    assert said(command("ingest", "--index", place, "--json"))["generation"] == 2
+    prometheus = tmp_path / "run.prom"
+    assert said(command("ingest", "--index", place, "--metrics-file", prometheus, "--json"))["generation"] == 2
+    assert f'index="{place}"' in prometheus.read_text()
     found = said(command("status", place, "--json"))
     assert (found["index"], found["generation"], len(found["runs"])) == (place, 2, 2)
     verdict = said(command("verify", place, "--json"))
@@ -48,7 +50,8 @@ def test_an_index_in_a_bucket_takes_every_command(
     assert listed["generation"] == 2 and command("shards", place).stdout.split() == listed["shards"]
     changed = command("changes", place, "--since", 1).stdout.splitlines()
     assert {json.loads(line)["op"] for line in changed} == {"upsert", "done"}
-    assert said(command("sync", f"sqlite:{tmp_path / 'notes.db'}", place, "--json"))["rows"] == found["chunks"]
+    synced = said(command("sync", f"sqlite:{tmp_path / 'notes.db'}", place, "--json"))
+    assert (synced["rows"], synced["table"], synced["index"]) == (found["chunks"], "idx", place)
     made = said(command("recut", place, "--out", tmp_path / "narrow", "--dim", 8, "--json"))
     assert made["index"] == place and made["rows"] == found["chunks"]
     assert said(command("forget", shop.docs / "b", "--index", place, "--json"))["generation"] == 3

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import secrets
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -75,7 +76,7 @@ class Mirror(Disk):
         """Hold the lease, with the mirror up to date; yields what says whether the lease is still held."""
         with ExitStack() as stack:
             try:
-                lease = stack.enter_context(Lease(self.vault, self._owner(), warn=warn, lease_s=self._lease_s))
+                lease = stack.enter_context(Lease(self.vault, self._new_owner(), warn=warn, lease_s=self._lease_s))
             except EmbedcliError:
                 if not (self.folder / "generations").exists():
                     super().remove(self.folder / "state")  # where there is no index there is no history
@@ -91,24 +92,28 @@ class Mirror(Disk):
 
     def leaseholder(self) -> Term | None:
         term, _ = read_term(self.vault)
-        return term if term.owner not in ("", self._known_owner()) else None
+        return term if term.owner not in ("", self._owner(self._known_id())) else None
 
     def release(self, warn: Callable[[str], None], sleep: Callable[[float], None]) -> Term | None:
         return release(self.vault, warn=warn, lease_s=self._lease_s, sleep=sleep)
 
-    def _owner(self) -> str:
-        """The name of this mirror for the lease: known to nobody else, and to no other machine that mounts it."""
-        name = self._known_owner() or secrets.token_hex(8)
-        path = self.folder / "state" / "owner"
+    def _owner(self, mirror_id: str) -> str:
+        """The name of this mirror for the lease. A machine that was cloned has another host name, but the same id."""
+        return f"{mirror_id}@{socket.gethostname()}"
+
+    def _new_owner(self) -> str:
+        mirror_id = self._known_id() or secrets.token_hex(8)
+        path = self.folder / "state" / "id"
         with storage_errors(path):
             path.parent.mkdir(exist_ok=True)
-            path.write_text(name)
-        return name
+            path.write_text(mirror_id)
+        return self._owner(mirror_id)
 
-    def _known_owner(self) -> str | None:
+    def _known_id(self) -> str:
+        """Empty where there is none yet, and where other machines mount the same mirror."""
         with suppress(OSError):
-            return None if on_network(self.folder) else (self.folder / "state" / "owner").read_text()
-        return None
+            return "" if on_network(self.folder) else (self.folder / "state" / "id").read_text()
+        return ""
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -192,9 +197,11 @@ class Mirror(Disk):
 
     def _remove_stored(self, parts: tuple[str, ...], lease: Lease) -> None:
         match parts:
-            case ("staging", run, *names):
-                key = "/".join(["staging", run, *names])
-                self.vault.remove([*(item.key for item in self.vault.list(key)), key])
+            case ("staging", run):
+                found = [item.key for item in self.vault.list(f"staging/{run}")]
+                self.vault.remove([f"staging/{run}/run.json", *found])  # without that one the others are nothing
+            case ("staging", run, name):
+                self.vault.remove([f"staging/{run}/{name}"])
             case ("state", "damaged", name):
                 self.vault.remove([f"state/damaged/{name}"])
             case ("generations", name) if name.isdigit():

@@ -29,7 +29,11 @@ from tests.crash_driver import BATCH_ROWS
 from tests.s3 import S3
 from tests.test_crash import SIGKILLED, Corpus, Runs, driver, rows_of
 
-KILLS = 200 if os.environ.get("EMBEDCLI_LONG") == "1" else 12
+LONG = os.environ.get("EMBEDCLI_LONG") == "1"
+KILLS = 200 if LONG else 12
+OPERATIONS = 1_000 if LONG else 10
+"""At how many of the named operations a run is killed, beside those around the swap."""
+SWAP = {"step swapped", "point current", "step before swap", "append N/journal.jsonl", "step N/manifest.json"}
 LOOK_S = 0.05
 SLOW_BATCH_S = 0.1
 
@@ -127,13 +131,14 @@ def watched(url: str, mirror: Path) -> Iterator[None]:
     print(f"reader: {len(seen) - 1} readings, {len(set(seen)) - 1} generations")
 
 
-def test_runs_killed_at_every_named_operation_are_continued_on_any_machine(fleet: Fleet, tmp_path: Path) -> None:
+def test_runs_killed_at_named_operations_are_continued_on_any_machine(fleet: Fleet, tmp_path: Path) -> None:
     corpus = Corpus(tmp_path, seed=21)
     names = set(recorded(fleet, corpus))
     corpus.edit()
     names |= set(recorded(fleet, corpus))
-    assert {"step swapped", "point current", "append N/journal.jsonl", "step N/manifest.json"} <= names, sorted(names)
+    assert names >= SWAP, sorted(names)
     left = sorted(names - {"rename N/probe.npy"})  # in staging, where only a first run writes it
+    left = sorted(SWAP.union(fleet.chance.sample(left, min(OPERATIONS, len(left)))))
     with watched(fleet.url, fleet.mirror("reader")):
         for _ in range(2):
             for name in list(left):

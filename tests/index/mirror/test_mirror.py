@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -255,6 +256,25 @@ def test_a_run_that_was_suspended_past_its_lease_changes_nothing(one: Machine, t
     one.write("c.txt", words(60, 2))
     assert one.ingest().generation == 3 and len(one.rows()) == len(two.rows())
     assert one.verified() == []
+
+
+def test_a_run_that_died_here_is_not_waited_for_and_one_of_a_clone_of_this_machine_is(
+    one: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed() -> None:
+        with Mirror(one.index, one.vault).leased(silent):
+            held = one.vault.read("lease.json")[0]
+        one.vault.swap("lease.json", one.vault.stat("lease.json").version, held)
+
+    one.write("a.txt", words(60))
+    one.ingest()
+    killed()
+    assert one.ingest().idle, "at once, although its lease lasts ten minutes"
+    killed()
+    monkeypatch.setattr(socket, "gethostname", lambda: "clone")
+    started = time.monotonic()
+    assert one.ingest(disk=Mirror(one.index, one.vault, lease_s=2.0)).idle
+    assert time.monotonic() - started >= 2.0
 
 
 def test_a_lease_of_a_dead_machine_is_cleared_by_hand(one: Machine, two: Machine) -> None:
