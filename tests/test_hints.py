@@ -415,6 +415,8 @@ ROWS = [
 
 ELSEWHERE = {
     "engines/": "need a card, or an engine that fails: tests/engines and tests/verbs/test_doctor.py make fakes of both",
+    "vault/": "are about buckets: tests/vault makes servers that refuse",
+    "index/mirror/": "are about an index in a vault: tests/index/mirror, with several machines",
     "verbs/doctor.py": "tell to install packages or to use another disk: tests/verbs/test_doctor.py",
     **dict.fromkeys(
         ("pipes/", "cli/pipes.py", "verbs/embed.py", "verbs/rows.py", "index/where.py"),
@@ -433,6 +435,9 @@ ELSEWHERE = {
 """Modules whose hints are about machines that a test cannot have."""
 
 NOT_RUN = {
+    "write it to a folder, and copy that into the bucket": "cli/test_bucket.py",
+    "name one with `EMBEDCLI_CACHE`": "cli/test_bucket.py",
+    "use a shorter prefix": "cli/test_bucket.py",
     "write it to a file: `> changes.parquet`": "cli/test_sync.py",
     "empty what you load into, and give it everything with `--since 0`": "cli/test_sync.py",
     "run the same command again; `embedcli verify /srv/index` looks for damage": "index/test_change_lists.py",

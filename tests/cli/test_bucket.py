@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from embedcli.config import index_folder
+from embedcli.errors import UsageError
 from tests.s3 import S3
 from tests.workshop import Workshop, words
 
@@ -72,5 +74,16 @@ def test_what_is_refused_names_the_bucket_and_not_the_mirror(
         assert place in f"{error} {error.hint}" and "mirrors" not in f"{error} {error.hint}", arguments
     for wrong in ("http://x/y", "s3://"):
         assert "is not the URL of a bucket" in str(command("status", wrong).exception)
+    assert "is too long" in str(command("status", f"{place}/{'x' * 250}").exception)
     assert "must be a folder" in str(command("recut", place, "--out", "s3://b/narrow").exception)
     assert str(command("status", f"{place}/").exception or "") == "", "a slash at the end is no other index"
+
+
+def test_without_a_home_the_variable_that_names_a_cache_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(UsageError, match="there is no home") as raised:
+        index_folder("s3://bucket/idx", {})
+    assert "EMBEDCLI_CACHE" in raised.value.hint
