@@ -57,7 +57,7 @@ def free_port() -> int:
 @contextmanager
 def moto_server(folder: Path) -> Iterator[S3]:
     port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, str(Path(__file__).with_name("moto_driver.py")), str(port)]
     with (folder / "moto.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONWARNINGS": "ignore"})
     try:

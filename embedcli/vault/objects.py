@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,12 +92,13 @@ class ObjectVault:
     def remove(self, keys: Iterable[str]) -> None:
         import obstore
 
-        for key in keys:
-            try:
-                with bucket_errors(self.url):
-                    obstore.delete(self._store, key)
-            except FileNotFoundError:
-                continue
+        left = list(keys)
+        with suppress(FileNotFoundError), bucket_errors(self.url):
+            obstore.delete(self._store, left)
+            return
+        for key in left:  # a store without a call for many has ended at the first that is not there
+            with suppress(FileNotFoundError), bucket_errors(self.url):
+                obstore.delete(self._store, key)
 
 
 def _version(meta: Any) -> Version:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ from embedcli.vault.disk import Disk, digest_of
 from embedcli.vault.stubs import Stub, fetched, is_stub, make_stub
 
 OURS = {"lease.json", "generations", "vectors", "keys", "changes", "staging", "state"}
+YOUNG_S = 3600.0
 RUNS_FETCHED = 20
 """How many lines of the history are fetched at once, each an object: those that `status` and estimates look at."""
 
@@ -85,6 +87,7 @@ def generations(folder: Path, vault: Vault, pointer: Pointer) -> None:
             if not _is_here(folder, number, place):
                 _make(folder, vault, number, place)
         _change_lists(folder, vault, pointer)
+        _drop(folder, pointer)
         target = f"generations/{pointer.number:06d}"
         if not (folder / "current").is_symlink() or os.readlink(folder / "current") != target:
             Disk().point(folder / "current", target)
@@ -97,6 +100,24 @@ def _forget(folder: Path) -> None:
         for name in ("generations", "changes", "keys", "cache", "staging"):
             Disk().remove(folder / name)
         (folder / "generations").mkdir()
+
+
+def _drop(folder: Path, pointer: Pointer) -> None:
+    """Remove the generations that the pointer does not name any more, and what only their shards needed. A young one
+    may be just about to be published."""
+    dropped = [
+        path
+        for path in (folder / "generations").glob("[0-9]*")
+        if path.name.isdigit() and int(path.name) not in pointer.generations
+        and time.time() - path.stat().st_mtime > YOUNG_S
+    ]  # fmt: skip
+    for path in dropped:
+        Disk().remove(path)
+    if dropped:
+        needed = {path.stem for path in folder.glob("generations/*/vectors/part-*.parquet")}
+        for path in [*folder.glob("keys/part-*.npy"), *folder.glob("cache/part-*.search")]:
+            if path.stem not in needed:
+                path.unlink()
 
 
 def _is_here(folder: Path, number: int, place: Place) -> bool:

@@ -28,6 +28,7 @@ from embedcli.index.generations import Index
 from embedcli.index.mirror.mirror import Mirror
 from embedcli.index.mirror.place import first_hand, open_index
 from embedcli.index.mirror.pointer import Pointer
+from embedcli.search.sidecars import complete
 from embedcli.vault.contract import Vault
 from embedcli.vault.lease import Lease
 from embedcli.vault.opened import open_vault
@@ -330,6 +331,25 @@ def test_what_nobody_needs_goes_and_nothing_else(one: Machine, two: Machine) -> 
     assert sorted(one.pointer().generations) == [3, 4]
     assert one.stored() - one.stored("state") == expected_objects(one)
     assert one.verified() == [] and verify(fresh).damage == []
+
+
+def test_a_machine_that_only_reads_keeps_no_more_than_the_vault_does(one: Machine, two: Machine) -> None:
+    def here() -> list[set[str]]:
+        files = (two.index.glob(pattern) for pattern in ("generations/*/vectors/*", "keys/*", "cache/*.search"))
+        return [{path.stem for path in found} for found in files]
+
+    for night in range(4):
+        one.write("a.txt", words(60, night))
+        one.ingest()
+        complete(two.opened())
+        assert verify(two.opened()).damage == []
+    aged(one, 2)
+    for machine in (one, two):
+        for path in machine.index.glob("generations/*"):
+            os.utime(path, (0, 0))
+    one.ingest()
+    needed = {name for number in (3, 4) for name in two.opened().read(number).shards}
+    assert here()[:2] == [needed, needed] and here()[2] <= needed
 
 
 def test_a_reader_of_a_generation_that_was_just_replaced_reads_it_to_its_end(one: Machine, two: Machine) -> None:

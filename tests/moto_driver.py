@@ -1,0 +1,35 @@
+"""moto's S3 server, its writes one after another.
+
+moto compares an ETag and stores the object in two steps, and its server has threads: of two conditional writes at the
+same instant both can succeed, as happened to two writers within a few hundred generations; no real store allows that.
+In: a port. Out: the server on the loopback, until it is killed.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+
+WRITES = {"PUT", "POST", "DELETE"}
+
+
+def one_after_another(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+    lock = threading.Lock()
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] not in WRITES:
+            return app(environ, start_response)
+        with lock:
+            return list(app(environ, start_response))
+
+    return answer
+
+
+if __name__ == "__main__":
+    dispatcher = DomainDispatcherApplication(create_backend_app)
+    run_simple("127.0.0.1", int(sys.argv[1]), one_after_another(dispatcher), threaded=True)
