@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from embedcli.index.clearing import clear
+from embedcli.index.damage import mend_probe
 from embedcli.index.generations import Index
 from embedcli.report import Report, Summary
 from embedcli.run.begin import again_past_damage, check_asked, history_line, opened
@@ -46,6 +47,7 @@ def _run(index: Index, asked: Options, tools: Tools, report: Report, lock: Lock,
         return tools.seconds_left() <= 0
 
     clear(index, keep=asked.keep_generations)
+    mend_probe(index)
     with summary.timed("looking"):
         known = look(index, asked)  # the current generation, what killed runs left, what is damaged
         scopes = settle_sources(asked, known.roots, everything=known.rebuilding)  # roots, or parts of them, to walk

@@ -43,6 +43,7 @@ import pyarrow.parquet as pq  # isort: skip
 
 DIM, ROWS = 128, 10
 ROOT = Root("0" * 32, "/corpus")
+RECIPE = {"model": "m", "commit": None, "folder": "/m", "weights_sha256": "w", "tokenizer_sha256": "t"}
 PRINTS = Fingerprints("m", "c", "r")
 SETTINGS = IndexSettings("m", None, "w", "t", DIM, 512, 0, False, "cpu", 1 << 28, None)
 
@@ -113,7 +114,7 @@ class Night:
         )
         draft = Draft(
             number=self.index.next_number(), complete=True, settings=SETTINGS, fingerprints=PRINTS, roots=(ROOT,),
-            mounts={}, query={}, probe=np.zeros((0, DIM), np.float32), probe_max_tokens=512,
+            mounts={}, query=RECIPE, probe=np.zeros((0, DIM), np.float32), probe_max_tokens=512,
             table=edition.table, changes=edition.changes, shards=known,
         )  # fmt: skip
         _, written = publish(self.index, draft, parent=current.number if current else None, lock_held=lambda: True)
