@@ -54,7 +54,9 @@ def _run(index: Index, asked: Options, tools: Tools, report: Report, lock: Lock,
         try:
             plan = make_plan(known, scopes, asked, report, is_over)  # new, changed, gone ...; exit 15: too much is gone
         except OutOfTime:
-            return finish_too_late(index, known, None, asked, report, summary)
+            plan = None
+    if plan is None:
+        return finish_too_late(index, known, None, asked, report, summary)
     if nothing_to_do(plan, known, scopes, asked):
         return finish_unchanged(index, known, plan, asked, report, summary)
     if is_over():
@@ -104,4 +106,4 @@ def _embed(run: Run, summary: Summary) -> None:
             published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped)
             clear_staging(run)
             complete(run.index)  # the cache of searches: disposable, so whatever fails is a warning
-    summarise(summary, run, work.tally, published)
+    summarise(summary, run, work, published)

@@ -168,8 +168,8 @@ class Source:
     system (undecodable bytes as surrogates). `problem` is one of REASONS when the walk has already found that the
     source cannot be read (`not_a_file`, `broken_link`, `outside`, `permission`, `too_large`); `stat` can then be None.
     Of an object in a bucket `file` is its URL. `container`: the path of the source that it is in; `address`: its uri,
-    where that is not the file's path. `taken`: names that documents inside it cannot have, since files have their paths:
-    `a.pdf` of `x.eml` beside `x.eml#a.pdf`.
+    where that is not the file's path. `taken`: names that documents inside it cannot have, since files have their
+    paths: `a.pdf` of `x.eml` beside `x.eml#a.pdf`.
     """
 
     root_id: str

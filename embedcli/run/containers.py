@@ -9,9 +9,10 @@ Not here: splitting (reading/splitter.py), reading (reading/rows.py), vectors (p
 from __future__ import annotations
 
 import itertools
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,7 +119,10 @@ class Feed:
         marked: Collection[SourceKey],
     ) -> None:
         """`marked`: files with a `#` in their path."""
-        self._marked = marked
+        self._taken: dict[SourceKey, list[str]] = {}
+        for root_id, path in marked:
+            for end in (place.end() for place in re.finditer("#", path)):
+                self._taken.setdefault((root_id, path[: end - 1]), []).append(path[end:])
         self._books = {root.id: RuleBook(root) for root in scopes.roots}
         self._adding = {scope.root.id for scope in scopes.scopes if scope.stream and not scope.stream.whole}
         self._members = members
@@ -129,6 +133,8 @@ class Feed:
 
     def tasks(self, planned: Iterator[Task]) -> Iterator[AnyTask]:
         for task in planned:
+            if task.key in self._taken:
+                task = replace(task, source=replace(task.source, taken=tuple(self._taken[task.key])))
             asked = asked_of(self._books, task.source)
             if asked is None:
                 yield task
@@ -157,8 +163,9 @@ class Feed:
 
     def _apart(self, container: Source, record: Record) -> Record:
         """The record, under another id where a file has the path that it would have."""
-        is_taken = self._marked and container.record(record).key in self._marked
-        return record._replace(id=f"{record.id} (record)") if is_taken else record
+        while container.taken and container.record(record).path[len(container.path) + 1 :] in container.taken:
+            record = record._replace(id=f"{record.id} (record)")
+        return record
 
 
 def asked_of(books: dict[str, RuleBook], source: Source) -> Asked | None:
@@ -232,18 +239,21 @@ class _Known:
     def end(self, task: Task, whole: Whole, batches: int) -> ContainerEnd:
         root_id = task.source.root_id
         lost = [] if self._adding else self._rows.column("path").take(pa.array(whole.left)).to_pylist()
-        left = frozenset((root_id, path) for path in itertools.chain(lost, self._bad.keys() - self._met))
+        left = frozenset((root_id, path) for path in lost)
+        cleared = frozenset((root_id, path) for path in self._bad.keys() - self._met)
         known = self._rows.num_rows
         unchanged = known - len(whole.left) - self._changed
-        return ContainerEnd(task, whole, batches, left, lost=len(lost), known=known, unchanged=unchanged)
+        return ContainerEnd(task, whole, batches, left, cleared, known=known, unchanged=unchanged)
 
     def without_records(self, task: Task, error: UnreadableSource, batches: int) -> ContainerEnd:
         """Of one that cannot be read. What it had stays, but not where it is empty: it lost all its records."""
         if error.reason != "empty" or self._adding:
             return ContainerEnd(task, error, batches)
-        paths = self._rows.column("path").to_pylist()
-        left = frozenset((task.source.root_id, path) for path in itertools.chain(paths, self._bad))
-        return ContainerEnd(task, error, batches, left, lost=len(paths), known=len(paths))
+        left, cleared = (
+            frozenset((task.source.root_id, path) for path in paths)
+            for paths in (self._rows.column("path").to_pylist(), self._bad)
+        )
+        return ContainerEnd(task, error, batches, left, cleared, known=len(left))
 
 
 # ---- and out of them
@@ -271,16 +281,17 @@ class _Open:
     end: ContainerEnd | None = None
     own: EndedFile | None = None
     left: set[SourceKey] = field(default_factory=set)
+    cleared: frozenset[SourceKey] = frozenset()
 
 
 class OpenContainers:
     """Holds each container back until all that is in it has ended."""
 
     def __init__(self, members: Members, rules: Rules, plan: Plan, tally: Tally, warn: Callable[[str], None]) -> None:
-        """What is found to have left its container is added to what is `gone` by the plan."""
+        """What is found to have left its container is added to what is `gone` by the plan, or `cleared`."""
         self._members = members
         self._rules = rules
-        self._gone = plan.gone
+        self._plan = plan
         self._tally = tally
         self._warn = warn
         self._open: dict[SourceKey, _Open] = {}
@@ -343,7 +354,8 @@ class OpenContainers:
             return []
         del self._open[key]
         for left in opened.left:
-            self._gone |= {left, *self._members.keys_of(left)}
+            self._plan.gone |= {left, *self._members.keys_of(left)} - self._plan.marked
+        self._plan.cleared |= opened.cleared
         return [opened.own, *self._one_less(opened.task.source)]
 
     def _own(self, opened: _Open, end: ContainerEnd) -> EndedFile:
@@ -352,7 +364,7 @@ class OpenContainers:
         if isinstance(found, UnreadableSource):
             if self._keeps(end):
                 return Refused(task, "vanished", found.sha256)
-            opened.left = set(end.left)
+            opened.left, opened.cleared = set(end.left), end.cleared
             return Refused(task, found.reason, found.sha256)
         self._tally.unchanged += end.unchanged
         reason = max(found.bad, key=lambda name: found.bad[name], default=None)
@@ -360,7 +372,7 @@ class OpenContainers:
             return Refused(task, reason, found.sha256)
         if self._keeps(end):
             return Refused(task, "vanished", found.sha256)
-        opened.left = set(end.left)
+        opened.left, opened.cleared = set(end.left), end.cleared
         left_out = max(0, sum(found.bad.values()) - MOST_BAD_LINES)
         return Contained(task, found.stat, found.sha256, left_out, reason if left_out else None)
 
@@ -368,11 +380,12 @@ class OpenContainers:
         """The guard: whether so many of the known records are gone that they stay. Raises InputError in a rebuild."""
         uri, place = end.container.source.uri, absolute(end.container.source.uri)
         percent = self._rules.percent_of(place)
-        too_many = end.known >= SMALLEST_GUARDED and end.lost * 100 > percent * end.known
-        nothing_left = end.container.source.address is not None and end.lost == end.known and percent < 100
-        if not end.lost or not (too_many or nothing_left):
+        lost = len(end.left)
+        too_many = end.known >= SMALLEST_GUARDED and lost * 100 > percent * end.known
+        nothing_left = end.container.source.address is not None and lost == end.known and percent < 100
+        if not lost or not (too_many or nothing_left):
             return False
-        share = f"{end.lost:,} of {end.known:,}"
+        share = f"{lost:,} of {end.known:,}"
         if self._rules.rebuilding:
             raise InputError(
                 f"{share} known records of `{uri}` are gone, and a rebuild needs every source",

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedcli.columns import Floats, VectorKeys
 from embedcli.engines.contract import Refusal
@@ -134,6 +135,8 @@ class PendingDocuments:
         self._batches = 0
         self.asked_tokens = 0
         """How many tokens were sent to the engine."""
+        self.read_tokens = 0
+        """How many tokens all chunks have, those included whose vectors were known."""
 
     @property
     def waiting(self) -> int:
@@ -164,6 +167,7 @@ class PendingDocuments:
         keys = shards.keys_of(table.column("key").to_pylist())
         vectors = self._room(table.num_rows)
         have = self._library.take(keys, vectors)
+        self.read_tokens += int(pc.sum(table.column("token_count")).as_py() or 0)
         rows = table.drop_columns(["ids", "key"])
         return {"table": rows, "keys": keys, "vectors": vectors, "have": have, "reused": int(have.sum())}
 

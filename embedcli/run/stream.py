@@ -21,6 +21,7 @@ from embedcli.reading.pool import Pool
 from embedcli.reading.process import Limits
 from embedcli.reading.rows import Holder, Read, ReadingWork, ReadRecords, Result
 from embedcli.reading.splitter import Splitter, SplittingWork
+from embedcli.report import Pace
 from embedcli.run.containers import Feed, Members, OpenContainers, read_by_themselves
 from embedcli.run.tasks import AnyTask, Contained, ContainerEnd, Refused, Task
 from embedcli.urls import is_url
@@ -112,6 +113,7 @@ class _Stream:
         self._progress.tokens = self._embedder.tokens
         self._progress.tokens_left = self._pending.asked_tokens - self._progress.tokens + self._remaining.tokens
         self._seconds |= self._embedder.seconds
+        self._progress.pace = Pace(self._seconds["embedding"], self._pending.read_tokens)
         return ended
 
     def _take(self, task: AnyTask, result: Result | UnreadableSource) -> list[Ended]:
