@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 AFTER_MARK = chr(ord("#") + 1)
 """What is in `a` has paths from `a#` to before `a$`."""
 
+APART = " (record)"
+"""What the id of a record ends with if a file has the path that it would have."""
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -142,7 +145,7 @@ class Feed:
                 yield from self._split(task, asked)
 
     def _split(self, task: Task, asked: Asked) -> Iterator[AnyTask]:
-        known = _Known(self._members, task.key, adding=task.source.root_id in self._adding)
+        known = _Known(self._members, task.source, adding=task.source.root_id in self._adding)
         files = known.write(self._folder, f"known-{next(self._names)}", task.source, read_all=self._read_all)
         batches = 0
         try:
@@ -164,7 +167,7 @@ class Feed:
     def _apart(self, container: Source, record: Record) -> Record:
         """The record, under another id where a file has the path that it would have."""
         while container.taken and container.record(record).path[len(container.path) + 1 :] in container.taken:
-            record = record._replace(id=f"{record.id} (record)")
+            record = record._replace(id=record.id + APART)
         return record
 
 
@@ -191,8 +194,12 @@ def _begins_with_from(file: str) -> bool:
 class _Known:
     """What the index knows of the documents in one container, as it is read."""
 
-    def __init__(self, members: Members, key: SourceKey, *, adding: bool) -> None:
-        rows = members.of(key)
+    def __init__(self, members: Members, container: Source, *, adding: bool) -> None:
+        rows = members.of(container.key)
+        if container.taken:  # files have these paths now
+            shadowing = pa.array([f"{container.path}#{name}" for name in container.taken])
+            rows = rows.filter(pc.invert(pc.is_in(rows.column("path"), value_set=shadowing)))
+        self._taken = container.taken
         has_text = (np.asarray(rows.column("rows")) > 0) | (members.counts_of(rows) > 0)
         self._members = members
         self._rows = documents.chosen(rows, has_text)
@@ -214,9 +221,15 @@ class _Known:
             paths, statuses, digests = (column.to_pylist() for column in part.columns)
             is_sound = [status == "indexed" and not read_all for status in statuses]
             yield (
-                [path[skip:] for path in paths],
+                [self._id_of(path[skip:]) for path in paths],
                 [digest if sound else None for digest, sound in zip(digests, is_sound, strict=True)],
             )
+
+    def _id_of(self, shown: str) -> str:
+        """The id under which a record comes that stands apart from a file (see `Feed`)."""
+        while self._taken and (own := shown.removesuffix(APART)) != shown and own in self._taken:
+            shown = own
+        return shown
 
     def priors(self, container: Source, records: Sequence[Record]) -> tuple[LastSeen | None, ...]:
         """What the index knows of each of these records."""

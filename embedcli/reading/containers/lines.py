@@ -65,17 +65,9 @@ def exact(line: bytes) -> Any:
     What Python's own parser finds nested too deep stays as it was read."""
     value = _parsed(line)
     try:
-        return value if value is None else json.loads(line, parse_int=_whole)
+        return value if value is None else json.loads(line)
     except (ValueError, RecursionError):
         return value
-
-
-def _whole(digits: str) -> int | str:
-    """A whole number, or its digits where it has more of them than Python takes for one."""
-    try:
-        return int(digits)
-    except ValueError:
-        return digits
 
 
 def _problem(line: bytes, row: Any) -> str:
