@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from embedcli.errors import Mismatch, UsageError
+from embedcli.fields import Fields
 from embedcli.records import RecordRule
 from embedcli.vault.buckets import FILE, is_url, split_url
 
@@ -31,6 +32,9 @@ FEEDER_THREAD = "embedcli-feeder"
 """The name of the thread that opens and feeds an engine."""
 
 MINILM = "minilm"
+MOST_DIM = 1 << 16
+MOST_TOKENS = 1 << 24
+"""No model has as many: a number above is damage."""
 MIB = 1 << 20
 
 
@@ -106,7 +110,7 @@ class Options:
         if self.max_tokens is not None and self.max_tokens < MIN_MAX_TOKENS:
             raise UsageError(
                 f"`--max-tokens` must be at least {MIN_MAX_TOKENS}, not `{self.max_tokens}`",
-                "leave `--max-tokens` out for the default of 512",
+                "leave `--max-tokens` out for the default",
             )
         if self.overlap is not None and self.overlap < 0:
             raise UsageError(f"`--overlap` must be 0 or more, not `{self.overlap}`")
@@ -145,8 +149,21 @@ class IndexSettings:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> IndexSettings:
-        return cls(**{field.name: data[field.name] for field in dataclasses.fields(cls)})
+    def of(cls, fields: Fields) -> IndexSettings:
+        """Raises Malformed."""
+        return cls(
+            model=fields.text("model"),
+            commit=fields.maybe("commit", fields.text),
+            weights_digest=fields.text("weights_digest"),
+            tokenizer_digest=fields.text("tokenizer_digest"),
+            dim=fields.whole("dim", least=1, most=MOST_DIM),
+            max_tokens=fields.whole("max_tokens", least=1, most=MOST_TOKENS),
+            overlap=fields.whole("overlap", most=MOST_TOKENS),
+            no_text=fields.flag("no_text"),
+            device_kind=fields.text("device_kind"),
+            max_file_bytes=fields.whole("max_file_bytes", least=1),
+            quantization=fields.maybe("quantization", fields.text),
+        )
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from embedcli.fields import Fields
 from embedcli.records import digest
 
 
@@ -18,6 +19,11 @@ class Fingerprints:
     model: str
     chunk: str
     read: str
+
+    @classmethod
+    def of(cls, fields: Fields) -> Fingerprints:
+        """Raises Malformed."""
+        return cls(fields.text("model"), fields.text("chunk"), fields.text("read"))
 
 
 def model_fingerprint(model: str, quantization: str | None) -> str:

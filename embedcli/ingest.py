@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from embedcli.index.clearing import clear
+from embedcli.index.damage import mend_probe
 from embedcli.index.mirror.place import open_index
 from embedcli.report import Report, Summary
 from embedcli.run.begin import again_past_damage, check_asked, history_line, opened
@@ -47,13 +48,16 @@ def _run(index: Index, asked: Options, tools: Tools, report: Report, lock: Hold,
         return tools.seconds_left() <= 0
 
     clear(index, keep=asked.keep_generations)
+    mend_probe(index)
     with summary.timed("looking"):
         known = look(index, asked)  # the current generation, what killed runs left, what is damaged
         scopes = settle_sources(asked, known.roots, everything=known.rebuilding)  # roots, or parts of them, to walk
         try:
             plan = make_plan(known, scopes, asked, report, is_over)  # new, changed, gone ...; exit 15: too much is gone
         except OutOfTime:
-            return finish_too_late(index, known, None, asked, report, summary)
+            plan = None
+    if plan is None:
+        return finish_too_late(index, known, None, asked, report, summary)
     if nothing_to_do(plan, known, scopes, asked):
         return finish_unchanged(index, known, plan, asked, report, summary)
     if is_over():
@@ -103,4 +107,4 @@ def _embed(run: Run, summary: Summary) -> None:
             published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped)
             clear_staging(run)
             complete(run.index)  # the cache of searches: disposable, so whatever fails is a warning
-    summarise(summary, run, work.tally, published)
+    summarise(summary, run, work, published)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from embedcli.errors import BucketError
+from embedcli.fields import DIGEST, Fields
 from embedcli.urls import is_url
 
 if TYPE_CHECKING:
@@ -80,9 +81,16 @@ class RecordRule:
     label: bool = False
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RecordRule:
-        meta = data["meta"]
-        return cls(**{**data, "text": tuple(data["text"]), "meta": None if meta is None else tuple(meta)})
+    def of(cls, fields: Fields) -> RecordRule:
+        """Raises Malformed."""
+        return cls(
+            pattern=fields.text("pattern"),
+            text=fields.texts("text"),
+            id=fields.text("id"),
+            title=fields.text("title"),
+            meta=fields.maybe("meta", fields.texts),
+            label=fields.flag("label"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +116,26 @@ class Root:
     """Whether it is no place but the name under which records came on stdin; `path` is that name."""
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Root:
+    def of(cls, fields: Fields) -> Root:
         """The root of a manifest or of a run's header; one of an older version has no selection, and
-        goes on with reading what is left out by default now, and with following links."""
-        selection = data.get("selection")
+        goes on with reading what is left out by default now, and with following links. Raises Malformed."""
+        stream = fields.get("stream", fields.flag, False)
         return cls(
-            id=data["id"],
-            path=data["path"],
-            include=tuple(data["include"]),
-            exclude=tuple(data["exclude"]),
-            gitignore=data["gitignore"],
-            selection=None if selection is None else tuple(selection),
-            default_excludes=data.get("default_excludes", False),
-            follow_links=data.get("follow_links", True),
-            records=tuple(RecordRule.from_json(rule) for rule in data.get("records", ())),
-            stream=data.get("stream", False),
+            id=fields.text("id", of=DIGEST),
+            path=fields.text("path", of=None if stream else _PLACE),
+            include=fields.texts("include"),
+            exclude=fields.texts("exclude"),
+            gitignore=fields.flag("gitignore"),
+            selection=fields.get("selection", partial(fields.maybe, read=fields.texts), None),
+            default_excludes=fields.get("default_excludes", fields.flag, False),
+            follow_links=fields.get("follow_links", fields.flag, True),
+            records=tuple(RecordRule.of(rule) for rule in fields.get("records", fields.objects, list[Fields]())),
+            stream=stream,
         )
+
+
+_PLACE = re.compile("(/|[a-z0-9]+://).*", re.DOTALL)
+"""An absolute path, or a URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +168,8 @@ class Source:
     system (undecodable bytes as surrogates). `problem` is one of REASONS when the walk has already found that the
     source cannot be read (`not_a_file`, `broken_link`, `outside`, `permission`, `too_large`); `stat` can then be None.
     Of an object in a bucket `file` is its URL. `container`: the path of the source that it is in; `address`: its uri,
-    where that is not the file's path.
+    where that is not the file's path. `taken`: names that documents inside it cannot have, since files have their
+    paths: `a.pdf` of `x.eml` beside `x.eml#a.pdf`.
     """
 
     root_id: str
@@ -166,6 +179,7 @@ class Source:
     problem: str | None = None
     container: str | None = None
     address: str | None = None
+    taken: tuple[str, ...] = ()
 
     @property
     def key(self) -> SourceKey:
@@ -196,7 +210,11 @@ class Source:
 
     def _inside(self, shown: str) -> Source:
         end = f"#{shown}"
-        return Source(self.root_id, self.path + end, self.file, self.stat, container=self.path, address=self.uri + end)
+        taken = tuple(name.removeprefix(f"{shown}#") for name in self.taken if name.startswith(f"{shown}#"))
+        return Source(
+            self.root_id, self.path + end, self.file, self.stat,
+            container=self.path, address=self.uri + end, taken=taken,
+        )  # fmt: skip
 
 
 _LINE = re.compile("line [0-9]+")

@@ -77,6 +77,14 @@ class Summary:
         return {"exit_code": data.pop("exit_code"), **data}
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How long the engine was at work; how many tokens were read, those included whose vectors were known."""
+
+    busy_s: float = 0.0
+    tokens_read: int = 0
+
+
 @dataclass
 class Progress:
     """The progress of a run. Times are of time.monotonic.
@@ -92,6 +100,7 @@ class Progress:
     chunks: int = 0
     tokens: int = 0
     tokens_left: float = 0.0
+    pace: Pace = Pace()
     phase: str = "starting"
     started: float = field(default_factory=time.monotonic)
     loading_since: float | None = None
@@ -117,12 +126,18 @@ class Progress:
         return self.eta_at(time.monotonic())
 
     def eta_at(self, now_s: float) -> float | None:
-        """By the tokens that are left; where nothing had to be embedded so far, by the bytes of finished documents."""
+        """By the tokens that are left; where nothing had to be embedded so far, by the bytes of finished documents.
+
+        The engine takes so long for a token that it embeds; for each that is read, its vector known or not, it waits.
+        A run that goes on after a stop reads for minutes what it needs not embed.
+        """
         if self.loading:
             return None
         elapsed_s = now_s - (self.embedding_since or self.started)
         if self.tokens:
-            return elapsed_s * self.tokens_left / self.tokens
+            busy_s = self.pace.busy_s or elapsed_s
+            waited_s = max(0.0, elapsed_s - busy_s)
+            return self.tokens_left * (busy_s / self.tokens + waited_s / max(self.tokens, self.pace.tokens_read))
         if not self.bytes_read or not self.bytes_total or (self.tokens_left and self.embedding_since is not None):
             return None
         return elapsed_s * (self.bytes_total - self.bytes_read) / self.bytes_read

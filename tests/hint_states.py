@@ -30,7 +30,12 @@ def places(shop: Workshop) -> dict[str, str]:
     part = shlex.quote(str(shop.docs / "part"))
     moved = shlex.quote(str(shop.index.parent / "more/docs"))
     program = f"{sys.executable} {HERE / 'quick_embedcli.py'}"
-    plain = {"docs_": str(shop.docs), "parent_": str(shop.index.parent), "samples": str(HERE.parent / "samples")}
+    plain = {
+        "index_": str(shop.index),
+        "docs_": str(shop.docs),
+        "parent_": str(shop.index.parent),
+        "samples": str(HERE.parent / "samples"),
+    }
     return {
         **quoted,
         **plain,

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from embedcli import columns
 from embedcli.index.generations import Index
+from embedcli.index.manifest import manifest_bytes
 from embedcli.vault.disk import Disk
 from embedcli.verbs import verify
 from embedcli.verbs.verify import Damage
@@ -87,13 +88,15 @@ Rows = Callable[[pa.Table], pa.Table]
 
 def rewritten(shop: Workshop, edit: Rows) -> list[str]:
     """The problems that `verify` finds after `edit` has changed the rows of the shard and the manifest says so."""
-    manifest = shop.index / "current" / "manifest.json"
-    data = json.loads(manifest.read_bytes())
     (file,) = shop.index.glob("current/vectors/*.parquet")
     pq.write_table(edit(pq.read_table(file, schema=columns.row_schema(16))), file)
-    data["shards"][0] |= {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
-    data["counts"]["bytes"] = file.stat().st_size
-    manifest.write_text(json.dumps(data))
+    found = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+
+    def fit(data: dict[str, Any]) -> None:
+        data["shards"][0] |= found
+        data["counts"]["bytes"] = found["bytes"]
+
+    edit_manifest(shop, fit)
     return [item.problem for item in damage(shop)]
 
 
@@ -111,11 +114,23 @@ def put(table: pa.Table, name: str, change: Callable[[list[Any]], list[Any]]) ->
 
 def rewrite_documents(shop: Workshop, edit: Rows) -> None:
     """Change documents.parquet by `edit`, and adapt the manifest to it."""
-    file, manifest = shop.index / "current" / "documents.parquet", shop.index / "current" / "manifest.json"
+    file = shop.index / "current" / "documents.parquet"
     pq.write_table(edit(pq.read_table(file)), file)
+    note_file(shop, file)
+
+
+def note_file(shop: Workshop, file: Path) -> None:
+    """Adapt the manifest to another content of a file beside the shards."""
+    found = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    edit_manifest(shop, lambda data: data["files"].update({file.name: found}))
+
+
+def edit_manifest(shop: Workshop, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Change the manifest of the current generation as if it had been written so."""
+    manifest = shop.index / "current" / "manifest.json"
     data = json.loads(manifest.read_bytes())
-    data["files"]["documents.parquet"] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
-    manifest.write_text(json.dumps(data))
+    edit(data)
+    manifest.write_bytes(manifest_bytes(data))
 
 
 def dead_pid() -> int:

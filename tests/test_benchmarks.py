@@ -18,6 +18,7 @@ HERE = Path(__file__).resolve().parent.parent
         (["bench_bucket.py", "3000"], "3,000 keys: "),
         (["bench_index.py", "unchanged", "20"], "torch not imported"),
         (["bench_index.py", "nights", "200"], "night 14"),
+        (["bench_index.py", "bound", "200"], "bytes random 0.31"),
         (["bench_index.py", "planning", "300"], "(297 unchanged, 3 to read), 30 keys found"),
         (["bench_readers.py", "samples"], "pdfium alone"),
         (["bench_records.py", "500"], "whole run, touched: 500 records"),

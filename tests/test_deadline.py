@@ -24,7 +24,7 @@ from embedcli.models.folder import Model
 from embedcli.vault.disk import Disk
 from embedcli.verbs.verify import verify
 from tests.fake_engines import FakeEngine
-from tests.workshop import Workshop, follow, words
+from tests.workshop import Lines, Workshop, follow, words
 
 Seconds = Callable[[], float]
 
@@ -193,6 +193,39 @@ def test_a_model_that_is_still_loading_does_not_hold_the_run_beyond_its_time(sho
     elapsed_s = time.monotonic() - started_s
     let_go.set()
     assert elapsed_s < 3.0 and not summary.complete
+
+
+def test_a_time_limit_that_starting_uses_up_says_so_each_time(shop: Workshop) -> None:
+    """Nothing is ever finished like this, so it is news: `--quiet` tells it too."""
+    shop.write("a.txt", words(60))
+    shop.ingest()
+    shop.write("b.txt", words(60, 1))
+
+    def open_engine(_: object, settings: IndexSettings, __: str) -> FakeEngine:
+        time.sleep(1.5)
+        return FakeEngine(dim=settings.dim)
+
+    for _ in range(2):
+        told: list[str] = []
+        report = Lines()
+        report.news = told.append  # type: ignore[method-assign]
+        assert shop.ingest(open_engine=open_engine, seconds_left=limit(0.4), report=report).left["sources"] == 1
+        (line,) = told
+        assert "the time was over before a document was finished, after " in line and "`--time-limit`" in line
+        assert "of looking for changes" in line and "of loading the model, which was not ready" in line
+    assert shop.ingest().complete
+
+
+def test_looking_for_changes_that_takes_all_the_time_is_news(shop: Workshop) -> None:
+    shop.write("a.txt", words(60))
+    shop.ingest()
+    shop.write("b.txt", words(60, 1))
+    told: list[str] = []
+    report = Lines()
+    report.news = told.append  # type: ignore[method-assign]
+    shop.ingest(seconds_left=limit(-1.0), report=report)
+    (line,) = told
+    assert "before the changes were known, after 0 s of looking for them" in line and "`--time-limit`" in line
 
 
 def test_several_cards_stop_in_time_and_no_batch_is_lost(shop: Workshop, keys: list[bytes]) -> None:

@@ -150,7 +150,7 @@ ROWS = [
     ),
     Row("use `--dim 384` or less", nothing, f"{INGEST} --dim 999", [[f"{INGEST} --dim 384"]]),
     Row("leave `--dim` out for the default", nothing, f"{INGEST} --dim 0", [[INGEST]]),
-    Row("leave `--max-tokens` out for the default of 512", nothing, f"{INGEST} --max-tokens 3", [[INGEST]]),
+    Row("leave `--max-tokens` out for the default", nothing, f"{INGEST} --max-tokens 3", [[INGEST]]),
     Row("leave it out for the default of 256", nothing, f"{INGEST} --max-file-size 0", [[INGEST]]),
     Row(
         "`embedcli rollback --to 1 --index {index}` makes generation 1 current",
@@ -392,6 +392,40 @@ ROWS = [
         [["find {docs} -name '*.txt' -print0 > {parent}/list", f"{AGAIN} --files-from {{parent}}/list -0"]],
     ),
     Row("this index has no roots", forgotten, "embedcli forget {docs} --index {index}", [[INGEST]]),
+    *(
+        Row(hint, after(twice, *lines), "embedcli verify {index}", [[*way, "embedcli verify {index}"]], retold=True)
+        for hint, lines, way in (
+            (
+                "`embedcli ingest --index {index}` makes the probe set again",
+                ["rm {index}/generations/*/probe.npy", "rm -r {index}/generations/000001"],
+                [AGAIN, "rm -r {index}/generations/000002"],
+            ),
+            (
+                "`rm -r '{index_}/generations/000001'` removes a generation that is no way back; the current one needs"
+                " nothing of it",
+                ["rm {index}/generations/000001/documents.parquet"],
+                ["rm -r {index}/generations/000001"],
+            ),
+            (
+                "`mv '{index_}/changes/000001.parquet' '{index_}/changes/000001.parquet'.damaged`: loaders that need it"
+                " load everything again",
+                ["truncate -s 100 {index}/changes/000001.parquet"],
+                ["mv {index}/changes/000001.parquet {index}/changes/000001.parquet.damaged"],
+            ),
+            (
+                "`rm -r '{index_}/cache'`: the next search makes it again",
+                ["truncate -s -1 {index}/cache/*.search"],
+                ["rm -r {index}/cache", "embedcli search words {index} --mode words"],
+            ),
+        )
+    ),
+    Row(
+        "`rm '{index_}/keys/part-7.npy'`: it spares no more than computing some vectors again",
+        after(twice, "touch {index}/keys/part-7.npy"),
+        "embedcli verify {index}",
+        [["rm {index}/keys/part-7.npy", "embedcli verify {index}"], [AGAIN, "embedcli verify {index}"]],
+        retold=True,
+    ),
     Row(
         "`embedcli verify {index}` names what is damaged",
         after(with_damage, "cp -r {docs} {other}"),
@@ -441,7 +475,11 @@ NOT_RUN = {
     "write it to a file: `> changes.parquet`": "cli/test_sync.py",
     "empty what you load into, and give it everything with `--since 0`": "cli/test_sync.py",
     "run the same command again; `embedcli verify /srv/index` looks for damage": "index/test_change_lists.py",
-    "remove it: what it says is then loaded in full": "index/test_change_lists.py",
+    "`mv /srv/index/changes/000002.parquet /srv/index/changes/000002.parquet.damaged`: what it says is then loaded in"
+    " full": "index/test_change_lists.py",
+    "look at what the command says that makes the list; if there may be nothing to do, leave the run out then": (
+        "sources/test_lists.py"
+    ),
     "name another table with `--into NAME`, or let this index take its place with `--replace`": (
         "stores/test_follow.py"
     ),

@@ -31,7 +31,7 @@ RANKS = [
     {"sources", "models", "index"},
     {"report", "config", "fingerprints", "processes", "filelist", "cores"},
     {"vault"},
-    {"columns", "records", "errors", "urls"},
+    {"columns", "records", "errors", "urls", "fields"},
 ]
 """From top to bottom: a room imports rooms of lower ranks only. Rooms of one rank that are folders never import each
 other; files of one rank may, as long as there is no circle."""

@@ -172,7 +172,8 @@ def test_a_link_that_is_named_itself_is_followed(shop: Workshop) -> None:
 
 
 def test_an_index_of_an_earlier_version_goes_on_following_links(tmp_path: Path) -> None:
+    from embedcli.fields import Fields
     from embedcli.records import Root
 
-    stored = {"id": "0", "path": "/docs", "include": [], "exclude": [], "gitignore": False}
-    assert Root.from_json(stored).follow_links and not Root("0", "/docs").follow_links
+    stored = Fields({"id": "0" * 32, "path": "/docs", "include": [], "exclude": [], "gitignore": False})
+    assert Root.of(stored).follow_links and not Root("0", "/docs").follow_links

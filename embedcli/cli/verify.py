@@ -85,21 +85,52 @@ def _prober(make_tools: MakeTools, folder: Path, engine: str, device: str | None
 
 def _report_damage(index: Index, verdict: Verdict, as_json: bool) -> int:
     """Print the damage, note it for the next run, and say what repairs it; returns how many items were printed."""
-    from embedcli.index import state
-
     if not as_json:
         _print_damage(verdict, after=0)
-    if verdict.damaged_shards:
-        hint = f"`embedcli ingest --index {quoted(index.shown)}` reads the documents of damaged shards again"
-        try:
-            state.note_damaged(index.state, verdict.damaged_shards, index.disk)
-        except StorageError as error:
-            say_warning(f"cannot note the damage, so the next run will not repair it: {error}")
-            hint = error.hint
+    unnoted = _note_for_the_next_run(index, verdict)
+    for hint in _hints(index, verdict, unnoted):
         say(f"\nhint: {hint}")
-    elif any(item.file.endswith("/documents.parquet") for item in verdict.damage):
-        say(f"\nhint: {index.way_back(verdict.generation)}")
     return len(verdict.damage)
+
+
+def _note_for_the_next_run(index: Index, verdict: Verdict) -> StorageError | None:
+    """Note the damaged shards; returns why that could not be done."""
+    from embedcli.index import state
+
+    try:
+        if verdict.damaged_shards:
+            state.note_damaged(index.state, verdict.damaged_shards, index.disk)
+    except StorageError as error:
+        say_warning(f"cannot note the damage, so the next run will not repair it: {error}")
+        return error
+    return None
+
+
+def _hints(index: Index, verdict: Verdict, unnoted: StorageError | None) -> list[str]:
+    """What to type against each kind of damage that there is."""
+    place = f"generations/{verdict.generation:06d}"
+    files, again = {item.file for item in verdict.damage}, f"`embedcli ingest --index {quoted(index.shown)}`"
+    change_list, keys = (quoted(index.folder / (verdict.first_below(name) or "")) for name in ("changes", "keys"))
+    other = quoted(index.path((verdict.damaged_others or [0])[0]))
+    hints = {
+        "shards": unnoted.hint if unnoted else f"{again} reads the documents of damaged shards again",
+        "whole": index.way_back(verdict.generation),
+        "probe": f"{again} makes the probe set again",
+        "other": f"`rm -r {other}` removes a generation that is no way back; the current one needs nothing of it",
+        "keys": f"`rm {keys}`: it spares no more than computing some vectors again",
+        "changes": f"`mv {change_list} {change_list}.damaged`: loaders that need it load everything again",
+        "cache": f"`rm -r {quoted(index.cache)}`: the next search makes it again",
+    }
+    damaged = {
+        "shards": bool(verdict.damaged_shards),
+        "whole": bool(files & {f"{place}/documents.parquet", f"{place}/manifest.json"}),
+        "probe": f"{place}/probe.npy" in files,
+        "other": bool(verdict.damaged_others),
+        "keys": verdict.first_below("keys") is not None,
+        "changes": verdict.first_below("changes") is not None,
+        "cache": verdict.first_below("cache") is not None,
+    }
+    return [hints[kind] for kind, is_damaged in damaged.items() if is_damaged]
 
 
 def _warn_of_rights(index: Index, verdict: Verdict) -> None:

@@ -26,6 +26,7 @@ from embedcli.engines.contract import check_vectors, pack
 from embedcli.engines.openvino.engine import OpenVINOEngine
 from embedcli.engines.probe import Reference
 from embedcli.errors import EmbedcliError, EngineDied, EngineError, NoIndex, UsageError
+from embedcli.fields import Fields
 from embedcli.fingerprints import PROBE_VERSION
 from embedcli.models import resolve
 from embedcli.models.tokenizer import Tokens, load_tokenizer, skipped_tokens
@@ -93,22 +94,22 @@ def read_model(index: Path) -> IndexModel:
     """What the current generation of the index in this folder says of its model. Raises NoIndex."""
     generation = index / "current"
     try:
-        manifest = json.loads((generation / "manifest.json").read_text("utf-8"))
-        settings = IndexSettings.from_json(manifest["settings"])
-        return IndexModel(settings, manifest["fingerprints"]["model"], _reference(generation, manifest))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        manifest = Fields(json.loads((generation / "manifest.json").read_text("utf-8")))
+        settings = IndexSettings.of(manifest.object("settings"))
+        return IndexModel(settings, manifest.object("fingerprints").text("model"), _reference(generation, manifest))
+    except (OSError, ValueError, RecursionError) as error:
         hint = "name the folder of an index, or look at it with `embedcli status`"
         raise NoIndex(f"`{index}` has no generation that can be read: {error}", hint) from error
 
 
-def _reference(generation: Path, manifest: dict[str, object]) -> Reference | None:
+def _reference(generation: Path, manifest: Fields) -> Reference | None:
     """The probe set of the generation, where its file is as it was written."""
     with suppress(OSError):
         data = (generation / "probe.npy").read_bytes()
-        noted = manifest["files"]["probe.npy"]["sha256"]  # type: ignore[index]
-        if manifest["probe_version"] == PROBE_VERSION and hashlib.sha256(data).hexdigest() == noted:
+        noted = manifest.object("files").object("probe.npy").text("sha256")
+        if manifest.whole("probe_version") == PROBE_VERSION and hashlib.sha256(data).hexdigest() == noted:
             vectors = np.load(io.BytesIO(data), allow_pickle=False)
-            return Reference(vectors, int(manifest["probe_max_tokens"])) if len(vectors) else None  # type: ignore[call-overload]
+            return Reference(vectors, manifest.whole("probe_max_tokens")) if len(vectors) else None
     return None
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedcli.errors import StorageError
+from embedcli.errors import DamagedIndex, StorageError, quoted
 from embedcli.index.generations import Index, current_of
 from embedcli.index.manifest import Generation
 from embedcli.vault.stubs import fetched
@@ -73,10 +73,11 @@ def touched(lists: tuple[ChangeList, ...]) -> pa.Array:
 
 def _read(path: Path) -> pa.Table:
     try:
-        return pq.read_table(fetched(path))
+        return pq.read_table(fetched(path), page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
-        raise StorageError(
-            f"cannot read `{path}`: {error}", "remove it: what it says is then loaded in full"
+        place = quoted(path)
+        raise DamagedIndex(
+            f"cannot read `{path}`: {error}", f"`mv {place} {place}.damaged`: what it says is then loaded in full"
         ) from error
 
 

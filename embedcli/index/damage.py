@@ -1,4 +1,4 @@
-"""Repair of damaged shards in the current generation: their documents are read again; some cannot be.
+"""Repair of the current generation: documents of damaged shards are read again, and some cannot be; the probe set.
 
 In: the names of damaged shards, the documents of the current generation, and which documents this run has replaced.
 Out: the documents table in which these documents look new to the plan; after the run, the documents that keep their
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow as pa
 
@@ -19,6 +21,27 @@ from embedcli.index.compaction import Piece
 from embedcli.index.documents import Mark
 from embedcli.index.shards import Shard
 from embedcli.records import SourceKey
+
+if TYPE_CHECKING:
+    from embedcli.index.generations import Index
+
+
+def mend_probe(index: Index) -> None:
+    """Put a damaged probe set of the current generation back, if an older generation has the same."""
+    current = index.current()
+    if current is None or index.has_sound_probe(current):
+        return
+    for other in index.made_alike(current):
+        if other.files["probe.npy"] == current.files["probe.npy"] and index.has_sound_probe(other):
+            data = (index.path(other.number) / "probe.npy").read_bytes()
+            path = index.path(current.number) / "probe.npy"
+            index.disk.write(path, partial(_put, data))
+            index.warn(f"`{path}` was damaged; it is that of generation {other.number}, which is the same")
+            return
+
+
+def _put(data: bytes, sink: BinaryIO) -> None:
+    sink.write(data)
 
 
 def as_unread(table: pa.Table, damaged: Collection[str]) -> pa.Table:

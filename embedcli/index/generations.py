@@ -21,7 +21,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from embedcli.columns import Floats
-from embedcli.errors import NoIndex, StorageError, quoted
+from embedcli.errors import DamagedIndex, NoIndex, StorageError, quoted
+from embedcli.fields import Fields
 from embedcli.index import state
 from embedcli.index.documents import SCHEMA
 from embedcli.index.leftovers import leftovers
@@ -31,6 +32,8 @@ from embedcli.vault.disk import Disk, digest_of
 from embedcli.vault.stubs import fetched
 
 _NUMBER = re.compile(r"\d{6,}")
+UNREADABLE = (OSError, ValueError, RecursionError)
+"""The exceptions that reading a damaged manifest can raise."""
 LONGEST_TARGET = 200
 _OURS = {"current", "generations", "staging", "keys", "changes", "state", "cache"}
 
@@ -117,9 +120,9 @@ class Index:
             if place.is_file():
                 return _number_in(place.read_text("utf-8")) if place.stat().st_size < LONGEST_TARGET else None
             copied = (place / "manifest.json").read_bytes()
-            number = int(json.loads(copied)["generation"])
+            number = Fields(json.loads(copied)).whole("generation")
             return number if (self.path(number) / "manifest.json").read_bytes() == copied else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except UNREADABLE:
             return None
 
     @property
@@ -128,13 +131,13 @@ class Index:
         return not (self.folder / "current").is_symlink() and self.linked_number() is not None
 
     def current_number(self) -> int | None:
-        """None where nothing was published yet. Raises NoIndex when `current` is missing or not a link of ours."""
+        """None where nothing was published yet. Raises DamagedIndex when `current` is missing or no link of ours."""
         number = self.linked_number()
         link = self.folder / "current"
         if number is None and os.path.lexists(link):
-            raise NoIndex(f"`{link}` is not a link to a generation", self.way_back())
+            raise DamagedIndex(f"`{link}` is not a link to a generation", self.way_back())
         if number is None and self.numbers():
-            raise NoIndex(f"`{link}` is missing, but the index has published generations", self.way_back())
+            raise DamagedIndex(f"`{link}` is missing, but the index has published generations", self.way_back())
         return number
 
     def current(self) -> Generation | None:
@@ -145,15 +148,15 @@ class Index:
         return self.generations / f"{number:06d}"
 
     def read(self, number: int) -> Generation:
-        """The generation as its manifest describes it. Raises NoIndex when the manifest is damaged or too new."""
+        """The generation as its manifest describes it. Raises DamagedIndex, and NoIndex when it is too new."""
         try:
             return self._load(number)
-        except (OSError, ValueError) as error:
+        except UNREADABLE as error:
             path = self.path(number) / "manifest.json"
-            raise NoIndex(f"cannot read `{path}`: {error}", self.way_back(number)) from error
+            raise DamagedIndex(f"cannot read `{path}`: {_why(error)}", self.way_back(number)) from error
 
     def _load(self, number: int) -> Generation:
-        """Raises OSError, ValueError, and NoIndex when it is from a newer version."""
+        """Raises one of UNREADABLE, and NoIndex when it is from a newer version."""
         data = json.loads((self.path(number) / "manifest.json").read_bytes())
         if isinstance(data, dict) and isinstance(data.get("format"), int) and data["format"] > FORMAT:
             raise NoIndex(
@@ -161,10 +164,13 @@ class Index:
                 f" its format is {data['format']}, this version reads format {FORMAT}",
                 "upgrade with `pip install --upgrade embedcli`",
             )
-        return Generation.from_json(data, vectors=self.path(number) / "vectors", keys=self.keys)
+        generation = Generation.from_json(data, vectors=self.path(number) / "vectors", keys=self.keys)
+        if generation.number != number:
+            raise ValueError(f"it is the manifest of generation {generation.number}")
+        return generation
 
     def documents(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """The documents of a generation. Raises StorageError."""
+        """The documents of a generation. Raises DamagedIndex."""
         path = self._sound_file(number, "documents.parquet")
         return pq.read_table(path, schema=SCHEMA, columns=list(columns) if columns else None)
 
@@ -180,17 +186,23 @@ class Index:
         """The probe vectors of a generation. When they are damaged: those of an older generation with the same model,
         dim and cut of the texts; without one, an array of no rows."""
         generation = self.read(number)
-        for other in [generation, *self._made_alike(generation)]:
+        for other in [generation, *self.made_alike(generation)]:
             try:
                 path = self._sound_file(other.number, "probe.npy")
-            except StorageError as error:
+            except DamagedIndex as error:
                 self.warn(f"{error}; an older probe set is used, or it is embedded again")
                 continue
             vectors: Floats = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
             return vectors
         return np.zeros((0, generation.settings.dim), np.float32)
 
-    def _made_alike(self, generation: Generation) -> Iterator[Generation]:
+    def has_sound_probe(self, generation: Generation) -> bool:
+        try:
+            return bool(self._sound_file(generation.number, "probe.npy"))
+        except DamagedIndex:
+            return False
+
+    def made_alike(self, generation: Generation) -> Iterator[Generation]:
         """The older generations on disk with the same model, dim and probe texts, the newest first."""
         for number in reversed(self.numbers()):
             other = self.readable(number) if number < generation.number else None
@@ -198,15 +210,15 @@ class Index:
                 yield other
 
     def _sound_file(self, number: int, name: str) -> Path:
-        """The path of a file of a generation, after its digest was checked. Raises StorageError."""
+        """The path of a file of a generation, after its digest was checked. Raises DamagedIndex."""
         path = self.path(number) / name
         known = self.read(number).files[name]
         try:
             sound = digest_of(fetched(path)) == known.sha256
         except OSError as error:
-            raise StorageError(f"cannot read `{path}`: {error.strerror}", self.way_back(number)) from error
+            raise DamagedIndex(f"cannot read `{path}`: {error.strerror}", self.way_back(number)) from error
         if not sound:
-            raise StorageError(f"`{path}` is damaged: its sha256 is not the one in the manifest", self.way_back(number))
+            raise DamagedIndex(f"`{path}` is damaged: its sha256 is not the one in the manifest", self.way_back(number))
         return path
 
     def way_back(self, damaged: int | None = None) -> str:
@@ -222,8 +234,8 @@ class Index:
         """Why a generation cannot be read; empty where every file exists and has its size."""
         try:
             generation = self._load(number)
-        except (OSError, ValueError, NoIndex) as error:
-            return f"cannot read `{self.path(number) / 'manifest.json'}`: {error}"
+        except (*UNREADABLE, NoIndex) as error:
+            return f"cannot read `{self.path(number) / 'manifest.json'}`: {_why(error)}"
         files = {self.path(number) / name: file.size_bytes for name, file in generation.files.items()}
         files |= {shard.path: shard.size_bytes for shard in generation.shards.values()}
         torn = next((path for path, size_bytes in files.items() if _size_bytes(path) != size_bytes), None)
@@ -246,7 +258,7 @@ class Index:
         """A generation that may be missing or damaged: None where its manifest cannot be read."""
         try:
             return self._load(number)
-        except (OSError, ValueError, NoIndex):
+        except (*UNREADABLE, NoIndex):
             return None
 
     def numbers(self) -> list[int]:
@@ -286,6 +298,11 @@ def _number_in(target: str) -> int | None:
     return int(path.name) if path.parent.name == "generations" and path.name.isdigit() else None
 
 
+def _why(error: BaseException) -> str:
+    """An exception as a reason, without the path that the message has already."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def _size_bytes(path: Path) -> int:
     """The size of a file; -1 where it does not exist."""
     try:
@@ -304,7 +321,7 @@ def _probe_settings(generation: Generation) -> tuple[str, int, int, int]:
 
 
 def current_of(index: Index) -> Generation:
-    """The current generation. Raises NoIndex where nothing was published."""
+    """The current generation. Raises NoIndex where nothing was published, and DamagedIndex."""
     index.check()
     current = index.current()
     if current is not None:

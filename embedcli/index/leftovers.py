@@ -10,18 +10,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from embedcli.columns import Floats, VectorKeys
-from embedcli.index import shards
 from embedcli.index.known_vectors import KnownVectors
 from embedcli.index.outcomes import Outcome
 from embedcli.index.shards import Shard
-from embedcli.index.staging import RunHeader, Staging
+from embedcli.index.staging import RunHeader, Staging, load_kept, read_journal_line
 from embedcli.records import SourceKey, Stat
 from embedcli.vault.disk import digest_of
 from embedcli.vault.stubs import fetched
@@ -69,17 +67,18 @@ class Leftover:
     header: RunHeader
 
     def load(self) -> tuple[dict[str, Shard], list[Outcome]]:
-        """Shards and outcomes up to the first torn line of the journal; a source's last outcome counts."""
+        """Shards and outcomes up to the first torn or damaged line of the journal; a source's last outcome counts."""
         shards_found: dict[str, Shard] = {}
         outcomes: dict[SourceKey, Outcome] = {}
-        for data in self._lines():
-            if "shard" in data:
-                shard = Shard(**data["shard"], folder=self.folder, keys_folder=self.folder)
-                if _is_whole(shard):
-                    shards_found[shard.name] = shard
-            elif "records" not in data:  # a container is read again, so of its records only the vectors count
-                outcome = Outcome.from_json(data)
-                outcomes[outcome.key] = outcome
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            for data in self._lines():
+                if "shard" in data:
+                    shard = Shard(**data["shard"], folder=self.folder, keys_folder=self.folder)
+                    if _is_whole(shard):
+                        shards_found[shard.name] = shard
+                elif "records" not in data:  # a container is read again, so of its records only the vectors count
+                    outcome = Outcome.from_json(data)
+                    outcomes[outcome.key] = outcome
         kept = (o for o in outcomes.values() if o.row is None or o.row.shard is None or o.row.shard in shards_found)
         return shards_found, list(kept)
 
@@ -97,23 +96,20 @@ class Leftover:
     def _lines(self) -> Iterator[dict[str, Any]]:
         try:
             with (self.folder / "journal.jsonl").open("rb") as journal:
-                for line in journal:
-                    if not line.endswith(b"\n"):
-                        return  # torn
-                    yield json.loads(line)
-        except (OSError, ValueError):
+                yield from map(read_journal_line, journal)
+        except (OSError, ValueError, RecursionError):
             return
 
     def loose(self) -> Iterator[tuple[VectorKeys, Floats]]:
         """Sorted keys [3, n] and vectors of documents that were not finished; damaged files are skipped."""
         for path in sorted(self.folder.glob("loose-*.vectors.npy")):
-            keys = shards.load_keys(path.with_name(path.name.replace(".vectors", "")))
-            if keys is not None:
-                yield keys, np.load(path, mmap_mode="r", allow_pickle=False)
+            keys, vectors = load_kept(path.with_name(path.name.replace(".vectors", ""))), load_kept(path)
+            if keys is not None and vectors is not None:
+                yield keys, vectors
 
     def probe(self) -> Floats | None:
         """The probe set as that run's engine embedded it; None where the run was killed before."""
-        return _read_probe(self.folder)
+        return load_kept(self.folder / "probe.npy")
 
 
 def _is_whole(shard: Shard) -> bool:
@@ -134,15 +130,7 @@ def leftovers(parent_folder: Path) -> list[Leftover]:
     found = []
     for folder in run_folders(parent_folder) if parent_folder.exists() else ():
         try:
-            found.append(Leftover(folder, RunHeader(**json.loads((folder / "run.json").read_bytes()))))
-        except (OSError, ValueError, TypeError):
+            found.append(Leftover(folder, RunHeader.of(json.loads((folder / "run.json").read_bytes()))))
+        except (OSError, ValueError, RecursionError):
             continue
     return found
-
-
-def _read_probe(folder: Path) -> Floats | None:
-    try:
-        vectors: Floats = np.load(folder / "probe.npy", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return vectors

@@ -24,12 +24,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from embedcli.errors import Locked, StorageError, storage_error, storage_errors
+from embedcli.fields import Fields
 from embedcli.vault.disk import Disk, open_file
 
 BEAT_S = 30.0
 STALE_S = 600.0
 WRITTEN_BYTES = 512
 UNREADABLE = "unreadable"
+MOST_PID = (1 << 31) - 1
 _NETWORK = (
     "nfs", "cifs", "smb", "9p", "ceph", "glusterfs", "lustre", "afs", "gpfs", "beegfs", "orangefs", "virtiofs",
     "fuse.",  # sshfs, s3fs, rclone, ceph-fuse, juicefs ...: the storage behind FUSE may be shared between hosts
@@ -178,7 +180,7 @@ class Lock:
         try:
             written = self._path.read_bytes()
             data = json.loads(written) if written.strip() else {}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {"host": "unknown", "nonce": UNREADABLE}
         return data if isinstance(data, dict) else {"host": "unknown", "nonce": UNREADABLE}
 
@@ -226,9 +228,9 @@ def read_holder(folder: Path, *, locks: Path = Path("/proc/locks")) -> Holder | 
     """
     path = folder / "lock"
     try:
-        data, inode = json.loads(path.read_bytes()), path.stat().st_ino
-        host, pid, since = str(data["host"]), int(data["pid"]), str(data["since"])
-    except (OSError, ValueError, KeyError, TypeError):
+        fields, inode = Fields(json.loads(path.read_bytes())), path.stat().st_ino
+        host, pid, since = fields.text("host"), fields.whole("pid", least=1, most=MOST_PID), fields.text("since")
+    except (OSError, ValueError, RecursionError):
         return None
     return Holder(host, pid, since, _holds(pid, inode, locks) if host == socket.gethostname() else None)
 

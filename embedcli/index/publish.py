@@ -9,7 +9,6 @@ Not here: which rows are published (run/publish.py), how shards are merged (comp
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -30,7 +29,7 @@ from embedcli.fingerprints import PROBE_VERSION, Fingerprints
 from embedcli.index import change_lists, compaction
 from embedcli.index.documents import count_by
 from embedcli.index.generations import Index
-from embedcli.index.manifest import Generation
+from embedcli.index.manifest import Generation, manifest_bytes
 from embedcli.index.shards import Shard
 from embedcli.records import Root
 from embedcli.vault.disk import Written
@@ -185,7 +184,7 @@ def _write_files(index: Index, folder: Path, draft: Draft, generation: Generatio
         "probe.npy": index.disk.write(folder / "probe.npy", probe),
     }
     whole = dataclasses.replace(generation, files=files)
-    data = json.dumps(whole.to_json(), indent=1).encode()
+    data = manifest_bytes(whole.to_json())
     index.disk.write(folder / "manifest.json", lambda sink: sink.write(data))
     index.disk.fsync_folder(folder / "vectors")
     index.disk.fsync_folder(index.keys)
@@ -193,7 +192,8 @@ def _write_files(index: Index, folder: Path, draft: Draft, generation: Generatio
 
 
 def _parquet(content: pa.Table) -> Callable[[Any], None]:
-    return lambda sink: pq.write_table(content, pa.PythonFile(sink, mode="w"), compression="zstd")
+    options = {"compression": "zstd", "write_page_checksum": True}
+    return lambda sink: pq.write_table(content, pa.PythonFile(sink, mode="w"), **options)
 
 
 def _describe(draft: Draft, parent: int | None, compacted: compaction.Compacted) -> Generation:

@@ -8,23 +8,31 @@ Not here: publishing (publish.py), what is adopted from a killed run (leftovers.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import time
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
 from embedcli.columns import Floats, VectorKeys
+from embedcli.config import IndexSettings
 from embedcli.errors import StorageError
+from embedcli.fields import Fields
+from embedcli.fingerprints import Fingerprints
 from embedcli.index import documents, shards
 from embedcli.index.outcomes import Outcome, Stored
 from embedcli.index.shards import Shard
+from embedcli.records import Root
 from embedcli.vault.disk import Disk, is_full
 
+DIGEST_BYTES = 32
 RESERVE_BYTES = 1 << 20
 """Reserved when a run begins: on a full disk it is freed, so that the journal can still name the stored shard."""
 
@@ -39,6 +47,24 @@ class RunHeader:
     fingerprints: dict[str, str]
     rebuild: bool
     roots: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, data: Any) -> RunHeader:
+        """What is in `run.json`. Raises Malformed."""
+        fields = Fields(data)
+        settings, prints, roots = fields.object("settings"), fields.object("fingerprints"), fields.objects("roots")
+        IndexSettings.of(settings)
+        Fingerprints.of(prints)
+        for root in roots:
+            Root.of(root)
+        return cls(
+            number=fields.whole("number", least=1),
+            parent=fields.maybe("parent", fields.whole),
+            settings=fields.raw("settings"),
+            fingerprints=fields.raw("fingerprints"),
+            rebuild=fields.flag("rebuild"),
+            roots=fields.raw("roots"),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,10 +141,17 @@ class Staging:
         return shard
 
     def _store_loose(self, loose: Loose) -> None:
-        self._disk.write(
-            self.folder / f"{loose.name}.vectors.npy", lambda sink: np.save(sink, loose.vectors, allow_pickle=False)
-        )
-        shards.write_keys(loose.keys, self.folder / f"{loose.name}.npy", self._disk)  # last: its vectors exist by now
+        self._keep(f"{loose.name}.vectors.npy", loose.vectors)
+        self._keep(f"{loose.name}.npy", shards.sorted_keys(loose.keys))  # last: its vectors exist by now
+
+    def _keep(self, name: str, array: np.ndarray) -> None:
+        """Store an array that no manifest will name: its digest is at its end."""
+
+        def fill(sink: BinaryIO) -> None:
+            np.save(sink, array, allow_pickle=False)
+            sink.write(_digest_of(array))
+
+        self._disk.write(self.folder / name, fill)
 
     def drop_loose(self, name: str) -> None:
         """Delete loose vectors: their documents are finished, so the stored rows hold them."""
@@ -141,7 +174,7 @@ class Staging:
     def _journal(self, named: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> None:
         lines = [*named, *(outcome.to_json() for outcome in outcomes)]
         if lines:
-            data = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode()
+            data = b"".join(map(journal_line, lines))
             try:
                 self._disk.append(self.folder / "journal.jsonl", data)
             except StorageError as error:
@@ -152,10 +185,43 @@ class Staging:
 
     def keep_probe(self, vectors: Floats) -> None:
         """Store the probe set as the first engine of this run embedded it, for a run that continues this one."""
-        self._disk.write(self.folder / "probe.npy", lambda sink: np.save(sink, vectors, allow_pickle=False))
+        self._keep("probe.npy", vectors)
 
     def remove(self) -> None:
         self._disk.remove(self.folder)
+
+
+def journal_line(data: Mapping[str, Any]) -> bytes:
+    """A line of the journal: JSON, a tab, a sum by which a damaged line is known."""
+    line = json.dumps(data, separators=(",", ":")).encode()
+    return b"%s\t%08x\n" % (line, zlib.crc32(line))
+
+
+def read_journal_line(line: bytes) -> dict[str, Any]:
+    """Raises ValueError for a torn or a damaged line; those of older versions have no sum."""
+    written, _, crc = line.removesuffix(b"\n").partition(b"\t")
+    if not line.endswith(b"\n") or (crc and int(crc, 16) != zlib.crc32(written)):
+        raise ValueError("a torn line")
+    data: dict[str, Any] = json.loads(written)
+    if not isinstance(data, dict):
+        raise ValueError("no line of a journal")
+    return data
+
+
+def load_kept(path: Path) -> np.ndarray | None:
+    """An array of the staging folder, memory-mapped; None where it is not there, or not as it was written."""
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        with path.open("rb") as file:
+            file.seek(-DIGEST_BYTES, os.SEEK_END)
+            return array if file.read() == _digest_of(array) else None
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def _digest_of(array: np.ndarray) -> bytes:
+    about = f"{array.dtype.str} {array.shape}".encode()
+    return hashlib.sha256(about + hashlib.sha256(np.ascontiguousarray(array).data).digest()).digest()
 
 
 def _placed(finished: Iterable[Finished | FinishedRecords], shard: Shard | None) -> Stored:

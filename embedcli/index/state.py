@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embedcli.fields import Fields
 from embedcli.index.documents import Mark, fold
 from embedcli.vault.disk import Disk, open_file
 
 TAIL_BYTES = 256 << 10
 """How much of the history is read from its end: 100 runs and more."""
 
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d.*")
 SEEN_COLUMNS = ("size", "mtime_ns", "ctime_ns", "inode", "attempts", "tried")
 _SCHEMA = pa.schema(
     [
@@ -41,14 +45,15 @@ _SCHEMA = pa.schema(
 def read_seen(folder: Path, generation: int | None) -> list[Mark]:
     """Stats and attempts that changed since `generation` was published; none when the file is of another generation."""
     try:
-        table = pq.read_table(folder / "seen.parquet")
-    except (OSError, pa.ArrowInvalid):
-        return []
-    if (table.schema.metadata or {}).get(b"generation") != str(generation).encode():
+        table = pq.read_table(folder / "seen.parquet", page_checksum_verification=True)
+        if (table.schema.metadata or {}).get(b"generation") != str(generation).encode():
+            return []
+        rows = table.cast(_SCHEMA).to_pylist()
+    except (OSError, ValueError, pa.ArrowException):
         return []
     return [
         Mark((row["root"], row["path"]), {name: row[name] for name in SEEN_COLUMNS if row[name] is not None})
-        for row in table.to_pylist()
+        for row in rows
     ]
 
 
@@ -58,7 +63,7 @@ def write_seen(folder: Path, generation: int | None, marks: Sequence[Mark], disk
     table = pa.table(columns, schema=_SCHEMA).replace_schema_metadata({"generation": str(generation)})
     disk.write(
         folder / "seen.parquet",
-        lambda sink: pq.write_table(table, pa.PythonFile(sink, mode="w"), compression="zstd"),
+        lambda sink: pq.write_table(table, pa.PythonFile(sink, mode="w"), compression="zstd", write_page_checksum=True),
     )
 
 
@@ -75,13 +80,46 @@ def last_runs(folder: Path, count: int) -> list[dict[str, Any]]:
             lines = file.read().splitlines()
     except OSError:
         return []
-    runs = []
-    for line in reversed(lines):
-        try:
-            runs.append(json.loads(line))
-        except ValueError:
-            continue
-    return [run for run in runs if isinstance(run, dict)][:count]
+    found = (_run_of(line) for line in reversed(lines))
+    return list(islice((run for run in found if run is not None), count))
+
+
+def _run_of(line: bytes) -> dict[str, Any] | None:
+    """One line of the history; None for one that is torn or damaged. Older versions wrote fewer fields."""
+    try:
+        run: dict[str, Any] = json.loads(line)
+        fields = Fields(run)
+        fields.text("ended_at", of=_TIME)
+        fields.number("elapsed_s")
+        fields.maybe("generation", fields.whole)
+        fields.get("tokens_per_s", fields.number, 0.0)
+        for name in ("host", "fingerprint", "verb", "error"):
+            fields.get(name, fields.text, "")
+        fields.whole("sources") if "verb" in fields else fields.wholes("sources")
+        if "tokens" in fields:
+            fields.object("tokens").whole("embedded")
+        if "seconds" in fields:
+            fields.object("seconds").numbers()
+        if "exit_code" in fields:
+            fields.maybe("exit_code", fields.whole)
+    except (ValueError, RecursionError):
+        return None
+    return run
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """What the run in progress wrote last; nothing where that cannot be read."""
+    try:
+        progress: dict[str, Any] = json.loads((folder / "progress.json").read_bytes())
+        fields = Fields(progress)
+        for name in ("pid", "documents", "documents_total", "chunks", "tokens"):
+            fields.whole(name)
+        fields.number("tokens_per_s")
+        fields.maybe("eta_s", fields.number)
+        fields.text("phase")
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return progress
 
 
 def write_progress(folder: Path, progress: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ Not here: where the vectors come from (in_order.py), the formats (output.py).
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -103,7 +104,10 @@ class Tables:
         """As JSON for JSON lines; elsewhere a string is as it is."""
         if text.id is None or (isinstance(text.id, str) and self._shape.format != "jsonl"):
             return text.id
-        return orjson.dumps(text.id).decode()
+        try:
+            return orjson.dumps(text.id).decode()
+        except TypeError:  # a whole number of more than 64 bits
+            return json.dumps(text.id, ensure_ascii=False)
 
     def _miss(self, text: Text, problem: str) -> None:
         self.result.problems[problem.partition(":")[0]] += 1

@@ -161,6 +161,8 @@ def _text(piece: bytes | None, form: Form, source: str, number: int) -> Text | N
 def _of_json(line: bytes, field: str, source: str, number: int) -> Text:
     import orjson
 
+    from embedcli.reading.containers.lines import exact, huge
+
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -168,6 +170,8 @@ def _of_json(line: bytes, field: str, source: str, number: int) -> Text:
     if not isinstance(record, dict):
         return Text(source, number, None, problem="not JSON: it is not an object")
     text, name = record.get(field), record.get("id")
+    if isinstance(name, float) and huge.search(line):
+        name = exact(line)["id"]
     if not isinstance(text, str):
         lacks = "is not text" if field in record else "is missing"
         return Text(source, number, None, name, problem=f"no text: the field `{field}` {lacks}")

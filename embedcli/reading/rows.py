@@ -14,7 +14,7 @@ import io
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -38,6 +38,7 @@ from embedcli.records import (
     Source,
     Stat,
     digest,
+    shown_id,
 )
 from embedcli.sources.walk import READ_IN_PARTS
 
@@ -222,8 +223,8 @@ class ReadingWork:
             own: Reading | Holder = Holder(stat, sha256)
         else:
             own = self._rows(source, document, stat, sha256, beat)
-        members = []
-        for name, (file_name, data) in zip(distinct([name for name, _ in inside]), inside, strict=True):
+        names, members = distinct([name for name, _ in inside], source.taken), []
+        for name, (file_name, data) in zip(names, inside, strict=True):
             read = self._member(source.member(name), file_name, data, stat, beat, depth=depth + 1)
             if not (isinstance(read.own, UnreadableSource) and read.own.reason in SKIP_REASONS):
                 members.append((name, read))
@@ -300,13 +301,18 @@ def _document_of(record: Record) -> Document:
     return Document(text, title=record.title, meta=record.meta)
 
 
-def distinct(names: Sequence[str]) -> list[str]:
-    """The names, those that come again with a number: `offer.pdf (2)`."""
+def distinct(names: Sequence[str], taken: Collection[str] = ()) -> list[str]:
+    """The names, each once: one that comes again, or that is `taken` as it is shown, with a number: `offer.pdf (2)`."""
+    used = set(taken)
     times: Counter[str] = Counter()
     found = []
     for name in names:
-        times[name] += 1
-        found.append(name if times[name] == 1 else f"{name} ({times[name]})")
+        free = name
+        while shown_id(free) in used:
+            times[name] += 1
+            free = f"{name} ({times[name] + 1})"
+        used.add(shown_id(free))
+        found.append(free)
     return found
 
 

@@ -62,6 +62,8 @@ def begin(run: Run) -> Work:
     for task, outcome in adopted:
         tally.adopt(task, outcome)
         remaining.note(task, to_embed=None)
+    tally.progress.bytes_total -= tally.progress.bytes_read
+    tally.progress.bytes_read = 0  # else it would seem that this run had read them, in no time
     outcomes.add(outcome for _, outcome in adopted)
     _check_space(run, adopted=len(adopted))
     kept = [shard for shard in run.index.kept_shards() if shard.name not in run.known.damaged]

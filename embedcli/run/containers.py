@@ -9,9 +9,10 @@ Not here: splitting (reading/splitter.py), reading (reading/rows.py), vectors (p
 from __future__ import annotations
 
 import itertools
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
 
 AFTER_MARK = chr(ord("#") + 1)
 """What is in `a` has paths from `a#` to before `a$`."""
+
+APART = " (record)"
+"""What the id of a record ends with if a file has the path that it would have."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -118,7 +122,10 @@ class Feed:
         marked: Collection[SourceKey],
     ) -> None:
         """`marked`: files with a `#` in their path."""
-        self._marked = marked
+        self._taken: dict[SourceKey, list[str]] = {}
+        for root_id, path in marked:
+            for end in (place.end() for place in re.finditer("#", path)):
+                self._taken.setdefault((root_id, path[: end - 1]), []).append(path[end:])
         self._books = {root.id: RuleBook(root) for root in scopes.roots}
         self._adding = {scope.root.id for scope in scopes.scopes if scope.stream and not scope.stream.whole}
         self._members = members
@@ -129,6 +136,8 @@ class Feed:
 
     def tasks(self, planned: Iterator[Task]) -> Iterator[AnyTask]:
         for task in planned:
+            if task.key in self._taken:
+                task = replace(task, source=replace(task.source, taken=tuple(self._taken[task.key])))
             asked = asked_of(self._books, task.source)
             if asked is None:
                 yield task
@@ -136,7 +145,7 @@ class Feed:
                 yield from self._split(task, asked)
 
     def _split(self, task: Task, asked: Asked) -> Iterator[AnyTask]:
-        known = _Known(self._members, task.key, adding=task.source.root_id in self._adding)
+        known = _Known(self._members, task.source, adding=task.source.root_id in self._adding)
         files = known.write(self._folder, f"known-{next(self._names)}", task.source, read_all=self._read_all)
         batches = 0
         try:
@@ -157,8 +166,9 @@ class Feed:
 
     def _apart(self, container: Source, record: Record) -> Record:
         """The record, under another id where a file has the path that it would have."""
-        is_taken = self._marked and container.record(record).key in self._marked
-        return record._replace(id=f"{record.id} (record)") if is_taken else record
+        while container.taken and container.record(record).path[len(container.path) + 1 :] in container.taken:
+            record = record._replace(id=record.id + APART)
+        return record
 
 
 def asked_of(books: dict[str, RuleBook], source: Source) -> Asked | None:
@@ -184,8 +194,12 @@ def _begins_with_from(file: str) -> bool:
 class _Known:
     """What the index knows of the documents in one container, as it is read."""
 
-    def __init__(self, members: Members, key: SourceKey, *, adding: bool) -> None:
-        rows = members.of(key)
+    def __init__(self, members: Members, container: Source, *, adding: bool) -> None:
+        rows = members.of(container.key)
+        if container.taken:  # files have these paths now
+            shadowing = pa.array([f"{container.path}#{name}" for name in container.taken])
+            rows = rows.filter(pc.invert(pc.is_in(rows.column("path"), value_set=shadowing)))
+        self._taken = container.taken
         has_text = (np.asarray(rows.column("rows")) > 0) | (members.counts_of(rows) > 0)
         self._members = members
         self._rows = documents.chosen(rows, has_text)
@@ -207,9 +221,15 @@ class _Known:
             paths, statuses, digests = (column.to_pylist() for column in part.columns)
             is_sound = [status == "indexed" and not read_all for status in statuses]
             yield (
-                [path[skip:] for path in paths],
+                [self._id_of(path[skip:]) for path in paths],
                 [digest if sound else None for digest, sound in zip(digests, is_sound, strict=True)],
             )
+
+    def _id_of(self, shown: str) -> str:
+        """The id under which a record comes that stands apart from a file (see `Feed`)."""
+        while self._taken and (own := shown.removesuffix(APART)) != shown and own in self._taken:
+            shown = own
+        return shown
 
     def priors(self, container: Source, records: Sequence[Record]) -> tuple[LastSeen | None, ...]:
         """What the index knows of each of these records."""
@@ -232,18 +252,21 @@ class _Known:
     def end(self, task: Task, whole: Whole, batches: int) -> ContainerEnd:
         root_id = task.source.root_id
         lost = [] if self._adding else self._rows.column("path").take(pa.array(whole.left)).to_pylist()
-        left = frozenset((root_id, path) for path in itertools.chain(lost, self._bad.keys() - self._met))
+        left = frozenset((root_id, path) for path in lost)
+        cleared = frozenset((root_id, path) for path in self._bad.keys() - self._met)
         known = self._rows.num_rows
         unchanged = known - len(whole.left) - self._changed
-        return ContainerEnd(task, whole, batches, left, lost=len(lost), known=known, unchanged=unchanged)
+        return ContainerEnd(task, whole, batches, left, cleared, known=known, unchanged=unchanged)
 
     def without_records(self, task: Task, error: UnreadableSource, batches: int) -> ContainerEnd:
         """Of one that cannot be read. What it had stays, but not where it is empty: it lost all its records."""
         if error.reason != "empty" or self._adding:
             return ContainerEnd(task, error, batches)
-        paths = self._rows.column("path").to_pylist()
-        left = frozenset((task.source.root_id, path) for path in itertools.chain(paths, self._bad))
-        return ContainerEnd(task, error, batches, left, lost=len(paths), known=len(paths))
+        left, cleared = (
+            frozenset((task.source.root_id, path) for path in paths)
+            for paths in (self._rows.column("path").to_pylist(), self._bad)
+        )
+        return ContainerEnd(task, error, batches, left, cleared, known=len(left))
 
 
 # ---- and out of them
@@ -271,16 +294,17 @@ class _Open:
     end: ContainerEnd | None = None
     own: EndedFile | None = None
     left: set[SourceKey] = field(default_factory=set)
+    cleared: frozenset[SourceKey] = frozenset()
 
 
 class OpenContainers:
     """Holds each container back until all that is in it has ended."""
 
     def __init__(self, members: Members, rules: Rules, plan: Plan, tally: Tally, warn: Callable[[str], None]) -> None:
-        """What is found to have left its container is added to what is `gone` by the plan."""
+        """What is found to have left its container is added to what is `gone` by the plan, or `cleared`."""
         self._members = members
         self._rules = rules
-        self._gone = plan.gone
+        self._plan = plan
         self._tally = tally
         self._warn = warn
         self._open: dict[SourceKey, _Open] = {}
@@ -343,7 +367,8 @@ class OpenContainers:
             return []
         del self._open[key]
         for left in opened.left:
-            self._gone |= {left, *self._members.keys_of(left)}
+            self._plan.gone |= {left, *self._members.keys_of(left)} - self._plan.marked
+        self._plan.cleared |= opened.cleared
         return [opened.own, *self._one_less(opened.task.source)]
 
     def _own(self, opened: _Open, end: ContainerEnd) -> EndedFile:
@@ -352,7 +377,7 @@ class OpenContainers:
         if isinstance(found, UnreadableSource):
             if self._keeps(end):
                 return Refused(task, "vanished", found.sha256)
-            opened.left = set(end.left)
+            opened.left, opened.cleared = set(end.left), end.cleared
             return Refused(task, found.reason, found.sha256)
         self._tally.unchanged += end.unchanged
         reason = max(found.bad, key=lambda name: found.bad[name], default=None)
@@ -360,7 +385,7 @@ class OpenContainers:
             return Refused(task, reason, found.sha256)
         if self._keeps(end):
             return Refused(task, "vanished", found.sha256)
-        opened.left = set(end.left)
+        opened.left, opened.cleared = set(end.left), end.cleared
         left_out = max(0, sum(found.bad.values()) - MOST_BAD_LINES)
         return Contained(task, found.stat, found.sha256, left_out, reason if left_out else None)
 
@@ -368,11 +393,12 @@ class OpenContainers:
         """The guard: whether so many of the known records are gone that they stay. Raises InputError in a rebuild."""
         uri, place = end.container.source.uri, absolute(end.container.source.uri)
         percent = self._rules.percent_of(place)
-        too_many = end.known >= SMALLEST_GUARDED and end.lost * 100 > percent * end.known
-        nothing_left = end.container.source.address is not None and end.lost == end.known and percent < 100
-        if not end.lost or not (too_many or nothing_left):
+        lost = len(end.left)
+        too_many = end.known >= SMALLEST_GUARDED and lost * 100 > percent * end.known
+        nothing_left = end.container.source.address is not None and lost == end.known and percent < 100
+        if not lost or not (too_many or nothing_left):
             return False
-        share = f"{end.lost:,} of {end.known:,}"
+        share = f"{lost:,} of {end.known:,}"
         if self._rules.rebuilding:
             raise InputError(
                 f"{share} known records of `{uri}` are gone, and a rebuild needs every source",

@@ -49,13 +49,25 @@ class Embedder:
 
     def open(self) -> Feeder:
         """Called when the first vector has to be computed; the engine loads while documents are read."""
-        settings = self._run.settings
-        self._run.report.line(f"loading {settings.model} ({settings.dim} dimensions)")
+        self._say_loading()
         self._feeder = Feeder(
             self._open_engine, on_open=self._check_engine, report=self._run.report.warn,
             seconds_left=self._run.time.left_for_work,
         )  # fmt: skip
         return self._feeder
+
+    def make_reference(self) -> None:
+        """Embed the probe set and no more, for an index that has lost it. Raises EngineError."""
+        self._say_loading()
+        engine = self._open_engine()
+        try:
+            self._check_engine(engine)
+        finally:
+            engine.close()
+
+    def _say_loading(self) -> None:
+        settings = self._run.settings
+        self._run.report.line(f"loading {settings.model} ({settings.dim} dimensions)")
 
     @property
     def full(self) -> bool:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from embedcli import config
 from embedcli.config import IndexSettings, Options
 from embedcli.errors import InputError, Mismatch, NoIndex, quoted
+from embedcli.fields import Fields
 from embedcli.index import damage, documents, state
 from embedcli.index.documents import Mark
 from embedcli.index.leftovers import leftovers
@@ -52,6 +53,8 @@ class Known:
     damaged: frozenset[str]
     table: pa.Table
     seen: tuple[Mark, ...]
+    lacks_probe: bool = False
+    """Whether the probe set is damaged: a run makes it again, even one that has nothing else to do."""
 
     @property
     def parent(self) -> int | None:
@@ -70,7 +73,11 @@ def look(index: Index, asked: Options) -> Known:
     memory, rebuilding = _memory(asked, newest, current)
     damaged = frozenset(index.damaged(current)) if current else frozenset()
     table, seen = _documents(index, current, damaged)
-    return Known(current, found, memory, roots, rebuilding=rebuilding, damaged=damaged, table=table, seen=tuple(seen))
+    lacks_probe = current is not None and not index.has_sound_probe(current)
+    return Known(
+        current, found, memory, roots, rebuilding=rebuilding, damaged=damaged, table=table, seen=tuple(seen),
+        lacks_probe=lacks_probe,
+    )  # fmt: skip
 
 
 def _check_roots(index: Index, asked: Options, current: Generation | None, roots: Sequence[Root]) -> None:
@@ -94,7 +101,7 @@ def no_index(index: Index) -> NoIndex:
 def _memory(asked: Options, newest: Leftover | None, current: Generation | None) -> tuple[Memory, bool]:
     """The settings to continue, and whether every document is embedded anew under them. Raises Mismatch."""
     if newest is not None and _goes_on(asked, newest, current):
-        settings = IndexSettings.from_json(newest.header.settings)
+        settings = IndexSettings.of(Fields(newest.header.settings))
         return Memory(settings, newest.header.fingerprints["model"]), newest.header.rebuild
     if current is None:
         return Memory(), asked.rebuild
@@ -105,7 +112,7 @@ def _memory(asked: Options, newest: Leftover | None, current: Generation | None)
 
 def _goes_on(asked: Options, item: Leftover, current: Generation | None) -> bool:
     """Whether this run takes up the settings of a killed one: a first run, or a rebuild, that no flag contradicts."""
-    settings = IndexSettings.from_json(item.header.settings)
+    settings = IndexSettings.of(Fields(item.header.settings))
     if asked.rebuild or asked.model not in (None, settings.model) or (current and not item.header.rebuild):
         return False
     try:
@@ -117,7 +124,7 @@ def _goes_on(asked: Options, item: Leftover, current: Generation | None) -> bool
 
 def _roots_of(item: Leftover | None) -> tuple[Root, ...]:
     """The roots of a first run that was killed before it published."""
-    return tuple(Root.from_json(root) for root in (item.header.roots if item else ()))
+    return tuple(Root.of(Fields(root)) for root in (item.header.roots if item else ()))
 
 
 def _documents(index: Index, current: Generation | None, damaged: frozenset[str]) -> tuple[pa.Table, Sequence[Mark]]:

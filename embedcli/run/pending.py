@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedcli.columns import Floats, VectorKeys
 from embedcli.engines.contract import Refusal
@@ -115,6 +116,14 @@ Ended = EndedFile | PendingRecords
 """What is finished: a whole document, a refusal, a container whose documents are whole; or records that are whole."""
 
 
+@dataclass
+class Tokens:
+    """How many were `asked` of the engine, and how many were `read`: in all chunks, those of known vectors included."""
+
+    asked: int = 0
+    read: int = 0
+
+
 class PendingDocuments:
     """The documents that wait for vectors. `open_embedder` is called when the first vector has to be computed."""
 
@@ -132,8 +141,7 @@ class PendingDocuments:
         self._whole: list[Pending | PendingRecords] = []
         self._unfinished: dict[int, Pending | PendingRecords] = {}
         self._batches = 0
-        self.asked_tokens = 0
-        """How many tokens were sent to the engine."""
+        self.tokens = Tokens()
 
     @property
     def waiting(self) -> int:
@@ -164,6 +172,7 @@ class PendingDocuments:
         keys = shards.keys_of(table.column("key").to_pylist())
         vectors = self._room(table.num_rows)
         have = self._library.take(keys, vectors)
+        self.tokens.read += int(pc.sum(table.column("token_count")).as_py() or 0)
         rows = table.drop_columns(["ids", "key"])
         return {"table": rows, "keys": keys, "vectors": vectors, "have": have, "reused": int(have.sum())}
 
@@ -193,7 +202,7 @@ class PendingDocuments:
         if self._embedder is None:
             self._embedder = self._open()
         self._embedder.add(key, ids)
-        self.asked_tokens += ids.size
+        self.tokens.asked += ids.size
 
     def _room(self, rows: int) -> Floats:
         size = rows * self._dim * 4

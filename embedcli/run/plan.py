@@ -84,6 +84,8 @@ class Plan:
     outcomes: list[Outcome] = field(default_factory=list)
     seen: list[Mark] = field(default_factory=list)
     gone: set[SourceKey] = field(default_factory=set)
+    cleared: set[SourceKey] = field(default_factory=set)
+    """What stood for lines of records that could not be read, and that are there no more, or elsewhere."""
     moved: dict[SourceKey, Moved] = field(default_factory=dict)
     """New sources with the same bytes as a known source that is gone: the known source was moved."""
     frozen: dict[str, str] = field(default_factory=dict)
@@ -104,6 +106,8 @@ class Plan:
     walked: Largest = field(default_factory=Largest)
     unmatched: list[str] = field(default_factory=list)
     """Patterns of filters that matched nothing."""
+    bare_folders: list[str] = field(default_factory=list)
+    """Folders in a list that names nothing in them."""
 
     @property
     def new(self) -> int:
@@ -127,7 +131,7 @@ class Plan:
 
     @property
     def dropped(self) -> set[SourceKey]:
-        return self.gone | self.excluded | self.absorbed
+        return self.gone | self.cleared | self.excluded | self.absorbed
 
 
 def make_plan(
@@ -147,6 +151,9 @@ def make_plan(
     report.line(plan.walked.line())
     for why, count in scopes.left_out.items():
         report.warn(f"{count:,} names of the list are {why}")
+    for folder in [*scopes.bare_folders, *plan.bare_folders][:FOLDERS_SHOWN]:
+        shown = printable(os.fsencode(folder))
+        report.warn(f"the list has the folder `{shown}` and nothing in it: name its files, or the folder as a SOURCE")
     for folder, why in sorted(plan.unlisted.items())[:FOLDERS_SHOWN]:
         forget = f"`embedcli forget {quoted(folder)} --index {quoted(asked.shown_index)}`"
         report.warn(f"`{folder}` {why}: what the index has of it stays as it is; if it is gone for good: {forget}")
@@ -219,6 +226,7 @@ def compare(
     for leaving in (plan.gone, plan.excluded, plan.absorbed):
         leaving |= documents.members(base, leaving)
     _digest_suspects(plan, suspects, rules, say, is_over)
+    _keep_apart(plan, base, known)
     return plan
 
 
@@ -369,6 +377,7 @@ class _Join:
             else:
                 self._plan.gone.add(key)
         self._note_unseen(lost, problems, waited_for)
+        self._plan.bare_folders += problems.bare_folders
         # a lost mount point is remembered as long as something below it waits for it
         mounts = {mount for mount in self._old_mounts if mount not in visited or mount in waited_for}
         self._plan.mounts[self._scope.root.id] = tuple(sorted(mounts | set(problems.mounts)))
@@ -551,6 +560,27 @@ def _read_elsewhere(plan: Plan, base: pa.Table, damaged: Collection[str]) -> int
             plan.tasks.add(source, prior)
             count += 1
     return count
+
+
+def _keep_apart(plan: Plan, base: pa.Table, files: pa.Table) -> None:
+    """Read a source again if a new file has the path of a document inside it, which then gets another name."""
+    known = files.filter(pc.match_substring(files.column("path"), "#"))
+    plan.marked |= set(documents.keys(known)) - plan.dropped
+    if not plan.marked:
+        return
+    shadowed = base.take(pa.array(documents.positions(base, plan.marked)))
+    shadowed = shadowed.filter(pc.is_valid(shadowed.column("container")))
+    if not shadowed.num_rows:
+        return
+    planned = {task.key for task in plan.tasks}
+    again = documents.holders(base, documents.keys(shadowed)) - planned - plan.dropped
+    places = pa.array(documents.positions(files, again))
+    rows = files.take(places).select(["root", "path", "uri"]).to_pylist()
+    for row, prior in zip(rows, last_seen_rows(plan.tasks.seen.take(places)), strict=True):
+        source = _source(row)
+        if source is not None:
+            plan.tasks.add(source, prior)
+            plan.unchanged -= 1 + prior.members
 
 
 def _source(row: Mapping[str, str]) -> Source | None:

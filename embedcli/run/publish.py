@@ -86,7 +86,7 @@ def publish_so_far(run: Run, work: Work) -> Run:
     current = publish(run, work, complete=False, dropped=()).generation
     assert current is not None
     work.tally.progress.phase = phase
-    known = dataclasses.replace(run.known, current=current, table=table_of(run.index, current))
+    known = dataclasses.replace(run.known, current=current, table=table_of(run.index, current), lacks_probe=False)
     run = dataclasses.replace(run, known=known)
     checkpoints.go_on(begin_staging(run), Outcomes())
     return run
@@ -102,7 +102,7 @@ def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceK
     if table.untold or left.lost:
         run.report.warn("`changes/` does not name every row of a damaged shard: loaders have to load everything again")
         table = dataclasses.replace(table, changes=incomplete(table.changes))
-    material = table.material or bool(left.lost)
+    material = table.material or bool(left.lost) or run.known.lacks_probe
     if current is not None and not material and _same_header(run, current, complete):
         state.write_seen(run.index.state, current.number, table.seen, run.index.disk)
         mend_recipe(run.index, current, run.report)
@@ -111,6 +111,8 @@ def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceK
         staging.remove()
         raise _none_readable(table.table)
     _refuse_losing_rebuild(run, outcomes)
+    if run.known.lacks_probe and work.embedder.reference is None:
+        work.embedder.make_reference()
     work.tally.progress.phase = "publishing"
     run.report.progress(work.tally.progress, at_once=True)
     draft = _draft(run, work, table, shards_known, complete=complete)

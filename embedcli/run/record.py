@@ -62,7 +62,7 @@ class Run:
 def nothing_to_do(plan: Plan, known: Known, scopes: Scopes, asked: Options) -> bool:
     """Whether the current generation already is what this run would publish."""
     current = known.current
-    if current is None or not current.complete or known.rebuilding or known.damaged:
+    if current is None or not current.complete or known.rebuilding or known.damaged or known.lacks_probe:
         return False
     same_roots = current.roots == scopes.roots and all(
         tuple(current.mounts.get(root.id, ())) == plan.mounts.get(root.id, ()) for root in scopes.roots

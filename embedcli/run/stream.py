@@ -21,6 +21,7 @@ from embedcli.reading.pool import Pool
 from embedcli.reading.process import Limits
 from embedcli.reading.rows import Holder, Read, ReadingWork, ReadRecords, Result
 from embedcli.reading.splitter import Splitter, SplittingWork
+from embedcli.report import Pace
 from embedcli.run.containers import Feed, Members, OpenContainers, read_by_themselves
 from embedcli.run.tasks import AnyTask, Contained, ContainerEnd, Refused, Task
 from embedcli.urls import is_url
@@ -110,19 +111,20 @@ class _Stream:
         for document in self._pending.collect(0.0 if may_read else 0.05):
             ended += self._containers.ended(document)
         self._progress.tokens = self._embedder.tokens
-        self._progress.tokens_left = self._pending.asked_tokens - self._progress.tokens + self._remaining.tokens
+        self._progress.tokens_left = self._pending.tokens.asked - self._progress.tokens + self._remaining.tokens
         self._seconds |= self._embedder.seconds
+        self._progress.pace = Pace(self._seconds["embedding"], self._pending.tokens.read)
         return ended
 
     def _take(self, task: AnyTask, result: Result | UnreadableSource) -> list[Ended]:
         if isinstance(task, ContainerEnd):
             self._remaining.note(task.container, to_embed=0)
             return self._containers.end(task)
-        before = self._pending.asked_tokens
+        before = self._pending.tokens.asked
         if isinstance(task, Task):
             assert not isinstance(result, ReadRecords)
             ended = self._read(task, Read(result) if isinstance(result, UnreadableSource) else result[0])
-            self._remaining.note(task, to_embed=self._pending.asked_tokens - before)
+            self._remaining.note(task, to_embed=self._pending.tokens.asked - before)
             return ended
         self._containers.batch(task)
         if isinstance(result, ReadRecords):
@@ -135,7 +137,7 @@ class _Stream:
         ended = []
         for one, read in read_by_themselves(task, result):
             ended += self._read(one, read)
-        to_embed = self._pending.asked_tokens - before
+        to_embed = self._pending.tokens.asked - before
         self._remaining.note_part(task.container, size_bytes=task.size_bytes, to_embed=to_embed)
         return ended
 

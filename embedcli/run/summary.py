@@ -6,6 +6,7 @@ Not here: how they are printed (cli/, report.py).
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 
 from embedcli.index import documents, state
 from embedcli.records import TROUBLED, SourceKey
-from embedcli.report import Report, Summary, many
+from embedcli.report import Report, Summary, duration, many
 from embedcli.run.plan import Plan
 from embedcli.run.recipe import mend_recipe
 from embedcli.run.tally import Tally
@@ -27,16 +28,19 @@ if TYPE_CHECKING:
     from embedcli.config import Options
     from embedcli.index.generations import Index
     from embedcli.index.manifest import Generation
+    from embedcli.run.begin_work import Work
     from embedcli.run.known import Known
     from embedcli.run.publish import Published
     from embedcli.run.record import Run
 
 _TROUBLED = pa.array(TROUBLED)
 NEWS_NAMED = 100
+MORE_TIME = "give a longer `--time-limit` or a later `--deadline`"
 
 
-def summarise(summary: Summary, run: Run, tally: Tally, published: Published) -> None:
+def summarise(summary: Summary, run: Run, work: Work, published: Published) -> None:
     """Fill in the summary of a run that had work."""
+    tally = work.tally
     _describe(summary, published.generation, run.plan, tally, published.table, run.asked)
     summary.model, summary.dim, summary.fingerprint = run.settings.model, run.settings.dim, run.fingerprints.model
     summary.chunks |= {"embedded": tally.embedded, "reused": tally.reused}
@@ -47,6 +51,19 @@ def summarise(summary: Summary, run: Run, tally: Tally, published: Published) ->
     summary.tokens_per_s = round(tally.progress.tokens_per_s, 1)
     if summary.idle and not summary.left["sources"]:
         _say_unchanged(summary, run.report)
+    read = tally.progress.documents - len(work.adopted)
+    if summary.left["sources"] and not (read or tally.embedded or tally.reused or tally.progress.tokens):
+        _say_no_progress(summary, tally, run.report)
+
+
+def _say_no_progress(summary: Summary, tally: Tally, report: Report) -> None:
+    """Every run with this little time would end like this one, so somebody has to know."""
+    since = tally.progress.loading_since
+    loading_s = summary.seconds.get("loading", 0.0) + (0.0 if since is None else time.monotonic() - since)
+    parts = [f"{duration(summary.seconds['looking'])} of looking for changes"]
+    if loading_s:
+        parts.append(f"{duration(loading_s)} of loading the model{'' if since is None else ', which was not ready'}")
+    report.news(f"the time was over before a document was finished, after {' and '.join(parts)}: {MORE_TIME}")
 
 
 def finish_unchanged(index: Index, known: Known, plan: Plan, asked: Options, report: Report, summary: Summary) -> None:
@@ -79,11 +96,14 @@ def finish_too_late(
     _describe(summary, known.current, nothing, Tally.of(nothing), known.table, asked)
     summary.complete = False
     summary.exit_code = 3 if asked.require_complete else summary.exit_code
+    looked = f"after {duration(summary.seconds['looking'])} of looking for them"
     if plan is None:
-        report.line("the time was over before the changes were known; nothing was changed")
+        report.news(f"the time was over before the changes were known, {looked}; nothing was changed: {MORE_TIME}")
         return
     summary.left = {"sources": plan.tasks.count, "bytes": plan.tasks.size_bytes}
-    report.line(f"the time was over; {many(plan.tasks.count, 'document')} are left for the next run")
+    left = many(plan.tasks.count, "document")
+    waiting = f"{left} are left for the next run"
+    report.news(f"the time was over when the changes were known, {looked}; {waiting}: {MORE_TIME}")
 
 
 def _describe(

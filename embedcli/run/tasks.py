@@ -118,15 +118,16 @@ class RecordTask:
 class ContainerEnd:
     """Follows the records of a container: what was found in all, or why it could not be read to its end.
 
-    `batches`: how many RecordTasks there were; `left`: known documents that are not in it any more, `lost` of them with
-    rows, out of `known`; `unchanged`: how many are as they were.
+    `batches`: how many RecordTasks there were; `left`: known documents that are not in it any more, out of `known`;
+    `cleared`: what stood for lines that could not be read and that are there no more, or elsewhere; `unchanged`: how
+    many documents are as they were.
     """
 
     container: Task
     result: Whole | UnreadableSource
     batches: int
     left: frozenset[SourceKey] = frozenset()
-    lost: int = 0
+    cleared: frozenset[SourceKey] = frozenset()
     known: int = 0
     unchanged: int = 0
     message: None = None

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli.config import Options
-from embedcli.errors import UsageError
+from embedcli.errors import InputError, UsageError
 from embedcli.records import Root
 from embedcli.sources import walk
 from embedcli.sources.filters import Filter
@@ -25,6 +25,7 @@ from embedcli.sources.roots import (
     Scopes,
     any_filter,
     below_root,
+    from_the_top,
     home_of,
     inside,
     refuse_doubled,
@@ -50,7 +51,14 @@ def settle_sources(asked: Options, known: Sequence[Root], *, everything: bool) -
             "filters are for folders, and `--files-from` names files",
             "leave out `--include`, `--exclude` and `--gitignore`, or name the folder",
         )
-    return scopes if asked.listed is None else _Lists(asked, scopes, known).scopes(asked.listed)
+    if asked.listed is None:
+        return scopes
+    if next(iter(asked.listed), None) is None:
+        raise InputError(
+            "the list of files is empty; nothing was changed",
+            "look at what the command says that makes the list; if there may be nothing to do, leave the run out then",
+        )
+    return _Lists(asked, scopes, known).scopes(asked.listed)
 
 
 class _Lists:
@@ -66,6 +74,7 @@ class _Lists:
         self._single: dict[str, Scope] = {}
         self._paths: dict[str, _Paths] = {}
         self._rest = _Paths()
+        self._folders: list[str] = []
         self._left_out: Counter[str] = Counter()
 
     def scopes(self, listed: Iterable[str]) -> Scopes:
@@ -80,8 +89,10 @@ class _Lists:
                 self._left_out[home] += 1
             elif file in self._roots and not os.path.isdir(file):
                 self._single[file] = Scope(self._roots[file])
-            elif not os.path.isdir(file):  # `find docs` names the folder too
+            elif not os.path.isdir(file):
                 self._rest.add(file)
+            else:
+                self._folders.append(file)
         self._give_rest()
         return self._scopes()
 
@@ -124,8 +135,14 @@ class _Lists:
         roots = tuple(self._roots.values())
         refuse_doubled(roots, self._asked)
         return replace(
-            self._before, roots=(*roots, *self._streams), scopes=tuple(scopes.values()), left_out=+self._left_out
-        )
+            self._before, roots=(*roots, *self._streams), scopes=tuple(scopes.values()), left_out=+self._left_out,
+            bare_folders=tuple(self._bare_folders()),
+        )  # fmt: skip
+
+    def _bare_folders(self) -> Iterator[str]:
+        """Folders in the list of which it names nothing: `find docs` names each folder, and then what is in it."""
+        named = {above for folder in self._home_of for above in from_the_top(folder)} if self._folders else set()
+        yield from (folder for folder in self._folders if folder not in named and walk.has_entries(folder))
 
     def _selected(self, root: Root, paths: pa.Array) -> pa.Array:
         """Of a whole root those that its filters let through."""

@@ -76,6 +76,8 @@ class Scopes:
     absorbed_paths: tuple[str, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Names of a list that are no sources: why, and how many."""
+    bare_folders: tuple[str, ...] = ()
+    """Folders in a list that names nothing in them, though something is there."""
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -201,11 +203,11 @@ def below_root(root: Root, path: str) -> str:
 
 def holder(roots: Mapping[str, Root], path: str) -> Root | None:
     """The outermost of the roots, by their paths, that holds what lies at `path`."""
-    above = (roots.get(place) for place in _from_the_top(path))
+    above = (roots.get(place) for place in from_the_top(path))
     return next((root for root in above if root is not None and _holds(root, path)), None)
 
 
-def _from_the_top(path: str) -> Iterator[str]:
+def from_the_top(path: str) -> Iterator[str]:
     """`/`, `/a` and `/a/b` for `/a/b`; the empty path, `a` and `a/b` for `a/b`."""
     yield path[: path.startswith("/")]
     yield from (path[: part.end()] for part in _PART.finditer(path))
@@ -228,7 +230,7 @@ def _by_known_names(named: Sequence[Root], known: Sequence[Root]) -> list[Root]:
 
 def _ways_to(places: Mapping[str, Root], wanted: str) -> Iterator[tuple[Root, str]]:
     """Yield each root whose walk reaches the real path `wanted`, the outermost first, with the path that it takes."""
-    for place in _from_the_top(wanted):
+    for place in from_the_top(wanted):
         root = places.get(place)
         if root is not None:
             below = wanted[len(place) :].lstrip("/")
@@ -264,7 +266,7 @@ def _uncovered(scopes: Iterable[Scope]) -> Iterator[Scope]:
     """Yield the scopes that do not lie in another one."""
     parts = {(scope.root.id, scope.below) for scope in scopes}
     for scope in scopes:
-        above = list(_from_the_top(scope.below))[:-1]
+        above = list(from_the_top(scope.below))[:-1]
         if not any((scope.root.id, below) in parts for below in above):
             yield scope
 

@@ -43,6 +43,8 @@ class WalkProblems:
 
     unlisted: dict[str, str] = field(default_factory=dict)
     mounts: list[str] = field(default_factory=list)
+    bare_folders: list[str] = field(default_factory=list)
+    """Of a list: folders of which it names nothing, though something is in them; as absolute paths."""
     unmatched: list[str] = field(default_factory=list)
     """Patterns of `--include` and `--exclude` that matched nothing in a whole root."""
     details: dict[str, str] = field(default_factory=dict)
@@ -132,15 +134,35 @@ def walk_selection(
 
 def walk_list(root: Root, paths: Iterable[str], *, max_text_bytes: int, problems: WalkProblems) -> Iterator[Source]:
     """The sources at these paths below a root, in the order given; what is not there has the problem `vanished`.
-    Folders are none."""
+    Folders are none; one behind which nothing of it comes is noted."""
     walk = _Walk(root, below=(), skipped=None, max_text_bytes=max_text_bytes, problems=problems)
+    folder = ""
     for path in paths:
         file = _file_of(root, path)
         source = walk.source(path, file)
-        if source is None and not os.path.isdir(file):
+        if folder and not path.startswith(f"{folder}/"):
+            _note_bare(_file_of(root, folder), problems)
+        folder = path if source is None and os.path.isdir(file) else ""
+        if source is None and not folder:
             source = Source(root.id, path, file, None, "vanished")
         if source is not None:
             yield source
+    if folder:
+        _note_bare(_file_of(root, folder), problems)
+
+
+def _note_bare(folder: str, problems: WalkProblems) -> None:
+    if has_entries(folder):
+        problems.bare_folders.append(folder)
+
+
+def has_entries(folder: str) -> bool:
+    """Whether there is anything in a folder, as far as one may look into it."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(entries)
+    except OSError:
+        return True
 
 
 def _file_of(root: Root, path: str) -> str:

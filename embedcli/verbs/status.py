@@ -8,9 +8,9 @@ Not here: looking for damage (verify.py), the flags (cli/status.py), the text on
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from embedcli.index.generations import Index, current_of
 from embedcli.index.leftovers import leftovers
 from embedcli.index.lock import holder_of
 from embedcli.index.manifest import Generation
-from embedcli.index.state import last_runs
+from embedcli.index.state import last_runs, read_progress
 from embedcli.records import TROUBLED, shown_path
 
 RUNS_SHOWN = 5
@@ -111,11 +111,9 @@ def _running(index: Index, clock: Callable[[], float]) -> dict[str, Any] | None:
     holder = holder_of(index.folder, index.disk)
     if holder is None or holder.alive is False:
         return None
-    try:
-        file = index.state / "progress.json"
-        progress, age_s = json.loads(file.read_bytes()), clock() - file.stat().st_mtime
-    except (OSError, ValueError):
-        progress, age_s = {}, 0.0
+    progress, age_s = read_progress(index.state), 0.0
+    with suppress(OSError):
+        age_s = clock() - (index.state / "progress.json").stat().st_mtime
     if progress.get("pid") != holder.pid:
         progress = {}  # an earlier run wrote it
     elif progress["eta_s"] is not None:

@@ -3,13 +3,13 @@
 In: an index with a published generation. Out: a Verdict: what was checked, and the damage, file by file. Memory stays
 flat: one row group at a time, and 16 bytes for each chunk to find duplicate ids. No lock is needed: a published
 generation does not change, and is kept for an hour after it stopped being current.
-Not here: repair. A run reads and embeds damaged documents again; `rollback` goes to an older generation.
+Not here: what lies beside the current generation (damage_beside.py), repair. A run reads and embeds damaged documents
+again; `rollback` goes to an older generation.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ from embedcli.index.generations import Index, current_of
 from embedcli.index.manifest import FILES, Generation
 from embedcli.index.shards import Shard, keys_of, load_keys, vectors_of
 from embedcli.records import digest
-from embedcli.vault.stubs import fetched
+from embedcli.verbs import damage_beside
 
 NORM_TOLERANCE = 1e-4
 _COLUMNS = ["chunk_id", "doc_id", "chunk_index", "vector"]
@@ -78,11 +78,24 @@ class Verdict:
     def damaged_shards(self) -> set[str]:
         """Names of the shards whose rows or keys cannot be trusted."""
         files = (PurePosixPath(item.file) for item in self.damage)
-        return {file.stem for file in files if file.parent.name in ("vectors", "keys") and file.stem in self.names}
+        mine = ("keys", f"generations/{self.generation:06d}/vectors")
+        return {file.stem for file in files if str(file.parent) in mine and file.stem in self.names}
+
+    @property
+    def damaged_others(self) -> list[int]:
+        """Numbers of the other generations of which a file is damaged."""
+        parts = (PurePosixPath(item.file).parts for item in self.damage)
+        numbers = {int(part[1]) for part in parts if len(part) > 2 and part[0] == "generations" and part[1].isdigit()}
+        return sorted(numbers - {self.generation})
+
+    def first_below(self, folder: str) -> str | None:
+        """The first damaged file in a folder of the index; of `keys` one that no current shard needs."""
+        files = (item.file for item in self.damage if item.file.startswith(f"{folder}/"))
+        return next((file for file in files if folder != "keys" or PurePosixPath(file).stem not in self.names), None)
 
 
 def verify(index: Index, *, run_is_under_way: bool = False) -> Verdict:
-    """Check the whole current generation, and whether older ones can be read. Raises NoIndex."""
+    """Check the whole current generation, and the files of all else. Raises NoIndex, DamagedIndex."""
     generation = current_of(index)
     counts = generation.counts
     verdict = Verdict(
@@ -97,6 +110,7 @@ def verify(index: Index, *, run_is_under_way: bool = False) -> Verdict:
     check = _Check(index, generation, verdict)
     table = check.listed_files()
     check.shards(table)
+    check.beside()
     check.unlisted_files()
     if not run_is_under_way:  # a run writes keys before a manifest names their shard
         check.unused_keys()
@@ -194,20 +208,20 @@ class _Check:
         return ids.take(pa.array(np.repeat(np.arange(rows.size), rows)))
 
     def _checksum(self, path: Path, size_bytes: int | None, sha256: str) -> bool:
-        try:
-            with fetched(path).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-                size = file.tell()
-        except FileNotFoundError:
-            self._add(path, "is missing")
-            return False
-        except OSError as error:
-            self._add(path, f"cannot be read: {error.strerror}")
-            return False
-        if found != sha256:
-            sizes = f", and it has {size:,} bytes, not {size_bytes:,}" if size_bytes not in (None, size) else ""
-            self._add(path, f"its sha256 is not the one in the manifest{sizes}")
-        return found == sha256
+        """Whether the bytes of a file are those of the manifest."""
+        problem = damage_beside.problem_of(path, size_bytes, sha256)
+        if problem:
+            self._add(path, problem)
+        return not problem
+
+    def beside(self) -> None:
+        """Check the manifest, the older generations, the change lists and the cache of searches."""
+        for found in (
+            damage_beside.in_manifest, damage_beside.in_older, damage_beside.in_change_lists, damage_beside.in_cache,
+        ):  # fmt: skip
+            for path, problem in found(self._index, self._generation):
+                if problem:
+                    self._add(path, problem)
 
     def unlisted_files(self) -> None:
         """Report files no manifest names, and older generations that can no longer be read.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from embedcli.errors import EngineError
 from embedcli.index import state
-from tests.published import hold, sha256_of, spoil
+from tests.published import hold, note_file, spoil
 from tests.workshop import Workshop
 
 
@@ -56,9 +55,7 @@ def test_damage_is_noted_although_a_dead_host_has_locked_the_index(kept: Worksho
 
 
 def test_verify_says_when_the_index_has_no_probe_set_yet(kept: Workshop, command: Callable[..., Any]) -> None:
-    file, manifest = kept.index / "current" / "probe.npy", kept.index / "current" / "manifest.json"
+    file = kept.index / "current" / "probe.npy"
     np.save(file, np.zeros((0, 16), np.float32))
-    data = json.loads(manifest.read_bytes())
-    data["files"]["probe.npy"] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
-    manifest.write_text(json.dumps(data))
+    note_file(kept, file)
     assert "the index has no probe set yet" in command("verify", kept.index, "--probe").stdout

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedcli.errors import DamagedShard, StorageError
+from embedcli.errors import DamagedShard, EngineError, StorageError
 from embedcli.index import shards, state
 from embedcli.index.generations import Index
 from embedcli.index.known_vectors import KnownVectors
@@ -227,7 +227,7 @@ def test_rows_whose_shard_and_source_are_both_gone_are_reported_as_lost(two: Wor
     row = two.documents()["1.txt"]
     assert (row["status"], row["reason"], row["rows"]) == ("failed", "io", 0)
     assert {row["path"] for row in two.rows()} == {"0.txt", "2.txt", "x.txt", "y.txt"}
-    assert damage(two) == []
+    assert {item.file.partition("/vectors")[0] for item in damage(two)} == {"generations/000004"}, "no way back"
 
 
 @pytest.mark.parametrize("how", ["edit", "delete"])
@@ -308,3 +308,44 @@ def test_a_damaged_shard_of_a_killed_run_is_not_adopted(two: Workshop) -> None:
     texts = [[(row["path"], row["text"], row["vector"]) for row in shop.rows()] for shop in (two, sound)]
     assert texts[0] == texts[1]
     assert damage(two) == []
+
+
+# ---- the probe set
+
+
+def test_a_lost_probe_set_is_put_back_by_a_run_with_nothing_else_to_do(two: Workshop) -> None:
+    """The older generation has the same one: no engine is opened, and nothing is published."""
+    current = opened(two).current()
+    assert current is not None
+    path = opened(two).path(current.number) / "probe.npy"
+    written, before = path.read_bytes(), two.embedded
+    for harm in (path.unlink, lambda: path.write_bytes(b""), lambda: path.write_bytes(written[:-1] + b"?")):
+        harm()
+        assert damage(two)
+        summary = two.ingest()
+        assert (path.read_bytes(), summary.generation, two.embedded) == (written, current.number, before)
+        assert damage(two) == [] and any("probe.npy` was damaged" in line for line in two.report.said)
+
+
+def test_a_probe_set_that_no_generation_has_is_made_by_a_run_with_nothing_else_to_do(two: Workshop) -> None:
+    for path in two.index.glob("generations/*/probe.npy"):
+        path.write_bytes(b"")
+    before, rows = two.embedded, two.rows()
+    summary = two.ingest()
+    index = opened(two)
+    assert summary.generation is not None and len(index.probe(summary.generation)) and two.embedded > before
+    assert two.rows() == rows and summary.sources["unchanged"] == len(two.documents())
+    assert not any(item.file.startswith(f"generations/{summary.generation:06d}") for item in damage(two))
+    assert two.ingest().generation == summary.generation, "once"
+
+
+def test_an_engine_that_does_not_start_leaves_the_damaged_probe_set_and_the_generation(two: Workshop) -> None:
+    def broken(*_: object) -> None:
+        raise EngineError("no card")
+
+    for path in two.index.glob("generations/*/probe.npy"):
+        path.write_bytes(b"")
+    before = opened(two).current_number()
+    with pytest.raises(EngineError):
+        two.ingest(open_engine=broken)
+    assert opened(two).current_number() == before and two.ingest().exit_code == 0

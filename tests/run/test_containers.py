@@ -22,6 +22,7 @@ from embedcli.index import state
 from embedcli.index.generations import Index
 from embedcli.models.folder import Model
 from embedcli.reading.pool import Pool
+from embedcli.reading.rows import distinct
 from embedcli.records import RecordRule
 from embedcli.vault.disk import Disk
 from embedcli.verbs.forget import forget
@@ -207,12 +208,16 @@ def test_bad_lines_cost_themselves_and_are_news_once(shop: Workshop) -> None:
     write(shop, [*lines, record(5)])
     assert shop.ingest().exit_code == 0
     write(shop, [record(0), *lines, record(5)])  # the same bad lines, a line further down
-    assert shop.ingest().exit_code == 0
+    summary = shop.ingest()
+    assert (summary.exit_code, summary.sources["gone"], summary.sources["new"]) == (0, 0, 1)
+    assert {path for path, row in shop.documents().items() if row["status"] == "failed"} == {
+        f"tickets.jsonl#line {number}" for number in (3, 5, 6, 7)
+    }
     write(shop, [record(0), *lines, record(5), "{another"])
     assert shop.ingest().exit_code == 3
     write(shop, map(record, range(6)))
     summary = shop.ingest()
-    assert (summary.exit_code, summary.failures) == (0, {})
+    assert (summary.exit_code, summary.failures, summary.sources["gone"]) == (0, {}, 0)
     assert sound(shop)
 
 
@@ -457,6 +462,62 @@ def mail(subject: str, text: str, *files: tuple[str, bytes]) -> EmailMessage:
         kind = "pdf" if name.endswith(".pdf") else "octet-stream"
         made.add_attachment(data, maintype="application", subtype=kind, filename=name)
     return made
+
+
+def collided(shop: Workshop) -> dict[str, str]:
+    """The text of each document, by its path."""
+    return {path: row["text"] for path, row in by_path(shop).items()}
+
+
+@pytest.mark.parametrize("order", ["together", "mail first", "file first"])
+def test_a_file_that_has_the_path_of_an_attachment_leaves_both_their_documents(shop: Workshop, order: str) -> None:
+    """Neither takes the other's place, whichever comes first; the attachment gets a number."""
+
+    def put_mail() -> None:
+        shop.write("x.eml", mail("Hello", "The mail.", ("a.txt", b"The attachment.")).as_bytes())
+
+    def put_file() -> None:
+        shop.write("x.eml#a.txt", "The file.")
+
+    shop.write("other.txt", words(20))
+    for put in {"together": [], "mail first": [put_mail], "file first": [put_file]}[order]:
+        put()
+        shop.ingest()
+    put_mail()
+    put_file()
+    shop.ingest()
+    texts = collided(shop)
+    assert "The file." in texts["x.eml#a.txt"] and "The attachment." in texts["x.eml#a.txt (2)"]
+    assert set(texts) == {"other.txt", "x.eml", "x.eml#a.txt", "x.eml#a.txt (2)"} and sound(shop)
+    assert shop.ingest().idle
+    shop.write("x.eml", mail("Hello", "The mail.", ("a.txt", b"Another attachment.")).as_bytes())
+    shop.ingest(shop.docs / "x.eml")  # the walk does not come by the file
+    texts = collided(shop)
+    assert "The file." in texts["x.eml#a.txt"] and "Another" in texts["x.eml#a.txt (2)"] and sound(shop)
+    (shop.docs / "x.eml#a.txt").unlink()
+    summary = shop.ingest()
+    assert summary.sources["gone"] == 1 and "x.eml#a.txt" not in by_path(shop) and sound(shop)
+
+
+def test_a_file_that_has_the_path_of_a_record_leaves_both_their_documents(shop: Workshop) -> None:
+    write(shop, map(record, range(3)))
+    shop.ingest()
+    shop.write("tickets.jsonl#1", "The file.")
+    shop.ingest()
+    texts = collided(shop)
+    assert texts["tickets.jsonl#1"] == "The file." and texts["tickets.jsonl#1 (record)"] == record(1)["text"]
+    assert set(texts) == {f"tickets.jsonl#{name}" for name in ("0", "1", "1 (record)", "2")} and sound(shop)
+    assert shop.ingest().idle
+    write(shop, [record(0, status="closed"), record(1), record(2)])
+    summary = shop.ingest()
+    assert (summary.sources["new"], summary.sources["gone"], summary.chunks["embedded"]) == (0, 0, 0) and sound(shop)
+    assert set(collided(shop)) == set(texts)
+
+
+def test_names_of_attachments_are_each_given_once() -> None:
+    assert distinct(["a", "a", "a (2)", "a"]) == ["a", "a (2)", "a (2) (2)", "a (3)"]
+    assert distinct(["a", "b"], ["a", "a (2)"]) == ["a (3)", "b"]
+    assert distinct(["x/y", "x%2Fy"], ["x%2Fy"]) == ["x/y (2)", "x%2Fy"]
 
 
 def offer(text: bytes = b"Offer 4711") -> bytes:

@@ -84,12 +84,39 @@ def test_a_name_that_is_not_there_is_news_and_a_folder_is_left_to_the_files_in_i
     assert (shop.ingest().exit_code, set(shop.documents())) == (0, {"a.txt"})
 
 
-def test_an_empty_list_changes_nothing(shop: Workshop) -> None:
-    with pytest.raises(InputError, match="no files found in the list"):
-        shop.ingest(listed=listed())
+@pytest.mark.parametrize("nothing", [FileList(b"", b"\n", "/"), FileList(b"\n\r\n", b"\n", "/")])
+def test_an_empty_list_is_an_error_and_changes_nothing(shop: Workshop, nothing: FileList) -> None:
+    """The command that makes the list may have failed: that nobody notices would be worse than a run in vain."""
+    with pytest.raises(InputError, match="the list of files is empty") as caught:
+        shop.ingest(listed=nothing)
+    assert caught.value.exit_code == 15 and not shop.index.exists()
     shop.write("a.txt", words(30))
     shop.ingest(shop.docs)
-    assert shop.ingest(listed=listed()).idle
+    before = shop.rows()
+    with pytest.raises(InputError, match="nothing was changed"):
+        shop.ingest(listed=nothing)
+    assert shop.rows() == before
+
+
+def test_a_folder_in_a_list_that_names_nothing_in_it_is_told(shop: Workshop, tmp_path: Path) -> None:
+    file = shop.write("a.txt", words(30))
+    shop.write("full/deep/b.txt", words(30, 1))
+    (shop.docs / "void").mkdir()
+    names = [shop.docs, file, shop.docs / "full", shop.docs / "full/deep", shop.docs / "void"]
+    shop.ingest(listed=listed(*names))
+    told = [line for line in shop.report.said if "nothing in it" in line]
+    assert [line.split("`")[1] for line in told] == [str(shop.docs / "full/deep")]
+    shop.ingest(shop.docs)
+    shop.ingest(listed=listed(*names))  # now they belong to a root
+    told = [line for line in shop.report.said if "nothing in it" in line]
+    assert [line.split("`")[1] for line in told] == [str(shop.docs / "full/deep")]
+
+
+def test_find_without_a_type_names_folders_and_is_told_nothing(shop: Workshop) -> None:
+    shop.write("sub/deep/a.txt", words(30))
+    for _ in range(2):
+        shop.ingest(listed=listed(shop.docs, *sorted(shop.docs.rglob("*"))))
+        assert not [line for line in shop.report.said if "nothing in it" in line]
 
 
 def test_files_of_the_index_are_never_sources(shop: Workshop) -> None:

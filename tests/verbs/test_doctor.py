@@ -196,7 +196,7 @@ def test_a_damaged_manifest_fails_and_the_other_checks_are_still_made(tmp_path: 
     (folder / "manifest.json").write_text("{")
     (tmp_path / "index/current").symlink_to("generations/000001")
     ran = doctor("index", "--model", "minilm", cwd=tmp_path)
-    assert ran.returncode == 10
+    assert ran.returncode == 14
     assert "FAIL  index           cannot read" in ran.stdout and "ok    model" in ran.stdout
 
 

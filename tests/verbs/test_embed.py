@@ -86,6 +86,13 @@ def test_every_format_has_the_same_vectors() -> None:
     assert heading == '"id","embedding"' and rows[59].startswith('"59","[')
 
 
+def test_ids_of_many_digits_come_back_as_they_were() -> None:
+    ids = ["18446744073709551617", "-9223372036854775809", "1.5", '"x"', "9007199254740993"]
+    lines = "\n".join(f'{{"id": {one}, "body": "Some text."}}' for one in ids)
+    said = embed("--dim", "8", "--text-field", "body", texts=lines).stdout.decode().splitlines()
+    assert [line.partition(',"embedding"')[0] for line in said] == [f'{{"id":{one}' for one in ids]
+
+
 def test_what_has_no_vector_is_null_in_its_place_and_named() -> None:
     long = " ".join(["word"] * 300)
     ran = embed("--dim", "4", texts=b"one\n\n \t\n" + long.encode() + b"\n\xff\ntwo\n")

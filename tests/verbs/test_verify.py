@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from embedcli.errors import StorageError
+from embedcli.errors import DamagedIndex, StorageError
+from embedcli.index.manifest import Generation
 from embedcli.verbs import forget, verify
 from embedcli.verbs.verify import Damage
 from tests.published import Rows, damage, filled, index_of, put, rewrite_documents, rewritten, silent, spoil
@@ -113,6 +115,76 @@ def test_invalid_sources_are_counted(kept: Workshop, name: str) -> None:
     rewrite_documents(kept, edit)
     problems = [item.problem for item in damage(kept)]
     assert all(any(part in problem for problem in problems) for part in expected), problems
+
+
+def test_a_flipped_bit_in_any_file_of_the_index_is_reported(shop: Workshop) -> None:
+    """Whatever a run has written and may read again: the manifests, older generations, change lists, the cache."""
+    filled(shop)
+    shop.write("part-0/file-0.txt", words(150, 70))
+    shop.ingest()
+    files = [path for path in sorted(shop.index.rglob("*")) if path.is_file() and not path.is_symlink()]
+    looked_at = {"generations": 0, "changes": 0, "cache": 0, "keys": 0}
+    for file in files:
+        name = str(file.relative_to(shop.index))
+        if name.startswith(("state/", "current/")) or name == "lock":
+            continue
+        looked_at[name.partition("/")[0]] += 1
+        size = file.stat().st_size
+        for at in [*range(size // 7, size, 1 + size // 5), -1] if size else []:
+            same = {path for path in files if path.samefile(file)}
+            data = file.read_bytes()
+            spoil(file, at=at)
+            spoiled = file.read_bytes()
+            for other in same:
+                other.write_bytes(spoiled)  # a hard link of the current generation
+            try:
+                found = {item.file for item in damage(shop)}
+            except DamagedIndex as error:
+                found = {name for path in same if str(path) in str(error)}
+            is_stamp = name.startswith("changes/") and at != size // 7
+            assert found & {str(path.relative_to(shop.index)) for path in same} or is_stamp, (name, at)
+            for other in same:
+                other.write_bytes(data)
+    assert damage(shop) == [] and all(looked_at.values()), looked_at
+
+
+def test_a_cache_that_cannot_be_read_or_is_of_an_older_version_is_told_apart(kept: Workshop) -> None:
+    (file,) = kept.index.glob("cache/*.search")
+    file.write_bytes(b'{"sidecar": 1, "words": 1'.ljust(9_000))
+    assert damage(kept) == []
+    file.write_bytes(b"")
+    assert [item.file for item in damage(kept)] == [f"cache/{file.name}"]
+
+
+def test_a_change_list_that_says_what_no_run_writes_is_reported(kept: Workshop) -> None:
+    (file,) = kept.index.glob("changes/*.parquet")
+    table = pq.read_table(file)
+    for name, value in (("op", "renamed"), ("chunk_id", "7"), ("chunk_id", None)):
+        pq.write_table(put(table, name, lambda v, value=value: [value, *v[1:]]), file)  # type: ignore[misc]
+        assert [item.problem for item in damage(kept)] == ["has 1 ids or operations that no run writes"]
+    pq.write_table(table.rename_columns(["id", "op"]), file)
+    assert [item.problem for item in damage(kept)] == ["its columns are not those of a change list"]
+    file.unlink()
+    assert [item.problem for item in damage(kept)] == ["is missing: loaders have to load everything again"]
+
+
+def test_an_older_generation_that_a_run_clears_meanwhile_is_no_damage(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(shop)
+    shop.write("part-0/file-0.txt", words(150, 70))
+    shop.ingest()
+    index = index_of(shop)
+    readable = index.readable
+
+    def then_cleared(number: int) -> Generation | None:
+        found = readable(number)
+        if number == 1:
+            shutil.rmtree(index.path(1), ignore_errors=True)
+        return found
+
+    monkeypatch.setattr(index, "readable", then_cleared)
+    assert verify.verify(index, run_is_under_way=True).damage == []
 
 
 def test_foreign_files_among_the_generations_are_reported(kept: Workshop) -> None:

@@ -8,6 +8,7 @@ Not here: parsing (lines.py, columns.py), cleaning the text (reading/rows.py).
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +32,7 @@ class Fields:
         text, a bad line where its fields cannot be written as JSON."""
         try:
             return self._record_of(row, line)
-        except (TypeError, RecursionError):
+        except (TypeError, UnicodeEncodeError, RecursionError):
             return bad_line(line, *_unwritable(row))
 
     def _record_of(self, row: Mapping[str, Any], line: int) -> Record | None:
@@ -58,7 +59,12 @@ class Fields:
             rest = {name: value for name, value in row.items() if name not in apart}
         else:
             rest = {name: row[name] for name in self._rule.meta if name in row}
-        return orjson.dumps(rest, default=words_of, option=_PLAIN) if rest else b""
+        try:
+            return orjson.dumps(rest, default=words_of, option=_PLAIN) if rest else b""
+        except TypeError as error:
+            if "64-bit" not in str(error):  # it is no whole number that has more bits, but what no JSON can hold
+                raise
+            return json.dumps(rest, ensure_ascii=False, separators=(",", ":"), default=words_of).encode()
 
 
 def _unwritable(row: Mapping[str, Any]) -> tuple[str, bytes]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, BinaryIO, TextIO
@@ -25,6 +26,8 @@ LOOK_BYTES = 1 << 16
 LOOK_LINES = 100
 BOM = b"\xef\xbb\xbf"
 _SEPARATORS = ",;\t|"
+huge = re.compile(rb"\d{19}")
+"""64 bits are 19 digits or 20."""
 
 
 def are_records(head: bytes, rule: RecordRule) -> bool:
@@ -44,9 +47,7 @@ def json_lines(stream: BinaryIO, rule: RecordRule) -> Iterator[Record]:
             continue
         if line.isspace():
             continue
-        row = _parsed(line)
-        if isinstance(row, dict) and isinstance(row.get(rule.id), float):
-            row[rule.id] = _exact(line, rule.id)
+        row = exact(line) if huge.search(line) else _parsed(line)
         record = fields.record_of(row, number) if isinstance(row, dict) else None
         yield record or bad_line(number, _problem(line, row), line)
 
@@ -59,14 +60,14 @@ def _parsed(line: bytes) -> Any:
         return None
 
 
-def _exact(line: bytes, name: str) -> float | str:
-    """A number that was read as a float; its digits where it is a whole number, of which a float may hold too few.
-    Nothing where Python's own parser finds the line nested too deep."""
+def exact(line: bytes) -> Any:
+    """The value in a line with a number of so many digits that it may be read as a float, which holds too few of them.
+    What Python's own parser finds nested too deep stays as it was read."""
+    value = _parsed(line)
     try:
-        value: float | str = json.loads(line, parse_int=str)[name]
-    except RecursionError:
-        return ""
-    return value
+        return value if value is None else json.loads(line)
+    except (ValueError, RecursionError):
+        return value
 
 
 def _problem(line: bytes, row: Any) -> str:

@@ -173,6 +173,16 @@ def test_ids_of_many_digits_stay_apart(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "a.jsonl", deep) == [("line 1", "damaged")]
 
 
+def test_numbers_of_many_digits_keep_them_in_meta(tmp_path: Path) -> None:
+    numbers = ["9007199254740993", "18446744073709551617", "-9223372036854775809", "1" * 300]
+    rows = "".join(f'{{"id": {n}, "text": "Text", "n": {one}, "f": 0.1}}\n' for n, one in enumerate(numbers))
+    (tmp_path / "a.jsonl").write_text(rows)
+    records = read(tmp_path / "a.jsonl")
+    assert records is not None
+    assert [record.meta for record in records] == [f'{{"n":{one},"f":0.1}}' for one in numbers]
+    assert rows_of(tmp_path / "a.jsonl", f'{{"text": "Text", "n": {"1" * 5_000}}}') == [("line 1", "not_json")]
+
+
 def test_columns_without_a_text_are_no_records_unless_somebody_says_so(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet") is None

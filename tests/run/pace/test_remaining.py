@@ -12,10 +12,10 @@ import pytest
 from embedcli.index import documents
 from embedcli.index.documents import DocumentRow
 from embedcli.records import Source, Stat
-from embedcli.report import Progress
+from embedcli.report import Pace, Progress
 from embedcli.run.pace.remaining import Remaining, ratios_of
 from embedcli.run.tasks import Task, TaskList, last_seen, last_seen_rows
-from tests.workshop import Workshop, words
+from tests.workshop import UNFINISHED, Lines, Workshop, stopped_half_way, words
 
 RECORDED = Path(__file__).parent / "recorded_run.jsonl"
 """What happened in a run over 90 files, 19 MB: texts, code, pages, and PDFs with many pictures or few, by the seconds
@@ -69,6 +69,36 @@ def test_the_tokens_of_a_corpus_are_known_within_a_factor_of_a_half_when_a_fifth
     assert found[-1] == pytest.approx(total, rel=0.001)
 
 
+def test_after_a_stop_what_is_read_and_known_is_no_time_without_tokens() -> None:
+    """Ten minutes of reading what an earlier run has embedded, 30 million tokens, then a minute of the engine."""
+    run = Progress(started=0.0, embedding_since=0.0, tokens=60_000, tokens_left=600_000.0)
+    run.pace = Pace(busy_s=60.0, tokens_read=30_060_000)
+    assert run.eta_at(660.0) == pytest.approx(600 + 12, rel=0.01), "at the pace of the engine, and a little to read"
+
+
+def test_where_the_engine_waits_for_the_readers_that_is_part_of_the_time_to_go() -> None:
+    run = Progress(started=0.0, embedding_since=0.0, tokens=100_000, tokens_left=300_000.0)
+    run.pace = Pace(busy_s=20.0, tokens_read=100_000)
+    assert run.eta_at(100.0) == pytest.approx(300.0)
+
+
+def test_documents_that_an_earlier_run_finished_are_not_bytes_that_this_one_read(shop: Workshop) -> None:
+    for number in range(6):
+        shop.write(f"{number}.txt", words(200, number))
+    shop.write("slow.txt", UNFINISHED)
+    stopped_half_way(shop)
+    seen: list[tuple[int, int]] = []
+
+    class Notes(Lines):
+        def progress(self, progress: Progress, *, at_once: bool = False) -> None:
+            seen.append((progress.bytes_read, progress.bytes_total))
+
+    shop.write("slow.txt", words(20))
+    shop.ingest(report=Notes())
+    total = sum(path.stat().st_size for path in shop.docs.iterdir())
+    assert seen[0][0] < total / 2 and seen[-1][0] == seen[-1][1] < total
+
+
 def known_row(path: str, *, size: int, tokens: int) -> DocumentRow:
     return DocumentRow(
         "root", path, "", size, 0, 0, 0, "indexed", None, "", sha256="0", chunks=1, tokens=tokens, rows=1
@@ -117,8 +147,6 @@ def test_a_run_knows_at_its_end_that_nothing_is_left(shop: Workshop) -> None:
 
 
 def last_progress(shop: Workshop) -> Progress:
-    from tests.workshop import Lines
-
     class Keeps(Lines):
         kept = Progress()
 
