@@ -112,7 +112,7 @@ class Night:
     def publish(self, numbers: list[int], version: int) -> tuple[float, int]:
         current = self.index.current()
         known: dict[str, Shard] = dict(current.shards) if current else {}
-        outcomes = Outcomes()
+        outcomes = Outcomes([ROOT.id])
         for start in range(0, len(numbers), 5000):
             part = numbers[start : start + 5000]
             made = [document(number, version) for number in part]

@@ -83,6 +83,7 @@ class EngineOfDigests(FakeEngine):
     vocabulary = None
 
     def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
+        self.log.clear()  # it would grow with the rows
         digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=self.dim).digest() for row in rows)
         vectors = np.frombuffer(digests, np.uint8).reshape(len(rows), self.dim).astype(np.float32) + 1
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -87,7 +88,8 @@ def _side_by_side(old: pa.Table, new: pa.Table, columns: Sequence[str] | None) -
     removed = pc.invert(pc.is_in(old.column("chunk_id"), value_set=new.column("chunk_id").combine_chunks()))
     stays_old = old.filter(pc.invert(removed)).sort_by("chunk_id")
     stays_new = new.filter(pc.invert(added)).sort_by("chunk_id")
-    changed = _different(stays_old, stays_new, columns or [], default=columns is None)
+    every = np.full(stays_new.num_rows, columns is None)
+    changed = pa.array(every | different(stays_old, stays_new, columns or []))
     parts = {"added": new.filter(added), "changed": stays_new.filter(changed), "removed": old.filter(removed)}
     touched = {doc for part in parts.values() for doc in part.column("doc_id").unique().to_pylist()}
     unchanged = frozenset(stays_new.column("doc_id").unique().to_pylist()) - touched
@@ -108,9 +110,9 @@ def _located(table: pa.Table, known: Mapping[str, Shard], columns: Sequence[str]
     return pa.concat_tables([schema.empty_table(), *(part.select(columns).cast(schema) for part in parts)])
 
 
-def _different(old: pa.Table, new: pa.Table, columns: Sequence[str], *, default: bool) -> pa.Array:
-    """For rows of equal chunk_id, in the same order: whether any of `columns` differs (null equals null)."""
-    different = np.full(new.num_rows, default, np.bool_)
+def different(old: pa.Table, new: pa.Table, columns: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """For each pair of rows at the same place whether any of `columns` differs (null equals null)."""
+    found = np.zeros(new.num_rows, np.bool_)
     for name in columns:
         left, right = old.column(name), new.column(name)
         same = pc.if_else(
@@ -118,5 +120,5 @@ def _different(old: pa.Table, new: pa.Table, columns: Sequence[str], *, default:
             pc.and_(pc.is_null(left), pc.is_null(right)),
             pc.fill_null(pc.equal(left, right), False),
         )
-        different |= ~np.asarray(same, np.bool_)
-    return pa.array(different)
+        found |= ~np.asarray(same, np.bool_)
+    return found

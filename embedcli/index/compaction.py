@@ -9,7 +9,7 @@ Not here: publishing (publish.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedcli import columns
 from embedcli.index import documents
@@ -67,17 +66,10 @@ def _carried(group: Group) -> bool:
 
 def live_pieces(table: pa.Table, known: Mapping[str, Shard]) -> list[Piece]:
     """The shards in which the documents of `table` have rows, each with the ranges of its live rows."""
-    placed = table.select(["shard", "first_row", "rows"]).filter(pc.is_valid(table.column("shard")))
-    names = placed.column("shard").combine_chunks().dictionary_encode() if placed.num_rows else None
-    if names is None:
-        return []
-    first, rows = (np.asarray(placed.column(name), np.int64) for name in ("first_row", "rows"))
-    codes = np.asarray(names.indices)
-    order = np.lexsort((first, codes))
-    bounds = np.flatnonzero(np.diff(codes[order])) + 1
+    first, rows = (np.asarray(table.column(name)) for name in ("first_row", "rows"))
     return [
-        Piece(known[names.dictionary[int(codes[part[0]])].as_py()], _coalesce(first[part], rows[part]))
-        for part in np.split(order, bounds)
+        Piece(known[name], _coalesce(first[numbers], rows[numbers].astype(np.int64)))
+        for name, numbers in documents.by_shard(table)
     ]
 
 
@@ -137,10 +129,11 @@ def _tier(size_bytes: int) -> int:
 
 @dataclass(frozen=True)
 class Compacted:
-    """The shards of a generation, its documents with their places, and how many bytes compaction wrote."""
+    """The shards of a generation, its documents with their new places, some at a time, and how many bytes compaction
+    wrote."""
 
     shards: list[Shard]
-    table: pa.Table
+    tables: Callable[[], Iterator[pa.Table]]
     bytes_rewritten: int
 
 
@@ -168,7 +161,7 @@ def write(
         result.append(
             write_shard([], np.zeros((2, 0), np.uint64), dim=dim, folder=folder, keys_folder=keys_folder, disk=disk)
         )
-    return Compacted(result, _moved(table, moves), written)
+    return Compacted(result, lambda: _moved(table, moves), written)
 
 
 def _carry(shard: Shard, folder: Path, keys_folder: Path, disk: Disk) -> Shard:
@@ -197,28 +190,23 @@ class _Rows:
         return np.concatenate(parts, axis=1)
 
 
-def _moved(table: pa.Table, moves: Mapping[str, tuple[Piece, str, int]]) -> pa.Table:
-    """`table` with the new shard and first_row of every document whose rows were rewritten."""
-    if not moves:
-        return table
-    names = table.column("shard").combine_chunks().dictionary_encode()
-    codes = np.asarray(pc.fill_null(names.indices, -1))
-    shard_of = names.dictionary.to_pylist()
-    first = np.asarray(table.column("first_row"), np.int64).copy()
-    order = np.argsort(codes, kind="stable")
-    bounds = np.searchsorted(codes[order], np.arange(len(shard_of) + 1))
-    for code, old in enumerate(shard_of):
-        if old not in moves:
-            continue
-        piece, new, offset = moves[old]
-        rows = order[bounds[code] : bounds[code + 1]]
-        starts = np.array([start for start, _ in piece.ranges], np.int64)
-        before = np.concatenate(([0], np.cumsum([stop - start for start, stop in piece.ranges])))
-        inside = np.searchsorted(starts, first[rows], side="right") - 1
-        first[rows] = offset + before[inside] + first[rows] - starts[inside]
-        shard_of[code] = new
-    shard = pa.DictionaryArray.from_arrays(names.indices, pa.array(shard_of, pa.string())).cast(pa.string())
-    return _with(_with(table, "shard", shard), "first_row", first)
+def _moved(table: pa.Table, moves: Mapping[str, tuple[Piece, str, int]]) -> Iterator[pa.Table]:
+    """`table`, some rows at a time, with the new shard and first_row of every document whose rows were rewritten."""
+    names, codes = documents.shard_codes(table)
+    first = np.asarray(table.column("first_row")).copy()
+    for name, rows in documents.by_shard(table) if moves else ():
+        if name in moves:
+            piece, _, offset = moves[name]
+            starts = np.array([start for start, _ in piece.ranges], np.int64)
+            before = np.concatenate(([0], np.cumsum([stop - start for start, stop in piece.ranges])))
+            inside = np.searchsorted(starts, first[rows], side="right") - 1
+            first[rows] = offset + before[inside] + first[rows] - starts[inside]
+    now = pa.array([*(moves[name][1] if name in moves else name for name in names), None], pa.string())
+    for start, part in zip(range(0, table.num_rows, documents.PART_ROWS), documents.parts(table), strict=True):
+        if moves:
+            part = _with(part, "shard", now.take(pa.array(codes[start : start + part.num_rows] % len(now))))
+            part = _with(part, "first_row", first[start : start + part.num_rows])
+        yield part
 
 
 def _with(table: pa.Table, name: str, values: Any) -> pa.Table:

@@ -23,7 +23,7 @@ from embedcli.records import Source, SourceKey, Stat, Status
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-PART_ROWS = 1 << 16
+PART_ROWS = 1 << 14
 """Rows that are looked at at once where a table may be too large for memory."""
 
 SCHEMA = pa.schema(
@@ -363,14 +363,33 @@ def keys(table: pa.Table) -> list[SourceKey]:
     return list(zip(table.column("root").to_pylist(), table.column("path").to_pylist(), strict=True))
 
 
+def shard_codes(table: pa.Table) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """The names of the shards that hold rows of these documents, and for each document the number of its own among
+    them, -1 for a document without rows."""
+    numbers: dict[str, int] = {}
+    codes = np.full(table.num_rows, -1, np.int32)
+    start = 0
+    for chunk in table.column("shard").chunks:
+        encoded = chunk.dictionary_encode()
+        found = [numbers.setdefault(name, len(numbers)) for name in encoded.dictionary.to_pylist()]
+        there = np.flatnonzero(np.asarray(encoded.indices.is_valid()))
+        codes[start + there] = np.array(found, np.int32)[np.asarray(encoded.indices.drop_null())]
+        start += len(chunk)
+    return list(numbers), codes
+
+
+def order_of_places(table: pa.Table) -> Ints:
+    """The row numbers of the documents, sorted by shard and by their place in it; those without rows come first."""
+    _, codes = shard_codes(table)
+    # one number for both: sorting by two keys takes twice the memory
+    place = np.asarray(table.column("first_row"), np.int64) + (codes.astype(np.int64) << 40)
+    return np.argsort(place, kind="stable")
+
+
 def by_shard(table: pa.Table) -> Iterator[tuple[str, Ints]]:
     """Yield each shard's name with its documents: their row numbers in `table`, in the order of the shard's rows."""
-    placed = np.flatnonzero(np.asarray(pc.is_valid(table.column("shard"))))
-    if not placed.size:
-        return
-    names = table.column("shard").take(pa.array(placed)).combine_chunks().dictionary_encode()
-    codes = np.asarray(names.indices)
-    first = np.asarray(table.column("first_row"), np.int64)[placed]
-    order = np.lexsort((first, codes))
-    for part in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
-        yield names.dictionary[int(codes[part[0]])].as_py(), placed[part]
+    names, codes = shard_codes(table)
+    order = order_of_places(table)
+    bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
+    for name, start, stop in zip(names, bounds, bounds[1:], strict=False):
+        yield name, order[start:stop]

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from embedcli.columns import Floats
@@ -35,6 +34,7 @@ _NUMBER = re.compile(r"\d{6,}")
 UNREADABLE = (OSError, ValueError, RecursionError)
 """The exceptions that reading a damaged manifest can raise."""
 LONGEST_TARGET = 200
+AT_ONCE_ROWS = 1 << 13
 _OURS = {"current", "generations", "staging", "keys", "changes", "state", "cache"}
 
 
@@ -175,12 +175,15 @@ class Index:
         return pq.read_table(path, schema=SCHEMA, columns=list(columns) if columns else None)
 
     def documents_in_parts(self, number: int) -> Iterator[pa.Table]:
-        """The documents of a generation, some at a time. Raises StorageError."""
-        path = self._sound_file(number, "documents.parquet")
-        dataset = ds.dataset(path, schema=SCHEMA, format="parquet")
-        # one part ahead, in this thread: else the whole file is read while the first part is looked at
-        for batch in dataset.to_batches(batch_readahead=1, fragment_readahead=1, use_threads=False):
-            yield pa.Table.from_batches([batch])
+        """The documents of a generation, some at a time; columns that an older version did not write are null. Raises
+        StorageError."""
+        with pq.ParquetFile(self._sound_file(number, "documents.parquet")) as file:
+            for batch in file.iter_batches(AT_ONCE_ROWS, use_threads=False):
+                columns = [
+                    batch.column(field.name) if field.name in batch.schema.names else pa.nulls(len(batch), field.type)
+                    for field in SCHEMA
+                ]
+                yield pa.table(columns, schema=SCHEMA)
 
     def probe(self, number: int) -> Floats:
         """The probe vectors of a generation. When they are damaged: those of an older generation with the same model,

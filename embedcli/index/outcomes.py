@@ -1,4 +1,4 @@
-"""The outcome of each source of a run, kept in Arrow tables: a million Python objects would take a gigabyte.
+"""The outcome of each source of a run, kept in Arrow tables, the most of them in files: a million take no memory.
 
 In: Outcomes as documents are finished, at most one for each source. Out: the rows as one table, and the marks.
 Not here: storing them (staging.py), publishing them (next_table.py).
@@ -6,43 +6,64 @@ Not here: storing them (staging.py), publishing them (next_table.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from embedcli.index import documents
 from embedcli.index.documents import DocumentRow, Mark
+from embedcli.index.tables.spilled import IN_MEMORY_ROWS, spilled
+from embedcli.index.tables.walk_order import WalkOrder
 from embedcli.records import SourceKey, Stat
 
 
 class Outcomes:
     """`marks` change rows of documents that stay; `rows` are of new sources, or replace the row of a known source."""
 
-    def __init__(self) -> None:
-        self._tables = [documents.empty()]
+    def __init__(self, roots: Sequence[str] = (), folder: Path | None = None) -> None:
+        """Many rows are kept in files of `folder`, sorted, so that they need no memory to be put in order."""
+        self._order = WalkOrder(roots)
+        self._folder = folder
+        self._unsorted: list[pa.Table] = []
+        self._sorted: list[pa.Table] = []
         self.marks: list[Mark] = []
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
         listed = list(outcomes)
         rows = [outcome.row for outcome in listed if outcome.row is not None]
-        self._tables += [documents.from_rows(rows)] if rows else []
+        self._put([documents.from_rows(rows)] if rows else [])
         self.marks += [outcome.mark for outcome in listed if outcome.mark is not None]
 
     def store(self, stored: Stored) -> None:
-        """Add what a checkpoint has stored."""
+        """Add what a checkpoint has stored. Raises StorageError."""
         self.add(stored.outcomes)
-        self._tables += stored.records
+        self._put(stored.records)
+
+    def _put(self, tables: Iterable[pa.Table]) -> None:
+        for table in tables:
+            self._unsorted.append(table)
+            if sum(part.num_rows for part in self._unsorted) > IN_MEMORY_ROWS:
+                self._sort()
+
+    def _sort(self) -> None:
+        rows = self._order.sorted(pa.concat_tables(self._unsorted))
+        self._sorted.append(spilled([rows], documents.SCHEMA, self._folder))
+        self._unsorted = []
 
     @property
     def rows(self) -> pa.Table:
-        """The rows, in the order in which the sources were finished."""
-        self._tables = [pa.concat_tables(self._tables).combine_chunks()]
-        return self._tables[0]
+        """The rows, in walk order. Raises StorageError."""
+        if self._unsorted:
+            self._sort()
+        if len(self._sorted) != 1:
+            self._sorted = [spilled(self._order.merged(self._sorted), documents.SCHEMA, self._folder)]
+        return self._sorted[0]
 
     def __len__(self) -> int:
-        rows: int = sum(table.num_rows for table in self._tables)
+        rows: int = sum(table.num_rows for table in (*self._unsorted, *self._sorted))
         return rows + len(self.marks)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,11 +26,10 @@ from embedcli.columns import Floats
 from embedcli.config import IndexSettings
 from embedcli.errors import Locked, StorageError, storage_errors
 from embedcli.fingerprints import PROBE_VERSION, Fingerprints
-from embedcli.index import change_lists, compaction
-from embedcli.index.documents import count_by
+from embedcli.index import change_lists, compaction, documents
 from embedcli.index.generations import Index
 from embedcli.index.manifest import Generation, manifest_bytes
-from embedcli.index.shards import Shard
+from embedcli.index.shards import Shard, regroup
 from embedcli.records import Root
 from embedcli.vault.disk import Written
 
@@ -53,6 +52,9 @@ class Draft:
     shards: Mapping[str, Shard]
     probe_version: int = PROBE_VERSION
 
+
+GROUP_ROWS = 1 << 16
+"""Of a row group of documents or changes; so many are in memory while they are written."""
 
 MERGED_BYTES_PER_S = 30e6
 """How fast shards are merged, at the least: read, compressed, digested and written."""
@@ -78,7 +80,7 @@ def publish(
         raise _published_elsewhere(index) if isinstance(error.__cause__, FileExistsError) else error from None
     index.disk.make_folder(temporary / "vectors")
     compacted = _compact(index, draft, temporary / "vectors", seconds_left())
-    generation = _write_files(index, temporary, draft, _describe(draft, parent, compacted), compacted.table)
+    generation = _write_files(index, temporary, draft, _describe(draft, parent, compacted), compacted.tables)
     index.disk.step("generation written")
     _check_unchanged(index, parent, lock_held)
     _announce(index, draft.number, draft.number, draft.changes)
@@ -135,7 +137,8 @@ def _announce(index: Index, number: int, target: int, changes: pa.Table) -> None
     """Write the change list under a pending name; it becomes `.parquet` only once `target` is current, because loaders
     apply every `.parquet` they find."""
     finish_changes(index)
-    index.disk.write(index.pending_changes(number, target), _parquet(change_lists.stamped(index, changes)))
+    whole = change_lists.stamped(index, changes)
+    index.disk.write(index.pending_changes(number, target), _parquet(whole.schema, lambda: documents.parts(whole)))
 
 
 def finish_changes(index: Index) -> None:
@@ -175,12 +178,14 @@ def _compact(index: Index, draft: Draft, vectors: Path, seconds_left: float) -> 
     return compaction.write(draft.table, groups, dim=dim, folder=vectors, keys_folder=index.keys, disk=index.disk)
 
 
-def _write_files(index: Index, folder: Path, draft: Draft, generation: Generation, table: pa.Table) -> Generation:
+def _write_files(
+    index: Index, folder: Path, draft: Draft, generation: Generation, tables: Callable[[], Iterator[pa.Table]]
+) -> Generation:
     def probe(sink: Any) -> None:
         np.save(sink, draft.probe, allow_pickle=False)
 
     files: dict[str, Written] = {
-        "documents.parquet": index.disk.write(folder / "documents.parquet", _parquet(table)),
+        "documents.parquet": index.disk.write(folder / "documents.parquet", _parquet(documents.SCHEMA, tables)),
         "probe.npy": index.disk.write(folder / "probe.npy", probe),
     }
     whole = dataclasses.replace(generation, files=files)
@@ -191,16 +196,21 @@ def _write_files(index: Index, folder: Path, draft: Draft, generation: Generatio
     return whole
 
 
-def _parquet(content: pa.Table) -> Callable[[Any], None]:
-    options = {"compression": "zstd", "write_page_checksum": True}
-    return lambda sink: pq.write_table(content, pa.PythonFile(sink, mode="w"), **options)
+def _parquet(schema: pa.Schema, tables: Callable[[], Iterator[pa.Table]]) -> Callable[[Any], None]:
+    def write(sink: Any) -> None:
+        options = {"compression": "zstd", "write_page_checksum": True}
+        with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, **options) as writer:
+            for table in regroup(tables(), GROUP_ROWS):
+                writer.write_table(table)
+
+    return write
 
 
 def _describe(draft: Draft, parent: int | None, compacted: compaction.Compacted) -> Generation:
-    table = compacted.table
+    table = draft.table
     counts = {
         "sources": table.num_rows,
-        "status": count_by(table, "status"),
+        "status": documents.count_by(table, "status"),
         "chunks": sum(shard.rows for shard in compacted.shards),
         "tokens": int(pa.compute.sum(table.column("tokens")).as_py() or 0),
         "bytes": sum(shard.size_bytes for shard in compacted.shards),

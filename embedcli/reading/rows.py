@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from embedcli.columns import SCHEMA
+from embedcli.columns import READ_SCHEMA, SCHEMA
 from embedcli.errors import UnreadableSource, storage_errors
 from embedcli.reading import chunker, formats
 from embedcli.reading.source_file import opened, sha256_of
@@ -77,7 +77,7 @@ class Reading:
     def table(self) -> pa.Table:
         """The rows; a spooled file is mapped and its name removed."""
         if isinstance(self.stream, bytes):
-            return pa.ipc.open_stream(pa.BufferReader(self.stream)).read_all()
+            return _table(self.stream)
         with pa.memory_map(str(self.stream)) as mapped:
             table = pa.ipc.open_stream(mapped).read_all()
         self.stream.unlink()
@@ -100,6 +100,8 @@ class Read:
     members: tuple[tuple[str, Read], ...] = ()
 
 
+SENT = pa.schema([field for field in SCHEMA if field.name not in READ_SCHEMA.names])
+
 RECORDS_READ = pa.schema(
     [
         ("place", pa.int32()),
@@ -120,19 +122,26 @@ class ReadRecords:
     """Records of a container that were read at once: one of them costs a few microseconds, not a table of its own.
 
     `documents`: an Arrow stream of RECORDS_READ, a row for each record that became a document, with its place in the
-    task; `stream`: the rows of all of them, as of a Reading, those of one document after those of another.
-    `apart`: the other records by their places.
+    task; `stream`: the rows of all of them, those of one document after those of another, and `sent` what a Reading has
+    beside them: these are not needed any more when the engine has them. `apart`: the other records by their places.
     """
 
     documents: bytes
     stream: bytes
+    sent: bytes
     apart: tuple[tuple[int, Read], ...]
 
     def documents_table(self) -> pa.Table:
-        return pa.ipc.open_stream(pa.BufferReader(self.documents)).read_all()
+        return _table(self.documents)
 
     def table(self) -> pa.Table:
-        return pa.ipc.open_stream(pa.BufferReader(self.stream)).read_all()
+        """All that a Reading's table has."""
+        rows, sent = _table(self.stream), _table(self.sent)
+        return pa.table([*rows.columns, *sent.columns], schema=SCHEMA)
+
+
+def _table(stream: bytes) -> pa.Table:
+    return pa.ipc.open_stream(pa.BufferReader(stream)).read_all()
 
 
 Result = tuple[Read, ...] | ReadRecords
@@ -213,7 +222,13 @@ class ReadingWork:
             rows.begin(source, document, _stat_of_record(task.container, record))
             rows.add(chunks)
             read.add(place, source, record, document.text, chunks=len(chunks), tokens=rows.tokens - before)
-        return ReadRecords(read.stream(), _to_memory([rows.batch()]), tuple(apart))
+        batch = rows.batch()
+        return ReadRecords(
+            documents=read.stream(),
+            stream=_to_memory([batch.select(READ_SCHEMA.names)], READ_SCHEMA),
+            sent=_to_memory([batch.select(SENT.names)], SENT),
+            apart=tuple(apart),
+        )
 
     def _with_members(
         self, source: Source, document: Document, stat: Stat, sha256: str, beat: Beat, *, depth: int = 0

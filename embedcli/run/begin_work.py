@@ -55,7 +55,7 @@ def begin(run: Run) -> Work:
     _warn_of_cut(run)
     staging = begin_staging(run)
     vectors = KnownVectors(dim=run.settings.dim)
-    outcomes, tally = Outcomes(), Tally.of(run.plan)
+    outcomes, tally = new_outcomes(run, staging), Tally.of(run.plan)
     outcomes.add(run.plan.outcomes)
     remaining = Remaining(run.plan.tasks, ratios_of(run.known.table))
     adopted = _adopt(run, staging, vectors)
@@ -104,6 +104,11 @@ def begin_staging(run: Run) -> Staging:
         roots=[dataclasses.asdict(root) for root in run.scopes.roots],
     )
     return Staging.begin(run.index.staging, header, dim=run.settings.dim, disk=run.index.disk)
+
+
+def new_outcomes(run: Run, staging: Staging) -> Outcomes:
+    """What will be finished until the next publish."""
+    return Outcomes([root.id for root in run.scopes.roots], staging.folder)
 
 
 def _adopt(run: Run, staging: Staging, vectors: KnownVectors) -> list[tuple[Task, Outcome]]:

@@ -549,7 +549,7 @@ def _read_elsewhere(plan: Plan, base: pa.Table, damaged: Collection[str]) -> int
         return count
     inside_damaged = documents.are_in_shards(base, damaged)
     holders = documents.holders(base, documents.keys(base.filter(inside_damaged)))
-    mask = np.array(inside_damaged, np.bool_)
+    mask = np.asarray(inside_damaged).copy()
     mask[documents.positions(base, holders)] = True
     mine = pa.array(mask[np.asarray(pc.is_null(base.column("container")))])
     rows = documents.files(base).filter(mine).select(["root", "path", "uri"]).to_pylist()

@@ -29,7 +29,7 @@ from embedcli.index.publish import Draft
 from embedcli.index.publish import publish as next_generation
 from embedcli.models import resolve
 from embedcli.records import MOMENT_REASONS
-from embedcli.run.begin_work import begin_staging
+from embedcli.run.begin_work import begin_staging, new_outcomes
 from embedcli.run.known import table_of
 from embedcli.run.recipe import mend_recipe
 
@@ -88,7 +88,8 @@ def publish_so_far(run: Run, work: Work) -> Run:
     work.tally.progress.phase = phase
     known = dataclasses.replace(run.known, current=current, table=table_of(run.index, current), lacks_probe=False)
     run = dataclasses.replace(run, known=known)
-    checkpoints.go_on(begin_staging(run), Outcomes())
+    staging = begin_staging(run)
+    checkpoints.go_on(staging, new_outcomes(run, staging))
     return run
 
 
@@ -137,6 +138,7 @@ def _next_table(
         damaged=run.known.damaged | work.keyless,
         roots=[root.id for root in run.scopes.roots],
         rebuilding=run.known.rebuilding,
+        folder=work.checkpoints.staging.folder,
     )
 
 

@@ -112,7 +112,7 @@ def build(shard: Shard, *, with_text: bool) -> dict[str, np.ndarray]:
     vectors, ids, texts = [], [], _Texts()
     for table in read_rows(shard.path, [(0, shard.rows)], names):
         vectors.append(vectors_of(table.column("vector")))
-        ids += [int(text[:16], 16) for text in table.column("chunk_id").to_pylist()]
+        ids.append(np.array([int(text[:16], 16) for text in table.column("chunk_id").to_pylist()], np.uint64))
         texts.parts.append(table.column("text") if with_text else [])
     float32 = np.concatenate(vectors) if vectors else np.zeros((0, 1), np.float32)
     int8, scales, error = quantise(float32)
@@ -120,7 +120,7 @@ def build(shard: Shard, *, with_text: bool) -> dict[str, np.ndarray]:
         "int8": int8,
         "scales": scales,
         "float32": float32,
-        "ids": np.array(ids, np.uint64),
+        "ids": np.concatenate([np.zeros(0, np.uint64), *ids]),
         "error": np.array([error], np.float64),
     }
     return arrays | (postings.build(texts) if with_text else {})

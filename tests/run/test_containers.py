@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 import json
 import mailbox
+import shutil
 from collections.abc import Iterable
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from embedcli.config import IndexSettings, Stream
@@ -606,3 +608,50 @@ def test_the_files_in_a_portfolio_are_documents_of_their_own(shop: Workshop) -> 
     assert statuses["all.pdf"] == statuses["all.pdf#in.pdf"] == ("skipped", "portfolio")
     assert (statuses["all.pdf#x.pdf"], summary.exit_code) == (("failed", "damaged"), 3)
     assert shop.ingest().idle and sound(shop)
+
+
+def test_nights_are_the_same_however_little_of_the_tables_is_looked_at_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large index is merged, compared and written some rows at a time: here two or three."""
+
+    def nights(shop: Workshop) -> list[object]:
+        told: list[object] = []
+        for name in ("b.txt", "sub/c.txt", "a-file.txt"):
+            shop.write(name, words(80, len(name)))
+        changes: list[dict[int, dict[str, Any]]] = [
+            {},
+            {3: {"text": words(9, 77)}, 8: {"status": "closed"}},
+            {5: {"text": " "}, 30: {}},
+            {5: {"text": words(150, 5)}},
+        ]
+        for night, changed in enumerate(changes):
+            numbers = [n for n in range(24) if n not in ((), (), (1, 2), (1, 9))[night]]
+            write(shop, [record(n, **changed.get(n, {})) for n in [*numbers, *(n for n in changed if n > 24)]])
+            if night == 2:
+                (shop.docs / "sub/c.txt").unlink()
+            summary = shop.ingest(checkpoint_every_s=0.0, **({"reread": True} if night == 3 else {}))
+            documents = shop.documents()
+            places = ("shard", "mtime_ns", "ctime_ns", "inode", "uri", "tried", "first_row")
+            rows = [[row[name] for name in row if name not in places] for row in documents.values()]
+            seen = [(row["path"], row["text"], row["chunk_id"], row["changed_in"]) for row in shop.rows()]
+            changes_of = sorted(map(repr, pq.read_table(max(shop.index.glob("changes/*.parquet"))).to_pylist()))
+            assert sound(shop)
+            told += [summary.sources, summary.chunks["total"], list(documents), rows, seen, changes_of]
+        assert shop.ingest().idle
+        return told
+
+    (tmp_path / "large").mkdir()
+    large = nights(Workshop(tmp_path / "large"))
+    for place in (
+        "index.documents.PART_ROWS",
+        "index.tables.walk_order.WINDOW_ROWS",
+        "index.next_table.GROUP_DOCUMENTS",
+    ):
+        monkeypatch.setattr(f"embedcli.{place}", 3)
+    for place in ("index.tables.spilled.IN_MEMORY_ROWS", "index.outcomes.IN_MEMORY_ROWS"):
+        monkeypatch.setattr(f"embedcli.{place}", 2)
+    monkeypatch.setattr("embedcli.index.generations.AT_ONCE_ROWS", 2)
+    shutil.move(tmp_path / "large", tmp_path / "before")  # the same paths, and so the same ids
+    (tmp_path / "large").mkdir()
+    assert nights(Workshop(tmp_path / "large")) == large

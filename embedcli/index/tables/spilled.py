@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from embedcli.errors import storage_errors
 
-IN_MEMORY_ROWS = 1 << 16
-"""A table of so many rows, or fewer, stays in memory."""
+IN_MEMORY_ROWS = 1 << 15
+"""A table of so many rows, or fewer, stays in memory: about 15 MB of documents."""
 
 
 def spilled(parts: Iterable[pa.Table], schema: pa.Schema, folder: Path | None) -> pa.Table:
@@ -37,7 +37,7 @@ def _in_file(parts: Iterable[pa.Table], schema: pa.Schema, folder: Path) -> pa.T
     with storage_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
         with pa.ipc.new_stream(pa.PythonFile(file, "w"), schema) as writer:
             for part in parts:
-                writer.write_table(part, max_chunksize=IN_MEMORY_ROWS)
+                writer.write_table(part)
         file.flush()
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return pa.ipc.open_stream(pa.py_buffer(mapped)).read_all()

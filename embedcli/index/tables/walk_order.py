@@ -1,7 +1,7 @@
 """The order of documents, and tables in this order side by side: however long they are, a window of them is in memory.
 
-In: tables of documents, each in walk order. Out: the same rows merged, or a slice of each table for one range of the
-order after another.
+In: tables of documents, each in walk order. Out: the same rows merged, or a range of rows of each table for one range
+of keys after another.
 Not here: where the tables lie (spilled.py), what is done with them (index/next_table.py).
 """
 
@@ -15,9 +15,11 @@ import pyarrow.compute as pc
 
 from embedcli.index import documents
 
-WINDOW_ROWS = 1 << 16
+WINDOW_ROWS = 1 << 14
 
 Key = tuple[int, str]
+Range = tuple[int, int]
+"""Half-open."""
 
 
 class WalkOrder:
@@ -36,20 +38,20 @@ class WalkOrder:
 
     def merged(self, tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
         """The rows of all tables, in order."""
-        for parts in self.windows(tables):
-            yield self.sorted(pa.concat_tables(parts))
+        for ranges in self.windows(tables) if tables else ():
+            yield self.sorted(pa.concat_tables([t.slice(a, b - a) for t, (a, b) in zip(tables, ranges, strict=True)]))
 
-    def windows(self, tables: Sequence[pa.Table]) -> Iterator[list[pa.Table]]:
-        """A slice of each table for one range of keys after another; each about WINDOW_ROWS long, all together."""
+    def windows(self, tables: Sequence[pa.Table]) -> Iterator[list[Range]]:
+        """For one range of keys after another the range of rows of each table; all together about WINDOW_ROWS."""
         filled = [table for table in tables if table.num_rows]
         step = max(1, WINDOW_ROWS // max(1, len(filled)))
         samples = sorted(self.key(table, row) for table in filled for row in range(step, table.num_rows, step))
         starts = [0] * len(tables)
         for bound in samples[len(filled) - 1 :: len(filled)] if filled else ():
             stops = [self._place(table, start, bound) for table, start in zip(tables, starts, strict=True)]
-            yield [table.slice(a, b - a) for table, a, b in zip(tables, starts, stops, strict=True)]
+            yield list(zip(starts, stops, strict=True))
             starts = stops
-        yield [table.slice(start) for table, start in zip(tables, starts, strict=True)]
+        yield [(start, table.num_rows) for table, start in zip(tables, starts, strict=True)]
 
     def _place(self, table: pa.Table, start: int, bound: Key) -> int:
         """The first row from `start` on that does not come before the bound."""
@@ -67,9 +69,4 @@ def places_of_roots(table: pa.Table) -> list[tuple[str, int, int]]:
                 found.append((root, start + begin))
         start += len(chunk)
     ends = [*(first for _, first in found[1:]), table.num_rows]
-    return [(root, first, end) for (root, first), end in zip(found, ends, strict=True)]
-
-
-def parts_by_root(table: pa.Table) -> list[pa.Table]:
-    """The table in parts of one root each: the order of the roots may have changed since it was sorted."""
-    return [table.slice(first, end - first) for _, first, end in places_of_roots(table)]
+    return [(root, first, end) for (root, first), end in zip(found, ends, strict=False)]

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedcli.index import documents
+
 if TYPE_CHECKING:
     from embedcli.records import SourceKey
     from embedcli.run.tasks import Task, TaskList
@@ -46,19 +48,18 @@ KNOWN_TOKENS = 2_000
 
 
 def ratios_of(table: pa.Table) -> dict[str, float]:
-    """The tokens a byte of each kind of source in a table of documents, of kinds with enough bytes to tell."""
-    readable = table.filter(pc.greater(table.column("tokens"), 0))
-    kinds = pc.utf8_lower(pc.replace_substring_regex(readable.column("path"), r"^.*?(\.[^./]*)?$", r"\1"))
-    sums = (
-        pa.table({"kind": kinds, "size": readable.column("size"), "tokens": readable.column("tokens")})
-        .group_by("kind")
-        .aggregate([("size", "sum"), ("tokens", "sum")])
-    )
-    return {
-        row["kind"]: row["tokens_sum"] / row["size_sum"]
-        for row in sums.to_pylist()
-        if row["size_sum"] >= EXPERIENCE_BYTES
-    }
+    """The tokens a byte of each kind of source in a table of documents, of kinds with enough bytes to tell. A document
+    in a container is of its container's kind."""
+    sizes, tokens = Counter[str](), Counter[str]()
+    for part in documents.parts(table.select(["path", "container", "size", "tokens"])):
+        readable = part.filter(pc.greater(part.column("tokens"), 0))
+        paths = pc.coalesce(readable.column("container"), readable.column("path"))
+        kinds = pc.utf8_lower(pc.replace_substring_regex(paths, r"^.*?(\.[^./]*)?$", r"\1"))
+        sums = readable.select(["size", "tokens"]).append_column("kind", kinds).group_by("kind")
+        for row in sums.aggregate([("size", "sum"), ("tokens", "sum")]).to_pylist():
+            sizes[row["kind"]] += row["size_sum"]
+            tokens[row["kind"]] += row["tokens_sum"]
+    return {kind: tokens[kind] / size for kind, size in sizes.items() if size >= EXPERIENCE_BYTES}
 
 
 class Remaining:
