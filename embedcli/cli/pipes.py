@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedcli.cli import flags
-from embedcli.cli.app import AsJson, Debug, app, print_json, tools_maker
+from embedcli.cli.app import AsJson, Debug, print_json, tools_maker
 from embedcli.config import index_folder, model_name
 from embedcli.errors import UsageError
 from embedcli.report import say, silence
@@ -49,7 +49,6 @@ Condition = Annotated[
 ]
 
 
-@app.command()
 def embed(
     context: typer.Context,
     files: Files = None,
@@ -95,7 +94,6 @@ def embed(
         verb.embed(files or ["-"], form, asked, shape, out=out, tools=tools, say=say)
 
 
-@app.command()
 def rows(
     index: flags.IndexArgument = None,
     index_option: flags.IndexFolder = None,
@@ -120,7 +118,6 @@ def rows(
         verb.rows(flags.opened_index(index, index_option), choice, format=format, out=out)
 
 
-@app.command()
 def shards(
     index: flags.IndexArgument = None,
     index_option: flags.IndexFolder = None,
