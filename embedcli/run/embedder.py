@@ -49,6 +49,8 @@ class Embedder:
 
     def open(self) -> Feeder:
         """Called when the first vector has to be computed; the engine loads while documents are read."""
+        if self._feeder is not None:
+            return self._feeder
         settings = self._run.settings
         self._run.report.line(f"loading {settings.model} ({settings.dim} dimensions)")
         self._feeder = Feeder(
