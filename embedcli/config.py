@@ -329,6 +329,22 @@ NO_CPU_FLAGS = CpuFlags()
 
 
 @dataclass(frozen=True)
+class Workers:
+    """How many workers of a Ray cluster a run wants: with fewer than `least` for ten minutes it ends; `most`: None for
+    as many as the cluster has room for now, and more makes a cluster grow that can."""
+
+    least: int = 1
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.least < 1 or (self.most is not None and self.most < self.least):
+            raise UsageError(
+                f"`--workers` needs `min` of at least 1 and `max` of at least `min`, not {self.least} and {self.most}",
+                "such as `--workers ray://auto,min=1,max=8`",
+            )
+
+
+@dataclass(frozen=True)
 class Rules:
     """The settings by which the plan of a run decides which sources are read again."""
 

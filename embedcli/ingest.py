@@ -88,6 +88,9 @@ def _embed(run: Run, summary: Summary) -> None:
     from embedcli.run.stream import stream
     from embedcli.search.complete import complete
 
+    if run.tools.workforce is not None:  # workers do the same with slices of the plan, and this run adopts it
+        from embedcli.cluster.coordinator import stream_over_workers as stream
+
     work = begin(run)  # free space, the staging folder, what killed runs had finished, every vector that is known
     publish_is_due = publish_timer(run)
     with work.checkpoints, stream(run, work) as passes:

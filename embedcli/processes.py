@@ -57,7 +57,11 @@ def last_words(log: int, *, most_bytes: int, since_byte: int = 0) -> bytes:
 
 
 def ignore_stops() -> None:
-    """SIGINT and SIGTERM may reach every process of a stopped service: the parent decides when its child ends."""
+    """SIGINT and SIGTERM may reach every process of a stopped service: the parent decides when its child ends.
+
+    A mask that the parent had is lifted: Ray blocks SIGINT in its workers, and it would be blocked in all that follow.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

@@ -23,6 +23,7 @@ from embedcli.vault.disk import Disk, Written
 
 _NAMES = (
     (re.compile(r"part-[0-9a-f]{16}"), "part"),
+    (re.compile(r"writer-[\w-]+"), "writer"),
     (re.compile(r"loose-[0-9a-f]+"), "loose"),
     (re.compile(r"\.[0-9a-f]{8}\.building"), ".building"),
 )

@@ -70,6 +70,8 @@ ROWS = [
     Row("name only one index", indexed, "embedcli status {index} --index {other}", [["embedcli status {index}"]]),
     Row(LEAVE_OUT, nothing, f"{INGEST} --device tpu", [[INGEST]]),
     Row(LEAVE_OUT, nothing, f"{INGEST} --gpus x", [[INGEST]]),
+    Row("leave `--gpus` out", nothing, f"{INGEST} --workers ray://auto --gpus 0", [[INGEST]]),
+    Row("leave the flag out to work on this machine alone", nothing, f"{INGEST} --workers auto", [[INGEST]]),
     Row(LEAVE_OUT, nothing, f"{INGEST} --gpu-memory 0", [[INGEST]]),
     Row(LEAVE_OUT, nothing, f"{INGEST} --batch-tokens 1", [[INGEST]]),
     *(
@@ -464,6 +466,7 @@ ELSEWHERE = {
         ("search/", "cli/search.py", "verbs/recut.py", "verbs/dry_run.py"),
         "are not carried out yet: their states need an index that can be searched, or a file of queries",
     ),
+    "cluster/": "need a cluster, or workers that fail: tests/cluster and tests/cli/test_workers.py",
     "models/": "need a hub or another model: tests/models/test_resolve.py and tests/cli/test_main.py",
 }
 """Modules whose hints are about machines that a test cannot have."""
@@ -472,6 +475,7 @@ NOT_RUN = {
     "write it to a folder, and copy that into the bucket": "cli/test_bucket.py",
     "name one with `EMBEDCLI_CACHE`": "cli/test_bucket.py",
     "use a shorter prefix": "cli/test_bucket.py",
+    "such as `--workers ray://auto,min=1,max=8`": "cli/test_workers.py",
     "write it to a file: `> changes.parquet`": "cli/test_sync.py",
     "empty what you load into, and give it everything with `--since 0`": "cli/test_sync.py",
     "run the same command again; `embedcli verify /srv/index` looks for damage": "index/test_change_lists.py",

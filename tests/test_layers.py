@@ -25,6 +25,7 @@ RANKS = [
     {"verbs"},
     {"serving"},
     {"ingest"},
+    {"cluster"},
     {"run", "pipes"},
     {"search"},
     {"reading", "engines", "stores"},
@@ -67,6 +68,7 @@ DOORS = {
     "rich": {"report", "cli.search_text"},
     "simsimd": {"search.scan"},
     "pynvml": {"engines.nvml"},
+    "ray": {"cluster.ray_transport"},
     "duckdb": {"index.where"},
     "prometheus_client": {"cli.metrics", "serving.metrics"},
     "starlette": {
@@ -101,7 +103,7 @@ GUARD_LOADS = {
 HEAVY = {
     *("torch", "transformers", "openvino", "pyarrow", "sglang", "numpy", "tokenizers", "huggingface_hub"),
     *("pypdfium2", "python_calamine", "selectolax", "pynvml", "duckdb", "orjson", "prometheus_client", "simsimd"),
-    *("starlette", "uvicorn", "anyio", "mcp", "obstore"),
+    *("starlette", "uvicorn", "anyio", "mcp", "obstore", "ray"),
 }
 
 

@@ -145,6 +145,7 @@ class Workshop:
         stop_signal: Callable[[], int | None] = lambda: None,
         seconds_left: Callable[[], float] = lambda: math.inf,
         report: Lines | None = None,
+        workforce: Any = None,
         **flags: Any,
     ) -> Summary:
         """Run with MiniLM's tokenizer, 16 dimensions and chunks of 64 tokens unless said otherwise."""
@@ -163,6 +164,7 @@ class Workshop:
             disk=disk,
             make_pool=self.make_pool,
             make_splitter=SplitsHere if self.make_pool else None,
+            workforce=workforce,
         )
         return ingest(asked, tools=tools, report=self.report)
 

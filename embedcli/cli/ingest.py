@@ -15,6 +15,7 @@ import typer
 from embedcli import config, filelist
 from embedcli.cli import flags, metrics, nightly
 from embedcli.cli.app import AsJson, Debug, print_json, tools_maker
+from embedcli.cli.workers import WorkersFlag, with_workers
 from embedcli.errors import EmbedcliError, UsageError
 from embedcli.report import Report
 
@@ -176,6 +177,7 @@ def ingest(
     time_limit: nightly.TimeLimit = None,
     require_complete: nightly.RequireComplete = False,
     nice: nightly.Nice = None,
+    workers: WorkersFlag = None,
     dry_run: nightly.DryRun = False,
     debug: Debug = False,
 ) -> None:
@@ -204,6 +206,7 @@ def ingest(
             flags.engine_name(engine), report.line, card=card, cpu=cpu, warn=report.warn,
             show_log=report.line if debug else None, seconds_left=time_left,
         )  # fmt: skip
+        tools = with_workers(tools, workers, index=asked.index, engine=engine, card=card, cpu=cpu, say=report.line)
         with _noted(report):
             if dry_run:
                 return _look_only(asked, tools, report, as_json=as_json)

@@ -30,16 +30,21 @@ def resolve_model(
     Raises EngineError (exit 13) and UsageError (exit 2) where this machine cannot run it as asked.
     """
     from embedcli.engines import nvml
-    from embedcli.models import resolve
 
     _check_engine(asked, memory, engine, card)
     _check_cpu(asked, memory, engine, cpu)
+    return resolve_for(asked, memory, has_gpu=nvml.has_nvidia_card() and asked.device != "cpu", say=say)
+
+
+def resolve_for(asked: Options, memory: IndexSettings | None, *, has_gpu: bool, say: Say) -> Model:
+    """The same for other machines, with or without cards: whether they can run it they say themselves."""
+    from embedcli.models import resolve
+
     if asked.model is None and memory is not None:
         return resolve.resolve(memory.model, commit=memory.commit, report=say)
     if asked.model is not None:
         commit = memory.commit if memory is not None and memory.model == asked.model else None
         return resolve.resolve(asked.model, commit=commit, report=say)
-    has_gpu = nvml.has_nvidia_card() and asked.device != "cpu"
     name, reason = choose_default(has_gpu=has_gpu)
     say(f"model {name}: {reason}")
     return resolve.resolve(name, report=say)

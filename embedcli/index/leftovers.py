@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,10 @@ from typing import Any
 
 from embedcli.columns import Floats, VectorKeys
 from embedcli.index.known_vectors import KnownVectors
-from embedcli.index.outcomes import Outcome
+from embedcli.index.outcomes import Outcome, Stored
 from embedcli.index.shards import Shard
-from embedcli.index.staging import RunHeader, Staging, load_kept, read_journal_line
-from embedcli.records import SourceKey, Stat
+from embedcli.index.staging import WRITER, RunHeader, Staging, load_kept, read_journal_line
+from embedcli.records import MOMENT_REASONS, SourceKey, Stat
 from embedcli.vault.disk import digest_of
 from embedcli.vault.stubs import fetched
 
@@ -39,14 +39,16 @@ def adopt(
         found |= shards_of_item
         item.lend(shards_of_item, library)
         if _same_target(item.header, into.header):
-            # of what holds documents it is not known which of them have left it
-            holders = {(o.row.root, o.row.container) for o in outcomes if o.row is not None and o.row.container}
+            holders = _holders(outcomes)
             adopted |= {
                 outcome.key: outcome
                 for outcome in outcomes
-                if outcome.key in wanted and wanted[outcome.key] == outcome.stat and outcome.key not in holders
+                if outcome.key in wanted
+                and wanted[outcome.key] == outcome.stat
+                and outcome.key not in holders
+                and outcome.reason not in MOMENT_REASONS  # every run tries again
             }
-    into.adopt(list(adopted.values()), found)
+    into.adopt(Stored(list(adopted.values()), []), found)
     return adopted
 
 
@@ -61,26 +63,27 @@ _RUN = re.compile(r"\d{6,}-[0-9a-f]+")
 
 @dataclass(frozen=True)
 class Leftover:
-    """The staging folder of a run that did not end."""
+    """The staging folder of a run that did not end, with the folders of its writers, if it had any (cluster/).
+
+    A writer is a worker of a cluster: what it stored and the run had not yet adopted is in its folder alone.
+    """
 
     folder: Path
     header: RunHeader
 
     def load(self) -> tuple[dict[str, Shard], list[Outcome]]:
-        """Shards and outcomes up to the first torn or damaged line of the journal; a source's last outcome counts."""
+        """Shards and outcomes up to the first torn or damaged line of each journal. A source's last outcome counts, and
+        the run's own more than a writer's."""
         shards_found: dict[str, Shard] = {}
         outcomes: dict[SourceKey, Outcome] = {}
-        with suppress(ValueError, KeyError, TypeError, AttributeError):
-            for data in self._lines():
-                if "shard" in data:
-                    shard = Shard(**data["shard"], folder=self.folder, keys_folder=self.folder)
-                    if _is_whole(shard):
-                        shards_found[shard.name] = shard
-                elif "records" not in data:  # a container is read again, so of its records only the vectors count
-                    outcome = Outcome.from_json(data)
-                    outcomes[outcome.key] = outcome
-        kept = (o for o in outcomes.values() if o.row is None or o.row.shard is None or o.row.shard in shards_found)
-        return shards_found, list(kept)
+        for folder in self._folders():
+            shards_there, outcomes_there = _read_journal(folder, known=shards_found)
+            shards_found |= shards_there
+            outcomes |= {outcome.key: outcome for outcome in outcomes_there}
+        return shards_found, list(outcomes.values())
+
+    def _folders(self) -> list[Path]:
+        return [*writer_folders(self.folder), self.folder]
 
     def lend(self, shards_found: Mapping[str, Shard], library: KnownVectors) -> None:
         """Add its vectors to the library: those of its shards, as `load` gives them, and those that are loose."""
@@ -89,27 +92,78 @@ class Leftover:
         for keys, vectors in self.loose():
             library.add_loose(keys, vectors)
 
+    def lend_unread(self, library: KnownVectors) -> None:
+        """The same without reading every shard to its end: what is damaged is found when a vector is taken."""
+        for folder in self._folders():
+            for data in _lines(folder / "journal.jsonl"):
+                if "shard" in data:
+                    library.add(Shard(**data["shard"], folder=folder, keys_folder=folder), one_of_many=True)
+        for keys, vectors in self.loose():
+            library.add_loose(keys, vectors)
+
     def count_documents(self) -> int:
         """How many sources its journal says are finished."""
-        return sum(data.get("records", "shard" not in data) for data in self._lines())
-
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        try:
-            with (self.folder / "journal.jsonl").open("rb") as journal:
-                yield from map(read_journal_line, journal)
-        except (OSError, ValueError, RecursionError):
-            return
+        return sum(data.get("records", "shard" not in data) for data in _lines(self.folder / "journal.jsonl"))
 
     def loose(self) -> Iterator[tuple[VectorKeys, Floats]]:
         """Sorted keys [3, n] and vectors of documents that were not finished; damaged files are skipped."""
-        for path in sorted(self.folder.glob("loose-*.vectors.npy")):
-            keys, vectors = load_kept(path.with_name(path.name.replace(".vectors", ""))), load_kept(path)
-            if keys is not None and vectors is not None:
-                yield keys, vectors
+        for folder in self._folders():
+            for path in sorted(folder.glob("loose-*.vectors.npy")):
+                keys, vectors = load_kept(path.with_name(path.name.replace(".vectors", ""))), load_kept(path)
+                if keys is not None and vectors is not None:
+                    yield keys, vectors
 
     def probe(self) -> Floats | None:
         """The probe set as that run's engine embedded it; None where the run was killed before."""
         return load_kept(self.folder / "probe.npy")
+
+
+def _read_journal(folder: Path, *, known: Mapping[str, Shard]) -> tuple[dict[str, Shard], list[Outcome]]:
+    """The whole shards that a journal names, and the outcomes whose rows lie in them. A shard that is `known` is not
+    read again: it is linked from a writer's folder."""
+    named, outcomes = _named_in(folder)
+    shards_found = {name: known.get(name, shard) for name, shard in named.items() if name in known or _is_whole(shard)}
+    return shards_found, [outcome for outcome in outcomes if outcome.shard is None or outcome.shard in shards_found]
+
+
+def _named_in(folder: Path) -> tuple[dict[str, Shard], list[Outcome]]:
+    """What a journal names, whether its shards are whole or not."""
+    shards_named: dict[str, Shard] = {}
+    outcomes: dict[SourceKey, Outcome] = {}
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        for data in _lines(folder / "journal.jsonl"):
+            if "shard" in data:
+                shard = Shard(**data["shard"], folder=folder, keys_folder=folder)
+                shards_named[shard.name] = shard
+            elif "records" not in data:  # a container is read again, so of its records only the vectors count
+                outcome = Outcome.from_json(data)
+                outcomes[outcome.key] = outcome
+    return shards_named, list(outcomes.values())
+
+
+def finished_by(writer: Path, wanted: Collection[SourceKey]) -> tuple[dict[str, Shard], list[Outcome]]:
+    """Which of these sources a lost writer had finished, with the shards of their rows; none that holds documents, as
+    in `adopt`."""
+    named, outcomes = _named_in(writer)
+    holders = _holders(outcomes)
+    chosen = [o for o in outcomes if o.key in wanted and o.key not in holders and o.reason not in MOMENT_REASONS]
+    needed = {outcome.shard for outcome in chosen} & named.keys()
+    whole = {name: named[name] for name in needed if name is not None and _is_whole(named[name])}
+    return whole, [outcome for outcome in chosen if outcome.shard is None or outcome.shard in whole]
+
+
+def _holders(outcomes: Sequence[Outcome]) -> set[SourceKey]:
+    """The sources that hold documents: of these it is not known which have left them."""
+    return {(o.row.root, o.row.container) for o in outcomes if o.row is not None and o.row.container}
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a journal up to the first one that is torn or damaged."""
+    try:
+        with path.open("rb") as journal:
+            yield from map(read_journal_line, journal)
+    except (OSError, ValueError, RecursionError):
+        return
 
 
 def _is_whole(shard: Shard) -> bool:
@@ -118,6 +172,14 @@ def _is_whole(shard: Shard) -> bool:
         return digest_of(fetched(shard.path)) == shard.sha256
     except OSError:
         return False
+
+
+def writer_folders(run_folder: Path) -> list[Path]:
+    """The folders of the writers of a run; none where workers have not stored anything for it."""
+    try:
+        return sorted(path for path in run_folder.iterdir() if path.name.startswith(WRITER) and path.is_dir())
+    except OSError:
+        return []
 
 
 def run_folders(parent_folder: Path) -> list[Path]:

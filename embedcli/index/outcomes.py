@@ -82,6 +82,18 @@ class Outcome:
         assert self.mark is not None
         return self.mark.key
 
+    @property
+    def shard(self) -> str | None:
+        """Where its rows lie; None without rows of its own."""
+        return self.row.shard if self.row is not None else None
+
+    @property
+    def reason(self) -> str | None:
+        """Why the source could not be read, or not as a whole."""
+        if self.row is not None:
+            return self.row.reason
+        return None if self.mark is None else self.mark.columns.get("reason")
+
     def to_json(self) -> dict[str, Any]:
         return {
             "stat": asdict(self.stat) if self.stat else None,
@@ -105,3 +117,9 @@ class Stored:
 
     outcomes: list[Outcome]
     records: list[pa.Table]
+
+    @property
+    def shards(self) -> set[str]:
+        """Where the rows of its documents lie."""
+        of_records = (name for table in self.records for name in table.column("shard").unique().to_pylist())
+        return {name for name in (*(outcome.shard for outcome in self.outcomes), *of_records) if name is not None}

@@ -37,6 +37,10 @@ RESERVE_BYTES = 1 << 20
 """Reserved when a run begins: on a full disk it is freed, so that the journal can still name the stored shard."""
 
 
+WRITER = "writer-"
+"""The names of the folders in which the workers of a cluster write begin so: `staging/<run>/writer-<host>-<nonce>`."""
+
+
 @dataclass(frozen=True)
 class RunHeader:
     """The generation that a staging folder was begun for; a later run adopts its rows only for the same generation."""
@@ -111,8 +115,19 @@ class Staging:
         disk.make_folder(folder)
         data = json.dumps(asdict(header)).encode()
         disk.write(folder / "run.json", lambda sink: sink.write(data))
+        return cls._begun(folder, header, dim=dim, disk=disk)
+
+    @classmethod
+    def begin_writer(cls, run_folder: Path, name: str, header: RunHeader, *, dim: int, disk: Disk) -> Staging:
+        """A folder below that of the run, in which nobody but this worker writes. Its name must be new."""
+        folder = run_folder / f"{WRITER}{name}"
+        disk.make_folder(folder, must_be_new=True)
+        return cls._begun(folder, header, dim=dim, disk=disk)
+
+    @classmethod
+    def _begun(cls, folder: Path, header: RunHeader, *, dim: int, disk: Disk) -> Staging:
         disk.write(folder / "reserve", lambda sink: sink.write(bytes(RESERVE_BYTES)))
-        disk.fsync_folder(parent_folder)
+        disk.fsync_folder(folder.parent)
         disk.step("staging begun")
         return cls(folder, header, dim=dim, disk=disk)
 
@@ -124,9 +139,7 @@ class Staging:
             self._store_loose(loose)
         stored = _placed(finished, shard)
         self._disk.step("before journal")
-        named = [{"shard": _shard_json(shard)}] if shard else []
-        records = sum(map(len, stored.records))
-        self._journal([*named, *([{"records": records}] if records else [])], stored.outcomes)
+        self._journal([{"shard": _shard_json(shard)}] if shard else [], stored)
         self._disk.step("after journal")
         return stored
 
@@ -158,9 +171,9 @@ class Staging:
         for path in (self.folder / f"{name}.npy", self.folder / f"{name}.vectors.npy"):
             self._disk.remove(path)
 
-    def adopt(self, outcomes: Sequence[Outcome], found: Mapping[str, Shard]) -> None:
-        """Adopt outcomes of a killed run: link the shards with their rows, and name both in the journal."""
-        names = sorted({o.row.shard for o in outcomes if o.row is not None and o.row.shard is not None})
+    def adopt(self, stored: Stored, found: Mapping[str, Shard]) -> None:
+        """Adopt what a killed run or a worker stored: link the shards with the rows, and name both in the journal."""
+        names = sorted(stored.shards)
         for name in names:
             old = found[name]
             new = replace(old, folder=self.folder, keys_folder=self.folder)
@@ -169,10 +182,12 @@ class Staging:
                 self._disk.carry(old.keys_path, new.keys_path)
             self.shards[name] = new
         self._disk.fsync_folder(self.folder)
-        self._journal([{"shard": _shard_json(self.shards[name])} for name in names], outcomes)
+        self._journal([{"shard": _shard_json(self.shards[name])} for name in names], stored)
 
-    def _journal(self, named: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> None:
-        lines = [*named, *(outcome.to_json() for outcome in outcomes)]
+    def _journal(self, named: Sequence[Mapping[str, Any]], stored: Stored) -> None:
+        records = sum(map(len, stored.records))
+        counted = [{"records": records}] if records else []
+        lines = [*named, *counted, *(outcome.to_json() for outcome in stored.outcomes)]
         if lines:
             data = b"".join(map(journal_line, lines))
             try:

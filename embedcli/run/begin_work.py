@@ -7,6 +7,7 @@ Not here: the lock and the history (begin.py), the work (stream.py).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from embedcli.run.tally import Tally
 from embedcli.sources.containers import RuleBook
 
 if TYPE_CHECKING:
+    from embedcli.engines.probe import Reference
     from embedcli.index.outcomes import Outcome
     from embedcli.records import SourceKey
     from embedcli.run.record import Run
@@ -66,12 +68,30 @@ def begin(run: Run) -> Work:
     tally.progress.bytes_read = 0  # else it would seem that this run had read them, in no time
     outcomes.add(outcome for _, outcome in adopted)
     _check_space(run, adopted=len(adopted))
-    kept = [shard for shard in run.index.kept_shards() if shard.name not in run.known.damaged]
-    keyless = frozenset(shard.name for shard in kept if not vectors.add(shard))
     reference = known_reference(
         run.index, run.known.current, run.known.leftovers,
         model_fingerprint=run.fingerprints.model, dim=run.settings.dim,
     )  # fmt: skip
+    return work_of(
+        run, staging, outcomes, vectors, tally, remaining,
+        reference=reference, adopted=frozenset(task.key for task, _ in adopted),
+    )  # fmt: skip
+
+
+def work_of(
+    run: Run,
+    staging: Staging,
+    outcomes: Outcomes,
+    vectors: KnownVectors,
+    tally: Tally,
+    remaining: Remaining,
+    *,
+    reference: Reference | None,
+    adopted: frozenset[SourceKey] = frozenset(),
+) -> Work:
+    """The owners of what changes, who write into `staging`; `vectors` get all those of the kept generations too."""
+    kept = [shard for shard in run.index.kept_shards() if shard.name not in run.known.damaged]
+    keyless = frozenset(shard.name for shard in kept if not vectors.add(shard))
     embedder = Embedder(run, reference, tally.progress, keep_probe=staging.keep_probe)
     pending = PendingDocuments(vectors, embedder.open, dim=run.settings.dim, spool_folder=staging.folder)
     checkpoints = Checkpoints(
@@ -79,8 +99,7 @@ def begin(run: Run) -> Work:
         every_bytes=run.asked.checkpoint_bytes, every_s=run.asked.checkpoint_every_s,
     )  # fmt: skip
     return Work(
-        vectors, pending, embedder, checkpoints, tally, remaining,
-        keyless=keyless, adopted=frozenset(task.key for task, _ in adopted),
+        vectors, pending, embedder, checkpoints, tally, remaining, keyless=keyless, adopted=adopted,
     )  # fmt: skip
 
 
@@ -115,17 +134,20 @@ def _adopt(run: Run, staging: Staging, vectors: KnownVectors) -> list[tuple[Task
     """Take over what killed runs finished; if two of them finished the same source, the later run counts."""
     if not run.known.leftovers:
         return []
-    books = {root.id: RuleBook(root) for root in run.scopes.roots}
-    wanted = {
-        task.key: task
-        for task in run.plan.tasks
-        if asked_of(books, task.source) is None and not (task.prior and task.prior.members)
-    }
+    wanted = {task.key: task for task in adoptable(run, run.plan.tasks)}
     stats = {key: task.source.stat for key, task in wanted.items()}
     adopted = leftovers.adopt(run.known.leftovers, stats, into=staging, library=vectors)
     if adopted:
         run.report.line(f"going on with {many(len(adopted), 'document')} that an earlier run had finished")
     return [(wanted[key], outcome) for key, outcome in adopted.items()]
+
+
+def adoptable(run: Run, tasks: Iterable[Task]) -> Iterator[Task]:
+    """Those of which an outcome says all: no source that holds documents, which may have left it."""
+    books = {root.id: RuleBook(root) for root in run.scopes.roots}
+    for task in tasks:
+        if asked_of(books, task.source) is None and not (task.prior and task.prior.members):
+            yield task
 
 
 def _check_space(run: Run, *, adopted: int) -> None:

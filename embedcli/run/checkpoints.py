@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,6 +19,7 @@ from embedcli.errors import EngineError, Stopped
 from embedcli.index import shards
 from embedcli.index.known_vectors import KnownVectors
 from embedcli.index.outcomes import Outcomes, Stored
+from embedcli.index.shards import Shard
 from embedcli.index.staging import Finished, FinishedRecords, Loose, Staging
 from embedcli.run.pending import Chunks, PendingDocuments
 
@@ -124,6 +125,12 @@ class Checkpoints:
     def add(self, item: Finished | FinishedRecords) -> None:
         self._finished.append(item)
         self._finished_bytes += item.rows.nbytes if item.rows is not None else SMALL_BYTES
+
+    def adopt(self, stored: Stored, found: Mapping[str, Shard]) -> None:
+        """Take over what a worker of a cluster has stored: its shards are linked and named. Raises StorageError."""
+        self._wait()  # one writes the journal at a time
+        self.staging.adopt(stored, found)
+        self.outcomes.store(stored)
 
     def write_if_due(self) -> None:
         anything = bool(self._finished) or self._pending.has_fresh

@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from embedcli.reading.rows import Result
     from embedcli.run.pending import Ended, EndedFile
     from embedcli.run.plan import Plan
-    from embedcli.run.tally import Tally
     from embedcli.sources.containers import Asked
     from embedcli.sources.roots import Scopes
 
@@ -300,12 +299,11 @@ class _Open:
 class OpenContainers:
     """Holds each container back until all that is in it has ended."""
 
-    def __init__(self, members: Members, rules: Rules, plan: Plan, tally: Tally, warn: Callable[[str], None]) -> None:
+    def __init__(self, members: Members, rules: Rules, plan: Plan, warn: Callable[[str], None]) -> None:
         """What is found to have left its container is added to what is `gone` by the plan, or `cleared`."""
         self._members = members
         self._rules = rules
         self._plan = plan
-        self._tally = tally
         self._warn = warn
         self._open: dict[SourceKey, _Open] = {}
 
@@ -379,15 +377,14 @@ class OpenContainers:
                 return Refused(task, "vanished", found.sha256)
             opened.left, opened.cleared = set(end.left), end.cleared
             return Refused(task, found.reason, found.sha256)
-        self._tally.unchanged += end.unchanged
         reason = max(found.bad, key=lambda name: found.bad[name], default=None)
         if reason is not None and not found.good:  # the records look otherwise now, or were never any
-            return Refused(task, reason, found.sha256)
+            return Refused(task, reason, found.sha256, end.unchanged)
         if self._keeps(end):
-            return Refused(task, "vanished", found.sha256)
+            return Refused(task, "vanished", found.sha256, end.unchanged)
         opened.left, opened.cleared = set(end.left), end.cleared
         left_out = max(0, sum(found.bad.values()) - MOST_BAD_LINES)
-        return Contained(task, found.stat, found.sha256, left_out, reason if left_out else None)
+        return Contained(task, found.stat, found.sha256, left_out, reason if left_out else None, end.unchanged)
 
     def _keeps(self, end: ContainerEnd) -> bool:
         """The guard: whether so many of the known records are gone that they stay. Raises InputError in a rebuild."""

@@ -49,6 +49,8 @@ class Embedder:
 
     def open(self) -> Feeder:
         """Called when the first vector has to be computed; the engine loads while documents are read."""
+        if self._feeder is not None:
+            return self._feeder
         self._say_loading()
         self._feeder = Feeder(
             self._open_engine, on_open=self._check_engine, report=self._run.report.warn,

@@ -72,7 +72,7 @@ def look(index: Index, asked: Options) -> Known:
     _check_roots(index, asked, current, roots)
     memory, rebuilding = _memory(asked, newest, current)
     damaged = frozenset(index.damaged(current)) if current else frozenset()
-    table, seen = _documents(index, current, damaged)
+    table, seen = known_documents(index, current, damaged)
     lacks_probe = current is not None and not index.has_sound_probe(current)
     return Known(
         current, found, memory, roots, rebuilding=rebuilding, damaged=damaged, table=table, seen=tuple(seen),
@@ -127,7 +127,10 @@ def _roots_of(item: Leftover | None) -> tuple[Root, ...]:
     return tuple(Root.of(Fields(root)) for root in (item.header.roots if item else ()))
 
 
-def _documents(index: Index, current: Generation | None, damaged: frozenset[str]) -> tuple[pa.Table, Sequence[Mark]]:
+def known_documents(
+    index: Index, current: Generation | None, damaged: frozenset[str]
+) -> tuple[pa.Table, Sequence[Mark]]:
+    """The documents of the current generation as a run sees them, and the marks that were put on them since."""
     if current is None:
         return documents.empty(), ()
     seen = state.read_seen(index.state, current.number)

@@ -56,6 +56,7 @@ class Chunks:
     embedded: int = 0
     bad: dict[int, str] = field(default_factory=dict)
     fresh: list[int] = field(default_factory=list)
+    unchanged: int = 0
 
 
 @dataclass(kw_only=True)

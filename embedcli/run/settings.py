@@ -66,7 +66,17 @@ def settle_settings(
         max_file_bytes=_max_file_bytes(asked, memory),
         quantization=quantization,
     )
+    return settings, fingerprints_of(model, settings)
+
+
+def fingerprints_of(model: Model, settings: IndexSettings) -> Fingerprints:
+    """Those of the vectors, cuts and texts that this version of embedcli makes with the model."""
     chunk = fingerprints.chunk_fingerprint(
-        model.tokenizer_digest, max_tokens=max_tokens, overlap=overlap, boundary_version=BOUNDARY_VERSION
+        model.tokenizer_digest, max_tokens=settings.max_tokens, overlap=settings.overlap,
+        boundary_version=BOUNDARY_VERSION,
+    )  # fmt: skip
+    return Fingerprints(
+        fingerprints.model_fingerprint(model.fingerprint, settings.quantization),
+        chunk,
+        fingerprints.read_fingerprint(fingerprints.READ_VERSION),
     )
-    return settings, Fingerprints(fingerprint, chunk, fingerprints.read_fingerprint(fingerprints.READ_VERSION))

@@ -54,14 +54,20 @@ def stream(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
     if len(work.adopted) == run.plan.tasks.count:  # nothing to start a reader for
         yield iter(())
         return
+    with stream_tasks(run, work, (task for task in run.plan.tasks if task.key not in work.adopted)) as passes:
+        yield passes
+
+
+@contextmanager
+def stream_tasks(run: Run, work: Work, tasks: Iterator[Task]) -> Iterator[Iterator[list[Ended]]]:
+    """The same for these tasks, which may come while the context lasts: they are pulled by threads of the pool."""
     members = Members(run.known.table)
     spool_folder = work.checkpoints.staging.folder
-    tasks = (task for task in run.plan.tasks if task.key not in work.adopted)
     with reading(
         run.tools, reading_work(run.model, run.settings, run.fingerprints, spool_folder=spool_folder), tasks,
         plan=run.plan, members=members, read_all=run.rules.read_all,
     ) as pool:  # fmt: skip
-        containers = OpenContainers(members, run.rules, run.plan, work.tally, run.report.warn)
+        containers = OpenContainers(members, run.rules, run.plan, run.report.warn)
         try:
             yield _Stream(run, work, pool, containers).passes()
         finally:

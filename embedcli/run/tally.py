@@ -64,6 +64,7 @@ class Tally:
             self._add_records(ended)
             return
         assert isinstance(finished, Finished)
+        self.unchanged += ended.unchanged
         self.replaced["sources"] += ended.replaced > 0
         self.replaced["characters"] += ended.replaced
         self.adopt(ended.task, finished.outcome)
@@ -83,6 +84,16 @@ class Tally:
         self.replaced["sources"] += int((replaced > 0).sum())
         self.replaced["characters"] += int(replaced.sum())
         self.progress.chunks += int(np.asarray(read.column("chunks")).sum())
+
+    def take(self, part: Tally) -> None:
+        """Add the counts of a part of the run, which a worker of a cluster kept."""
+        for name in ("changed", "unchanged", "new", "moved_here", "embedded", "reused"):
+            setattr(self, name, getattr(self, name) + getattr(part, name))
+        for name in ("documents", "bytes_read", "chunks"):
+            setattr(self.progress, name, getattr(self.progress, name) + getattr(part.progress, name))
+        for name, count in part.replaced.items():
+            self.replaced[name] += count
+        self.news |= part.news
 
     def adopt(self, task: Task, outcome: Outcome) -> None:
         """Count a source that this run, or one that was killed, has finished."""

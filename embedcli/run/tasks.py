@@ -148,6 +148,8 @@ class Contained:
     left_out: int = 0
     """Lines that cannot be read and are not named, and the most frequent `reason`."""
     reason: str | None = None
+    unchanged: int = 0
+    """Documents inside it that are as they were: they have no outcome of their own."""
     reused: int = 0
     embedded: int = 0
     replaced: int = 0
@@ -160,6 +162,7 @@ class Refused:
     task: Task
     reason: str
     sha256: str | None = None
+    unchanged: int = 0
     reused: int = 0
     embedded: int = 0
     replaced: int = 0

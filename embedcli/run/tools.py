@@ -40,6 +40,8 @@ class Tools:
     """Where the reading is done; None: in processes (reading.pool.Pool)."""
     make_splitter: Callable[..., Any] | None = None
     """Where containers are split; None: in a process (reading.splitter.Splitter)."""
+    workforce: Any = None
+    """The workers of a cluster that read, embed and store (cluster.transport.Workforce); None: this process does."""
 
     def stop_if_asked(self) -> None:
         """Raise Stopped where a signal has come."""
@@ -56,8 +58,10 @@ def make_tools(
     warn: Say | None = None,
     show_log: Say | None = None,
     seconds_left: Callable[[], float] = lambda: math.inf,
+    stop_signal: Callable[[], int | None] | None = None,
 ) -> Tools:
-    """The real seams: the model of this machine, its engine, and the signals of this process."""
+    """The real seams: the model of this machine, its engine, and what tells of a signal: by default those of this
+    process, which are handled from now on."""
     from embedcli.engines import choose
 
     return Tools(
@@ -68,7 +72,7 @@ def make_tools(
         open_engine=lambda model, settings, device: choose.open_engine(
             model, settings, device, engine=engine, card=card, cpu=cpu, say=say, warn=warn or say, show_log=show_log
         ),
-        stop_signal=listen(),
+        stop_signal=listen() if stop_signal is None else stop_signal,
         seconds_left=seconds_left,
     )
 

@@ -31,7 +31,6 @@ from embedcli.run.pace.time_limit import OutOfTime
 from embedcli.run.plan import make_plan
 from embedcli.run.record import nothing_to_do
 from embedcli.run.settings import rules_of, settle_settings
-from embedcli.run.tally import Tally
 from embedcli.run.tasks import AnyTask, Contained, ContainerEnd, RecordTask, Refused, Task
 from embedcli.sources.lists import settle_sources
 
@@ -158,8 +157,8 @@ class _Counting:
         from embedcli.run.containers import Members, OpenContainers
         from embedcli.run.stream import reading, reading_work
 
-        members, tally, done = Members(self._known.table), Tally.of(plan), 0
-        containers = OpenContainers(members, self._rules, plan, tally, report.warn)
+        members, done = Members(self._known.table), 0
+        containers = OpenContainers(members, self._rules, plan, report.warn)
         with tempfile.TemporaryDirectory(prefix="embedcli-") as folder:
             work = reading_work(model, self._settings, self._prints, spool_folder=Path(folder))
             tasks, read_all = iter(plan.tasks), self._rules.read_all
@@ -171,7 +170,6 @@ class _Counting:
                         done += not isinstance(returned[0], RecordTask)
                         report.looking(f"reading: {done:,} of {plan.tasks.count:,} documents")
                         self._take(*returned, containers)
-        self._forecast.sources["unchanged"] += tally.unchanged - plan.unchanged
         self._forecast.sources["gone"] = len(plan.gone) - len(plan.moved)
         return done == plan.tasks.count
 
@@ -213,6 +211,7 @@ class _Counting:
         """New ones that are files of their own are counted already."""
         for source in ended:
             assert isinstance(source, Refused | Contained)  # nothing gets vectors here
+            self._forecast.sources["unchanged"] += source.unchanged
             prior = source.task.prior
             if prior is not None:
                 same = (prior.sha256, prior.reason) == (source.sha256, source.reason or None)

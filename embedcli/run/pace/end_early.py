@@ -8,12 +8,13 @@ Not here: when the time is over (time_limit.py), how a generation is published (
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedcli.index import documents
 from embedcli.index.clearing import clear
-from embedcli.index.leftovers import run_folders
+from embedcli.index.leftovers import run_folders, writer_folders
 from embedcli.report import many
 from embedcli.run.publish import Published, publish
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from embedcli.vault.disk import Disk
 
 _KEPT = re.compile(r"loose-.*|run\.json|probe\.npy")
+_KEPT_OF_WRITER = re.compile(r"loose-.*|part-.*|journal\.jsonl")
 
 
 def end_early(run: Run, work: Work) -> Published:
@@ -38,7 +40,7 @@ def end_early(run: Run, work: Work) -> Published:
     leftovers = {item.folder for item in run.known.leftovers}
     for folder in run_folders(run.index.staging):
         if folder not in leftovers:
-            _keep_unpublished(folder, run.index.disk)
+            _keep_unpublished(folder, work.checkpoints.staging.shards, run.index.disk)
     clear(run.index, keep=run.asked.keep_generations)
     return published
 
@@ -66,12 +68,22 @@ def _safely_gone(run: Run, work: Work) -> set[SourceKey]:
     return run.plan.dropped - waiting
 
 
-def _keep_unpublished(folder: Path, disk: Disk) -> None:
+def _keep_unpublished(folder: Path, published: Collection[str], disk: Disk) -> None:
     """Keep the vectors of documents that are not whole; all others are in the generation."""
-    paths = list(folder.iterdir())
-    if not any(path.name.startswith("loose-") for path in paths):
+    writers = [writer for writer in writer_folders(folder) if not _left_nothing(writer, published, disk)]
+    paths = [path for path in folder.iterdir() if path not in writers]
+    if not writers and not any(path.name.startswith("loose-") for path in paths):
         disk.remove(folder)
         return
     for path in paths:
         if not _KEPT.fullmatch(path.name):
             disk.remove(path)
+
+
+def _left_nothing(writer: Path, published: Collection[str], disk: Disk) -> bool:
+    """Remove from a writer's folder what is published; whether nothing that is of use is left. Its shards that the run
+    did not adopt have the vectors of documents that were not whole either."""
+    for path in writer.iterdir():
+        if not _KEPT_OF_WRITER.fullmatch(path.name) or path.stem in published:
+            disk.remove(path)
+    return not any(path.name.startswith(("loose-", "part-")) for path in writer.iterdir())

@@ -1,0 +1,341 @@
+"""A run over workers: it gives slices of its plan away, and adopts what the workers have stored.
+
+In: the record of a run and the owners of its work. Out: as from run/stream.py the sources that ended here, which are
+those alone with workers that were lost; all others are in the staging folder and counted. What workers have finished is
+what a killed run leaves, so adopting it is what the next run would do.
+Not here: what is given to whom (slices.py), reaching the workers (crew.py), reading, embedding and storing (worker.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedcli.cluster.crew import Crew, Event, LeftOut, Lost, Member, Ready, Said
+from embedcli.cluster.job import job_of
+from embedcli.cluster.messages import Answer, Collected, owner_of
+from embedcli.cluster.slices import Slices
+from embedcli.engines.probe import PROBE_AGREEMENT, Reference, compare_probe
+from embedcli.errors import EmbedcliError, EngineError, InputError, Stopped, StorageError
+from embedcli.index.leftovers import finished_by
+from embedcli.index.outcomes import Stored
+from embedcli.report import many
+from embedcli.run.begin_work import adoptable
+from embedcli.run.tasks import Refused, Task
+
+if TYPE_CHECKING:
+    from embedcli.index.outcomes import Outcome
+    from embedcli.index.shards import Shard
+    from embedcli.records import SourceKey
+    from embedcli.run.begin_work import Work
+    from embedcli.run.pending import Ended
+    from embedcli.run.record import Run
+
+LOOK_S = 0.5
+STOP_S = 30.0
+OTHERS_S = 30.0
+"""How long other workers may take to come after the last one was left out."""
+
+VISIBLE_S = 10.0
+"""How long a file that a worker has stored may take to be seen here: NFS remembers for seconds what is not there."""
+
+LOST_BEFORE_THEY_ANSWER = 8
+NICE = 10
+
+
+@contextmanager
+def stream_over_workers(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
+    """The workers, for as long as the context lasts. Raises EmbedcliError."""
+    if len(work.adopted) == run.plan.tasks.count:
+        yield iter(())
+        return
+    with contextlib.closing(run.tools.workforce.start(run.device)) as transport:
+        crew = Crew(transport, lambda: job_of(run, work))
+        yield _Coordinator(run, work, crew).passes()
+        for _ in crew.stop(STOP_S):  # what they say now is of slices that others have answered
+            pass
+
+
+class _Coordinator:
+    """One loop: hear what the workers say, adopt it, give them more."""
+
+    def __init__(self, run: Run, work: Work, crew: Crew) -> None:
+        self._run = run
+        self._work = work
+        self._crew = crew
+        tasks = run.plan.tasks
+        self._slices = Slices(
+            (task for task in tasks if task.key not in work.adopted), documents=tasks.count - len(work.adopted),
+            size_bytes=tasks.size_bytes, moved=run.plan.moved,
+        )  # fmt: skip
+        self._number = work.checkpoints.number
+        self._probe: Reference | None = None
+        self._tokens: dict[str, int] = {}
+        self._told: set[str] = set()
+        self._patience = _Patience(run.tools.workforce.least, run.tools.workforce.wait_s)
+
+    def passes(self) -> Iterator[list[Ended]]:
+        progress, run = self._work.tally.progress, self._run
+        started_s, progress.phase = time.monotonic(), "waiting for workers"
+        try:
+            while not self._slices.done:
+                self._stop_if_asked()
+                if run.time.is_over():
+                    self._finish_in_hand(max(run.time.reserve_s / 2, LOOK_S))
+                    return
+                yield self._pass()
+        except Stopped:
+            self._finish_in_hand(STOP_S)
+            raise
+        finally:
+            self._work.tally.seconds["reading"] = time.monotonic() - started_s
+
+    def _stop_if_asked(self) -> None:
+        signal_number = self._run.tools.stop_signal()
+        if signal_number is not None:
+            self._run.report.line("stopping: the workers finish what is in hand (a second signal leaves at once)")
+            raise Stopped(signal_number)
+
+    def _finish_in_hand(self, within_s: float) -> None:
+        for event in self._crew.stop(within_s):
+            if isinstance(event, Said):
+                self._adopt_all(event.member, event.collected)
+
+    def _pass(self) -> list[Ended]:
+        if (
+            self._number != self._work.checkpoints.number
+        ):  # published on the way: rows say in which generation they came
+            self._number = self._work.checkpoints.number
+            self._slices.close_all()
+        ended: list[Ended] = []
+        for event in self._crew.events(LOOK_S):
+            ended += self._hear(event)
+        self._patience.check(self._crew.members)
+        self._offer()
+        self._show()
+        return ended
+
+    def _hear(self, event: Event) -> list[Ended]:
+        match event:
+            case Ready(member, _):
+                self._welcome(member)
+            case Said(member, collected):
+                self._tell(member, collected.lines)
+                self._adopt_all(member, collected)
+                if collected.ended:  # its time is over
+                    self._let_go(member)
+            case LeftOut(member, error):
+                self._leave_out(member, error)
+            case Lost(member, reason):
+                return self._lose(member, reason)
+        return []
+
+    # ---- who is there
+
+    def _welcome(self, member: Member) -> None:
+        """A worker is ready; it gets nothing before its vectors are those of the index, or of the other workers."""
+        facts, work = member.facts, self._work
+        assert facts is not None
+        if self._probe is None:
+            if work.embedder.reference is None:
+                work.checkpoints.staging.keep_probe(facts.probe)
+            self._probe = work.embedder.reference = Reference(facts.probe, self._run.settings.max_tokens)
+            work.tally.progress.embedding_since = time.monotonic()
+        agreement = compare_probe(facts.probe, self._probe.vectors)
+        if not agreement >= PROBE_AGREEMENT:
+            return self._leave_out(member, _other_vectors(agreement))
+        work.embedder.precisions |= set(facts.precisions)
+        self._run.report.line(f"worker {member.name} is ready: {', '.join(facts.precisions)} on {facts.device}")
+        if facts.niceness >= NICE:
+            self._say_once(
+                f"note: workers run at nice {facts.niceness}; `RAY_worker_niceness=0` before `ray start` changes that"
+            )
+
+    def _leave_out(self, member: Member, error: EmbedcliError) -> None:
+        hint = f" ({error.hint})" if error.hint else ""
+        self._run.report.warn(f"worker {member.name} is left out: {error}{hint}")
+        self._let_go(member)
+        self._patience.note_left_out(error)
+
+    def _let_go(self, member: Member) -> None:
+        self._crew.leave(member)
+        self._slices.drop(member.name)
+
+    def _lose(self, member: Member, reason: str) -> list[Ended]:
+        self._run.report.warn(f"worker {member.name} is lost: {reason}")
+        self._patience.note_lost(member, reason)
+        folder = member.facts.folder if member.facts else ""
+        self._crew.leave(member)
+        self._crew.replace()
+        guilty = self._slices.lose(member.name, folder, self._adopt_from(member))
+        for task in guilty:
+            self._run.report.warn(f"`{task.source.uri}` is left out: two workers were lost with it")
+            self._work.remaining.note(task, to_embed=0)
+        return [Refused(task, "reader_crashed") for task in guilty]
+
+    # ---- what they do
+
+    def _offer(self) -> None:
+        """One slice each, then a second one each: what is left is spread over all."""
+        members = self._crew.at_work
+        for _ in range(2):
+            for member in members:
+                one = self._slices.next_for(member.name, workers=len(members), number=self._number)
+                if one is not None:
+                    self._crew.offer(member, one)
+
+    def _adopt_all(self, member: Member, collected: Collected) -> None:
+        self._tokens[member.name] = collected.tokens
+        for answer in collected.answers:
+            if not self._adopt(member, answer):
+                return
+
+    def _adopt(self, member: Member, answer: Answer) -> bool:
+        """Take over what is stored of a slice, unless it is closed. False where the worker cannot be believed."""
+        tasks = self._slices.tasks_of(answer.slice_id)
+        outcomes = [_as_seen_here(outcome, tasks) for outcome in answer.stored.outcomes]
+        unseen = next((task for task in tasks.values() if _is_here(task, outcomes)), None)
+        if unseen is not None:
+            error = InputError(
+                f"`{unseen.source.uri}` is not there for it, but here", "mount the sources on its machine"
+            )
+            self._leave_out(member, error)
+            return False
+        ended = tasks.keys() & {outcome.key for outcome in outcomes}
+        done = self._slices.answer(member.name, answer.slice_id, set(ended))
+        if done is None:
+            return True
+        member.has_answered = True
+        _wait_until_visible(answer.shards)
+        stored = Stored(outcomes, answer.stored.records)
+        self._work.checkpoints.adopt(stored, {shard.name: shard for shard in answer.shards})
+        self._work.tally.take(answer.tally)
+        self._run.plan.gone |= answer.gone
+        self._run.plan.cleared |= answer.cleared
+        self._patience.note_answer()
+        tokens = {o.key: o.row.tokens for o in outcomes if o.row is not None}
+        for task in done:
+            self._work.remaining.note(task, to_embed=tokens.get(task.key, 0))
+        return True
+
+    def _adopt_from(self, member: Member) -> set[SourceKey]:
+        """Take over what a lost worker had stored and not answered, as a run takes over from one that was killed; what
+        it stored for a generation that is published by now has the wrong number in its rows."""
+        if member.facts is None or member.number != self._number:
+            return set()
+        wanted = {task.key: task for task in adoptable(self._run, self._slices.alone_with(member.name))}
+        shards, outcomes = finished_by(Path(member.facts.folder), wanted)
+        outcomes = [_as_seen_here(outcome, wanted) for outcome in outcomes]
+        self._work.checkpoints.adopt(Stored(outcomes, []), shards)
+        for outcome in outcomes:
+            self._work.tally.adopt(wanted[outcome.key], outcome)
+            self._work.remaining.note(wanted[outcome.key], to_embed=0)
+        return {outcome.key for outcome in outcomes}
+
+    def _show(self) -> None:
+        progress, at_work = self._work.tally.progress, len(self._crew.at_work)
+        progress.phase = f"embedding on {many(at_work, 'worker')}" if at_work else "waiting for workers"
+        progress.tokens = sum(self._tokens.values())
+        progress.tokens_left = self._work.remaining.tokens
+
+    def _tell(self, member: Member, lines: Sequence[str]) -> None:
+        """A warning of each worker, and what is no warning once: they all say the same."""
+        for line in lines:
+            if line.startswith("warning: "):
+                self._run.report.warn(f"worker {member.name}: {line.removeprefix('warning: ')}")
+            else:
+                self._say_once(line)
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            self._run.report.line(line)
+
+
+class _Patience:
+    """How long a run waits for workers, and how many it may lose before one of them has done anything."""
+
+    def __init__(self, least: int, wait_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._least = least
+        self._wait_s = wait_s
+        self._clock = clock
+        self._until_s = clock() + wait_s
+        self._error: EmbedcliError | None = None
+        self._lost = 0
+
+    def check(self, members: Sequence[Member]) -> None:
+        """Raise EngineError, or what the last worker was left out for, where there were too few for too long."""
+        if len(members) >= self._least:
+            self._until_s, self._error = self._clock() + self._wait_s, None
+        elif self._clock() > self._until_s:
+            raise self._error or EngineError(
+                f"{many(len(members), 'worker')} came in {self._wait_s / 60:.0f} minutes, {self._least} are needed",
+                "`ray status` shows what the cluster has; the same command goes on where this run stopped",
+            )
+
+    def note_left_out(self, error: EmbedcliError) -> None:
+        self._error = error
+        self._until_s = min(self._until_s, self._clock() + min(OTHERS_S, self._wait_s))
+
+    def note_answer(self) -> None:
+        self._lost = 0
+
+    def note_lost(self, member: Member, reason: str) -> None:
+        self._lost += not member.has_answered
+        if self._lost > LOST_BEFORE_THEY_ANSWER:
+            raise EngineError(
+                f"{self._lost} workers were lost before they had done anything: {reason}",
+                "embedcli has to be installed in the Python of every machine; `ray logs` shows their last words",
+            )
+
+
+def _other_vectors(agreement: float) -> EngineError:
+    return EngineError(
+        f"it gives other vectors: cosine {agreement:.4f} on the probe set", "use the same engine everywhere"
+    )
+
+
+def _is_here(task: Task, outcomes: Sequence[Outcome]) -> bool:
+    """Whether a worker did not find, or might not open, a source that this machine can open."""
+    reasons = {"vanished", "permission"}
+    missed = any(outcome.key == task.key and outcome.reason in reasons for outcome in outcomes)
+    looked_at = missed and task.source.problem is None and not task.source.is_object
+    return looked_at and os.access(task.source.file, os.R_OK)
+
+
+def _as_seen_here(outcome: Outcome, tasks: dict[tuple[str, str], Task]) -> Outcome:
+    """The outcome with the stat that the walk found, if size and time are the same: another machine may give a file
+    another inode and ctime, and the next walk is here. A change that this hides has another stat at that walk."""
+    task = owner_of(outcome.key, tasks)
+    here, there = task.source.stat if task else None, outcome.stat
+    if here is None or there is None or outcome.row is None or not there.ctime_ns:
+        return outcome
+    if (here.size, here.mtime_ns) != (there.size, there.mtime_ns):
+        return outcome
+    row = outcome.row.replace(ctime_ns=here.ctime_ns, inode=here.inode)
+    return dataclasses.replace(outcome, stat=here, row=row)
+
+
+def _wait_until_visible(shards: Sequence[Shard]) -> None:
+    """Raise StorageError where a shard that a worker has stored does not come to be seen here."""
+    give_up_s = time.monotonic() + VISIBLE_S
+    for shard in shards:
+        while not _is_visible(shard):
+            if time.monotonic() > give_up_s:
+                raise StorageError(
+                    f"`{shard.path}`, which a worker has stored, is not to be seen here",
+                    "the index has to lie on a filesystem that every worker shares",
+                )
+            time.sleep(LOOK_S)
+
+
+def _is_visible(shard: Shard) -> bool:
+    with contextlib.suppress(OSError), shard.path.open("rb") as file, shard.keys_path.open("rb"):
+        return os.fstat(file.fileno()).st_size == shard.size_bytes
+    return False

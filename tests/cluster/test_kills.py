@@ -1,0 +1,138 @@
+"""Workers and the run itself are really killed, at each operation on the disk: nothing is lost, doubled or paid twice.
+
+In: the real `ingest` over workers in processes (tests/cluster_driver.py). The result is compared with a run in one
+process. Not here: what becomes of messages (test_coordinator.py), Ray (test_ray_transport.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedcli.index.generations import Index
+from embedcli.vault.disk import Disk
+from embedcli.verbs.verify import verify
+from tests.cluster.test_coordinator import fill, state_of
+from tests.workshop import Workshop
+
+DRIVER = Path(__file__).parents[1] / "cluster_driver.py"
+SIGKILLED = -9
+WORKERS = 2
+LONG = os.environ.get("EMBEDCLI_LONG") == "1"
+BOTH = 100 if LONG else 4
+FLAGS = {"checkpoint_every_s": 0.05}
+
+
+class Runs:
+    """Orders to the driver, each over a fresh index of the same documents."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
+        self.folder = folder
+        self.process = process
+        self.shop = Workshop(folder, index="alone")
+        fill(self.shop, 16)
+        self.shop.ingest()
+        self.expected = state_of(self.shop)
+        self.said = folder / "said"
+
+    def run(self, *, workers: int = WORKERS, index: str = "index", **order: Any) -> int:
+        assert self.process.stdin and self.process.stdout
+        whole = {"folder": self.folder, "index": index, "workers": workers, "flags": FLAGS, "said": self.said, **order}
+        print(json.dumps(whole, default=str), file=self.process.stdin, flush=True)
+        return int(json.loads(self.process.stdout.readline())["status"])
+
+    def fresh(self) -> None:
+        shutil.rmtree(self.folder / "index", ignore_errors=True)
+        for name in ("read", "once"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def double(self, **fields: Any) -> dict[str, Any]:
+        return {"tokens_per_s": 20_000.0, "read_log": self.folder / "read", **fields}
+
+    def assert_as_alone(self) -> None:
+        shop = Workshop(self.folder, index="index")
+        assert state_of(shop) == self.expected
+        assert not list((shop.index / "staging").iterdir())
+        assert verify(Index(shop.index, disk=Disk())).damage == []
+
+    def go_on_alone(self) -> None:
+        """A plain run: it reads at most two slices a worker again, and what holds other documents."""
+        read = set((self.folder / "read").read_text().splitlines()) if (self.folder / "read").exists() else set()
+        published = (self.folder / "index" / "current").exists()
+        status = self.run(workers=0, flags={"dim": 16, "max_tokens": 64})
+        assert status == 3 or (published and status == 0), "the broken file is news, once"
+        adopted = re.search(r"going on with (\d+) documents?", self.said.read_text())
+        again = len(read) - int(adopted[1] if adopted else 0)
+        holders, largest = 2, 20 // (4 * WORKERS) + 1
+        assert published or again <= 2 * WORKERS * largest + holders
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    command = [sys.executable, str(DRIVER)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Runs(tmp_path_factory.mktemp("kills"), process)
+        assert process.stdin
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def operations(runs: Runs) -> tuple[list[str], list[str]]:
+    """What the workers and what the run do on the disk, by name."""
+    runs.fresh()
+    by_workers, by_run = runs.folder / "workers", runs.folder / "run"
+    assert runs.run(double=runs.double(record=by_workers), record=by_run) == 3
+    runs.assert_as_alone()
+    return sorted(set(by_workers.read_text().splitlines())), sorted(set(by_run.read_text().splitlines()))
+
+
+def test_a_worker_that_is_killed_at_any_operation_changes_nothing(
+    runs: Runs, operations: tuple[list[str], list[str]]
+) -> None:
+    names = operations[0]
+    assert {"step shard stored", "append writer/journal.jsonl", "step staging begun"} <= set(names)
+    for name in names:
+        runs.fresh()
+        status = runs.run(double=runs.double(kill_at=[name, 1], once=runs.folder / "once"))
+        assert status == 3, f"{name}: {runs.said.read_text()}"
+        assert " is lost: " in runs.said.read_text(), name
+        runs.assert_as_alone()
+
+
+def test_a_run_that_is_killed_at_any_operation_is_finished_by_a_plain_one(
+    runs: Runs, operations: tuple[list[str], list[str]]
+) -> None:
+    """By default at those in the staging folder and at the swap: the others are as in a run without workers."""
+    names = [name for name in operations[1] if LONG or re.search(r"N/|swap|journal|stored", name)]
+    assert {"step before swap", "append N/journal.jsonl", "carry N/part.parquet"} <= set(names)
+    for name in names:
+        runs.fresh()
+        assert runs.run(double=runs.double(), kill=[name, 1]) == SIGKILLED, name
+        runs.go_on_alone()
+        runs.assert_as_alone()
+
+
+def test_workers_and_a_run_that_are_both_killed_at_random_lose_nothing(
+    runs: Runs, operations: tuple[list[str], list[str]]
+) -> None:
+    for seed in range(BOTH):
+        chance = random.Random(seed)
+        runs.fresh()
+        status = runs.run(
+            double=runs.double(kill_at=[None, chance.randint(2, 30)], once=runs.folder / "once"),
+            kill=[None, chance.randint(10, 60)],
+        )
+        assert status in (SIGKILLED, 3), runs.said.read_text()
+        if status == SIGKILLED:
+            runs.go_on_alone()
+        runs.assert_as_alone()

@@ -1,0 +1,430 @@
+"""Workers without Ray: in threads of this process, or each in a process of its own that can be killed or suspended.
+
+In: how many, and what goes wrong. Out: a Workforce for Tools; the tools of a worker, with an engine of a fixed speed.
+Not here: any expectation; Ray's workers (tests/ray_cluster.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import os
+import pickle
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcli.cluster.messages import pack, pack_reply, unpack
+from embedcli.cluster.transport import Handle, WorkerLost
+from embedcli.cluster.worker import Worker
+from embedcli.errors import UnreadableSource
+from embedcli.models import resolve
+from embedcli.processes import die_with, receive_message, send_message, spawn
+from embedcli.run.tasks import Task
+from embedcli.run.tools import Tools
+from embedcli.vault.disk import Disk
+from tests.fake_engines import FakeEngine
+from tests.faults import KillAt, Watching
+from tests.workshop import ReadsHere, SplitsHere
+
+# ---- the tools of a worker
+
+
+class SpeedEngine(FakeEngine):
+    """Takes as long for a batch as a card of `tokens_per_s` would, in a thread of its own; 0: no time at all."""
+
+    def __init__(self, dim: int, tokens_per_s: float, log_file: Path | None) -> None:
+        super().__init__(dim=dim, batch_tokens=4_096, depth=2)
+        self.vocabulary = None
+        self._tokens_per_s = tokens_per_s
+        self._log_file = log_file
+        self._thread = ThreadPoolExecutor(1, "engine")
+
+    def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
+        if self._log_file is not None:
+            with self._log_file.open("a") as file:
+                file.write("".join(f"{row.tobytes().hex()}\n" for row in rows))
+        if not self._tokens_per_s:
+            return super().submit(rows)
+        return self._thread.submit(self._work, rows)
+
+    def _work(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        until_s = time.monotonic() + sum(row.size for row in rows) / self._tokens_per_s
+        answer = super().submit(rows).result()
+        time.sleep(max(0.0, until_s - time.monotonic()))
+        return answer
+
+    def close(self) -> None:
+        super().close()
+        self._thread.shutdown(wait=False)
+
+
+@dataclass(frozen=True)
+class Double:
+    """How the workers of a test differ from real ones. It travels as a pickle.
+
+    `once`: a file that the first worker makes which is to have the fault; without it, all of them have it.
+    `kill_at`: before the n-th operation of this name on the disk. `killer`: reading a file with this name kills the
+    worker, not only its reader.
+    """
+
+    tokens_per_s: float = 0.0
+    log_file: Path | None = None
+    reading_processes: bool = False
+    once: Path | None = None
+    kill_at: tuple[str | None, int] | None = None
+    record: Path | None = None
+    """Where the names of the operations on the disk are written."""
+    read_log: Path | None = None
+    """Where the path of each source is written that a worker reads."""
+    killer: str = ""
+    model: str = "minilm"
+    facts_file: Path | None = None
+    """Where the worker writes what its process is like."""
+    blind: str = ""
+    """A file that the worker does not see."""
+    spoil: float = 0.0
+    """How much of another direction the vectors of this worker have."""
+
+    def tools(
+        self, say: Callable[[str], None], *, stop_signal: Callable[[], int | None],
+        seconds_left: Callable[[], float], warn: Callable[[str], None],
+    ) -> Tools:  # fmt: skip
+        chosen = self._is_chosen()
+        if self.facts_file is not None:
+            facts = {
+                "nice": os.nice(0), "omp": os.environ.get("OMP_NUM_THREADS"), "pid": os.getpid(),
+                "cards": os.environ.get("CUDA_VISIBLE_DEVICES"),
+                "oom": Path("/proc/self/oom_score_adj").read_text().strip(),
+            }  # fmt: skip
+            with self.facts_file.open("a") as file:
+                file.write(json.dumps(facts) + "\n")
+        reads = functools.partial(_ReadsOrDies, double=self)
+        return Tools(
+            resolve=lambda asked, memory: resolve.resolve(self.model, report=lambda _: None),
+            device_kind=lambda _: "cpu",
+            open_engine=lambda model, settings, _: self._engine(settings.dim, spoiled=chosen),
+            stop_signal=stop_signal,
+            seconds_left=seconds_left,
+            disk=KillAt(*self.kill_at) if self.kill_at and chosen else Noting(self.record) if self.record else Disk(),
+            make_pool=None if self.reading_processes else reads,
+            make_splitter=None if self.reading_processes else SplitsHere,
+        )
+
+    def _is_chosen(self) -> bool:
+        if self.once is None:
+            return True
+        try:
+            self.once.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def _engine(self, dim: int, *, spoiled: bool) -> SpeedEngine:
+        engine = SpeedEngine(dim, self.tokens_per_s, self.log_file)
+        if self.spoil and spoiled:
+            sound = engine.embed
+
+            def embed(rows: Sequence[np.ndarray]) -> np.ndarray:
+                vectors = np.array(sound(rows))
+                vectors[:, 0] += self.spoil
+                return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+            engine.embed = embed  # type: ignore[method-assign]
+        return engine
+
+
+class _ReadsOrDies(ReadsHere):
+    """Reads in the worker itself, which dies of the killer. Tasks come while it reads, so it waits for them."""
+
+    def __init__(self, work: Any, *, double: Double, **given: Any) -> None:
+        super().__init__(work, **given)
+        self.double = double
+        self.waiting: Future[Any] | None = None
+        self.puller = ThreadPoolExecutor(1, "puller")
+
+    def __exit__(self, *_: object) -> None:
+        self.puller.shutdown(wait=True)
+
+    def get(self, timeout: float) -> Any:
+        self.waiting = self.waiting or self.puller.submit(next, self.tasks, None)
+        try:
+            task = self.waiting.result(timeout)
+        except TimeoutError:
+            return None
+        self.waiting = None
+        if task is not None and (read := self._read_otherwise(task)) is not None:
+            return task, read
+        self.tasks, rest = iter([] if task is None else [task]), self.tasks
+        returned = super().get(timeout)
+        self.tasks = rest
+        return returned
+
+    def _read_otherwise(self, task: Any) -> UnreadableSource | None:
+        double, name = self.double, str(task.message)
+        if double.read_log is not None and isinstance(task, Task):
+            with double.read_log.open("a") as file:
+                file.write(f"{task.source.path}\n")
+        if double.killer and double.killer in name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return UnreadableSource("vanished") if double.blind and double.blind in name else None
+
+
+class Noting(Watching):
+    """Writes the name of each operation into a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def at(self, name: str) -> None:
+        with self.file.open("a") as file:
+            file.write(f"{name}\n")
+
+
+# ---- workers in threads
+
+
+@dataclass
+class Threads:
+    """A workforce of threads. `chaos`: what happens to the messages; None: nothing."""
+
+    count: int
+    double: Double = field(default_factory=Double)
+    chaos: random.Random | None = None
+    least: int = 1
+    wait_s: float = 20.0
+    losses_left: int = 1
+    """Of chaos: two would be enough to blame a document."""
+    sent_version: str | None = None
+    bytes_by_method: Counter[str] = field(default_factory=Counter)
+    handles: list[ThreadHandle] = field(default_factory=list)
+
+    @property
+    def tools_there(self) -> Callable[..., Tools]:
+        return self.double.tools
+
+    def start(self, device: str) -> Threads:
+        self.wanted = self.count
+        self.names = itertools.count(1)
+        return self
+
+    def arrived(self) -> list[Handle]:
+        new = [ThreadHandle(f"thread-{next(self.names)}", self) for _ in range(self.wanted)]
+        self.wanted = 0
+        self.handles += new
+        return list(new)
+
+    def replace(self) -> None:
+        self.wanted += 1
+
+    def close(self) -> None:
+        for handle in self.handles:
+            handle.worker.call("stop", b"")
+        for handle in self.handles:
+            handle.end()
+
+
+class ThreadHandle:
+    """A worker in this process. Killing it makes it deaf, not dead: it works on, as after a wrong belief of Ray's."""
+
+    def __init__(self, name: str, threads: Threads) -> None:
+        self.name = name
+        self.worker = Worker(wait_s=0.3)
+        self.dead = False
+        self._threads = threads
+        self._calls = ThreadPoolExecutor(4, name)
+        self._held: list[Any] = []
+        self._late: list[Any] = []
+
+    def call(self, method: str, message: bytes) -> Future[bytes]:
+        return self._calls.submit(self._call, method, message)
+
+    def _call(self, method: str, message: bytes) -> bytes:
+        if self.dead:
+            raise WorkerLost("the double is deaf")
+        if method == "open" and self._threads.sent_version:
+            message = pack((self._threads.sent_version, unpack(message)[1]))
+        reply = self.worker.call(method, message)
+        if self.dead:
+            raise WorkerLost("the double became deaf")
+        self._threads.bytes_by_method[method] += len(message) + len(reply)
+        return self._disturbed(reply) if method == "collect" and self._threads.chaos else reply
+
+    def _disturbed(self, reply: bytes) -> bytes:
+        """Some answers come later, in another order, twice, or never: then the worker is taken for dead."""
+        chaos = self._threads.chaos
+        assert chaos is not None
+        kind, collected = unpack(reply)
+        if kind != "reply":
+            return reply
+        answers = [*collected.answers, *self._held]
+        chaos.shuffle(answers)
+        self._held = [answer for answer in answers if chaos.random() < 0.3 and not collected.ended]
+        now = [answer for answer in answers if answer not in self._held]
+        now += [answer for answer in self._late if chaos.random() < 0.5]
+        self._late += now
+        if collected.answers and self._threads.losses_left and chaos.random() < 0.2:
+            self._threads.losses_left -= 1
+            self.dead = True
+            raise WorkerLost("the double lost an answer")
+        fields = {**vars(collected), "answers": tuple(now)}
+        return pack_reply(type(collected)(**fields))
+
+    def kill(self) -> None:
+        self.dead = True
+
+    def end(self) -> None:
+        if self.worker.thread is not None:
+            self.worker.thread.join(30)
+        self._calls.shutdown(wait=False)
+
+
+# ---- workers in processes
+
+
+@dataclass
+class Processes:
+    """A workforce of processes, each with a socket. Some may be forked before the run, which spares their start."""
+
+    count: int
+    double: Double = field(default_factory=Double)
+    least: int = 1
+    wait_s: float = 20.0
+    handles: list[ProcessHandle] = field(default_factory=list)
+    forked: list[ProcessHandle] = field(default_factory=list)
+
+    @property
+    def tools_there(self) -> Callable[..., Tools]:
+        return self.double.tools
+
+    def start(self, device: str) -> Processes:
+        self.wanted = self.count
+        return self
+
+    def arrived(self) -> list[Handle]:
+        new = [
+            self.forked.pop() if self.forked else ProcessHandle(f"process-{len(self.handles) + number}")
+            for number in range(self.wanted)
+        ]
+        self.wanted = 0
+        self.handles += new
+        return list(new)
+
+    def replace(self) -> None:
+        self.wanted += 1
+
+    def close(self) -> None:
+        for handle in [*self.handles, *self.forked]:
+            handle.end()
+
+
+class ProcessHandle:
+    def __init__(self, name: str, *, fork: bool = False) -> None:
+        self.name = name
+        self._socket, theirs = socket.socketpair()
+        self._sending = threading.Lock()
+        self._numbers = itertools.count()
+        self._calls: dict[int, Future[bytes]] = {}
+        self._gone = False
+        with theirs:
+            self.process = _Forked(theirs, self._socket) if fork else _spawned(theirs)
+        self.receiver = threading.Thread(target=self._receive, daemon=True)
+        self.receiver.start()
+
+    def call(self, method: str, message: bytes) -> Future[bytes]:
+        future: Future[bytes] = Future()
+        with self._sending:
+            number = next(self._numbers)
+            self._calls[number] = future
+            try:
+                send_message(self._socket, pickle.dumps((number, method, message)))
+            except OSError:
+                self._gone = True
+        if self._gone:
+            self._fail()
+        return future
+
+    def _receive(self) -> None:
+        while (data := receive_message(self._socket)) is not None:
+            number, reply = pickle.loads(data)
+            if (call := self._calls.pop(number, None)) is not None:
+                call.set_result(reply)
+        self.lose("its process is gone")
+
+    def lose(self, reason: str) -> None:
+        """Believe that it is gone."""
+        self._gone = True
+        self._fail(reason)
+
+    def _fail(self, reason: str = "its process is gone") -> None:
+        with self._sending:
+            calls, self._calls = self._calls, {}
+        for future in calls.values():
+            future.set_exception(WorkerLost(reason))
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def end(self) -> None:
+        """Wait for its process; nothing uses the socket any more."""
+        self.kill()
+        self.process.wait()
+        self.receiver.join()
+        self._socket.close()
+
+
+def _spawned(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return spawn(__name__, "serve", theirs, stdin=subprocess.DEVNULL, output=2, environment=environment)
+
+
+class _Forked:
+    """A process as of Popen, forked from this one while it has one thread."""
+
+    def __init__(self, theirs: socket.socket, ours: socket.socket) -> None:
+        parent_pid = os.getpid()
+        self.pid = os.fork()
+        if not self.pid:
+            ours.close()
+            try:
+                serve(theirs.detach(), parent_pid)
+            finally:
+                os._exit(1)
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def serve(channel: int, parent_pid: int) -> None:
+    """The child's life: each call in a thread of its own."""
+    die_with(parent_pid)
+    parent = socket.socket(fileno=channel)
+    worker, sending = Worker(), threading.Lock()
+
+    def answer(number: int, method: str, message: bytes) -> None:
+        reply = worker.call(method, message)
+        with sending:
+            send_message(parent, pickle.dumps((number, reply)))
+
+    with ThreadPoolExecutor(4) as calls:
+        while (data := receive_message(parent)) is not None:
+            calls.submit(answer, *pickle.loads(data))
+    os._exit(0)
