@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent.parent
     ("command", "told"),
     [
         (["bench_bucket.py", "3000"], "3,000 keys: "),
+        (["bench_formats.py", "26", "--no-office"], "26 files, without LibreOffice: 0 wrong"),
         (["bench_index.py", "unchanged", "20"], "torch not imported"),
         (["bench_index.py", "nights", "200"], "night 14"),
         (["bench_index.py", "planning", "300"], "(297 unchanged, 3 to read), 30 keys found"),

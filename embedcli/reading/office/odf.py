@@ -25,7 +25,7 @@ MOST_BLANKS = 100
 MOST_COLUMNS = 1_000
 
 _UNSEEN = (
-    *("tracked-changes", "annotation", "annotation-end", "note-citation", "binary-data", "forms", "ruby-text"),
+    *("change-info", "annotation", "annotation-end", "note-citation", "binary-data", "forms", "ruby-text"),
     *("table-of-content-source", "alphabetical-index-source", "covered-table-cell"),
 )
 _SHAPES = (
@@ -144,12 +144,19 @@ class _Body(Handler):
         self._slide: _Slide | None = None
         self._in_spreadsheet = False
         self._style = ""
+        self._region = ""
+        self._deletions: set[str] = set()  # what is between their marks is still there, if it is not in their region
+        self._open_deletions: set[str] = set()
         self._hidden_styles: set[str] = set()
         self._title_styles: set[str] = {"Title"}
 
     def _all_starts(self) -> dict[str, Start]:
         return {
             **dict.fromkeys(_UNSEEN, pass_over),
+            "changed-region": self._start_region,
+            "deletion": self._deletion,
+            "change-start": self._start_change,
+            "change-end": self._end_change,
             "style": self._start_style,
             "drawing-page-properties": self._slide_properties,
             "table-properties": self._table_properties,
@@ -187,15 +194,31 @@ class _Body(Handler):
 
     def text(self, characters: str) -> None:
         """White space is one blank, across the borders of elements too; more are written as elements."""
-        if self._paragraph is None:
+        if self._paragraph is None or self._open_deletions:
             return
         words = self._paragraph.words
         text = " ".join(f"|{characters}|".split())[1:-1]
         words.append(text.lstrip(" ") if words and words[-1].endswith(" ") else text)
 
     def _character(self, characters: str) -> None:
-        if self._paragraph is not None:
+        if self._paragraph is not None and not self._open_deletions:
             self._paragraph.words.append(characters)
+
+    # tracked changes
+
+    def _start_region(self, attributes: Attributes) -> None:
+        self._region = attribute(attributes, "id") or ""
+
+    def _deletion(self, _attributes: Attributes) -> bool:
+        self._deletions.add(self._region)
+        return True
+
+    def _start_change(self, attributes: Attributes) -> None:
+        if (number := attribute(attributes, "change-id") or "") in self._deletions:
+            self._open_deletions.add(number)
+
+    def _end_change(self, attributes: Attributes) -> None:
+        self._open_deletions.discard(attribute(attributes, "change-id") or "")
 
     # styles
 

@@ -46,6 +46,17 @@ def test_deleted_text_and_comments_are_out_and_notes_follow_their_paragraph() ->
     assert text_of(body) == "Kept text here.\n\nA note.\n\nNext."
 
 
+def test_deleted_text_that_stands_where_it_was_is_out() -> None:
+    """As LibreOffice saves a flat file: the region names the change, and its text is between two marks."""
+    body = """<text:tracked-changes><text:changed-region xml:id="d" text:id="d"><text:deletion><office:change-info>
+        <dc:creator>Anna</dc:creator><text:p>WHY</text:p></office:change-info></text:deletion></text:changed-region>
+        <text:changed-region text:id="i"><text:insertion><office:change-info/></text:insertion></text:changed-region>
+        </text:tracked-changes><text:p>Kept<text:change-start text:change-id="d"/> DELETED</text:p><text:p>DELETED
+        <text:tab/><text:change-end text:change-id="d"/> and <text:change-start text:change-id="i"/>new<text:change-end
+        text:change-id="i"/>.</text:p>"""
+    assert text_of(body) == "Kept\n\nand new."
+
+
 def test_text_boxes_and_shapes_follow_their_paragraph_without_their_descriptions() -> None:
     body = """<text:p>Before <draw:frame><draw:text-box><text:p>In a box</text:p></draw:text-box>
         <svg:title>ALT</svg:title><svg:desc>ALT</svg:desc></draw:frame>
