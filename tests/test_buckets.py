@@ -19,6 +19,7 @@ import pytest
 
 from embedcli.errors import InputError
 from embedcli.sources.buckets import connection
+from embedcli.sources.buckets.s3 import S3
 from embedcli.verbs.forget import forget
 from embedcli.verbs.moved import moved
 from embedcli.verbs.status import status, troubled
@@ -256,11 +257,14 @@ def test_an_object_that_changed_since_the_listing_is_read_as_it_is_now(shop: Wor
 def test_what_lies_in_cold_storage_is_skipped_and_read_once_it_is_restored(
     shop: Workshop,
     bucket: S3Bucket,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """One object is known from the listing, the other from the answer."""
     bucket.put("docs/a.txt", words(10))
     bucket.put("docs/cold.txt", words(10, 2), StorageClass="GLACIER")
     bucket.put("docs/b.txt", words(10, 3))
     bucket.front.instead = lambda method, path: COLD if path.endswith("b.txt") else None
+    monkeypatch.setattr(S3, "_tells_cold", True)
     summary = shop.ingest(f"{bucket.url}/docs")
     assert summary.exit_code == 0
     assert {path: row["reason"] for path, row in shop.documents().items()} == {
@@ -276,7 +280,14 @@ def test_what_lies_in_cold_storage_is_skipped_and_read_once_it_is_restored(
 COLD = (403, error_body("InvalidObjectState"))
 
 
-def test_a_document_that_goes_into_cold_storage_stays_as_it_was(shop: Workshop, bucket: S3Bucket) -> None:  # noqa: F811
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_document_that_goes_into_cold_storage_stays_as_it_was(
+    shop: Workshop,
+    bucket: S3Bucket,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    listed: bool,
+) -> None:
+    monkeypatch.setattr(S3, "_tells_cold", listed)
     bucket.put("docs/a.txt", words(10))
     bucket.put("docs/b.txt", words(10, 1))
     shop.ingest(f"{bucket.url}/docs")

@@ -26,6 +26,8 @@ DEFAULT_REGION = "us-east-1"
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 _TOKEN = re.compile(rb"<NextContinuationToken>([^<]*)</NextContinuationToken>")
+_TRUNCATED = re.compile(rb"<IsTruncated>\s*true\s*<")
+_COUNT = re.compile(rb"<KeyCount>\s*([0-9]+)\s*<")
 _CONTENTS = re.compile(rb"<Contents>(.*?)</Contents>", re.DOTALL)
 _KEY = re.compile(rb"<Key>([^<]*)</Key>")
 _SIZE = re.compile(rb"<Size>\s*([0-9]+)\s*</Size>")
@@ -68,18 +70,24 @@ class S3:
                 token = _TOKEN.search(body)
                 if token is not None:
                     following = ahead.submit(self._page, prefix, _text(token[1]).decode())
-                yield page_in(body)
+                yield page_in(body, tells_cold=self._tells_cold)
                 if token is None:
                     return
 
     def _page(self, prefix: str, token: str) -> bytes:
         asked = {"list-type": "2", "prefix": prefix, **({"continuation-token": token} if token else {})}
-        answer = self._ask(
-            path_of(self._bucket), query_of(asked), {"x-amz-optional-object-attributes": "RestoreStatus"}
-        )
+        headers = {"x-amz-optional-object-attributes": "RestoreStatus"} if self._tells_cold else {}
+        answer = self._ask(path_of(self._bucket), query_of(asked), headers)
         if answer.status != 200:
             raise self._error(answer, f"s3://{self._bucket}")
+        if not _is_whole(answer.body):
+            raise BucketError("io", f"`s3://{self._bucket}`: what the server answers is no whole listing")
         return answer.body
+
+    @property
+    def _tells_cold(self) -> bool:
+        """Whether a listing says what is in cold storage and what was restored: other servers refuse to be asked."""
+        return self._connection.host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
     def part(self, key: str, start: int, stop: int, *, etag: str | None = None, beat: Beat = no_beat) -> Part:
         headers = {"range": f"bytes={start}-{stop - 1}", **({"if-match": etag} if etag else {})}
@@ -165,14 +173,30 @@ def _version(answer: Answer) -> tuple[int, str]:
     return modified_s, answer.headers.get("etag", "")
 
 
-def page_in(body: bytes) -> Page:
+def _is_whole(body: bytes) -> bool:
+    """Whether an answer is a listing, and all of it: what is not in a listing is gone. A page of a portal that asks for
+    a password is an answer too."""
+    count = _COUNT.search(body)
+    told = count is None or int(count[1]) == body.count(b"<Contents>")
+    return (
+        b"</ListBucketResult>" in body and told and (_TRUNCATED.search(body) is None or _TOKEN.search(body) is not None)
+    )
+
+
+def page_in(body: bytes, *, tells_cold: bool = False) -> Page:
     """The objects in an answer. Where every object has the four elements, all of one kind are found at once."""
     keys, sizes = _KEY.findall(body), _SIZE.findall(body)
     times, etags = _TIME.findall(body), _ETAG.findall(body)
     if not len(keys) == len(sizes) == len(times) == len(etags) == body.count(b"<Contents>"):
         keys, sizes, times, etags = _one_by_one(body)
     keys = [_text(key) if b"&" in key else key for key in keys]
-    return Page(keys, list(map(int, sizes)), list(map(_seconds, times)), list(map(_tag, etags)), _cold_in(body))
+    return Page(
+        keys,
+        list(map(int, sizes)),
+        list(map(_seconds, times)),
+        list(map(_tag, etags)),
+        _cold_in(body) if tells_cold else set(),
+    )
 
 
 def _one_by_one(body: bytes) -> tuple[list[bytes], ...]:

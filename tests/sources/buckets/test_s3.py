@@ -200,7 +200,8 @@ def test_what_lies_in_cold_storage_is_known_from_the_listing() -> None:
                 one("e", "GLACIER", f"{restored}</RestoreExpiryDate></RestoreStatus>"),
                 one("f", "GLACIER", "<RestoreStatus><IsRestoreInProgress>true</IsRestoreInProgress></RestoreStatus>"),
             )
-        )
+        ),
+        tells_cold=True,
     )  # fmt: skip
     assert page.cold == {b"b", b"c", b"f"}
 
@@ -227,3 +228,26 @@ def test_a_body_that_breaks_off_is_asked_for_again(monkeypatch: pytest.MonkeyPat
     finally:
         thread.join()
         listener.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html><title>Sign in</title></html>",
+        b"",
+        b"<ListBucketResult><KeyCount>2</KeyCount><Contents><Key>a</Key></Contents></ListBucketResult>",
+        b"<ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key>a</Key></Contents></ListBucketResult>",
+        b"<ListBucketResult><Contents><Key>a</Key></Contents>",
+    ],
+)
+def test_what_is_no_whole_listing_is_none(bucket: S3Bucket, body: bytes) -> None:  # noqa: F811
+    """Or all the rest would be gone."""
+    bucket.front.instead = lambda method, path: (200, body)
+    with pytest.raises(BucketError, match="no whole listing"):
+        list(client(bucket).pages(""))
+
+
+def test_only_the_provider_itself_is_asked_what_was_restored(bucket: S3Bucket) -> None:  # noqa: F811
+    """Other servers answer a header that they do not know with 501."""
+    assert S3("b", {})._tells_cold and S3("b", {"AWS_REGION": "cn-north-1"})._tells_cold
+    assert not client(bucket)._tells_cold
