@@ -1,7 +1,7 @@
 """All objects below a folder of a bucket, in the order of a walk.
 
 In: the pages of a bucket. Out: paths with their stats, ascending by `path.split("/")`, which is not the order of the
-keys: `a-b` comes before `a/b` there. A million objects take the bytes of their paths and 32 bytes each.
+keys: `a-b` comes before `a/b` there. A million objects take the bytes of their paths and 33 bytes each.
 Not here: which of them are sources (walk.py).
 """
 
@@ -41,7 +41,7 @@ class Listing:
         self._ends = array("q", [0])
         self._sizes, self._times, self._tags = array("q"), array("q"), array("Q")
         self._sorted = True
-        self._cold: set[bytes] = set()
+        self._cold = bytearray()
         self.ignore_files: set[str] = set()
         """Paths of the ignore files that there are."""
         self.indexes: set[str] = set()
@@ -65,7 +65,7 @@ class Listing:
             self._sizes.extend(page.sizes)
             self._times.extend(page.modified_s)
             self._tags.extend(page.tags)
-            self._cold |= {key[skip:] for key in page.cold}
+            self._cold += bytes(key in page.cold for key in page.keys) if page.cold else bytes(len(page.keys))
         self.indexes = {folder for folder, parts in parts_of_indexes.items() if len(parts) == 2}
 
     def __len__(self) -> int:
@@ -81,8 +81,7 @@ class Listing:
             some = paths.slice(start, AT_ONCE) if order is None else paths.take(order.slice(start, AT_ONCE))
             for number, path in zip(numbers, some.to_pylist(), strict=True):
                 stat = object_stat(self._sizes[number], self._times[number], self._tags[number])
-                key = path.replace(b"\0", b"/")
-                yield Found(_shown(key), stat, bool(self._cold) and key_of(_shown(key)).encode() in self._cold)
+                yield Found(_shown(path.replace(b"\0", b"/")), stat, bool(self._cold[number]))
 
 
 def key_of(path: str) -> str:

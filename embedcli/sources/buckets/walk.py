@@ -6,7 +6,7 @@ make the other half look gone. Of the objects only ignore files are read.
 Not here: the listing (listing.py), reading sources (fetched.py).
 
 A folder is what stands before a `/` in keys. Left out without a message are hidden names, what the filters leave out,
-indexes of this program, and the empty objects whose keys end in `/`, which stand for folders.
+indexes of this program, the empty objects whose keys end in `/`, which stand for folders, and the root's own.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class _Walk:
                 folder = here + slash
                 if self._closed and found.path.startswith(self._closed):
                     continue
-            is_folder = not name and not found.stat.size
+            is_folder = not found.path or (not name and not found.stat.size)
             if not is_folder and not hidden(name) and not self.filters.leaves_file_out(found.path):
                 yield _source(self._root, found, max_text_bytes)
 

@@ -85,6 +85,8 @@ def test_keys_that_no_folder_can_have_are_sources_with_uris_of_their_own(bucket:
     for key in keys:
         bucket.put(key, "text")
     bucket.put("empty/", b"")
+    below = {one.path for one in in_bucket(root_of(f"{bucket.url}/a"))}
+    assert below == {"/b", "b"}, "the object `a/` stands for the root itself"
     found = in_bucket(root_of(bucket.url))
     assert {one.file for one in found} == {f"{bucket.url}/{key}" for key in keys}
     assert len({one.uri for one in found}) == len({one.path for one in found}) == len(keys)
