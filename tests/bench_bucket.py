@@ -1,9 +1,10 @@
 """What a bucket costs: its listing, as a table, no test.
 
-In: how many keys (default: 1,000,000). Out: a line on stdout: seconds, processor time and memory of the walk of a
-bucket with so many objects, filters included; the server does nothing but make pages, on another core where there is
-one. The memory is the most that the process had, less what it had before.
-Run: `PYTHONPATH=. python tests/bench_bucket.py [KEYS]`.
+In: how many keys (default: 1,000,000), how many seconds the server waits before each page of a thousand (default: 0).
+Out: a line on stdout: seconds, processor time and memory of the walk of a bucket with so many objects, filters
+included; the server does nothing but make pages, on another core where there is one. The memory is the most that the
+process had, less what it had before.
+Run: `PYTHONPATH=. python tests/bench_bucket.py [KEYS] [SECONDS]`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from bisect import bisect_right
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -22,7 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 KEYS = 1_000_000
 PER_PAGE = 1_000
 ENTRY = (
-    "<Contents><Key>docs/{folder}/report no. {number:07d}.pdf</Key><LastModified>2026-11-29T16:00:00.000Z"
+    "<Contents><Key>{key}</Key><LastModified>2026-11-29T16:00:00.000Z"
     "</LastModified><ETag>&quot;{number:032x}&quot;</ETag><Size>{number}</Size><StorageClass>STANDARD</StorageClass>"
     "</Contents>"
 )
@@ -33,18 +35,24 @@ def folder_of(number: int) -> str:
     return f"{number // 200:05d}{'' if number // 100 % 2 else '-old'}"
 
 
+def key_of(number: int) -> str:
+    return f"docs/{folder_of(number)}/report no. {number:07d}.pdf"
+
+
 class Pages(BaseHTTPRequestHandler):
-    """Gives out pages; the token is the number of the next one."""
+    """Gives out pages; the token is the number of the next key."""
 
     protocol_version = "HTTP/1.1"
     server: Any
 
     def do_GET(self) -> None:
         asked = parse_qs(urlsplit(self.path).query)
-        page = int(asked.get("continuation-token", ["0"])[0])
-        first, last = page * PER_PAGE, min((page + 1) * PER_PAGE, self.server.keys)
-        entries = "".join(ENTRY.format(folder=folder_of(number), number=number) for number in range(first, last))
-        more = f"<NextContinuationToken>{page + 1}</NextContinuationToken>" if last < self.server.keys else ""
+        time.sleep(self.server.page_s)
+        after = asked.get("start-after", [""])[0]
+        first = int(asked.get("continuation-token", [bisect_right(range(self.server.keys), after, key=key_of)])[0])
+        last = min(first + PER_PAGE, self.server.keys)
+        entries = "".join(ENTRY.format(key=key_of(number), number=number) for number in range(first, last))
+        more = f"<NextContinuationToken>{last}</NextContinuationToken>" if last < self.server.keys else ""
         body = f"<ListBucketResult><Name>b</Name>{entries}{more}</ListBucketResult>".encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
@@ -55,9 +63,9 @@ class Pages(BaseHTTPRequestHandler):
         """Silence."""
 
 
-def serve(port: int, keys: int) -> None:
+def serve(port: int, keys: int, page_s: float) -> None:
     server: Any = ThreadingHTTPServer(("127.0.0.1", port), Pages)
-    server.keys = keys
+    server.keys, server.page_s = keys, page_s
     server.serve_forever()
 
 
@@ -85,7 +93,7 @@ class Peak:
         self._thread.join()
 
 
-def measure(keys: int) -> None:
+def measure(keys: int, page_s: float) -> None:
     """Print the table; in a process of its own, with a server of its own."""
     from embedcli.sources.buckets.open import bucket_of
     from embedcli.sources.buckets.walk import walk_bucket
@@ -93,7 +101,7 @@ def measure(keys: int) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    server = subprocess.Popen([sys.executable, __file__, "serve", str(port), str(keys)])
+    server = subprocess.Popen([sys.executable, __file__, "serve", str(port), str(keys), str(page_s)])
     os.environ.update(AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b", AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
     try:
         _wait_for(port)
@@ -120,6 +128,6 @@ def _wait_for(port: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
-        serve(int(sys.argv[2]), int(sys.argv[3]))
+        serve(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
     else:
-        measure(int(sys.argv[1]) if len(sys.argv) > 1 else KEYS)
+        measure(int((sys.argv[1:] or [str(KEYS)])[0]), float((sys.argv[2:] or ["0"])[0]))

@@ -22,7 +22,7 @@ def no_beat(_: int) -> None:
 
 @dataclass(slots=True)
 class Page:
-    """Some objects, in the order of their keys: lists of one length. `tags` stand for their ETags, `cold` are those
+    """Some objects: lists of one length. `tags` stand for their ETags, `cold` are those
     that cannot be read before somebody restores them."""
 
     keys: list[bytes] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Bucket(Protocol):
     """One bucket. Every method raises BucketError."""
 
     def pages(self, prefix: str) -> Iterator[Page]:
-        """All objects whose keys begin with the prefix, ascending by the bytes of their keys."""
+        """All objects whose keys begin with the prefix, once, in any order."""
 
     def part(self, key: str, start: int, stop: int, *, etag: str | None = None, beat: Beat = no_beat) -> Part:
         """The bytes from `start` to before `stop`, or to the end of the object where that comes sooner; with `etag`,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -20,6 +19,7 @@ from embedcli.records import COLD_STORAGE, Stat
 from embedcli.sources.buckets.connection import Answer, Connection
 from embedcli.sources.buckets.contract import Beat, Page, Part, no_beat, object_stat, tag_of
 from embedcli.sources.buckets.credentials import Credentials
+from embedcli.sources.buckets.side_by_side import SideBySide
 from embedcli.sources.buckets.signing import path_of, query_of, signed
 
 DEFAULT_REGION = "us-east-1"
@@ -62,20 +62,16 @@ class S3:
         return self._fixed or f"https://s3.{self._region}.{suffix}"
 
     def pages(self, prefix: str) -> Iterator[Page]:
-        """The next page is on its way while one is read."""
-        with ThreadPoolExecutor(1, thread_name_prefix="listing") as ahead:
-            following = ahead.submit(self._page, prefix, "")
-            while True:
-                body = following.result()
-                token = _TOKEN.search(body)
-                if token is not None:
-                    following = ahead.submit(self._page, prefix, _text(token[1]).decode())
-                yield page_in(body, tells_cold=self._tells_cold)
-                if token is None:
-                    return
+        def ask(after: str, token: str) -> tuple[Page, str]:
+            body = self._listed(prefix, after, token)
+            following = _TOKEN.search(body)
+            return page_in(body, tells_cold=self._tells_cold), _text(following[1]).decode() if following else ""
 
-    def _page(self, prefix: str, token: str) -> bytes:
-        asked = {"list-type": "2", "prefix": prefix, **({"continuation-token": token} if token else {})}
+        return SideBySide(ask, prefix=prefix).pages()
+
+    def _listed(self, prefix: str, after: str, token: str) -> bytes:
+        asked = {"list-type": "2", "prefix": prefix}
+        asked |= {"continuation-token": token} if token else {"start-after": after} if after else {}
         headers = {"x-amz-optional-object-attributes": "RestoreStatus"} if self._tells_cold else {}
         answer = self._ask(path_of(self._bucket), query_of(asked), headers)
         if answer.status != 200:
