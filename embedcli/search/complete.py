@@ -18,11 +18,11 @@ from pathlib import Path
 
 from embedcli.cores import usable_cores
 from embedcli.errors import StorageError
-from embedcli.vault.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.index.shards import Shard
 from embedcli.processes import die_with, ignore_stops, receive_message, send_message, spawn
 from embedcli.search.sidecars import build, has_sidecar, store
+from embedcli.vault.disk import Disk
 from embedcli.vault.stubs import is_stub
 
 ROWS_A_PROCESS = 20_000

@@ -10,12 +10,12 @@ import numpy as np
 import psutil
 import pytest
 
-from embedcli.vault.disk import Disk
 from embedcli.index.generations import Index
 from embedcli.index.shards import Shard
 from embedcli.search import complete as module
 from embedcli.search.complete import complete
 from embedcli.search.sidecars import build
+from embedcli.vault.disk import Disk
 from tests.published import index_of
 from tests.workshop import Workshop, words
 
