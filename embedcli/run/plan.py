@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli.config import Options, Rules
+from embedcli.config import Options, Rules, mirrored_url
 from embedcli.errors import BucketError, InputError, quoted
 from embedcli.index import documents
 from embedcli.index.documents import Mark
@@ -279,7 +279,13 @@ class _Join:
         if self._scope.stream is not None:
             return iter([self._scope.stream.source(root)])
         if is_url(root.path):
-            return walk_bucket(root, below=self._scope.below, max_text_bytes=rules.max_file_bytes, problems=problems)
+            return walk_bucket(
+                root,
+                below=self._scope.below,
+                index=mirrored_url(rules.index),
+                max_text_bytes=rules.max_file_bytes,
+                problems=problems,
+            )
         if self._scope.listed is not None:
             paths = iter_values(self._scope.listed)
             return walk_list(root, paths, max_text_bytes=rules.max_file_bytes, problems=problems)

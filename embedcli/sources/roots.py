@@ -272,7 +272,7 @@ def _uncovered(scopes: Iterable[Scope]) -> Iterator[Scope]:
 
 
 def _refuse_index(root: Root, asked: Options) -> None:
-    if inside(real(root.path), real(str(asked.index))):
+    if inside(real(root.path), real(asked.shown_index)):
         raise UsageError(
             f"`{printable(os.fsencode(root.path))}` is the index itself, or in it", "name the folder of the documents"
         )

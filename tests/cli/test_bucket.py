@@ -11,6 +11,7 @@ import pytest
 
 from embedcli.config import index_folder
 from embedcli.errors import UsageError
+from embedcli.vault.opened import open_vault
 from tests.s3 import S3
 from tests.workshop import Workshop, words
 
@@ -87,3 +88,17 @@ def test_without_a_home_the_variable_that_names_a_cache_folder_is_named(monkeypa
     with pytest.raises(UsageError, match="there is no home") as raised:
         index_folder("s3://bucket/idx", {})
     assert "EMBEDCLI_CACHE" in raised.value.hint
+
+
+def test_documents_and_index_share_a_bucket_and_the_index_is_no_source(
+    command: Callable[..., Any], place: str, tmp_path: Path
+) -> None:
+    bucket = place.removesuffix("/idx")
+    vault = open_vault(bucket)
+    for name in ("docs/a.txt", "b.txt"):
+        vault.put_new(name, words(60, len(name)).encode())
+    flags = ("--model", "minilm", "--dim", 16, "--max-tokens", 64)
+    assert said(command("ingest", bucket, "--index", place, *flags, "--json"))["sources"]["new"] == 2
+    again = said(command("ingest", "--index", place, "--json"))["sources"]
+    assert (again["unchanged"], again["new"], again["gone"]) == (2, 0, 0)
+    assert "is the index itself" in str(command("ingest", f"{place}/vectors", "--index", place).exception)

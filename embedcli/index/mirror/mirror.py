@@ -63,13 +63,13 @@ class Mirror(Disk):
         """Bring the mirror up to date for a reader, at most every half a minute. Raises NoIndex, StorageError."""
         if time.monotonic() - self._refreshed_s < REFRESH_S:
             return
+        self._refreshed_s = time.monotonic()  # of an attempt that fails too: a server must not wait at every search
         if not self.folder.exists() and refresh.read_pointer(self.vault)[0].number is None:
             return
         super().make_folder(self.folder, CLOSED)
         with self._alone():  # the pointer that is read here is not older than what the mirror has
             refresh.generations(self.folder, self.vault, refresh.read_pointer(self.vault)[0])
             refresh.state(self.folder, self.vault)
-        self._refreshed_s = time.monotonic()
 
     @contextmanager
     def leased(self, warn: Callable[[str], None]) -> Iterator[Callable[[], bool]]:

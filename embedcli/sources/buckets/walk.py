@@ -21,8 +21,11 @@ from embedcli.sources.filters import Filter, hidden, ignore_names
 from embedcli.sources.walk import WalkProblems, is_read_in_parts
 
 
-def walk_bucket(root: Root, *, below: str, max_text_bytes: int, problems: WalkProblems) -> Iterator[Source]:
-    """The sources of a root, or of one folder or object `below` it, ascending by `path.split("/")`."""
+def walk_bucket(
+    root: Root, *, below: str, index: str | None = None, max_text_bytes: int, problems: WalkProblems
+) -> Iterator[Source]:
+    """The sources of a root, or of one folder or object `below` it, ascending by `path.split("/")`; not what lies in
+    the `index` of this run, which may have no generation yet."""
     problems.ignore_files = set()  # of a bucket that does not answer nothing else is asked
     try:
         listing = _listed(root, below)
@@ -32,6 +35,8 @@ def walk_bucket(root: Root, *, below: str, max_text_bytes: int, problems: WalkPr
         if below:
             yield _unseen(root, below, error)
         return
+    if index is not None and _lies_in(index, root.path):
+        listing.indexes.add(index[len(root.path) :].strip("/"))
     walk = _Walk(root, listing, problems)
     for source in walk.sources(max_text_bytes):
         if _lies_in(source.path, below):

@@ -28,7 +28,7 @@ from embedcli.index.generations import Index
 from embedcli.index.mirror.mirror import Mirror
 from embedcli.index.mirror.place import first_hand, open_index
 from embedcli.index.mirror.pointer import Pointer
-from embedcli.search.sidecars import complete
+from embedcli.search.complete import complete
 from embedcli.vault.contract import Vault
 from embedcli.vault.lease import Lease
 from embedcli.vault.opened import open_vault
