@@ -135,6 +135,7 @@ def whole(folder: Path, count: int) -> None:
     file = shop.docs / "a.jsonl"
     flags: dict[str, Any] = {
         "open_engine": lambda model, settings, device: EngineOfDigests(dim=settings.dim, batch_tokens=1 << 15),
+        "checkpoint_bytes": 8 << 20,  # what waits for a checkpoint is not what grows, and few records reach this
     }
     make(file, count)
     with MostMemory() as memory:

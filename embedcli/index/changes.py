@@ -103,7 +103,7 @@ def _ops(rows: pa.Table, op: str) -> pa.Table:
 def _located(table: pa.Table, known: Mapping[str, Shard], columns: Sequence[str]) -> pa.Table:
     schema = pa.schema([READ_SCHEMA.field(name) for name in columns])
     parts = [
-        part
+        part.take(pa.array(np.arange(part.num_rows)))  # a copy: a slice would keep its whole row group in memory
         for piece in compaction.live_pieces(table, known)
         for part in shards.read_rows(piece.shard.path, piece.ranges, columns)
     ]

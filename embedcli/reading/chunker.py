@@ -202,7 +202,10 @@ def _core_end(document: Document, together: Together, stream: _Stream, core_star
     spans = together.spans(low, high)
     parting_places: list[int] = []
     for places in _by_rank(document, low, high):
-        possible = stream.between_tokens([place for place in places if low < place <= high])
+        inside = [place for place in places if low < place <= high]
+        if not inside:
+            continue  # most windows have no place of most ranks
+        possible = stream.between_tokens(inside)
         allowed = [place for place in possible if not parting(spans, place)] if spans else possible
         if allowed:
             return _smallest_hash(document.text, allowed)

@@ -1,12 +1,15 @@
 """Memory of a long run: what is freed goes back to the system.
 
-In: nothing. Out: glibc's malloc, configured once for this process. Not here: the readers' limits (reading/process.py).
+In: nothing. Out: glibc's malloc, configured once for this process, and Arrow with it. Not here: the readers' limits
+(reading/process.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+
+import pyarrow as pa
 
 MMAP_THRESHOLD_BYTES = 128 << 10
 _M_MMAP_THRESHOLD = -3
@@ -17,7 +20,8 @@ def map_large_buffers() -> None:
 
     By itself glibc raises that size to that of the largest buffer freed so far, up to 32 MiB: documents and vectors
     then lie among small objects, and the heap grows with the fragments (20 MB for each 100 MB of text). Elsewhere than
-    on glibc nothing is done.
+    on glibc nothing is done. Arrow's own allocator keeps what is freed too, in each of its threads.
     """
+    pa.set_memory_pool(pa.system_memory_pool())
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
