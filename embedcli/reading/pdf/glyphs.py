@@ -88,7 +88,7 @@ class Glyphs:
         length = max(pdfium_c.FPDFText_GetText(self.raw, 0, self.count, buffer) - 1, 0)
         text = ctypes.string_at(buffer, 2 * length).decode("utf-16-le", "replace").replace("\ufffe", CUT)
         if len(text) != self.count or "\ufffd" in text:
-            text = "".join(map(self._character, range(self.count)))
+            text = self._one_by_one()
         return text, seen
 
     def _are_hyphens(self, text: str) -> bool:
@@ -98,11 +98,13 @@ class Glyphs:
             at = text.find(CUT, at + 1)
         return at < 0
 
-    def _character(self, index: int) -> str:
-        code = int(pdfium_c.FPDFText_GetUnicode(self.raw, index))
-        if code == ord(CUT) and pdfium_c.FPDFText_IsHyphen(self.raw, index) != 1:
-            return MISSING
-        return chr(code) if code < 0x110000 else MISSING
+    def _one_by_one(self) -> str:
+        codes = [pdfium_c.FPDFText_GetUnicode(self.raw, index) for index in range(self.count)]
+        characters = [chr(code) if code < 0x110000 else MISSING for code in codes]
+        for index, character in enumerate(characters):
+            if character == CUT and pdfium_c.FPDFText_IsHyphen(self.raw, index) != 1:
+                characters[index] = MISSING
+        return "".join(characters)
 
     def box(self, index: int) -> Box:
         """The glyph's own outline."""
@@ -133,7 +135,8 @@ class Glyphs:
 
     def quarter_of(self, index: int) -> int:
         """How often a quarter to the right this character is turned in the page's own space, 0 to 3."""
-        return round(float(pdfium_c.FPDFText_GetCharAngle(self.raw, index)) / (math.pi / 2)) % 4
+        angle = float(pdfium_c.FPDFText_GetCharAngle(self.raw, index))
+        return round(angle / (math.pi / 2)) % 4 if angle else 0
 
     def has_no_code(self, index: int) -> bool:
         """Whether pdfium knew no code point, and gave the number that the font has for the glyph."""

@@ -20,6 +20,8 @@ _NAMES = re.compile(
 )
 _LIGATURE_NAMES = re.compile(rb"/(?:[A-Za-z](?:_[A-Za-z])+|uni(?:[0-9A-F]{4}){2,})\b")
 _START = re.compile(rb"stream\r?\n")
+_BLOCK_BYTES = 1 << 16
+"""Given to zlib at once: it copies what is left over behind a stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,19 @@ def _object_streams(data: bytes, most_bytes: int) -> Iterator[bytes]:
         start = _START.search(data, position, position + 500)
         if start:
             try:
-                unpacked = zlib.decompressobj().decompress(view[start.end() :], min(MOST_AT_ONCE_BYTES, most_bytes))
+                unpacked = _unpacked(view[start.end() :], min(MOST_AT_ONCE_BYTES, most_bytes))
             except zlib.error:
                 continue
             most_bytes -= len(unpacked)
             yield unpacked
+
+
+def _unpacked(view: memoryview, most_bytes: int) -> bytes:
+    """At most so many bytes of the stream at the beginning of `view`."""
+    decompressor = zlib.decompressobj()
+    unpacked = bytearray()
+    for start in range(0, len(view), _BLOCK_BYTES):
+        unpacked += decompressor.decompress(view[start : start + _BLOCK_BYTES], most_bytes - len(unpacked))
+        if decompressor.eof or len(unpacked) >= most_bytes:
+            break
+    return bytes(unpacked)

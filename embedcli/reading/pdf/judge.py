@@ -71,9 +71,10 @@ def judge(page: Any, text: str, character_count: int, *, has_bare_wide_font: Cal
 
 def honest(text: str) -> Page:
     """The text, mended where that can be; or `garbled`."""
-    if _is_garbled(text):
+    codes = text.encode("latin-1", "ignore")  # bytes are counted sooner
+    if _is_garbled(text, codes):
         return Page(reason="garbled")
-    if _is_wrong_code_page(text):
+    if _is_wrong_code_page(text, codes):
         text = text.translate(_ACCENTED_TO_CYRILLIC)
         if not _is_russian(text):
             return Page(reason="garbled")
@@ -161,22 +162,18 @@ def _unfold(item: Any, *, depth: int) -> Iterator[tuple[Any, int]]:
             yield from _unfold(pdfium_c.FPDFFormObj_GetObject(item, index), depth=depth + 1)
 
 
-def _is_garbled(text: str) -> bool:
+def _is_garbled(text: str, codes: bytes) -> bool:
     """Control characters and U+FFFD where letters should be: the font tells no Unicode."""
-    bytes_latin_1 = text.encode("latin-1", "ignore")
-    bad_count = len(bytes_latin_1.translate(None, _NOT_GARBAGE)) + text.count("\ufffd")
+    bad_count = len(codes.translate(None, _NOT_GARBAGE)) + text.count("\ufffd")
     return bad_count > 0 and bad_count > MOST_GARBLED * len("".join(text.split()))
 
 
-def _is_wrong_code_page(text: str) -> bool:
+def _is_wrong_code_page(text: str, codes: bytes) -> bool:
     """Mostly accented letters: no language is over 30 %, Cyrillic read as Latin is nearly all."""
-    if text.isascii():
-        return False
-    bytes_latin_1 = text.encode("latin-1", "ignore")
-    accented_count = len(bytes_latin_1.translate(None, _NOT_ACCENTED))
+    accented_count = len(codes.translate(None, _NOT_ACCENTED))
     if accented_count < MOST_ACCENTED_SHORT * FEWEST_LETTERS_SHORT:
         return False
-    plain_count = len(bytes_latin_1.translate(None, _NOT_PLAIN))
+    plain_count = len(codes.translate(None, _NOT_PLAIN))
     if plain_count >= FEWEST_LETTERS and accented_count <= MOST_ACCENTED * plain_count:
         return False  # most texts: the letters need not be counted one by one
     letter_count = sum(map(str.isalpha, text))

@@ -19,6 +19,7 @@ import pypdfium2.raw as pdfium_c
 from embedcli.reading.pdf.glyphs import MISSING, Box, Glyphs, ink
 from embedcli.reading.pdf.judge import MOST_GARBLED
 from embedcli.reading.pdf.rtl import in_reading_order, turned_ligatures
+from embedcli.reading.text.rare import rare_characters
 
 MOST_SAMPLES = 8
 LEAST_BARE = 0.02
@@ -44,7 +45,7 @@ _ACCENTS = {
     "ˇ": "\u030c", "¸": "\u0327", "˛": "\u0328",
 }  # fmt: skip
 _WORD = re.compile(r"\S+")
-_RARE = re.compile("[\u0590-\u08ff\uf6be-\ufdff\ufe70-\ufefc]")
+_PRIVATE_OR_RTL = re.compile("[\u0590-\u08ff\uf6be-\ufdff\ufe70-\ufefc]")
 """Right-to-left text, and private code points that Adobe's names have."""
 _ACCENT = re.compile(f"[{''.join(map(re.escape, _ACCENTS))}]")
 _DOTLESS = {"ı": "i", "ȷ": "j", "\uf6be": "j"}
@@ -149,14 +150,17 @@ def _mended(glyphs: Glyphs, unwanted: list[Edit] | None = None) -> str:
         outside += _off_the_page(glyphs, same_before, len(all_ink) - same_behind)
     edits += outside
     edits += _false_breaks(glyphs)
-    letters = "".join(set(glyphs.text))  # searched sooner than the text
-    if _ACCENT.search(letters):
+    rare = rare_characters(glyphs.text)
+    if _ACCENT.search(rare):
         edits += _accents(glyphs)
-    rare = _RARE.search(letters)
-    if rare:
+    has_private_or_rtl = _PRIVATE_OR_RTL.search(rare)
+    if has_private_or_rtl:
         edits += turned_ligatures(glyphs)
         edits += _private(glyphs)
-    text = in_reading_order(glyphs, _pieces(edits, glyphs.text)) if rare else _apply(edits, glyphs.text)
+    if has_private_or_rtl:
+        text = in_reading_order(glyphs, _pieces(edits, glyphs.text))
+    else:
+        text = _apply(edits, glyphs.text)
     text = _without_blank_lines(text) if outside else text
     return text.replace(MISSING, "") if MISSING in text else text
 
@@ -218,17 +222,16 @@ def _false_breaks(glyphs: Glyphs) -> Iterator[Edit]:
     """Line ends beside a raised or lowered mark: the text goes on where the mark ends."""
     for found in _RAISED_BREAK.finditer(glyphs.text):
         after = found.end()
-        before = glyphs.line_box(found.start() - 1)
-        behind = glyphs.line_box(after)
-        height = max(before.high - before.low, behind.high - behind.low)
-        shared = min(before.high, behind.high) - max(before.low, behind.low)
+        before, behind = glyphs.line_box(found.start() - 1), glyphs.line_box(after)
         gap = behind.start - before.end
-        if (
-            shared >= LEAST_SHARED * min(before.high - before.low, behind.high - behind.low)
-            and -WIDEST_TOUCH * height <= gap <= WIDEST_GAP * height
-            and height > 0
-        ):
+        height = max(before.high - before.low, behind.high - behind.low)
+        if -WIDEST_TOUCH * height <= gap <= WIDEST_GAP * height and height > 0 and _share_a_line(before, behind):
             yield found.start(), after, _filling(glyphs.text, found.start(), after, apart=gap > WIDEST_TOUCH * height)
+
+
+def _share_a_line(before: Box, behind: Box) -> bool:
+    shared = min(before.high, behind.high) - max(before.low, behind.low)
+    return shared >= LEAST_SHARED * min(before.high - before.low, behind.high - behind.low)
 
 
 def _filling(text: str, before: int, after: int, *, apart: bool) -> str:

@@ -1,5 +1,5 @@
 """From bytes to clean text, and from text to blocks under headings.
 
-decode.py, legacy.py, declared.py  bytes to text; clean.py, terminal.py, hyphens.py  text to clean text
+decode.py, legacy.py, declared.py  bytes to text; clean.py, terminal.py, hyphens.py, rare.py  text to clean text
 markdown.py, blocks.py, data_runs.py  headings, paragraphs, and what is data and no text
 """

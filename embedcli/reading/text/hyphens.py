@@ -11,7 +11,7 @@ own spelling elsewhere wins over these rules, as it knows its words best.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,9 @@ CUT = "\x02"
 
 LONGEST_PART = 100
 """Characters looked at on each side of a cut: longer ones are no words, and time stays linear."""
+
+MOST_SEARCHED = 30
+"""Words: to search a page for more takes longer than to go through all words that it has."""
 
 _CONJUNCTIONS = frozenset(
     ("and", "or", "nor", "und", "oder", "bzw", "sowie", "bis", "als", "en", "of", "och", "eller", "og", "és", "vagy")
@@ -30,7 +33,7 @@ _CONJUNCTIONS = frozenset(
 _LETTERS = r"[^\W\d_]"
 _CUT = re.compile(CUT)
 _DRAWN_CUT = re.compile(r"(?<=\w)[\u2010\u2011\xad][ \t]*+(?:\r\n|\r|\n)(?=\w)")
-_HYPHENS = re.compile(f"[-\u2010\u2011](?=({_LETTERS}{{1,100}}+))")
+_HYPHEN = re.compile(f"-(?=({_LETTERS}{{1,100}}+))")
 _WORD = re.compile(f"{_LETTERS}++")
 _LETTERS_RUN = re.compile(f"{_LETTERS}*+")
 _RUN = re.compile(r"\S*+")
@@ -106,7 +109,7 @@ def find_spellings(pages: Sequence[str]) -> Spellings:
                     doubtful.add(f"{cut.first}-{cut.second}" if cut.is_capitalised else cut.pair)
     if not cuts:
         return NO_SPELLINGS
-    spelled = cuts & set(_hyphenated(pages))
+    spelled = cuts.intersection(_hyphenated(pages, {pair.partition("-")[2] for pair in cuts}))
     joined = _joined(pages, spelled | doubtful)
     return Spellings(frozenset(spelled - joined), frozenset(joined))
 
@@ -115,28 +118,43 @@ def _joined(pages: Sequence[str], pairs: set[str]) -> set[str]:
     """Those of the pairs, in lower case, that occur as one word; pairs with capitals only in this very form."""
     wanted = {pair.replace("-", ""): pair for pair in pairs}
     lower = {word for word in wanted if word.islower()}
-    exact = wanted.keys() - lower
-    found = {word for page in pages for word in _words_on(page, exact)} if exact else set()
-    found |= {word for page in pages for word in _words_on(page.lower(), lower)} if lower else set()
+    found = _words_of(pages, wanted.keys() - lower) | _words_of(map(str.lower, pages), lower)
     return {wanted[word].lower() for word in found}
 
 
-def _words_on(page: str, words: set[str]) -> set[str]:
-    """Those of the words that the page has, and which are then no longer looked for."""
-    near = {word for word in words if word in page}  # few, and found sooner than every word of the page
-    found = near & set(_WORD.findall(page)) if near else set()
-    words -= found
-    return found
-
-
-def _hyphenated(pages: Iterable[str]) -> Iterator[str]:
-    """Lower-case pairs of all words with a hyphen within a line."""
+def _words_of(pages: Iterable[str], words: set[str]) -> set[str]:
+    """Those of the words that the pages have."""
+    left = set(words)
     for page in pages:
-        for hyphen in _HYPHENS.finditer(page):
-            at = hyphen.start()
-            first = _start(_LETTERS_RUN, page[max(at - LONGEST_PART, 0) : at][::-1])
-            if first:
-                yield f"{first[::-1]}-{hyphen[1]}".lower()
+        if not left:
+            break
+        if len(left) > MOST_SEARCHED:
+            left.difference_update(_WORD.findall(page))
+        else:
+            left -= {word for word in left if _has_word(page, word)}
+    return words - left
+
+
+def _has_word(page: str, word: str) -> bool:
+    """Whether it stands anywhere without a letter on either side."""
+    start = page.find(word)
+    while start >= 0:
+        end = start + len(word)
+        if not _WORD.match(page[start - 1 : start]) and not _WORD.match(page[end : end + 1]):
+            return True
+        start = page.find(word, end)
+    return False
+
+
+def _hyphenated(pages: Iterable[str], seconds: Set[str]) -> Iterator[str]:
+    """Lower-case pairs of those words with a hyphen within a line whose part behind it is one of `seconds`."""
+    for page in pages:
+        for hyphen in _HYPHEN.finditer(page.replace("\u2010", "-").replace("\u2011", "-")):
+            if hyphen[1].lower() in seconds:
+                at = hyphen.start()
+                first = _start(_LETTERS_RUN, page[max(at - LONGEST_PART, 0) : at][::-1])
+                if first:
+                    yield f"{first[::-1]}-{hyphen[1]}".lower()
 
 
 def join_words(text: str, spellings: Spellings) -> str:
