@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from embedcli.cli.main import app
+from embedcli.cli.app import app
 from embedcli.config import IndexSettings
 from embedcli.errors import EngineError
 from embedcli.models.folder import Model

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from embedcli.cli.main import app
+from embedcli.cli.app import app
 from embedcli.errors import EngineError, Locked, Mismatch
 from embedcli.index import state
 from embedcli.index.disk import Disk

@@ -63,6 +63,11 @@ def _common(
     """Has no options but `--version`: each command declares all of its flags, and gets `--config` from its Group."""
 
 
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
 def _set_debug(value: bool) -> bool:
     output.debug = value
     return value

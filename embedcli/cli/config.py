@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from embedcli.cli.app import app, print_json
+from embedcli.cli.app import print_json
 from embedcli.cli.flags import opened_index
 from embedcli.cli.group import NOT_SET_BY_FILE, options, origins
 from embedcli.cli.ingest import MIB
@@ -55,7 +55,6 @@ config.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [parameter for name, parameter in _parameters.items() if name != "source"]
 )
 config.__annotations__ = {name: parameter.annotation for name, parameter in _parameters.items()}
-app.command()(config)
 
 
 def _source(context: typer.Context, key: str) -> str:

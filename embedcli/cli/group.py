@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from embedcli.cli import settings_file
+from embedcli.cli.commands import LISTED, Commands
 from embedcli.cli.settings_file import Flag
-from embedcli.config import index_folder
 from embedcli.errors import Mismatch, UsageError
 
 PREFIX = "EMBEDCLI_"
@@ -61,19 +61,27 @@ class Group(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._flags: dict[str, Flag] = {}
-        own = dict(options(self))
-        self.params = [param for param in self.params if param is not own["config"]]
-        for command in self.commands.values():
-            paths = _paths_of(command)
-            for key, option in options(command):
-                if key != "index":  # an INDEX that is typed as an argument counts before the variable: see flags.py
-                    option.envvar, option.show_envvar = f"{PREFIX}{key.upper().replace('-', '_')}", True
-                is_path = key == "index" or option.name in paths
-                self._flags.setdefault(key, Flag(key, option.is_bool_flag, option.multiple, is_path))
-            command.params.append(own["config"])
-        for key in NOT_SET_BY_FILE:
-            self._flags.pop(key, None)
+        self._config = dict(options(self))["config"]
+        self.params = [param for param in self.params if param is not self._config]
+        self.commands = Commands(self._prepare)  # type: ignore[assignment]  # nobody adds to them
+
+    def _prepare(self, command: Any) -> None:
+        for key, option in options(command):
+            if key != "index":  # an INDEX that is typed as an argument counts before the variable: see flags.py
+                option.envvar, option.show_envvar = f"{PREFIX}{key.upper().replace('-', '_')}", True
+        command.params.append(self._config)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names: the one of Typer loads the commands."""
+        return list(LISTED)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands with a line of help each, without loading them."""
+        width = formatter.width - 6 - max(map(len, LISTED))
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, TyperCommand(name, help=line).get_short_help_str(width)) for name, (_, line) in LISTED.items()]
+            )
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command, and let the values of the file stand in for its defaults."""
@@ -83,13 +91,15 @@ class Group(TyperGroup):
         return name, command, rest
 
     def _use_file(self, ctx: Any, name: str, command: Any, args: list[str]) -> None:
+        from embedcli.config import index_folder
+
         ctx.meta[_ORIGINS] = Origins(None, {})
         first = command.make_context(name, list(args), parent=ctx, resilient_parsing=True)
         if {"-h", "--help"} & set(args):
             return
         index = next((first.params[key] for key in ("index", "index_option") if first.params.get(key)), None)
         file = settings_file.find(ctx.meta.get(_FILE), index_folder(index))
-        values = settings_file.read(file, self._flags) if file else {}
+        values = settings_file.read(file, flags_of(self.commands.values())) if file else {}
         if index or os.environ.get(INDEX):
             values.pop("index", None)
         by_name = {option.name: values[key] for key, option in options(command) if key in values}
@@ -141,6 +151,17 @@ def _origins(command: Any, parsed: Any, by_name: Mapping[str, Any], file: Path |
             yield key, f"`{file}`"
         elif key == "index" and os.environ.get(INDEX) and (source is None or source.name != "COMMANDLINE"):
             yield key, f"the environment, `{INDEX}`"
+
+
+def flags_of(commands: Iterable[Any]) -> dict[str, Flag]:
+    """All flags that a file may set."""
+    flags: dict[str, Flag] = {}
+    for command in commands:
+        paths = _paths_of(command)
+        for key, option in options(command):
+            is_path = key == "index" or option.name in paths
+            flags.setdefault(key, Flag(key, option.is_bool_flag, option.multiple, is_path))
+    return {key: flag for key, flag in flags.items() if key not in NOT_SET_BY_FILE}
 
 
 def _paths_of(command: Any) -> set[str]:

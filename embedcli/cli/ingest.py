@@ -14,7 +14,7 @@ import typer
 
 from embedcli import config, filelist
 from embedcli.cli import flags, metrics, nightly
-from embedcli.cli.app import AsJson, Debug, app, print_json, tools_maker
+from embedcli.cli.app import AsJson, Debug, print_json, tools_maker
 from embedcli.errors import EmbedcliError, UsageError
 from embedcli.report import Report
 
@@ -123,7 +123,6 @@ Verbose = Annotated[
 ]
 
 
-@app.command()
 def ingest(
     context: typer.Context,
     source: Sources = None,

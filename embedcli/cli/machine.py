@@ -17,7 +17,7 @@ import typer
 
 from embedcli import config
 from embedcli.cli import flags
-from embedcli.cli.app import AsJson, Debug, app, print_json, tools_maker
+from embedcli.cli.app import AsJson, Debug, print_json, tools_maker
 from embedcli.errors import EmbedcliError, Stopped
 from embedcli.report import say
 
@@ -31,7 +31,6 @@ WIDTH = 15
 DEFAULT_MB = {"cpu": 0.3, "mps": 5.0, "cuda": 40.0}
 
 
-@app.command()
 def bench(
     context: typer.Context,
     model: Annotated[str | None, typer.Option(help="The model, as for `ingest`.")] = None,
@@ -88,7 +87,6 @@ def bench(
         print(_table(figures, corpus_gb=corpus_gb, price_per_hour=price_per_hour))
 
 
-@app.command()
 def doctor(
     context: typer.Context,
     index: Annotated[
@@ -205,7 +203,6 @@ def _print(line: Line) -> None:
     sys.stdout.flush()
 
 
-@app.command()
 def pull(
     model: Annotated[
         str | None,

@@ -16,37 +16,11 @@ import threading
 import traceback
 from contextlib import suppress
 
-from embedcli import __version__
-from embedcli.cli import config, ingest, machine, pipes, recut, search, serve, status, sync, upkeep, verify
 from embedcli.cli.app import app, output
-from embedcli.config import FEEDER_THREAD
 from embedcli.errors import EmbedcliError, StorageError
-from embedcli.report import say, silence
-
-__all__ = [
-    "app",
-    "config",
-    "ingest",
-    "machine",
-    "main",
-    "pipes",
-    "recut",
-    "search",
-    "serve",
-    "status",
-    "sync",
-    "upkeep",
-    "verify",
-]
 
 STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 """Errors of writing to stdout when it is a file. Errors of writing to the index are StorageErrors."""
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    print(__version__)
 
 
 def main() -> None:
@@ -55,12 +29,18 @@ def main() -> None:
     try:
         _run()
     except SystemExit as end:
-        if any(thread.name == FEEDER_THREAD for thread in threading.enumerate()):
+        if threading.active_count() > 1 and _is_feeding():
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError):
                     stream.flush()
             os._exit(end.code if isinstance(end.code, int) else bool(end.code))
         raise
+
+
+def _is_feeding() -> bool:
+    from embedcli.config import FEEDER_THREAD
+
+    return any(thread.name == FEEDER_THREAD for thread in threading.enumerate())
 
 
 def _run() -> None:
@@ -78,30 +58,33 @@ def _run() -> None:
             app(prog_name="embedcli")
         finally:
             sys.stdout.flush()  # here, where a failure can still be reported
-    except EmbedcliError as error:
-        sys.exit(_fail(error))
     except KeyboardInterrupt:  # before a command has installed its own handler
         sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:
-        silence(sys.stdout)  # the reader of our output has left: there is nobody to tell
-        sys.exit(1)
     except Exception as error:  # noqa: BLE001 - the one place where a bug is reported as a bug
-        if isinstance(error, OSError) and error.errno in STDOUT_ERRORS:
-            say(f"error: cannot write the output: {error.strerror}\n\nhint: only the output is lost, all work is done")
-            silence(sys.stdout)
-            sys.exit(StorageError.exit_code)
-        traceback.print_exc()
-        say(
-            "error: this is a bug in embedcli\n\n"
-            "hint: report the lines above; the same command continues from the last checkpoint"
-        )
-        sys.exit(1)
+        sys.exit(_code_of(error))
 
 
-def _fail(error: EmbedcliError) -> int:
-    if output.debug:
-        traceback.print_exception(error)
-    say(f"error: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""))
-    if output.as_json:
-        print(json.dumps({"exit_code": error.exit_code, "error": str(error), "hint": error.hint}))
-    return error.exit_code
+def _code_of(error: Exception) -> int:
+    """Say what has ended the program, and return its exit code."""
+    from embedcli.report import say, silence  # here: a start that ends well has no use for it
+
+    if isinstance(error, EmbedcliError):
+        if output.debug:
+            traceback.print_exception(error)
+        say(f"error: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""))
+        if output.as_json:
+            print(json.dumps({"exit_code": error.exit_code, "error": str(error), "hint": error.hint}))
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        silence(sys.stdout)  # the reader of our output has left: there is nobody to tell
+        return 1
+    if isinstance(error, OSError) and error.errno in STDOUT_ERRORS:
+        say(f"error: cannot write the output: {error.strerror}\n\nhint: only the output is lost, all work is done")
+        silence(sys.stdout)
+        return StorageError.exit_code
+    traceback.print_exception(error)
+    say(
+        "error: this is a bug in embedcli\n\n"
+        "hint: report the lines above; the same command continues from the last checkpoint"
+    )
+    return 1

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedcli.cli import flags
-from embedcli.cli.app import Debug, app, tools_maker
+from embedcli.cli.app import Debug, tools_maker
 from embedcli.config import index_folder, model_name
 from embedcli.errors import UsageError
 from embedcli.report import say, silence
@@ -48,7 +48,6 @@ Condition = Annotated[
 ]
 
 
-@app.command()
 def embed(
     context: typer.Context,
     files: Files = None,
@@ -94,7 +93,6 @@ def embed(
         verb.embed(files or ["-"], form, asked, shape, out=out, tools=tools, say=say)
 
 
-@app.command()
 def rows(
     index: flags.IndexArgument = None,
     index_option: flags.IndexFolder = None,

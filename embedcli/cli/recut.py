@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedcli.cli.app import AsJson, Debug, app, print_json, tools_maker
+from embedcli.cli.app import AsJson, Debug, print_json, tools_maker
 from embedcli.cli.flags import IndexArgument, IndexFolder, opened_index
 from embedcli.report import many, say
 
@@ -30,7 +30,6 @@ Queries = Annotated[
 ]
 
 
-@app.command()
 def recut(
     context: typer.Context,
     out: Out,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedcli.cli.app import AsJson, Debug, app, output, print_json, tools_maker
+from embedcli.cli.app import AsJson, Debug, output, print_json, tools_maker
 from embedcli.cli.flags import IndexFolder, one_of, opened_index
 from embedcli.errors import UsageError
 from embedcli.records import from_printable
@@ -47,7 +47,6 @@ Null = Annotated[bool, typer.Option("--null", "-0", help="With --format paths: e
 FailIfNone = Annotated[bool, typer.Option("--fail-if-none", help="Exit with 3 where nothing is found.")]
 
 
-@app.command()
 def search(
     context: typer.Context,
     query: QueryArgument = None,

@@ -15,7 +15,7 @@ import typer
 
 from embedcli import config
 from embedcli.cli import flags
-from embedcli.cli.app import Debug, app, tools_maker
+from embedcli.cli.app import Debug, tools_maker
 from embedcli.config import MIB, index_folder, model_name
 from embedcli.errors import UsageError
 from embedcli.report import say, say_warning
@@ -39,7 +39,6 @@ MaxTexts = Annotated[int, typer.Option(help="The most texts of one request.", me
 MaxQueue = Annotated[int, typer.Option(help="The most tokens that may wait for the engine.", metavar="TOKENS")]
 
 
-@app.command()
 def serve(
     context: typer.Context,
     index: flags.IndexArgument = None,

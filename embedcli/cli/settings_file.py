@@ -7,9 +7,7 @@ Not here: which value of a flag counts (group.py), printing the settings (config
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import time
@@ -44,6 +42,8 @@ def find(given: str | None, index: Path) -> Path | None:
 
 def read(file: Path, flags: Mapping[str, Flag]) -> dict[str, Any]:
     """The values in the file by their keys. Raises UsageError."""
+    import tomllib
+
     try:
         data = tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
@@ -57,6 +57,8 @@ def read(file: Path, flags: Mapping[str, Flag]) -> dict[str, Any]:
 
 
 def _unknown(key: str, file: Path, flags: Mapping[str, Flag]) -> UsageError:
+    import difflib
+
     near = difflib.get_close_matches(key.replace("_", "-"), flags, n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`?" if near else "keys are the long names of flags: see `embedcli ingest --help`"
     return UsageError(f"`{key}` in `{file}` is not a flag", hint)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from embedcli.cli.app import AsJson, Debug, app, print_json
+from embedcli.cli.app import AsJson, Debug, print_json
 from embedcli.cli.flags import IndexArgument, IndexFolder, opened_index
 from embedcli.records import REASONS, from_printable
 from embedcli.report import one_line
@@ -23,7 +23,6 @@ Reason = Annotated[str | None, typer.Option(help="With --failed: only sources wi
 Null = Annotated[bool, typer.Option("--null", "-0", help="With --failed: print only paths, each ended by NUL.")]
 
 
-@app.command()
 def status(
     index: IndexArgument = None,
     index_option: IndexFolder = None,

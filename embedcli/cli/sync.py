@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedcli.cli.app import AsJson, Debug, app, print_json
+from embedcli.cli.app import AsJson, Debug, print_json
 from embedcli.cli.flags import IndexArgument, IndexFolder, index_of, one_of, opened_index
 from embedcli.errors import UsageError
 from embedcli.report import many, say
@@ -32,7 +32,6 @@ Replace = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count what would be written and deleted.")]
 
 
-@app.command()
 def sync(
     target: TargetArgument,
     index: IndexArgument = None,
@@ -63,7 +62,6 @@ def _told(synced: Synced) -> str:
     return f"generation {synced.generation} to {place}: {done}, {many(synced.rows, 'row')} in all"
 
 
-@app.command()
 def changes(
     index: IndexArgument = None,
     index_option: IndexFolder = None,

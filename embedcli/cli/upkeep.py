@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedcli.cli.app import AsJson, Debug, app, print_json
+from embedcli.cli.app import AsJson, Debug, print_json
 from embedcli.cli.flags import IndexArgument, IndexFolder, opened_index
 from embedcli.report import many, say, say_warning
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from embedcli.verbs.change import Done
 
 
-@app.command()
 def moved(
     old: Annotated[str, typer.Argument(help="A root of the index, or a folder or source below one.")],
     new: Annotated[str, typer.Argument(help="Its new path.")],
@@ -34,7 +33,6 @@ def moved(
     _print_done(done, as_json, f"{_concerned(done)} have new uris, nothing was embedded")
 
 
-@app.command()
 def forget(
     path: Annotated[str, typer.Argument(help="A root of the index, or a folder or source below one.")],
     index: IndexFolder = None,
@@ -48,7 +46,6 @@ def forget(
     _print_done(done, as_json, f"{_concerned(done)} forgotten")
 
 
-@app.command()
 def rollback(
     index: IndexArgument = None,
     index_option: IndexFolder = None,
@@ -67,7 +64,6 @@ def rollback(
     _print_done(done, as_json, f"is current again{old}; {told}")
 
 
-@app.command()
 def unlock(
     index: IndexArgument = None, index_option: IndexFolder = None, as_json: AsJson = False, debug: Debug = False
 ) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedcli.cli.app import AsJson, Debug, MakeTools, app, print_json, tools_maker
+from embedcli.cli.app import AsJson, Debug, MakeTools, print_json, tools_maker
 from embedcli.cli.flags import IndexArgument, IndexFolder, opened_index
 from embedcli.config import Options
 from embedcli.errors import EmbedcliError, StorageError, quoted
@@ -29,7 +29,6 @@ Engine = Annotated[str, typer.Option(help="With --probe: auto, sglang or torch."
 Device = Annotated[str | None, typer.Option(help="With --probe: cpu, cuda or mps; default: the device of the index.")]
 
 
-@app.command()
 def verify(
     context: typer.Context,
     index: IndexArgument = None,
