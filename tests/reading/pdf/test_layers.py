@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 
+import numpy as np
 import pypdf
 import pytest
 
@@ -210,6 +211,11 @@ def test_what_packed_objects_name_is_found_and_no_more_is_unpacked_than_allowed(
     assert hints_of(data) == Hints(layers=True)
     assert hints_of(data, most_unpacked_bytes=1_000_000) == Hints()
     assert hints_of(data[:-60]) | Hints(typed=True) == Hints(layers=True, typed=True)
+
+
+def test_what_is_named_behind_much_that_does_not_pack_is_found() -> None:
+    noise = np.random.default_rng(0).bytes(300_000).replace(b"/", b"")
+    assert hints_of(packed(noise + b"<</OCProperties 1 0 R>>")) == Hints(layers=True)
 
 
 def portfolio(*files: tuple[str, bytes], view: bytes = b"D") -> bytes:

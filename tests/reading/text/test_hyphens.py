@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from embedcli.reading.text.hyphens import NO_SPELLINGS, find_spellings, join_words, mark_cuts
+from embedcli.reading.text.hyphens import MOST_SEARCHED, NO_SPELLINGS, find_spellings, join_words, mark_cuts
 
 
 def joined(text: str, *elsewhere: str) -> str:
@@ -75,6 +75,14 @@ def test_the_words_of_the_document_win_over_the_rules() -> None:
     assert joined("see hyper\x02ref.cfg", "of hyperref") == "see hyperref.cfg"
     assert joined("at https://a.example/user\x02guide", "userguide") == "at https://a.example/user-guide"
     assert joined("an e\x02mail", "e-mail or email") == "an email"
+
+
+@pytest.mark.parametrize("word", ["e\x02mail", "Post\x02Script"])
+def test_many_cut_words_are_found_as_few_are(word: str) -> None:
+    others = " ".join(f"x\x02{chr(97 + n // 26)}{chr(97 + n % 26)}b" for n in range(MOST_SEARCHED + 1))
+    for text in (word, f"{word} {others}"):
+        assert joined(text, "(email, PostScript)").startswith(word.replace("\x02", ""))
+        assert joined(text, "emails, of 3PostScripts").startswith(word.replace("\x02", "-"))
 
 
 @pytest.mark.parametrize("cut", ["\x02", "(\x02)", "a \x02b", "12\x02mm", "a\x02 b"])
