@@ -13,6 +13,7 @@ workers whole, s  work, s ideal, s  tokens/s  share CPU s / M tok publishing  by
       1     51.6     47.2     44.6     7,562    95%          0.46       1.16       180   408
       2     51.2     46.9     44.0    15,038    94%          0.26       0.75       180   414
       4     56.1     47.6     44.3    29,769    93%          0.23       0.79       181   412
+      8     43.4     31.2     22.1    45,378    71%          0.33       0.90       193   495   (100 documents, load 18)
 """
 
 from __future__ import annotations

@@ -20,11 +20,12 @@ import pytest
 
 from embedcli.errors import EngineError, InputError, Mismatch, Stopped
 from embedcli.index.generations import Index
+from embedcli.report import Progress
 from embedcli.vault.disk import Disk
 from embedcli.verbs.verify import verify
 from tests.cluster_doubles import Double, Processes, Threads
 from tests.tiny_models import make_qwen
-from tests.workshop import Workshop, words
+from tests.workshop import Lines, Workshop, words
 
 SEEDS = range(500) if os.environ.get("EMBEDCLI_LONG") == "1" else range(6)
 
@@ -276,3 +277,29 @@ def test_a_document_costs_less_than_a_kilobyte_of_messages(shop: Workshop) -> No
     each = (asked["offer"] + asked["collect"]) / 300
     print(f"{asked['offer'] / 300:.0f} bytes to, {asked['collect'] / 300:.0f} back a document; open {asked['open']:,}")
     assert each < 1_000
+
+
+class Timed(Lines):
+    """Remembers the CPU time of this process when the workers were ready, and when they had done everything."""
+
+    ready_cpu = done_cpu = 0.0
+
+    def _write(self, text: str, *, show: bool) -> None:
+        if " is ready: " in text:
+            self.ready_cpu = time.process_time()
+        super()._write(text, show=show)
+
+    def progress(self, progress: Progress, *, at_once: bool = False) -> None:
+        if progress.phase == "publishing":
+            self.done_cpu = time.process_time()
+
+
+def test_a_document_costs_the_run_less_than_a_millisecond(shop: Workshop) -> None:
+    """Of its own CPU time, with workers in processes of their own."""
+    for number in range(400):
+        shop.write(f"{number:03d}.txt", words(20, seed=number))
+    report = Timed()
+    shop.ingest(workforce=Processes(2), report=report)
+    each_ms = (report.done_cpu - report.ready_cpu) / 400 * 1e3
+    print(f"{each_ms:.2f} ms a document")
+    assert 0 < each_ms < 1

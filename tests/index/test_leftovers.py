@@ -59,8 +59,9 @@ def test_a_plain_run_adopts_what_writers_stored_and_embeds_nothing_of_it_again(s
 
 def test_the_journal_of_the_run_counts_more_than_that_of_a_writer(shop: Workshop, left: Path) -> None:
     writer = into_writer(left)
-    text = (writer / "journal.jsonl").read_text()
-    (left / "journal.jsonl").write_text(text.replace('"attempts":1', '"attempts":3'))
+    lines = (writer / "journal.jsonl").read_text().splitlines()
+    without_sums = "".join(line.partition("\t")[0] + "\n" for line in lines)
+    (left / "journal.jsonl").write_text(without_sums.replace('"attempts":1', '"attempts":3'))
     for path in writer.glob("part-*"):
         (left / path.name).hardlink_to(path)
     shards, outcomes = leftovers(shop.index / "staging")[0].load()
