@@ -117,9 +117,14 @@ def test_a_dry_run_with_a_time_limit_says_that_there_is_more(shop: Workshop) -> 
     assert said.expected_s is None, "of that nothing is said"
 
 
+ENDED: dict[str, Any] = {"ended_at": "2026-01-02T03:04:05+00:00", "elapsed_s": 9.0, "generation": 1, "sources": {}}
+"""What every line of the history has."""
+
+
 def runs(folder: Path, *lines: dict[str, Any]) -> Path:
     folder.mkdir()
-    (folder / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    whole = [ENDED | {"sources": 1 if "verb" in line else {}} | line for line in lines]
+    (folder / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in whole))
     return folder
 
 
@@ -149,7 +154,7 @@ def test_the_expected_time_follows_from_the_last_runs(shop: Workshop) -> None:
     shop.write("a.txt", words(300))
     summary = shop.ingest()
     runs_file = shop.index / "state/runs.jsonl"
-    runs_file.write_text(json.dumps(run(100, 10.0, fingerprint=summary.fingerprint)) + "\n")
+    runs_file.write_text(json.dumps(ENDED | run(100, 10.0, fingerprint=summary.fingerprint)) + "\n")
     shop.write("b.txt", words(300, 1))
     said = forecast(shop)
     assert said.tokens_per_s == 10.0 and said.expected_s is not None
