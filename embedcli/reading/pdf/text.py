@@ -157,10 +157,7 @@ def _mended(glyphs: Glyphs, unwanted: list[Edit] | None = None) -> str:
     if has_private_or_rtl:
         edits += turned_ligatures(glyphs)
         edits += _private(glyphs)
-    if has_private_or_rtl:
-        text = in_reading_order(glyphs, _pieces(edits, glyphs.text))
-    else:
-        text = _apply(edits, glyphs.text) if edits else glyphs.text
+    text = in_reading_order(glyphs, _pieces(edits, glyphs.text)) if has_private_or_rtl else _apply(edits, glyphs.text)
     text = _without_blank_lines(text) if outside else text
     return text.replace(MISSING, "") if MISSING in text else text
 

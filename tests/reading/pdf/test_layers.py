@@ -7,7 +7,6 @@ import zlib
 
 import numpy as np
 import pypdf
-import numpy as np
 import pytest
 
 from embedcli.reading import formats
