@@ -2,18 +2,16 @@
 
 moto compares an ETag and stores the object in two steps, and its server has threads: of two conditional writes at the
 same instant both can succeed, as happened to two writers within a few hundred generations; no real store allows that.
-In: a port. Out: the server on the loopback, until it is killed.
+In: a port. Out: the server on the loopback, in the background, until stdin ends.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
-
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import run_simple
 
 WRITES = {"PUT", "POST", "DELETE"}
 
@@ -30,6 +28,18 @@ def one_after_another(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iter
     return answer
 
 
+def end_with_stdin() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
 if __name__ == "__main__":
+    if os.fork():
+        os._exit(0)
+    threading.Thread(target=end_with_stdin, daemon=True).start()
+
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import run_simple
+
     dispatcher = DomainDispatcherApplication(create_backend_app)
     run_simple("127.0.0.1", int(sys.argv[1]), one_after_another(dispatcher), threaded=True)

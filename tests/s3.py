@@ -56,22 +56,23 @@ def free_port() -> int:
 
 @contextmanager
 def moto_server(folder: Path) -> Iterator[S3]:
-    port = free_port()
+    """The server is no child of this process, for other tests count those; it ends with the pipe that is its stdin."""
+    port, log = free_port(), folder / "moto.log"
     command = [sys.executable, str(Path(__file__).with_name("moto_driver.py")), str(port)]
-    with (folder / "moto.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    lifeline, ours = os.pipe()
     try:
+        with os.fdopen(lifeline, "rb") as stdin, log.open("wb") as output:
+            subprocess.run(command, stdin=stdin, stdout=output, stderr=output, check=True)
         ends = time.monotonic() + START_S
         while True:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
-            assert process.poll() is None and time.monotonic() < ends, (folder / "moto.log").read_text()
+            assert time.monotonic() < ends, log.read_text()
             time.sleep(0.1)
         yield S3(f"http://127.0.0.1:{port}")
     finally:
-        process.kill()
-        process.wait()
+        os.close(ours)
 
 
 @dataclass(frozen=True)
