@@ -64,11 +64,12 @@ class Mirror(Disk):
         if time.monotonic() - self._refreshed_s < REFRESH_S:
             return
         self._refreshed_s = time.monotonic()  # of an attempt that fails too: a server must not wait at every search
-        if not self.folder.exists() and refresh.read_pointer(self.vault)[0].number is None:
+        if not self.folder.exists() and not refresh.is_begun(self.vault):
             return
         super().make_folder(self.folder, CLOSED)
         with self._alone():  # the pointer that is read here is not older than what the mirror has
             refresh.generations(self.folder, self.vault, refresh.read_pointer(self.vault)[0])
+            super().make_folder(self.folder / "generations")  # an index, even if nothing was published yet
             refresh.state(self.folder, self.vault)
 
     @contextmanager

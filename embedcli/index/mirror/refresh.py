@@ -51,6 +51,11 @@ def read_pointer(vault: Vault) -> tuple[Pointer, Version | None]:
         ) from error
 
 
+def is_begun(vault: Vault) -> bool:
+    """Whether a generation was published, or a first run has stored something."""
+    return read_pointer(vault)[0].number is not None or any(True for _ in vault.list("staging"))
+
+
 def _is_ours(key: str) -> bool:
     name = key.split("/")[0]
     return name in OURS or name.startswith("probe-")

@@ -22,12 +22,14 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
-from embedcli.config import index_folder
+from embedcli.config import Options, index_folder
 from embedcli.errors import Locked, NoIndex, StorageError
 from embedcli.index.generations import Index
 from embedcli.index.mirror.mirror import Mirror
 from embedcli.index.mirror.place import first_hand, open_index
 from embedcli.index.mirror.pointer import Pointer
+from embedcli.ingest import ingest
+from embedcli.run.tools import Tools
 from embedcli.search.complete import complete
 from embedcli.vault.contract import Vault
 from embedcli.vault.lease import Lease
@@ -41,7 +43,7 @@ from embedcli.verbs.status import status
 from embedcli.verbs.unlock import unlock
 from embedcli.verbs.verify import verify
 from tests.s3 import S3, Proxy, free_port, proxied
-from tests.workshop import Workshop, words
+from tests.workshop import UNFINISHED, Lines, ReadsHere, Workshop, _resolve, stopped_half_way, wide_engine, words
 
 HOURS = 3600.0
 
@@ -167,6 +169,21 @@ def test_a_new_machine_knows_what_runs_have_seen(one: Machine, two: Machine) -> 
     assert "state/seen.parquet" in one.stored("state")
     assert two.ingest().sources["unchanged"] == 2
     assert (two.index / "state/seen.parquet").read_bytes() == (one.index / "state/seen.parquet").read_bytes()
+
+
+def test_a_first_run_that_was_stopped_is_continued_elsewhere_without_its_flags(one: Machine, two: Machine) -> None:
+    for number in range(5):
+        one.write(f"{number}.txt", words(60, number))
+    one.write("last.txt", UNFINISHED)
+    stopped_half_way(one)
+    tools = Tools(
+        _resolve, lambda _: "cpu", lambda model, settings, device: wide_engine(model, settings.dim, device, two.log),
+        make_pool=ReadsHere,
+    )  # fmt: skip
+    summary = ingest(Options(index=two.index), tools=tools, report=Lines())
+    assert (summary.generation, summary.sources["new"]) == (1, 6)
+    assert len({row["path"] for row in two.rows()}) == 6 and two.embedded < one.embedded + 6
+    assert one.verified() == [] and not one.stored("staging")
 
 
 # ---- what a night costs
