@@ -22,6 +22,7 @@ from embedcli.errors import NoIndex, StorageError, storage_errors
 from embedcli.index.leftovers import run_folders
 from embedcli.index.mirror.keys import SEEN
 from embedcli.index.mirror.pointer import KEY, Place, Pointer
+from embedcli.index.staging import read_journal_line
 from embedcli.vault.contract import Stored, Vault, Version
 from embedcli.vault.disk import Disk, digest_of
 from embedcli.vault.stubs import Stub, fetched, is_stub, make_stub
@@ -287,8 +288,9 @@ def _run(room: Path, vault: Vault, items: list[Stored]) -> None:
     path = room / "journal.jsonl"
     if sum(item.size_bytes for item in journal) > (path.stat().st_size if path.exists() else 0):
         _replace(path, [_read(vault, item.key) for item in journal])
-        for line in path.read_bytes().splitlines():
-            _make_staged(room, vault, json.loads(line).get("shard"))
+        for line in path.read_bytes().splitlines(keepends=True):
+            with suppress(ValueError):  # damaged: what runs make of it is no business of ours
+                _make_staged(room, vault, read_journal_line(line).get("shard"))
     for item in items:  # `run.json` last: without it the folder is nothing
         name = Path(item.key).name
         if item not in journal and name != "run.json" and not (room / name).exists():
