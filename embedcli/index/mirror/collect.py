@@ -40,7 +40,7 @@ def _needed(folder: Path, pointer: Pointer) -> Iterator[str]:
         yield from _objects(shard_names(folder, number))
     for run in (folder / "staging").iterdir():
         yield from (f"staging/{run.name}", f"staging/{run.name}/journal")
-        yield from _objects(path.stem for path in run.glob("part-*.parquet"))
+        yield from _objects(path.stem for path in run.rglob("part-*.parquet"))  # those of its writers too
 
 
 def _objects(names: Iterable[str]) -> Iterator[str]:
