@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from embedcli.errors import InputError
+from embedcli.index.manifest import manifest_bytes
 from embedcli.verbs import forget
 from embedcli.verbs.status import status
 from tests.published import changes, damage, filled, index_of, silent, two_roots, vectors
@@ -103,7 +104,7 @@ def test_a_share_that_is_gone_for_good_is_forgotten_by_the_command_that_the_nigh
     manifest = shop.index / "current" / "manifest.json"
     data = json.loads(manifest.read_text())
     data["roots"][0]["mounts"] = ["part-0"]  # as if it had been a mount point
-    manifest.write_text(json.dumps(data))
+    manifest.write_bytes(manifest_bytes(data))
     shutil.rmtree(shop.docs / "part-0")
     assert shop.ingest().sources["stale"] == 3
     nightly = command("ingest", "--index", shop.index)

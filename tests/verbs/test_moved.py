@@ -11,6 +11,7 @@ import pytest
 
 from embedcli.errors import InputError
 from embedcli.index.generations import Index
+from embedcli.index.manifest import manifest_bytes
 from embedcli.verbs.moved import moved
 from tests.faults import KilledAt
 from tests.published import changes, damage, filled, index_of, silent, two_roots, vectors
@@ -204,7 +205,7 @@ def test_a_share_that_is_mounted_elsewhere_now_is_not_stale_any_more(shop: Works
     manifest = shop.index / "current" / "manifest.json"
     data = json.loads(manifest.read_text())
     data["roots"][0]["mounts"] = ["part-0"]  # as if it had been a mount point
-    manifest.write_text(json.dumps(data))
+    manifest.write_bytes(manifest_bytes(data))
     (shop.docs / "part-0").rename(shop.docs.parent / "share")
     (shop.docs / "part-0").mkdir()
     assert shop.ingest().sources["stale"] == 3
