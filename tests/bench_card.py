@@ -12,7 +12,7 @@ dimensions. Each ends within ten minutes, whatever happens.
 
 Seen on one H200 with random weights, `fp8`, 1 to 8,192 tokens: the cosine of our vectors with those of SGLang's forward
 pass is at least 0.9960 for 0.6B and 0.9957 for 4B; with float32 both are equally far off, 0.974 to 0.988. 4B on rows of
-32,000 tokens: 39,400 tokens/s.
+32,000 tokens: 39,400 tokens/s. `small` of 4B: 85,500 tokens/s in 12.3 GiB; 86,200 without the flags in the same call.
 """
 
 from __future__ import annotations
