@@ -74,7 +74,8 @@ _LETTERLIKE = "ªºµ"
 
 def detect_legacy(data: bytes) -> str | None:
     """The code page of a text that holds at least one byte >= 0x80; None where no one fits."""
-    sample = _OVERSTRUCK.sub(b"", sample_of(data))
+    whole = sample_of(data)
+    sample = _OVERSTRUCK.sub(b"", whole) or whole  # all of it may be struck over, and a detector wants something
     found = detect(sample, _candidates(sample), otherwise="cp1252")
     start = sample[:JUDGED_BYTES]
     if found is None:

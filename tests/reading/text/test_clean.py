@@ -273,6 +273,11 @@ def test_any_bytes_give_text_or_a_reason(data: bytes) -> None:
         assert text.encode("utf-8").decode("utf-8") == text
 
 
+def test_what_is_struck_over_to_its_last_byte_is_no_text() -> None:
+    with pytest.raises(UnreadableSource, match="not_text"):
+        decode(b"\x80\x08")
+
+
 def test_utf_8_needs_no_detector() -> None:
     code = (
         "import sys, embedcli.reading.text.decode as t; t.decode('größer'.encode()); sys.exit('chardet' in sys.modules)"
