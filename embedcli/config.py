@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote
 from embedcli.errors import Mismatch, UsageError
 from embedcli.fields import Fields
 from embedcli.records import RecordRule
-from embedcli.vault.buckets import FILE, is_url, split_url
+from embedcli.vault.buckets import FILE, has_scheme, split_url
 
 if TYPE_CHECKING:
     from embedcli.filelist import FileList
@@ -186,7 +186,7 @@ def index_folder(flag: str | None, environment: Mapping[str, str] = os.environ) 
     if flag == "":
         raise UsageError("`--index` is empty: is a shell variable not set?", "name the folder of the index")
     named = flag or environment.get("EMBEDCLI_INDEX") or "embedcli-index"
-    if is_url(named):
+    if has_scheme(named):
         return _mirror_of(named, environment)
     folder = os.path.abspath(named)
     try:
@@ -217,7 +217,7 @@ def _mirror_of(url: str, environment: Mapping[str, str]) -> Path:
 def mirrored_url(folder: Path) -> str | None:
     """The URL of the index that is worked on in `folder`; None for an index that is the folder itself."""
     url = unquote(folder.name)
-    return url if folder.parent.name == MIRRORS and is_url(url) else None
+    return url if folder.parent.name == MIRRORS and has_scheme(url) else None
 
 
 def shown_index(folder: Path) -> str:

@@ -23,12 +23,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
 from embedcli.cluster.messages import pack, pack_reply, unpack
-from embedcli.cluster.transport import Handle, WorkerLost
+from embedcli.cluster.transport import WorkerLost
 from embedcli.cluster.worker import Worker
 from embedcli.errors import UnreadableSource
 from embedcli.models import resolve
@@ -39,6 +39,10 @@ from embedcli.vault.disk import Disk
 from tests.fake_engines import FakeEngine
 from tests.faults import KillAt, Watching
 from tests.workshop import ReadsHere, SplitsHere
+
+H = TypeVar("H")
+"""The handle of a worker."""
+
 
 # ---- the tools of a worker
 
@@ -194,41 +198,52 @@ class Noting(Watching):
             file.write(f"{name}\n")
 
 
-# ---- workers in threads
-
-
 @dataclass
-class Threads:
-    """A workforce of threads. `chaos`: what happens to the messages; None: nothing."""
+class _Workforce(Generic[H]):
+    """So many workers, and another one for each that is lost."""
 
     count: int
     double: Double = field(default_factory=Double)
-    chaos: random.Random | None = None
     least: int = 1
     wait_s: float = 20.0
-    losses_left: int = 1
-    """Of chaos: two would be enough to blame a document."""
-    sent_version: str | None = None
-    bytes_by_method: Counter[str] = field(default_factory=Counter)
-    handles: list[ThreadHandle] = field(default_factory=list)
+    handles: list[H] = field(default_factory=list)
 
     @property
     def tools_there(self) -> Callable[..., Tools]:
         return self.double.tools
 
-    def start(self, device: str) -> Threads:
+    def start(self, device: str) -> Self:
         self.wanted = self.count
-        self.names = itertools.count(1)
         return self
 
-    def arrived(self) -> list[Handle]:
-        new = [ThreadHandle(f"thread-{next(self.names)}", self) for _ in range(self.wanted)]
+    def arrived(self) -> list[H]:
+        new = [self._new(len(self.handles) + number) for number in range(1, self.wanted + 1)]
         self.wanted = 0
         self.handles += new
-        return list(new)
+        return new
 
     def replace(self) -> None:
         self.wanted += 1
+
+    def _new(self, number: int) -> H:
+        raise NotImplementedError
+
+
+# ---- workers in threads
+
+
+@dataclass
+class Threads(_Workforce["ThreadHandle"]):
+    """A workforce of threads. `chaos`: what happens to the messages; None: nothing."""
+
+    chaos: random.Random | None = None
+    losses_left: int = 1
+    """Of chaos: two would be enough to blame a document."""
+    sent_version: str | None = None
+    bytes_by_method: Counter[str] = field(default_factory=Counter)
+
+    def _new(self, number: int) -> ThreadHandle:
+        return ThreadHandle(f"thread-{number}", self)
 
     def close(self) -> None:
         for handle in self.handles:
@@ -296,35 +311,13 @@ class ThreadHandle:
 
 
 @dataclass
-class Processes:
+class Processes(_Workforce["ProcessHandle"]):
     """A workforce of processes, each with a socket. Some may be forked before the run, which spares their start."""
 
-    count: int
-    double: Double = field(default_factory=Double)
-    least: int = 1
-    wait_s: float = 20.0
-    handles: list[ProcessHandle] = field(default_factory=list)
     forked: list[ProcessHandle] = field(default_factory=list)
 
-    @property
-    def tools_there(self) -> Callable[..., Tools]:
-        return self.double.tools
-
-    def start(self, device: str) -> Processes:
-        self.wanted = self.count
-        return self
-
-    def arrived(self) -> list[Handle]:
-        new = [
-            self.forked.pop() if self.forked else ProcessHandle(f"process-{len(self.handles) + number}")
-            for number in range(self.wanted)
-        ]
-        self.wanted = 0
-        self.handles += new
-        return list(new)
-
-    def replace(self) -> None:
-        self.wanted += 1
+    def _new(self, number: int) -> ProcessHandle:
+        return self.forked.pop() if self.forked else ProcessHandle(f"process-{number}")
 
     def close(self) -> None:
         for handle in [*self.handles, *self.forked]:

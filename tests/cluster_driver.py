@@ -1,17 +1,13 @@
 """A process that runs the real `ingest` over workers in processes of their own, and can be killed.
 
 In: a JSON line a run on stdin: docs, index, workers, flags, what its workers are like (Double), where it dies itself.
-Out: a JSON line a run on stdout: {"status": exit code or minus the signal}. Each run is forked from a process that has
-its imports done. Not here: what is killed when, and what has to hold afterwards (tests/cluster/test_kills.py).
+Out: as from forked_runs.py.
+Not here: what is killed when, and what has to hold afterwards (tests/cluster/test_kills.py).
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,7 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 from embedcli.errors import EmbedcliError  # noqa: E402
 from tests.cluster_doubles import Double, Processes, ProcessHandle  # noqa: E402
 from tests.faults import KillAt, Recording  # noqa: E402
+from tests.forked_runs import serve  # noqa: E402
 from tests.workshop import Workshop  # noqa: E402
 
 
@@ -44,31 +41,5 @@ def run(order: dict[str, Any]) -> int:
     return status
 
 
-def serve() -> None:
-    for line in sys.stdin:
-        order = json.loads(line)
-        child = os.fork()
-        if not child:
-            _exit_with(order)
-        killer = threading.Timer(order.get("kill_after_s") or 1e6, os.kill, (child, signal.SIGKILL))
-        killer.daemon = True
-        killer.start()
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        killer.cancel()
-        print(json.dumps({"status": status}), flush=True)
-
-
-def _exit_with(order: dict[str, Any]) -> None:
-    status = 1
-    try:
-        status = run(order)
-    except BaseException:  # noqa: BLE001 - whatever it was, the parent wants to read it
-        import traceback
-
-        traceback.print_exc()
-    sys.stderr.flush()
-    os._exit(status)
-
-
 if __name__ == "__main__":
-    serve()
+    serve(run)

@@ -14,9 +14,7 @@ import importlib
 import json
 import os
 import select
-import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -41,6 +39,7 @@ from embedcli.vault.disk import Disk  # noqa: E402
 from embedcli.vault.opened import open_vault  # noqa: E402
 from tests.fake_engines import FakeEngine  # noqa: E402
 from tests.faults import KillAt, Recording  # noqa: E402
+from tests.forked_runs import serve  # noqa: E402
 from tests.workshop import Lines, ReadsHere  # noqa: E402
 
 BATCH_ROWS = 4
@@ -136,32 +135,6 @@ def _verb(order: dict[str, Any], disk: Disk) -> int:
     return 0
 
 
-def serve() -> None:
-    for line in sys.stdin:
-        order = json.loads(line)
-        started = time.monotonic()
-        child = os.fork()
-        if not child:
-            _exit_with(order)
-        killer = threading.Timer(order.get("kill_after_s") or 1e6, os.kill, (child, signal.SIGKILL))
-        killer.daemon = True
-        killer.start()
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        killer.cancel()
-        print(json.dumps({"status": status, "seconds": time.monotonic() - started}), flush=True)
-
-
-def _exit_with(order: dict[str, Any]) -> None:
-    status = 1
-    try:
-        status = run(order)
-    except BaseException:  # noqa: BLE001 - whatever it was, the parent wants to read it
-        import traceback
-
-        traceback.print_exc()
-    os._exit(status)
-
-
 # ---- the reader
 
 
@@ -225,4 +198,4 @@ def _counts(index: Path) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    watch(Path(sys.argv[2])) if sys.argv[1] == "watch" else serve()
+    watch(Path(sys.argv[2])) if sys.argv[1] == "watch" else serve(run)

@@ -17,7 +17,7 @@ from embedcli.cli.app import AsJson, Debug, print_json, tools_maker
 from embedcli.cli.flags import IndexArgument, IndexFolder, opened_index
 from embedcli.errors import UsageError
 from embedcli.report import many, say
-from embedcli.vault.buckets import is_url
+from embedcli.vault.buckets import has_scheme
 
 if TYPE_CHECKING:
     from embedcli.columns import Floats
@@ -47,7 +47,7 @@ def recut(
     from embedcli.verbs import recut as verb
     from embedcli.verbs.search import query_vectors
 
-    if is_url(out):
+    if has_scheme(out):
         raise UsageError(f"`--out {out}` must be a folder", "write it to a folder, and copy that into the bucket")
     opened = opened_index(index, index_option)
     texts = verb.query_texts(queries) if queries is not None else []

@@ -7,7 +7,7 @@ Not here: reading, embedding and storing them (worker.py).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -77,14 +77,12 @@ class Answers(Outcomes):
             if isinstance(finished, Finished):
                 self._open[owed.slice_id].unended.discard(key)
 
-    def note_left(self, gone: Collection[SourceKey], cleared: Collection[SourceKey]) -> None:
+    def note_left(self, gone: Set[SourceKey], cleared: Set[SourceKey]) -> None:
         """Documents that have left the source in which they were, and what stood for lines that could not be read."""
-        for key in gone:
+        for key in gone | cleared:
             if (owed := owner_of(key, self._owed)) is not None:
-                owed.gone.add(key)
-        for key in cleared:
-            if (owed := owner_of(key, self._owed)) is not None:
-                owed.cleared.add(key)
+                owed.gone |= gone & {key}
+                owed.cleared |= cleared & {key}
 
     def store(self, stored: Stored) -> None:
         for outcome in stored.outcomes:

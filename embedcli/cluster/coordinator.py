@@ -85,7 +85,7 @@ class _Coordinator:
         started_s, progress.phase = time.monotonic(), "waiting for workers"
         try:
             while not self._slices.done:
-                self._stop_if_asked()
+                run.stop_if_asked("the workers finish what is in hand")
                 if run.time.is_over():
                     self._finish_in_hand(max(run.time.reserve_s / 2, LOOK_S))
                     return
@@ -96,21 +96,14 @@ class _Coordinator:
         finally:
             self._work.tally.seconds["reading"] = time.monotonic() - started_s
 
-    def _stop_if_asked(self) -> None:
-        signal_number = self._run.tools.stop_signal()
-        if signal_number is not None:
-            self._run.report.line("stopping: the workers finish what is in hand (a second signal leaves at once)")
-            raise Stopped(signal_number)
-
     def _finish_in_hand(self, within_s: float) -> None:
         for event in self._crew.stop(within_s):
             if isinstance(event, Said):
                 self._adopt_all(event.member, event.collected)
 
     def _pass(self) -> list[Ended]:
-        if (
-            self._number != self._work.checkpoints.number
-        ):  # published on the way: rows say in which generation they came
+        if self._number != self._work.checkpoints.number:
+            # published on the way: rows say in which generation they came
             self._number = self._work.checkpoints.number
             self._slices.close_all()
         ended: list[Ended] = []

@@ -94,12 +94,10 @@ class Leftover:
 
     def lend_unread(self, library: KnownVectors) -> None:
         """The same without reading every shard to its end: what is damaged is found when a vector is taken."""
+        named: dict[str, Shard] = {}
         for folder in self._folders():
-            for data in _lines(folder / "journal.jsonl"):
-                if "shard" in data:
-                    library.add(Shard(**data["shard"], folder=folder, keys_folder=folder), one_of_many=True)
-        for keys, vectors in self.loose():
-            library.add_loose(keys, vectors)
+            named |= _named_in(folder)[0]
+        self.lend(named, library)
 
     def count_documents(self) -> int:
         """How many sources its journal says are finished."""

@@ -211,6 +211,14 @@ def hold(folder: Path, disk: Disk, warn: Callable[[str], None]) -> Iterator[Hold
         yield Hold(lock, is_leased)
 
 
+def published_elsewhere(index: str) -> Locked:
+    """The error of a run that would publish after another one; `index` is what a person calls it."""
+    return Locked(
+        f"another run has published in index `{index}` meanwhile; this one changed nothing",
+        "run the same command again",
+    )
+
+
 @dataclass(frozen=True)
 class Holder:
     """The process that the lock file names. `alive`: whether it runs on this host; None for a process of another."""

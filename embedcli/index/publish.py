@@ -24,10 +24,11 @@ import pyarrow.parquet as pq
 
 from embedcli.columns import Floats
 from embedcli.config import IndexSettings
-from embedcli.errors import Locked, StorageError, storage_errors
+from embedcli.errors import StorageError, storage_errors
 from embedcli.fingerprints import PROBE_VERSION, Fingerprints
 from embedcli.index import change_lists, compaction, documents
 from embedcli.index.generations import Index
+from embedcli.index.lock import published_elsewhere
 from embedcli.index.manifest import Generation, manifest_bytes
 from embedcli.index.shards import Shard, regroup
 from embedcli.records import Root
@@ -77,7 +78,8 @@ def publish(
     try:
         index.disk.make_folder(temporary, must_be_new=True)
     except StorageError as error:
-        raise _published_elsewhere(index) if isinstance(error.__cause__, FileExistsError) else error from None
+        is_taken = isinstance(error.__cause__, FileExistsError)
+        raise (published_elsewhere(str(index.folder)) if is_taken else error) from None
     index.disk.make_folder(temporary / "vectors")
     compacted = _compact(index, draft, temporary / "vectors", seconds_left())
     generation = _write_files(index, temporary, draft, _describe(draft, parent, compacted), compacted.tables)
@@ -112,14 +114,7 @@ def point_back(
 
 def _check_unchanged(index: Index, expected: int | None, lock_held: Callable[[], bool]) -> None:
     if not lock_held() or index.linked_number() != expected:
-        raise _published_elsewhere(index)
-
-
-def _published_elsewhere(index: Index) -> Locked:
-    return Locked(
-        f"another run has published in index `{index.shown}` meanwhile; this one changed nothing",
-        "run the same command again",
-    )
+        raise published_elsewhere(str(index.folder))
 
 
 def _swap(index: Index, number: int, retired: int | None) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedcli.config import IndexSettings, Options, Rules
+from embedcli.errors import Stopped
 from embedcli.fingerprints import Fingerprints
 from embedcli.run.pace.measured import published_in_s
 from embedcli.run.pace.time_limit import TimeLimit
@@ -42,6 +43,14 @@ class Run:
     report: Report
     lock: Hold
     time: TimeLimit
+
+    def stop_if_asked(self, rest: str) -> None:
+        """Raise Stopped where a signal has come, and say what is done before the end."""
+        try:
+            self.tools.stop_if_asked()
+        except Stopped:
+            self.report.line(f"stopping: {rest} (a second signal leaves at once)")
+            raise
 
     @property
     def rules(self) -> Rules:

@@ -93,7 +93,7 @@ class _Stream:
         self._progress.phase = "reading"
         try:
             while not (self._pool.done and not self._pending.waiting):
-                self._stop_if_asked()
+                self._run.stop_if_asked("finishing the batch in hand")
                 if self._run.time.is_over():
                     yield self._in_hand(within_s=max(0.0, self._run.time.seconds_left()))
                     return
@@ -172,12 +172,6 @@ class _Stream:
             documents = self._pending.collect(0.0)
             return [ended for document in documents for ended in self._containers.ended(document)]
         return []
-
-    def _stop_if_asked(self) -> None:
-        signal_number = self._run.tools.stop_signal()
-        if signal_number is not None:
-            self._run.report.line("stopping: finishing the batch in hand (a second signal leaves at once)")
-            raise Stopped(signal_number)
 
     def _warn_of_language(self, uri: str, latin_share: float) -> None:
         if self._warned_of_language or not self._run.model.english or latin_share >= 0.9:

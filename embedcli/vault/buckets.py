@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from embedcli.errors import StorageError, UsageError
+from embedcli.urls import SCHEMES, is_url, parted
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-SCHEMES = ("s3", "gs")
 FILE = "file://"
 """The scheme of a vault in a folder."""
 RETRIES = 8
@@ -27,20 +27,24 @@ RETRIES = 8
 REQUEST_TIMEOUT = "300s"
 """For the whole of one request: the largest shard, 256 MiB, at 1 MB/s."""
 
-_URL = re.compile(r"([a-z][a-z0-9+.-]*)://([^/]*)/?(.*)", re.DOTALL)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
+EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired")
+REFUSED = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken")
+"""Codes of S3 for credentials."""
 
 
-def is_url(text: str) -> bool:
-    return _URL.fullmatch(text) is not None
+def has_scheme(text: str) -> bool:
+    """Whether it is a URL of any kind and no path; `urls.is_url` is of buckets alone."""
+    return _SCHEME.match(text) is not None
 
 
 def split_url(url: str) -> tuple[str, str, str]:
     """Scheme, bucket and prefix (without slashes around it). Raises UsageError where it is no URL of a bucket."""
-    found = _URL.fullmatch(url)
-    if found is None or found[1] not in SCHEMES or not found[2]:
-        known = " or ".join(f"`{scheme}://BUCKET/PREFIX`" for scheme in SCHEMES)
+    scheme, bucket, key = parted(url)
+    if not is_url(url) or not bucket:
+        known = " or ".join(f"`{scheme}BUCKET/PREFIX`" for scheme in SCHEMES)
         raise UsageError(f"`{url}` is not the URL of a bucket", f"write {known}")
-    return found[1], found[2], found[3].strip("/")
+    return scheme, bucket, key.strip("/")
 
 
 def open_bucket(url: str, *, retries: int = RETRIES, environment: Mapping[str, str] = os.environ) -> ObjectStore:
@@ -98,7 +102,7 @@ def explain(error: Exception, url: str) -> tuple[str, str]:
 _AGAIN = "run the same command again: finished documents are kept"
 _MEANINGS = (
     (
-        ("ExpiredToken", "TokenRefreshRequired", "RequestExpired"),
+        EXPIRED,
         "the credentials for `{bucket}` have expired",
         "get new ones, such as by `aws sso login`, export them, and run the same command again",
     ),
@@ -108,7 +112,7 @@ _MEANINGS = (
         "export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS for `gs://`",
     ),
     (
-        ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "401 Unauthorized"),
+        (*REFUSED, "401 Unauthorized"),
         "`{bucket}` does not accept these credentials",
         "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, and the clock of this machine",
     ),

@@ -4,7 +4,7 @@ In: a path, and what belongs there. Out: a stub, a sparse file of the true size 
 path of a file whose content is there, fetched and checked first if it was a stub.
 Invariant: the content is filled into the same file, so that every hard link to it has it; the header that makes it a
 stub is overwritten last, so a fetch that is killed, or made by two processes at once, is only made again.
-Not here: which files are stubs (index/copy/).
+Not here: which files are stubs (index/mirror/).
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from embedcli.errors import EmbedcliError, Locked, StorageError, storage_errors
-from embedcli.index.lock import on_network
+from embedcli.errors import EmbedcliError, StorageError, storage_errors
+from embedcli.index.lock import on_network, published_elsewhere
 from embedcli.index.mirror import collect, refresh
 from embedcli.index.mirror.keys import SEEN, Keys, journal_key, run_key
 from embedcli.index.mirror.pointer import KEY, Place, Pointer
@@ -180,10 +180,7 @@ class Mirror(Disk):
         try:
             self._swap(self._pointer.at(number, place, changes, now=lease.now(), fence=lease.fence))
         except Overtaken as error:
-            raise Locked(
-                f"another run has published in index `{self.vault.url}` meanwhile; this one changed nothing",
-                "run the same command again",
-            ) from error
+            raise published_elsewhere(self.vault.url) from error
 
     def _swap(self, pointer: Pointer) -> None:
         self._version = self.vault.swap(KEY, self._version, pointer.dumps())

@@ -13,6 +13,10 @@ from typing import Protocol
 
 from embedcli.records import Stat
 
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+"""Variables that say where the server is: the first one that is set counts."""
+
 Beat = Callable[[int], None]
 
 

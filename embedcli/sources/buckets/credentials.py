@@ -19,8 +19,10 @@ from urllib.parse import urlencode
 from urllib.request import ProxyHandler, Request, build_opener
 
 from embedcli.errors import BucketError
+from embedcli.sources.buckets.contract import REGIONS
 from embedcli.sources.buckets.signing import Keys
 
+DEFAULT_REGION = "us-east-1"
 RENEW_BEFORE_S = 300.0
 ANSWER_WITHIN_S = 2.0
 """The services for credentials are on this machine or near it."""
@@ -30,6 +32,11 @@ _ROLES = "/latest/meta-data/iam/security-credentials/"
 _TRUE = ("1", "true", "yes", "on")
 
 Environment = Mapping[str, str]
+
+
+def region_of(given: Environment) -> str:
+    """The region that is asked first."""
+    return next((given[name] for name in REGIONS if given.get(name)), DEFAULT_REGION)
 
 
 class Credentials:
@@ -69,8 +76,7 @@ def _of_a_role(given: Environment) -> tuple[Keys, float]:
 
 
 def _of_a_pod(given: Environment) -> tuple[Keys, float]:
-    region = given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION") or "us-east-1"
-    service = given.get("AWS_ENDPOINT_URL_STS") or f"https://sts.{region}.amazonaws.com"
+    service = given.get("AWS_ENDPOINT_URL_STS") or f"https://sts.{region_of(given)}.amazonaws.com"
     asked = {
         "Action": "AssumeRoleWithWebIdentity",
         "Version": "2011-06-15",

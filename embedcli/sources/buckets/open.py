@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 
-from embedcli.sources.buckets.contract import Bucket
+from embedcli.sources.buckets.contract import ENDPOINTS, REGIONS, Bucket
 from embedcli.urls import parted
-
-_CHOSEN_BY = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 def bucket_of(url: str) -> tuple[Bucket, str]:
     """The bucket, and the key in it. Raises BucketError where the extra `s3` is needed and missing."""
     scheme, bucket, key = parted(url)
-    return _opened(scheme, bucket, *(os.environ.get(name, "") for name in _CHOSEN_BY)), key
+    return _opened(scheme, bucket, *(os.environ.get(name, "") for name in (*ENDPOINTS, *REGIONS))), key
 
 
 @lru_cache(maxsize=64)

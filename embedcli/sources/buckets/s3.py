@@ -17,13 +17,11 @@ from email.utils import parsedate_to_datetime
 from embedcli.errors import BucketError
 from embedcli.records import COLD_STORAGE, Stat
 from embedcli.sources.buckets.connection import Answer, Connection
-from embedcli.sources.buckets.contract import Beat, Page, Part, no_beat, object_stat, tag_of
-from embedcli.sources.buckets.credentials import Credentials
+from embedcli.sources.buckets.contract import ENDPOINTS, Beat, Page, Part, no_beat, object_stat, tag_of
+from embedcli.sources.buckets.credentials import Credentials, region_of
 from embedcli.sources.buckets.side_by_side import SideBySide
 from embedcli.sources.buckets.signing import path_of, query_of, signed
-
-DEFAULT_REGION = "us-east-1"
-ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+from embedcli.vault.buckets import EXPIRED, REFUSED
 
 _TOKEN = re.compile(rb"<NextContinuationToken>([^<]*)</NextContinuationToken>")
 _TRUNCATED = re.compile(rb"<IsTruncated>\s*true\s*<")
@@ -41,8 +39,7 @@ _CODE = re.compile(rb"<Code>([^<]*)</Code>")
 _MESSAGE = re.compile(rb"<Message>([^<]*)</Message>")
 _REGION = re.compile(rb"<Region>([^<]*)</Region>")
 _RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)")
-_EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired")
-_REFUSED = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "RequestTimeTooSkewed", "AuthFailure")
+_REFUSED = (*REFUSED, "RequestTimeTooSkewed", "AuthFailure")
 
 
 class S3:
@@ -53,7 +50,7 @@ class S3:
     ) -> None:
         self._bucket = bucket
         self._credentials = Credentials(environment)
-        self._region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
+        self._region = region_of(environment)
         self._fixed = next((environment[name] for name in ENDPOINTS if environment.get(name)), "")
         self._connection = connection or Connection(self._endpoint())
 
@@ -147,7 +144,7 @@ def _meaning(status: int, code: str) -> tuple[str, str]:
     """The reason, and what it means for people."""
     if code == "InvalidObjectState":
         return COLD_STORAGE, "it lies in cold storage, and must be restored before it can be read"
-    if code in _EXPIRED:
+    if code in EXPIRED:
         return "permission", "the credentials have expired"
     if code in _REFUSED:
         return "permission", "the credentials are refused"
