@@ -4,7 +4,7 @@ In: keys (`vectors/part-1.parquet`), bytes or files. Out: objects that are whole
 changes whenever its content is written.
 Invariant: of two writers that swap a key from the same version, or put it for the first time, one wins and the other
 gets Overtaken, also where the answer to the winner was lost.
-Not here: how a vault keeps its objects (folder.py, objects.py), which keys make an index (index/copy/).
+Not here: how a vault keeps its objects (folder.py, objects.py), which keys make an index (index/mirror/).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ In: a vault; who we are. Out: the lease as a context, or Locked (exit 11), which
 higher `fence` than all before it.
 Invariant: a foreign lease is taken over only after it stood still for `lease_s` of our own clock; the swap of the
 lease's object decides between two that try.
-Not here: one writer at a time on one machine (index/lock.py), what the lease protects (index/copy/).
+Not here: one writer at a time on one machine (index/lock.py), what the lease protects (index/mirror/).
 """
 
 from __future__ import annotations
