@@ -205,8 +205,8 @@ def test_the_program_stopped_while_its_model_loads_and_killed_while_it_embeds_go
     assert process.returncode == -signal.SIGKILL and not (index / "current").exists()
     ran = subprocess.run(command, capture_output=True, text=True, cwd=HERE, check=True)
     summary = json.loads(ran.stdout)
-    assert summary["complete"] and summary["sources"]["failed"] == 0 and "going on with" in ran.stderr
-    assert summary["chunks"]["embedded"] < summary["chunks"]["total"]
+    assert summary["complete"] and summary["sources"]["failed"] == 0
+    assert summary["chunks"]["embedded"] < summary["chunks"]["total"], "vectors of unfinished documents count as well"
     assert verify(Index(index, disk=Disk())).damage == []
 
 

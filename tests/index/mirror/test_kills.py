@@ -182,11 +182,11 @@ def test_runs_killed_at_random_moments_lose_and_duplicate_nothing(s3_fleet: Flee
 
 def test_a_kill_on_one_machine_is_continued_on_another_without_embedding_again(fleet: Fleet, tmp_path: Path) -> None:
     corpus = Corpus(tmp_path, seed=23)
-    for _ in range(30):
+    for _ in range(60):  # many more than six checkpoints hold, however long the machine takes to store one
         corpus.add()
-    assert fleet.run(corpus, 0, kill=["append N/journal.jsonl", 8], batch_s=SLOW_BATCH_S) == SIGKILLED
+    assert fleet.run(corpus, 0, kill=["append N/journal.jsonl", 6], batch_s=SLOW_BATCH_S) == SIGKILLED
     journals = [item.key for item in open_vault(fleet.url).list("staging") if "/journal/" in item.key]
-    assert len(journals) == 7, "each checkpoint is an object"
+    assert len(journals) == 5, "each checkpoint is an object"
     before = fleet.embedded.total()
     assert fleet.run(corpus, 1) == 0
     again = fleet.embedded.total() - len(fleet.embedded)
