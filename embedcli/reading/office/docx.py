@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from embedcli.reading.office.package import Package, relation_target, title_of
 from embedcli.reading.office.xml_events import Attributes, End, Handler, Start, attribute, pass_over
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
+from embedcli.reading.text.symbols import Symbols, as_seen, as_term, private_as_seen, symbols_of
 from embedcli.records import Document
 
 CELL_SEPARATOR = " | "
@@ -179,6 +180,15 @@ class _Paragraph:
     level: int = NO_HEADING
     is_item: bool = False
     joins_next: bool = False  # its end was deleted
+    reading: str = ""  # how the characters at hand are read; it stands above them, and is written before them
+    reading_begins: int = 0
+    terms: list[int] = field(default_factory=list)  # where in the words the open parts of fractions begin
+
+
+@dataclass(slots=True)
+class _Run:
+    is_hidden: bool = False
+    symbols: Symbols | None = None  # of its font, if that is one of symbols
 
 
 @dataclass(slots=True)
@@ -201,7 +211,8 @@ class _Body(Handler):
         self._rows: list[_Row] = []
         self._fields: list[bool] = []  # of the open fields, whether the result has begun
         self._instructions = 0  # how many of them are still in their instruction
-        self._in_text = self._in_properties = self._in_row_properties = self._run_is_hidden = False
+        self._in_text = self._in_properties = self._in_row_properties = False
+        self._run = _Run()
         self._is_placeholder = False
         self.headers_and_footers: list[str] = []
 
@@ -216,6 +227,7 @@ class _Body(Handler):
             "r": self._start_run,
             "rStyle": self._run_style,
             "vanish": self._vanish,
+            "rFonts": self._run_font,
             "t": self._start_text,
             "tab": lambda _: self._character("\t"),
             "ptab": lambda _: self._character("\t"),
@@ -223,7 +235,8 @@ class _Body(Handler):
             "cr": lambda _: self._character("\n"),
             "noBreakHyphen": lambda _: self._character("-"),
             "sym": self._symbol,
-            "rt": lambda _: self._character(" ("),
+            "rt": self._start_reading,
+            **dict.fromkeys(("num", "den"), self._start_term),
             "fldChar": self._field,
             "footnoteReference": lambda found: self._note(self._footnotes, found),
             "endnoteReference": lambda found: self._note(self._endnotes, found),
@@ -247,7 +260,10 @@ class _Body(Handler):
             "pPr": self._end_properties,
             "r": self._end_run,
             "t": self._end_text,
-            "rt": lambda: self._character(")"),
+            "rt": self._end_reading,
+            "ruby": self._end_ruby,
+            "num": lambda: self._end_term("/"),
+            "den": lambda: self._end_term(""),
             "txbxContent": self._end_box,
             "tr": self._end_row,
             "trPr": self._end_row_properties,
@@ -257,11 +273,11 @@ class _Body(Handler):
 
     def text(self, characters: str) -> None:
         if self._in_text:
-            self._character(characters)
+            self._character(private_as_seen(characters, self._run.symbols) if self._run.symbols else characters)
 
     def _character(self, characters: str) -> None:
         """Text of the paragraph, unless it is hidden, stands in a field's instruction or among properties."""
-        hidden = self._run_is_hidden or self._in_properties or self._instructions
+        hidden = self._run.is_hidden or self._in_properties or self._instructions
         if self._paragraph is not None and not hidden:
             self._paragraph.words.append(characters)
 
@@ -275,7 +291,7 @@ class _Body(Handler):
         self._in_properties = True
 
     def _end_properties(self) -> None:
-        self._in_properties = self._run_is_hidden = False
+        self._in_properties, self._run = False, _Run()
 
     def _paragraph_style(self, attributes: Attributes) -> None:
         style = self._styles.get(attribute(attributes, "val") or "")
@@ -321,18 +337,22 @@ class _Body(Handler):
     # runs
 
     def _start_run(self, _attributes: Attributes) -> None:
-        self._run_is_hidden = False
+        self._run = _Run()
 
     def _end_run(self) -> None:
-        self._run_is_hidden = False
+        self._run = _Run()
 
     def _run_style(self, attributes: Attributes) -> None:
         style = self._styles.get(attribute(attributes, "val") or "")
         if style is not None and style.is_hidden:
-            self._run_is_hidden = True
+            self._run.is_hidden = True
 
     def _vanish(self, attributes: Attributes) -> None:
-        self._run_is_hidden = _is_on(attributes)
+        self._run.is_hidden = _is_on(attributes)
+
+    def _run_font(self, attributes: Attributes) -> None:
+        if not self._in_properties:
+            self._run.symbols = symbols_of(attribute(attributes, "ascii"))
 
     def _start_text(self, _attributes: Attributes) -> None:
         self._in_text = True
@@ -341,14 +361,41 @@ class _Body(Handler):
         self._in_text = False
 
     def _symbol(self, attributes: Attributes) -> None:
-        """A character of a font by its number; those of symbol fonts are in the private area and mean nothing alone."""
+        """A character of a font by its number; those of fonts that nobody knows mean nothing in the private area."""
         value = attribute(attributes, "char") or ""
         try:
             character = chr(int(value, 16))
         except (ValueError, OverflowError):
             return
-        if not "\ue000" <= character <= "\uf8ff":
+        symbols = symbols_of(attribute(attributes, "font"))
+        if symbols is not None:
+            self._character(as_seen(character, symbols))
+        elif not "\ue000" <= character <= "\uf8ff":
             self._character(character)
+
+    def _start_reading(self, _attributes: Attributes) -> None:
+        if self._paragraph is not None:
+            self._paragraph.reading_begins = len(self._paragraph.words)
+
+    def _end_reading(self) -> None:
+        if (paragraph := self._paragraph) is not None:
+            paragraph.reading = "".join(paragraph.words[paragraph.reading_begins :])
+            del paragraph.words[paragraph.reading_begins :]
+
+    def _end_ruby(self) -> None:
+        if self._paragraph is not None and self._paragraph.reading:
+            self._character(f"({self._paragraph.reading})")
+            self._paragraph.reading = ""
+
+    def _start_term(self, _attributes: Attributes) -> None:
+        """Of a fraction, whose parts would be one number without a sign between them."""
+        if self._paragraph is not None:
+            self._paragraph.terms.append(len(self._paragraph.words))
+
+    def _end_term(self, sign: str) -> None:
+        if (paragraph := self._paragraph) is not None and paragraph.terms:
+            begins = paragraph.terms.pop()
+            paragraph.words[begins:] = [as_term("".join(paragraph.words[begins:])) + sign]
 
     def _field(self, attributes: Attributes) -> None:
         kind = attribute(attributes, "fldCharType")

@@ -15,6 +15,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 from embedcli.errors import UnreadableSource
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
 from embedcli.reading.text.declared import decode_page
+from embedcli.reading.text.symbols import as_seen, as_term, symbols_of
 from embedcli.records import Document
 
 CELL_SEPARATOR = " | "
@@ -30,6 +31,9 @@ _UNSEEN = _NEVER | {
 _NOT_DISPLAYED = '[hidden], [role="navigation"], dialog:not([open])'
 _STYLED = '[style*="none" i], [style*="hidden" i]'
 _NOT_DISPLAYED_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
+_SYMBOL_FONTS = ("ingdings", "INGDINGS", "ymbol", "YMBOL")
+_SET_IN_SYMBOLS = '[style*="wingdings" i], [style*="symbol" i], font[face="wingdings" i], font[face="symbol" i]'
+_FONT = re.compile(r"(?:^|;)\s*(?:mso-symbol-font-family|font-family)\s*:\s*([^;,]*)", re.IGNORECASE)
 _TEXT_INSIDE = "h1, main, article, p"
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _LINES = frozenset({"li", "dd", "dt", "tr", "option", "caption"})
@@ -75,7 +79,8 @@ def add_page(blocks: Blocks, page: str, beat: Beat) -> str | None:
     root = tree.root
     if root is None:
         return None
-    found = _Page(_UNSEEN, _hidden(root), beat).read(root) or _Page(_NEVER, set(), beat).read(root)
+    symbols = _symbols(root) if any(name in page for name in _SYMBOL_FONTS) else {}
+    found = _Page(_UNSEEN, _hidden(root), symbols, beat).read(root) or _Page(_NEVER, set(), symbols, beat).read(root)
     for text, level, gap in found:
         if level:
             blocks.heading(text, level=level)
@@ -91,6 +96,27 @@ def _hidden(root: LexborNode) -> set[int]:
     return {node.mem_id for node in (*root.css(_NOT_DISPLAYED), *styled)}
 
 
+def _symbols(root: LexborNode) -> dict[int, str]:
+    """What is seen of the texts that are set in a font of symbols, as Word and Outlook write bullets and arrows."""
+    found: dict[int, str] = {}
+    for node in root.css(_SET_IN_SYMBOLS):
+        fonts = (node.attributes.get("face"), *_FONT.findall(node.attributes.get("style") or ""))
+        symbols = next(filter(None, map(symbols_of, fonts)), None)
+        if symbols:
+            found |= {text.mem_id: as_seen(text.text_content or "", symbols) for text in _texts_in_the_font_of(node)}
+    return found
+
+
+def _texts_in_the_font_of(node: LexborNode) -> Iterator[LexborNode]:
+    elements = [node]
+    while elements:
+        for child in elements.pop().iter(include_text=True):
+            if child.tag == TEXT:
+                yield child
+            elif child.tag != "font" and "font" not in (child.attributes.get("style") or "").lower():
+                elements.append(child)
+
+
 def _without_empty_elements(page: str) -> str:
     """XHTML may write `<title/>`; to a reader of HTML that is a title which never ends, and the page is in it."""
     if _XHTML not in page[:HEAD_CHARACTERS]:
@@ -101,8 +127,8 @@ def _without_empty_elements(page: str) -> str:
 class _Page:
     """A walk through the tree without recursion: pages are nested as deep as anybody likes."""
 
-    def __init__(self, passed_over: frozenset[str], hidden: set[int], beat: Beat) -> None:
-        self._passed_over, self._hidden, self._beat = passed_over, hidden, beat
+    def __init__(self, passed_over: frozenset[str], hidden: set[int], symbols: dict[int, str], beat: Beat) -> None:
+        self._passed_over, self._hidden, self._symbols, self._beat = passed_over, hidden, symbols, beat
         self._blocks: list[Block] = []  # of the innermost cell
         self._words: list[str] = []  # of the line at hand
         self._lines: list[str] = []  # of the block at hand, before the last <br>
@@ -110,15 +136,18 @@ class _Page:
         self._mark = ""  # of the item of a list that has no text yet
         self._rows: list[list[list[Block]]] = []  # of the open tables the cells of the row at hand
         self._outer: list[list[Block]] = []
+        self._terms: list[int] = []  # where in the words the open parts of fractions begin
 
     def read(self, root: LexborNode) -> list[Block]:
         for number, (tag, node, is_start) in enumerate(_events(root, self._is_passed_over)):
             if number % NODES_A_BEAT == 0:
                 self._beat(0)
             if tag == TEXT:
-                self._words.append(node.text_content or "")
+                self._words.append(self._symbols.get(node.mem_id, node.text_content or ""))
             elif tag == "br":
                 self._break_line()
+            elif tag.startswith("m") and node.parent is not None and node.parent.tag == "mfrac":
+                self._term(node, is_start)
             elif tag in _BLOCKS:
                 self._start(tag) if is_start else self._end(tag)
         self._flush("body")
@@ -168,6 +197,17 @@ class _Page:
             return
         texts = (" ".join(" ".join(text for text, _, _ in cell).split()) for cell in cells)
         self._blocks.append((CELL_SEPARATOR.join(texts), 0, LINE))
+
+    def _term(self, node: LexborNode, is_start: bool) -> None:
+        """Of a fraction, whose parts would be one number without a sign between them."""
+        if is_start:
+            if node.prev is not None and node.prev.tag == TEXT:  # white space between the parts
+                self._words.pop()
+            self._terms.append(len(self._words))
+        elif self._terms:
+            begins = self._terms.pop()
+            sign = "/" if node.next is not None and node.parent is not None and node.parent.last_child != node else ""
+            self._words[begins:] = [as_term("".join(self._words[begins:]).strip()) + sign]
 
     def _break_line(self) -> None:
         self._lines.append(self._line())

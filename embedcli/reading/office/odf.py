@@ -16,6 +16,7 @@ from embedcli.errors import UnreadableSource
 from embedcli.reading.office.package import Package, Properties
 from embedcli.reading.office.xml_events import Attributes, End, Handler, Start, attribute, parse, pass_over
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
+from embedcli.reading.text.symbols import Symbols, private_as_seen, symbols_of
 from embedcli.records import Document
 
 CELL_SEPARATOR = " | "
@@ -25,7 +26,7 @@ MOST_BLANKS = 100
 MOST_COLUMNS = 1_000
 
 _UNSEEN = (
-    *("change-info", "annotation", "annotation-end", "note-citation", "binary-data", "forms", "ruby-text"),
+    *("change-info", "annotation", "annotation-end", "note-citation", "binary-data", "forms"),
     *("table-of-content-source", "alphabetical-index-source", "covered-table-cell"),
 )
 _SHAPES = (
@@ -149,6 +150,8 @@ class _Body(Handler):
         self._open_deletions: set[str] = set()
         self._hidden_styles: set[str] = set()
         self._title_styles: set[str] = {"Title"}
+        self._symbols: dict[str, Symbols] = {}  # by the name of a style whose font is one of symbols
+        self._spans: list[Symbols | None] = []  # of the open spans
 
     def _all_starts(self) -> dict[str, Start]:
         return {
@@ -157,7 +160,10 @@ class _Body(Handler):
             "deletion": self._deletion,
             "change-start": self._start_change,
             "change-end": self._end_change,
+            "ruby-text": lambda _: self._character("("),
             "style": self._start_style,
+            "text-properties": self._text_properties,
+            "span": self._start_span,
             "drawing-page-properties": self._slide_properties,
             "table-properties": self._table_properties,
             "spreadsheet": self._start_spreadsheet,
@@ -187,6 +193,8 @@ class _Body(Handler):
             "table-row": self._end_row,
             "table-cell": self._end_cell,
             "page": self._end_slide,
+            "span": self._end_span,
+            "ruby-text": self._end_reading,
             "notes": self._end_notes,
             **dict.fromkeys(_HEADERS, lambda: self._end_margin(self.headers)),
             **dict.fromkeys(_FOOTERS, lambda: self._end_margin(self.footers)),
@@ -197,6 +205,8 @@ class _Body(Handler):
         if self._paragraph is None or self._open_deletions:
             return
         words = self._paragraph.words
+        if self._spans and (symbols := self._spans[-1]) is not None:
+            characters = private_as_seen(characters, symbols)
         text = " ".join(f"|{characters}|".split())[1:-1]
         words.append(text.lstrip(" ") if words and words[-1].endswith(" ") else text)
 
@@ -235,7 +245,26 @@ class _Body(Handler):
         if attribute(attributes, "display") == "false":
             self._hidden_styles.add(self._style)
 
+    def _text_properties(self, attributes: Attributes) -> None:
+        fonts = (attribute(attributes, name) for name in ("font-name", "font-family"))
+        symbols = next(filter(None, map(symbols_of, fonts)), None)
+        if symbols is not None:
+            self._symbols[self._style] = symbols
+
     # paragraphs
+
+    def _start_span(self, attributes: Attributes) -> None:
+        self._spans.append(self._symbols.get(attribute(attributes, "style-name") or ""))
+
+    def _end_span(self) -> None:
+        self._spans.pop()
+
+    def _end_reading(self) -> None:
+        """How characters are read, which a reader sees above them."""
+        if self._paragraph is not None and self._paragraph.words[-1:] == ["("]:
+            self._paragraph.words.pop()
+        else:
+            self._character(")")
 
     def _start_paragraph(self, attributes: Attributes) -> None:
         level = attribute(attributes, "outline-level") or "0"

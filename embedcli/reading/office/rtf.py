@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from embedcli.errors import UnreadableSource
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
+from embedcli.reading.text.symbols import Symbols, as_seen, symbols_of
 from embedcli.records import Document
 
 CELL_SEPARATOR = " | "
@@ -70,6 +71,7 @@ class _Group:
     is_seen: bool = True
     kind: bytes = b""  # of the group that text goes to: `fonttbl`, `stylesheet`, `title`, `footnote`, `header`
     code_page: str = "cp1252"
+    symbols: Symbols | None = None  # of the font, if that is one of symbols
     skip: int = 1  # characters that stand behind \u for programs that do not know it
     is_hidden: bool = False
     is_deleted: bool = False
@@ -127,6 +129,7 @@ class _Reader:
         self._begins_group = self._is_starred = False
         self._font = 0
         self._fonts: dict[int, str] = {}
+        self._symbols: dict[int, Symbols] = {}  # of the fonts that have some
         self._default_page = "cp1252"
         self._style = -1
         self._levels: dict[int, int] = {}
@@ -230,7 +233,7 @@ class _Reader:
         elif word == b"htmlrtf":
             self._group = replace(self._group, is_hidden=is_on)
         elif word == b"plain":
-            self._group = replace(self._group, is_hidden=False, is_deleted=False)
+            self._group = replace(self._group, is_hidden=False, is_deleted=False, symbols=None)
         else:
             self._layout(word, number)
         return 0
@@ -276,7 +279,8 @@ class _Reader:
         if self._group.kind == b"fonttbl":
             self._font = number
         else:
-            self._group = replace(self._group, code_page=self._fonts.get(number, self._default_page))
+            page = self._fonts.get(number, self._default_page)
+            self._group = replace(self._group, code_page=page, symbols=self._symbols.get(number))
 
     # text
 
@@ -296,7 +300,13 @@ class _Reader:
             found = _HEADING_STYLE.search(data)
             if found and self._style >= 0:
                 self._levels[self._style] = int(found[1])
-        elif self._group.kind != b"fonttbl":
+        elif self._group.kind == b"fonttbl":
+            symbols = symbols_of(data.decode("latin-1").partition(";")[0])
+            if symbols is not None:
+                self._symbols.setdefault(self._font, symbols)
+        elif self._group.symbols is not None:
+            self._text(as_seen(data.decode("cp1252", "replace"), self._group.symbols))
+        else:
             self._text(data.decode(self._group.code_page, "replace"))
 
     def _unicode(self, number: int) -> None:
@@ -311,7 +321,7 @@ class _Reader:
             high, self._high_surrogate = self._high_surrogate, 0
             self._text(chr(0x10000 + ((high - 0xD800) << 10) + code - 0xDC00) if high else "\ufffd")
         else:
-            self._text(chr(code))
+            self._text(as_seen(chr(code), self._group.symbols) if self._group.symbols else chr(code))
 
     def _text(self, text: str) -> None:
         group = self._group

@@ -129,4 +129,13 @@ def _shown(cell: Cell) -> str:
         return cell.isoformat(" ", "seconds") if cell.time() != datetime.time() else cell.date().isoformat()
     if isinstance(cell, datetime.time):
         return cell.isoformat("seconds")
+    if isinstance(cell, datetime.timedelta):
+        return _duration(cell)
     return str(cell)
+
+
+def _duration(cell: datetime.timedelta) -> str:
+    """Hours past a day are not days and hours: `30:00:00`, as a sheet shows working time."""
+    seconds = round(abs(cell).total_seconds())
+    sign = "-" if cell < datetime.timedelta() else ""
+    return f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"

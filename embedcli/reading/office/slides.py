@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from embedcli.reading.office.package import Package, relation_target, title_of
 from embedcli.reading.office.xml_events import Attributes, End, Handler, Start, attribute, pass_over, qualified
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
+from embedcli.reading.text.symbols import Symbols, as_seen, private_as_seen, symbols_of
 from embedcli.records import Document
 
 CELL_SEPARATOR = " | "
@@ -109,6 +110,7 @@ class _Slide(Handler):
         self.shapes: list[_Shape] = [_Shape()]  # the first is what stands in no shape
         self._words: list[str] = []
         self._in_text = False
+        self._symbols: Symbols | None = None  # of the font of the run, if that is one of symbols
         self._row: list[str] | None = None
         self._cell: list[str] | None = None
 
@@ -120,6 +122,8 @@ class _Slide(Handler):
             "cNvPr": self._shape_properties,
             "ph": self._placeholder,
             "p": self._start_paragraph,
+            **dict.fromkeys(("r", "fld"), self._start_run),
+            **dict.fromkeys(("latin", "sym"), self._font),
             "t": self._start_text,
             "br": lambda _: self._words.append("\n"),
             "tab": lambda _: self._words.append("\t"),
@@ -135,7 +139,7 @@ class _Slide(Handler):
 
     def text(self, characters: str) -> None:
         if self._in_text:
-            self._words.append(characters)
+            self._words.append(characters if self._symbols is None else _of_symbols(characters, self._symbols))
 
     def _start_slide(self, attributes: Attributes) -> bool:
         self.is_hidden = (attribute(attributes, "show") or "1") in _OFF
@@ -167,6 +171,12 @@ class _Slide(Handler):
         elif text:
             self.shapes[-1].lines.append(text)
 
+    def _start_run(self, _attributes: Attributes) -> None:
+        self._symbols = None
+
+    def _font(self, attributes: Attributes) -> None:
+        self._symbols = symbols_of(attribute(attributes, "typeface")) or self._symbols
+
     def _start_text(self, _attributes: Attributes) -> None:
         self._in_text = True
 
@@ -192,3 +202,9 @@ class _Slide(Handler):
         if self._row is not None and any(self._row):
             self.shapes[-1].lines.append(CELL_SEPARATOR.join(self._row))
         self._row = None
+
+
+def _of_symbols(text: str, symbols: Symbols) -> str:
+    """A run names a font of symbols beside that of its letters: of text with letters, what is private is symbols."""
+    has_letters = any(character.isascii() and character.isalpha() for character in text) and len(text) > 1
+    return private_as_seen(text, symbols) if has_letters else as_seen(text, symbols)

@@ -173,7 +173,37 @@ def test_breaks_tabs_hyphens_symbols_and_formulas() -> None:
         "<m:oMath><m:r><m:t>a+b</m:t></m:r></m:oMath>",
     )
     tabs = '<w:tabs><w:tab w:val="left" w:pos="720"/></w:tabs>'
-    assert text_of(paragraph(*parts, properties=tabs)) == "one\ntwo\nthree\tfour-fivesix\u00b5a+b"
+    assert text_of(paragraph(*parts, properties=tabs)) == "one\ntwo\nthree\tfour-fivesix✓\u00b5a+b"
+
+
+def test_characters_of_symbol_fonts_are_what_they_show() -> None:
+    def sym(font: str, code: str) -> str:
+        return f'<w:r><w:sym w:font="{font}" w:char="{code}"/></w:r>'
+
+    parts = (
+        run("5 "), sym("Symbol", "F06D"), run("m "), sym("Symbol", "F0B1"), run(" 2; open "), sym("Wingdings", "F0E0"),
+        run(" valve "), run("\uf0b0C", '<w:rFonts w:ascii="Symbol" w:hAnsi="Symbol"/>'), run("\uf0b0"),
+        sym("Wingdings", "F0FF"), sym("House Icons", "F041"),
+    )  # fmt: skip
+    assert text_of(paragraph(*parts)) == "5 \u00b5m ± 2; open → valve °C\uf0b0"
+
+
+def test_a_fraction_of_a_formula_is_no_number_of_its_own() -> None:
+    def fraction(above: str, below: str) -> str:
+        return f"<m:f><m:num>{above}</m:num><m:den>{below}</m:den></m:f>"
+
+    def term(text: str) -> str:
+        return f"<m:r><m:t>{text}</m:t></m:r>"
+
+    half = fraction(term("1"), term("2"))
+    formulas = f"<m:oMath>{half}</m:oMath>", f"<m:oMath>{term('x=')}{fraction(term('a') + term('+b'), half)}</m:oMath>"
+    assert text_of(paragraph(*formulas)) == "1/2x=(a+b)/(1/2)"
+
+
+def test_a_reading_above_characters_follows_them() -> None:
+    ruby = "<w:r><w:ruby><w:rt>{}</w:rt><w:rubyBase><w:r><w:t>漢字</w:t></w:r></w:rubyBase></w:ruby></w:r>"
+    assert text_of(paragraph(ruby.format(run("かんじ")), run("を読む"))) == "漢字(かんじ)を読む"
+    assert text_of(paragraph(ruby.format(run("かんじ", "<w:vanish/>")), run("を読む"))) == "漢字を読む"
 
 
 def test_hidden_text_is_out() -> None:

@@ -78,6 +78,25 @@ def test_tables_that_lay_out_a_page_are_read_as_passages() -> None:
     assert text_of(layout) == "News\n\nFirst\n\nAside\nPart | Price\n\nBolt"
 
 
+def test_characters_of_symbol_fonts_are_what_they_show() -> None:
+    word = (
+        "<p><span style='font-family:Symbol'><span style='mso-list:Ignore'>·<span style='font:7.0pt \"Times\"'>&nbsp;à"
+        "</span></span></span>First <span style='font-family:Wingdings;mso-symbol-font-family:Wingdings'>"
+        "<span style='mso-char-type:symbol;mso-symbol-font-family:Wingdings'>à</span></span> second"
+        '<p>Thanks <font face="Wingdings"><b>J</b></font> <span style="font-family: Symbolon, serif">m</span>'
+        "<span style=\"font-family:'Symbol',serif\">m</span>m"
+    )
+    assert text_of(word) == "• àFirst → second\n\nThanks ☺ m\u00b5m"
+
+
+def test_a_fraction_of_a_formula_is_no_number_of_its_own() -> None:
+    half = "<mfrac><mn>1</mn><mn>2</mn></mfrac>"
+    inner = f"<mfrac><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow>\n<mrow>{half}</mrow></mfrac>"
+    assert text_of(f"<p>Turn <math>{half}</math>, then <math><mi>x</mi><mo>=</mo>{inner}</math>.</p>") == (
+        "Turn 1/2, then x=(a+b)/(1/2)."
+    )
+
+
 def test_code_keeps_its_lines_and_blanks() -> None:
     assert text_of("<p>Type:</p><pre>if a:\n    b()\n</pre>") == "Type:\n\nif a:\n    b()"
 

@@ -27,6 +27,20 @@ def test_headings_lists_and_tables() -> None:
     assert document.text.endswith("Linux\n- Unpack it.\nAll.\n- Start it.\nPart | Torque\n\nBoth")
 
 
+def test_characters_of_symbol_fonts_are_what_they_show() -> None:
+    body = """<text:p>5 <text:span text:style-name="T1">\uf06d</text:span>m<text:span text:style-name="T2"> \uf0e0 on
+        </text:span>\uf0e0</text:p>"""
+    styles = """<style:style style:name="T1"><style:text-properties style:font-name="Symbol1" fo:font-family="Symbol"/>
+        </style:style><style:style style:name="T2"><style:text-properties style:font-name="Wingdings"/></style:style>"""
+    assert text_of(body, styles=styles) == "5 \u00b5m → on \uf0e0"
+
+
+def test_a_reading_above_characters_follows_them() -> None:
+    body = """<text:p><text:ruby><text:ruby-base>漢字</text:ruby-base><text:ruby-text>かんじ</text:ruby-text>
+        </text:ruby>を<text:ruby><text:ruby-base>読</text:ruby-base><text:ruby-text/></text:ruby>む</text:p>"""
+    assert text_of(body) == "漢字(かんじ) を読む"
+
+
 def test_the_title_among_the_properties_is_the_title() -> None:
     meta = "<office:meta><dc:title>Pumps</dc:title></office:meta>"
     assert read_bytes(odf("<text:p>x</text:p>", meta=meta), "a.odt").title == "Pumps"

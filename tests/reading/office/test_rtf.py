@@ -42,6 +42,15 @@ def test_characters_of_every_kind() -> None:
     assert rtf(body).text == "ä€ Наポ\U0001f600☃é\u00a0x-yz—“q”{a}\\ one\ntwo\tthree"
 
 
+def test_characters_of_symbol_fonts_are_what_they_show() -> None:
+    fonts = (
+        r"{\fonttbl{\f7\ftech\fcharset2 Symbol{\*\falt Wingdings};}"
+        r"{\f8\fnil\fcharset2{\*\panose 05000000000000000000}Wingdings;}}"
+    )
+    body = r"5 {\f7 m}m {\f7\'b1\u-3920\'b0} 2 {\f8 \'e0\'ff} {\f8\u-3872 ?\plain m}"
+    assert rtf(fonts + body).text == "5 \u00b5m ±° 2 → →m"
+
+
 def test_what_is_no_text_of_the_page_is_out() -> None:
     body = (
         r"Text{\pict\pngblip 89504e47}{\*\generator MARK;}{\*\bkmkstart MARK}{\annotation MARK}{\v MARK}{\deleted MARK}"

@@ -127,3 +127,8 @@ def test_a_binary_workbook_is_read_as_any_other() -> None:
     )
     assert document.sections == ((0, "Torques"),)
     assert reason_of(data[: len(data) // 2], "a.xlsb") == "damaged"
+
+
+def test_a_duration_of_more_than_a_day_is_in_hours() -> None:
+    made = workbook(["Total", datetime.timedelta(hours=30)], ["Break", datetime.timedelta(minutes=7, seconds=5)])
+    assert lines(made)[-2:] == ["Total | 30:00:00", "Break | 00:07:05"]

@@ -120,6 +120,25 @@ def test_the_text_of_a_diagram_belongs_to_its_slide() -> None:
     assert read_bytes(data, "a.pptx").text == "Steps\n\nOrder\nDeliver"
 
 
+def test_characters_of_symbol_fonts_are_what_they_show() -> None:
+    show = Presentation()
+    slide(show, "Steps", "BODY")
+    font = '<a:sym typeface="Wingdings" charset="2"/>'
+    runs = "".join(
+        f"<a:r><a:rPr>{properties}</a:rPr><a:t>{text}</a:t></a:r>"
+        for properties, text in (
+            ("", "Costs à la carte "),
+            (font, "à"),
+            (font, " rise \uf0e0 à nouveau"),
+            ("", "\uf0e0"),
+        )
+    )
+    data = saved(show)
+    name = "ppt/slides/slide1.xml"
+    data = replaced(data, {name: part(data, name).replace("<a:r><a:t>BODY</a:t></a:r>", runs)})
+    assert read_bytes(data, "a.pptx").text == "Steps\n\nCosts à la carte → rise → à nouveau\uf0e0"
+
+
 def test_comments_and_alternatives_are_out() -> None:
     show = Presentation()
     slide(show, "Shown")
