@@ -4,9 +4,10 @@ In: cleaned text. Out: the text without them, and how many were left out. Not he
 called (blocks.py, formats.py).
 
 A run is over 2,000 characters without a blank; or a line as long with hardly any; or as many in full lines of base64
-with nothing else between them, as mail programs and certificates fold it. It is data if its characters are those of
-data: Chinese or Thai text, which has no blanks either, is not ASCII; a ruler of `=` has no variety; letters of a
-language without the blanks between its words, and paths of files, have less variety than data has.
+or uuencode with nothing else between them, as mail programs and certificates fold it; or in the lines of a dump, as
+`hexdump`, `xxd`, `od -x` and programmers of chips write them. It is data if its characters are those of data: Chinese
+or Thai text, which has no blanks either, is not ASCII; a ruler of `=` has no variety; letters of a language without the
+blanks between its words, and paths of files, have less variety than data has; decimal numbers in columns no letters.
 """
 
 from __future__ import annotations
@@ -25,8 +26,13 @@ LEAST_ENTROPY = 4.7
 """Bits a character. English without its blanks has 4.2, in mixed case 4.5; minified code 4.9, base64 5.5 to 6."""
 LEAST_NUMERIC = 0.8
 LEAST_NUMERIC_ENTROPY = 2.5
+LEAST_UUENCODED_ENTROPY = 3.0
 LEAST_FOLDED_ENTROPY = 5.2
 """Paths of files stand on lines of such characters too."""
+LEAST_HEXADECIMAL_IN_PROBE = 0.65
+"""Digits and blanks of a dump, its column of characters aside; of English text 0.45."""
+LEAST_LETTERS_IN_DUMP = 0.08
+"""Of the digits: a to f are six of sixteen, and rarer where there are many zeros."""
 MOST_BLANKS = 1 / 25
 """Of a line of minified code; written code has one in eight characters."""
 
@@ -37,13 +43,31 @@ _FOLDED = re.compile(
     r"(?:[ \t]{0,8}(?:[A-Za-z0-9+/_-]{16,59}|[A-Za-z0-9+/_-]{1,58}=)=?[ \t]*$)?",
     re.MULTILINE,
 )
+_UUENCODED = re.compile(  # which begins with a letter, since a search for that is quick
+    r"M(?<=^M)[!-`]{60}[ \t]*\n(?:^M[!-`]{60}[ \t]*(?:\n|\Z)){2,}(?:^[!-L][!-`]{1,60}[ \t]*$)?", re.MULTILINE
+)
+
+
+def _dump_line(groups: str, digits: str) -> str:
+    """An offset, groups of digits and perhaps their characters; or a record of a format for the memory of chips."""
+    address, characters = r"(?:0x)?[0-9a-fA-F]{4,16}:?", r"(?:[ \t]{1,50}\S[^\n]{0,40})?[ \t]*"
+    return rf"^[ \t]{{0,8}}(?:{address}(?:[ \t]{{1,4}}[0-9a-fA-F]{{2,8}}){groups}{characters}|[:S][0-9A-F]{digits})"
+
+
+_DUMP = re.compile(
+    rf"(?:{_dump_line('{8,32}', '{24,600}')}(?:\n|\Z)){{3,}}(?:{_dump_line('{1,31}', '{8,600}')}$)?", re.M
+)
+_HEXADECIMAL_OR_BLANK = b"0123456789abcdefABCDEF \t\n"
+_HEXADECIMAL_LETTER = re.compile("[a-fA-F]")
+_HEXADECIMAL = re.compile("[0-9a-fA-F]")
 _NUMERIC = "0123456789abcdefABCDEF,.;:+-"
 _NOT_NUMERIC = str.maketrans("", "", _NUMERIC)
 
 
 def without_data(text: str) -> tuple[str, int]:
     """The text without its runs of data, and their number; the lines on both sides stay apart."""
-    if not _may_hold_data(text):
+    patterns = _worth_a_search(text)
+    if not patterns:
         return text, 0
     count = 0
 
@@ -54,20 +78,32 @@ def without_data(text: str) -> tuple[str, int]:
         count += 1
         return "\n" if "\n" in run[0] else ""
 
-    for pattern in (_RUN, _LINE, _FOLDED):
+    for pattern in patterns:
         text = pattern.sub(replace, text)
     return text, count
 
 
-def _may_hold_data(text: str) -> bool:
-    """A look at 200 characters of each 1,000: a run covers one of them, where words or lines are long. Without this
-    every text would cost a search at each of its words."""
+def _worth_a_search(text: str) -> list[re.Pattern[str]]:
+    """By a look at 200 characters of each 1,000: a run covers one of them, where words or lines are long, or digits.
+    Without this every text would cost a search at each of its words."""
     starts = range(0, len(text), PROBE_EVERY) if len(text) > LONGEST_WORD else ()
-    return any(len(text[start : start + PROBE_CHARACTERS].split()) <= MOST_WORDS_IN_PROBE for start in starts)
+    probes = [text[start : start + PROBE_CHARACTERS] for start in starts]
+    has_long_words = any(len(probe.split()) <= MOST_WORDS_IN_PROBE for probe in probes)
+    has_dump = any(_is_hexadecimal(probe) for probe in probes)
+    return [*((_RUN, _LINE, _FOLDED, _UUENCODED) if has_long_words else ()), *((_DUMP,) if has_dump else ())]
+
+
+def _is_hexadecimal(probe: str) -> bool:
+    others = probe.encode("utf-8", "surrogatepass").translate(None, _HEXADECIMAL_OR_BLANK)
+    return len(others) <= (1 - LEAST_HEXADECIMAL_IN_PROBE) * len(probe)
 
 
 def _is_data(run: str) -> bool:
     sample = run[:SAMPLE_CHARACTERS]
+    if _UUENCODED.match(sample):
+        return _entropy(sample) >= LEAST_UUENCODED_ENTROPY
+    if _DUMP.match(sample):
+        return len(_HEXADECIMAL_LETTER.findall(sample)) >= LEAST_LETTERS_IN_DUMP * len(_HEXADECIMAL.findall(sample))
     if len(sample.encode("ascii", "ignore")) < LEAST_ASCII * len(sample):
         return False
     if sample.count(" ") + sample.count("\t") > MOST_BLANKS * len(sample):

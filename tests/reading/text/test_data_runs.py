@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import random
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -31,6 +33,44 @@ def test_folded_base64_is_left_out_and_its_neighbours_stay_apart() -> None:
     assert text.startswith("PHOTO;ENCODING=b:\n") and text.rstrip().endswith("END:VCARD")
     assert len(text) < 80
     assert without_data(FOLDED + "Regards\n") == ("\n\nRegards\n", 1)
+
+
+def hexdump(data: bytes) -> str:
+    lines = (data[start : start + 16] for start in range(0, len(data), 16))
+    return "".join(
+        f"{n * 16:08x}  {line[:8].hex(' ')}  {line[8:].hex(' ')}  |{'.' * 16}|\n" for n, line in enumerate(lines)
+    )
+
+
+def xxd(data: bytes) -> str:
+    lines = (data[start : start + 16] for start in range(0, len(data), 16))
+    return "".join(f"{n * 16:08x}: {line.hex(' ', 2)}  Aa. b|zZ..$%19.x\n" for n, line in enumerate(lines))
+
+
+def intel_hex(data: bytes) -> str:
+    lines = (data[start : start + 16] for start in range(0, len(data), 16))
+    return "".join(f":10{n * 16 & 0xFFFF:04X}00{line.hex().upper()}7F\n" for n, line in enumerate(lines))
+
+
+def uuencoded(data: bytes) -> str:
+    lines = (data[start : start + 45] for start in range(0, len(data), 45))
+    return "".join(binascii.b2a_uu(line, backtick=True).decode() for line in lines)
+
+
+@pytest.mark.parametrize("written", [hexdump, xxd, intel_hex, uuencoded])
+def test_lines_of_a_dump_are_left_out_and_its_neighbours_stay(written: Callable[[bytes], str]) -> None:
+    mostly_zero = bytes(byte if n % 3 == 0 else 0 for n, byte in enumerate(BYTES[:5_400]))
+    for data in (BYTES[:4_500], mostly_zero):
+        text, count = without_data(f"The firmware:\n{written(data)}That was it.\n")
+        assert count == 1 and text.split() == ["The", "firmware:", "That", "was", "it."]
+
+
+def test_lines_of_decimal_numbers_are_no_dump() -> None:
+    numbers = random.Random(3)
+    table = "".join(" ".join(f"{numbers.randrange(10_000):04}" for _ in range(12)) + " ok\n" for _ in range(100))
+    assert without_data(table) == (table, 0)
+    shouted = "".join("MACHINE " + "X" * 53 + "\n" for _ in range(60))
+    assert without_data(shouted) == (shouted, 0)
 
 
 def test_a_line_of_minified_code_with_a_few_blanks_is_left_out() -> None:
@@ -68,7 +108,21 @@ def test_a_text_file_with_data_is_partial_and_one_of_nothing_else_is_no_text() -
 
 
 @pytest.mark.parametrize(
-    "part", ["A" * 60 + "\n", "A" * 59 + "\n", "a", " " * 9 + "\n", "A" * 60 + " " * 9 + "\n", "0"]
+    "part",
+    [
+        "0000 " + "00 " * 20 + "\n",
+        "0000" + " 0a" * 40 + "~" * 60 + "\n",
+        "0000 " + "0" * 200 + "~\n",
+        ":" + "0A" * 20 + "\n",
+        "M" + "A" * 60 + "\n",
+        "00 " * 7,
+        "A" * 60 + "\n",
+        "A" * 59 + "\n",
+        "a",
+        " " * 9 + "\n",
+        "A" * 60 + " " * 9 + "\n",
+        "0",
+    ],
 )
 def test_time_is_linear(part: str) -> None:
     started = time.process_time()
