@@ -2,7 +2,7 @@
 
 In: the process's affinity, the quota of its control group (Linux), OMP_NUM_THREADS. Out: a number of threads, and how
 they wait.
-Not here: what is done with them (engines/), the processes that read (run/stream.py).
+Not here: what is done with them (engines/), the processes that read (run/readers.py).
 """
 
 from __future__ import annotations

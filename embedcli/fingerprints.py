@@ -1,7 +1,7 @@
 """The three fingerprints of an index, and the versions that go into them.
 
 In: digests and settings. Out: hashes that are equal exactly when vectors, cuts or texts are comparable.
-Not here: comparing them (run/settings.py, run/plan.py).
+Not here: comparing them (run/settings.py, run/looking/again.py).
 """
 
 from __future__ import annotations

@@ -10,81 +10,49 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from embedcli.index.clearing import clear
-from embedcli.index.damage import mend_probe
-from embedcli.index.mirror.place import open_index
 from embedcli.report import Report, Summary
-from embedcli.run.begin import again_past_damage, check_asked, history_line, opened
-from embedcli.run.known import look
-from embedcli.run.pace.time_limit import OutOfTime
-from embedcli.run.plan import make_plan
-from embedcli.run.record import nothing_to_do, settle_run
+from embedcli.run.begin import Start, again_past_damage, check_asked, history_line, index_of, opened, tidy
+from embedcli.run.looking.survey import nothing_to_do, survey
+from embedcli.run.record import settle_run
 from embedcli.run.summary import finish_too_late, finish_unchanged, summarise
-from embedcli.sources.lists import settle_sources
-from embedcli.sources.streams import spooled
 
 if TYPE_CHECKING:
     from embedcli.config import Options
-    from embedcli.index.generations import Index
-    from embedcli.index.lock import Hold
     from embedcli.run.record import Run
     from embedcli.run.tools import Tools
 
 
 def ingest(asked: Options, *, tools: Tools, report: Report) -> Summary:
     """Bring the index up to date with its sources. Raises EmbedcliError; what was finished is then checkpointed."""
-    index = open_index(asked.index, disk=tools.disk, warn=report.warn)
-    index.check()  # a folder of somebody else gets no history either
+    index = index_of(asked, tools, report)  # a folder of somebody else gets no history either
     summary = Summary(index.shown, exit_code=1)  # a bug, unless the run ends otherwise
     with history_line(index, summary), closing(report):
         check_asked(index, asked)  # refuses before a folder is made
-        with opened(index, report, asked.mode) as lock, spooled(asked, index.staging) as asked:
-            again_past_damage(lambda: _run(index, asked, tools, report, lock, summary), index, report)
+        with opened(index, asked, tools, report) as start:  # the lock is held
+            again_past_damage(lambda: _run(start, summary), start)
     return summary
 
 
-def _run(index: Index, asked: Options, tools: Tools, report: Report, lock: Hold, summary: Summary) -> None:
-    def is_over() -> bool:
-        return tools.seconds_left() <= 0
-
-    clear(index, keep=asked.keep_generations)
-    mend_probe(index)
+def _run(start: Start, summary: Summary) -> None:
+    tidy(start)
     with summary.timed("looking"):
-        known = look(index, asked)  # the current generation, what killed runs left, what is damaged
-        scopes = settle_sources(asked, known.roots, everything=known.rebuilding)  # roots, or parts of them, to walk
-        try:
-            plan = make_plan(known, scopes, asked, report, is_over)  # new, changed, gone ...; exit 15: too much is gone
-        except OutOfTime:
-            plan = None
-    if plan is None:
-        return finish_too_late(index, known, None, asked, report, summary)
-    if nothing_to_do(plan, known, scopes, asked):
-        return finish_unchanged(index, known, plan, asked, report, summary)
-    if is_over():
-        return finish_too_late(index, known, plan, asked, report, summary)
-
-    model = tools.resolve(asked, known.memory.settings)
-    run = settle_run(
-        index=index,
-        asked=asked,
-        known=known,
-        scopes=scopes,
-        plan=plan,
-        model=model,
-        tools=tools,
-        report=report,
-        lock=lock,
-    )
-    _embed(run, summary)
+        found = survey(start)  # what the index knows, the roots to walk, what is new, changed, gone ...
+    if not found.in_time:
+        return finish_too_late(found, summary)
+    if nothing_to_do(found):
+        return finish_unchanged(found, summary)
+    if start.is_over():
+        return finish_too_late(found, summary)
+    _embed(settle_run(found), summary)  # under which model and settings
 
 
 def _embed(run: Run, summary: Summary) -> None:
     """The half of the story that needs a reader or an engine."""
-    # half a second of imports, and only where there is work
+    # imports that a run without work does not pay for
     from embedcli.run.begin_work import begin
     from embedcli.run.outcome import outcome_of
     from embedcli.run.pace.end_early import end_early
-    from embedcli.run.publish import clear_staging, publish, publish_so_far, publish_timer
+    from embedcli.run.publishing.publish import publish_all, publish_so_far, publish_timer
     from embedcli.run.stream import stream
     from embedcli.search.complete import complete
 
@@ -107,7 +75,6 @@ def _embed(run: Run, summary: Summary) -> None:
         if work.tally.progress.documents_left:  # the time is over: the next run does the rest
             published = end_early(run, work)
         else:
-            published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped)
-            clear_staging(run)
+            published = publish_all(run, work)
             complete(run.index)  # the cache of searches: disposable, so whatever fails is a warning
     summarise(summary, run, work, published)

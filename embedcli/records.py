@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 SourceKey = tuple[str, str]
 """Identifies a source: the id of its root, and its path below that root."""
+
+Beat = Callable[[int], None]
+"""A sign of life from whoever reads a source, with the bytes that it has read since the last one."""
 
 Status = Literal["indexed", "partial", "stale", "failed", "skipped"]
 

@@ -30,7 +30,8 @@ from embedcli.pipes.tables import Result, Shape
 from embedcli.pipes.texts import Form
 from embedcli.run.tools import Tools
 from embedcli.verbs.bench import Watched
-from embedcli.verbs.embed import Asked, embed
+from embedcli.verbs.embed import embed
+from embedcli.verbs.embed_job import Asked
 from tests.bench_engine import mixed_texts
 from tests.bench_ingest import engine_alone
 

@@ -48,7 +48,7 @@ from embedcli.index.outcomes import Outcome, Outcomes
 from embedcli.index.publish import Draft, publish
 from embedcli.index.shards import Shard
 from embedcli.records import Root, digest
-from embedcli.run import plan
+from embedcli.run.looking.compare import compare
 from embedcli.sources.roots import Scope, Scopes
 from embedcli.vault.disk import Disk
 from tests.workshop import Workshop
@@ -178,7 +178,7 @@ def planning(count: int) -> None:
     base = pq.read_table(folder / "documents.parquet", schema=documents.SCHEMA)
     rules = config.Rules(folder / "index", False, False, False, False, "r", 1 << 28, 50.0)
     root = Root(ROOT.id, str(folder / "docs"))
-    tonight = plan.compare(base, Scopes((root,), (Scope(root),), frozenset(), ()), {}, rules)
+    tonight = compare(base, Scopes((root,), (Scope(root),), frozenset(), ()), {}, rules)
     planned = time.perf_counter()
     stored = [shards.load_keys(path) for path in sorted(folder.glob("*.npy"))]
     found = 0

@@ -450,16 +450,16 @@ ROWS = [
 ]
 
 ELSEWHERE = {
-    "engines/": "need a card, or an engine that fails: tests/engines and tests/verbs/test_doctor.py make fakes of both",
+    "engines/": "need a card, or an engine that fails: tests/engines and tests/verbs/doctor make fakes of both",
     "vault/": "are about buckets: tests/vault makes servers that refuse",
     "index/mirror/": "are about an index in a vault: tests/index/mirror, with several machines",
-    "verbs/doctor.py": "tell to install packages or to use another disk: tests/verbs/test_doctor.py",
+    "verbs/doctor/": "tell to install packages or to use another disk: tests/verbs/doctor/test_machine.py",
     **dict.fromkeys(
         ("pipes/", "cli/pipes.py", "verbs/embed.py", "verbs/rows.py", "index/where.py"),
         "are about stdin, stdout and columns: tests/pipes, tests/verbs/test_embed.py and test_rows.py",
     ),
     **dict.fromkeys(
-        ("run/containers.py", "sources/streams.py"),
+        ("run/containers/", "sources/streams.py"),
         "are about records that are gone: tests/run/test_containers.py",
     ),
     **dict.fromkeys(

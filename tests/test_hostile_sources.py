@@ -203,7 +203,7 @@ DOUBLES = [SlowReader, ReaderSegfaults, FileVanishes, FileGrowsOnce, FileGrowsFo
 def test_a_reader_or_a_file_that_fails_costs_its_own_file_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, double: Any
 ) -> None:
-    monkeypatch.setattr("embedcli.run.stream.ReadingWork", double)
+    monkeypatch.setattr("embedcli.run.readers.ReadingWork", double)
     shop = Workshop(tmp_path, reading_processes=True)
     for name in ("a.txt", "fault.txt", "z.txt"):
         shop.write(name, WORDS + name)

@@ -182,6 +182,16 @@ def test_a_folder_says_what_is_in_it_and_imports_nothing() -> None:
             assert len(tree.body) == 1 and len(ast.get_docstring(tree) or "") > 60, module
 
 
+MOST_IMPORTS = 14
+
+
+def test_no_module_imports_more_than_fourteen_others_of_the_package() -> None:
+    """Who reads a module holds the names of every module that it imports, be it in a function or for annotations only.
+    With more of them it does two things."""
+    counts = {module: len(own_imports(path)) for module, path in MODULES.items()}
+    assert {module: count for module, count in counts.items() if count > MOST_IMPORTS} == {}
+
+
 NAMED = re.compile(r"(?<![\w./])([\w/]+\.py)\b")
 
 
@@ -227,7 +237,7 @@ def test_an_unchanged_night_loads_neither_torch_nor_a_tokenizer(shop: Workshop) 
 
 LARGE = {
     "report.Summary": "the JSON object that a run prints: one attribute a key",
-    "run.plan.Plan": "what a run is to do, as one record, which `make_plan` fills in",
+    "run.plan.Plan": "what a run is to do, as one record, which the stage that looks fills in",
     "reading.office.docx._Body": "where a parser of events stands in a document",
     "reading.office.odf._Body": "where a parser of events stands in a document",
     "reading.office.rtf._Reader": "where a parser of control words stands in a document",

@@ -94,7 +94,7 @@ REFUSED_AT = {
 
 
 def test_every_reason_has_its_nights(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedcli.run.stream.ReadingWork", ReaderRefuses)
+    monkeypatch.setattr("embedcli.run.readers.ReadingWork", ReaderRefuses)
     shop.write("good.txt", words(30))
     for reason in REFUSED_AT:
         shop.write(f"{reason}.txt", words(10))
@@ -122,7 +122,7 @@ def tried_tonight(shop: Workshop) -> list[str]:
 
 
 def test_what_a_killed_run_refused_is_not_tried_again(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedcli.run.stream.ReadingWork", ReaderRefuses)
+    monkeypatch.setattr("embedcli.run.readers.ReadingWork", ReaderRefuses)
     shop.write("good.txt", words(30))
     for reason in ("timeout", "no_text"):
         shop.write(f"{reason}.txt", words(10))

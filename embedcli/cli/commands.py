@@ -16,7 +16,7 @@ LISTED = {
     "ingest": ("ingest", "Bring an index up to date with its sources."),
     "config": ("config", "Show the settings of `ingest` as they would count now, and where each comes from."),
     "bench": ("machine", "Measure the speed of this machine and estimate hours for a corpus."),
-    "doctor": ("machine", "Check what a run needs from this machine."),
+    "doctor": ("doctor", "Check what a run needs from this machine."),
     "pull": ("machine", "Download a model, so that later runs need no network."),
     "embed": ("pipes", "Embed texts from stdin, one a line, and write their vectors to stdout."),
     "rows": ("pipes", "Write the rows of an index to stdout."),

@@ -1,15 +1,13 @@
-"""The commands that are about this machine: bench, doctor, pull.
+"""The commands that are about this machine: bench, pull.
 
 In: flags. Out: lines on stdout (`--json`: one object), an exit code.
-Not here: the checks (verbs/doctor.py), measuring (verbs/bench.py), fetching a model (models/resolve.py).
+Not here: measuring (verbs/bench.py), fetching a model (models/resolve.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,16 +16,11 @@ import typer
 from embedcli import config
 from embedcli.cli import flags
 from embedcli.cli.app import AsJson, Debug, print_json, tools_maker
-from embedcli.errors import EmbedcliError, Stopped
 from embedcli.report import say
 
 if TYPE_CHECKING:
-    from embedcli.index.generations import Index
-    from embedcli.index.manifest import Generation
     from embedcli.verbs.bench import Figures
-    from embedcli.verbs.doctor import Line
 
-WIDTH = 15
 DEFAULT_MB = {"cpu": 0.3, "mps": 5.0, "cuda": 40.0}
 
 
@@ -87,52 +80,6 @@ def bench(
         print(_table(figures, corpus_gb=corpus_gb, price_per_hour=price_per_hour))
 
 
-def doctor(
-    context: typer.Context,
-    index: Annotated[
-        str | None, typer.Argument(metavar="[INDEX]", help="The folder of the index; it need not exist yet.")
-    ] = None,
-    index_option: flags.IndexFolder = None,
-    model: Annotated[
-        str | None, typer.Option(help="The model to look for; default: that of the index, else that of this machine.")
-    ] = None,
-    start: Annotated[bool, typer.Option("--start", help="Also start the engine and embed the probe set.")] = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Check what a run needs from this machine.
-
-    Each line is ok, or FAIL with the command that repairs it.
-    """
-    from embedcli.verbs import doctor as checks
-
-    lines: list[Line] = []
-
-    def report(line: Line) -> None:
-        lines.append(line)
-        if not as_json:
-            _print(line)
-
-    opened, current = flags.opened_index(index, index_option), None
-    try:
-        current = _current(opened)
-    except EmbedcliError as error:
-        report(_failed("index", error))
-    for line in checks.examine(opened.folder, model=model, settings=current.settings if current else None):
-        report(line)
-    if current is not None:
-        report(checks.rights(opened, current))
-    if start and not any(line.code for line in lines):
-        from embedcli.verbs.start_engine import start_engine
-
-        tools = tools_maker(context)("auto", say, show_log=say if debug else None)
-        report(_started(lambda: start_engine(opened.folder, model, tools)))
-    code = next((line.code for line in lines if line.code), 0)
-    if as_json:
-        print_json({"exit_code": code, "lines": [dataclasses.asdict(line) for line in lines]})
-    raise typer.Exit(code)
-
-
 def _sized(size_mb: float | None, device: str) -> int:
     return int((size_mb if size_mb is not None else DEFAULT_MB[device]) * 1_000_000)
 
@@ -174,33 +121,6 @@ def _table(figures: Figures, *, corpus_gb: float, price_per_hour: float | None) 
         f"peak {kind} memory {memory / (1 << 30):.1f} GiB; engine ready after {figures.load_s:.0f} s",
         f"{corpus_gb:g} GB of such text: {hours:,.1f} h{cost}",
     ])  # fmt: skip
-
-
-def _current(index: Index) -> Generation | None:
-    return index.current() if index.folder.exists() and index.current_number() is not None else None
-
-
-def _started(start: Callable[[], str]) -> Line:
-    from embedcli.verbs.doctor import Line
-
-    try:
-        return Line("engine", start())
-    except Stopped:
-        raise
-    except EmbedcliError as error:
-        return _failed("engine", error)
-
-
-def _failed(what: str, error: EmbedcliError) -> Line:
-    from embedcli.verbs.doctor import Line
-
-    return Line(what, str(error), False, error.hint, error.exit_code)
-
-
-def _print(line: Line) -> None:
-    mark = "ok   " if line.well else "FAIL "
-    print(f"{mark} {line.what:<{WIDTH}} {line.found}" + (f"\n      {'':<{WIDTH}} {line.mend}" if line.mend else ""))
-    sys.stdout.flush()
 
 
 def pull(

@@ -24,7 +24,7 @@ from embedcli.errors import StorageError, UsageError
 from embedcli.report import Say, say_warning
 
 if TYPE_CHECKING:
-    from embedcli.verbs.dry_run import Forecast
+    from embedcli.run.pace.forecast import Forecast
 
 Deadline = Annotated[
     str | None,

@@ -75,7 +75,8 @@ def embed(
     """
     from embedcli.pipes.prepare import LONG
     from embedcli.pipes.tables import Shape
-    from embedcli.verbs import embed as verb
+    from embedcli.verbs.embed import embed as embed_texts
+    from embedcli.verbs.embed_job import Asked
 
     form = _form(null, text_field)
     format = flags.one_of("--format", format, EMBED_FORMATS) or format
@@ -83,15 +84,15 @@ def embed(
     if format == "npy" and text:
         raise UsageError("`--format npy` has room for vectors only", "leave `--text` out, or use `--format parquet`")
     if _of_index(context):
-        asked = verb.Asked(index=index_folder(index), query=query, long=long)
+        asked = Asked(index=index_folder(index), query=query, long=long)
     else:
-        asked = verb.Asked(None, model_name(model), dim, max_tokens, query, long)
+        asked = Asked(None, model_name(model), dim, max_tokens, query, long)
     shape = Shape(format, ids=form.field is not None, text=text, parts=long == "split")
     tools = tools_maker(context)("auto", say, warn=say)
     if sys.stdin is not None and sys.stdin.isatty() and "-" in (files or ["-"]):
         say("reading texts from the terminal; Ctrl-D ends them")
     with _stdout(format) as out:
-        verb.embed(files or ["-"], form, asked, shape, out=out, tools=tools, say=say)
+        embed_texts(files or ["-"], form, asked, shape, out=out, tools=tools, say=say)
 
 
 def rows(

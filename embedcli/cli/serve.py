@@ -72,7 +72,7 @@ def serve(
         raise UsageError(f"`{lacking}` is not installed", "install it with `pip install 'embedcli[serve]'`")
     from embedcli.serving.limits import Limits
     from embedcli.verbs import serve as verb
-    from embedcli.verbs.embed import Asked
+    from embedcli.verbs.embed_job import Asked
 
     asked = Asked(
         index=folder, model=None if folder else model_name(model), dim=dim, max_tokens=max_tokens,

@@ -1,23 +1,21 @@
 """`embedcli verify` on the command line.
 
 In: flags. Out: each damaged file on stdout, with `--json` one object; a note for the next run; exit 3 for damage.
-Not here: looking for damage (verbs/verify.py).
+Not here: the words (verify_text.py), looking for damage (verbs/verify.py).
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedcli.cli.app import AsJson, Debug, MakeTools, print_json, tools_maker
+from embedcli.cli.app import AsJson, Debug, tools_maker
 from embedcli.cli.flags import IndexArgument, IndexFolder, opened_index
-from embedcli.config import Options
-from embedcli.errors import EmbedcliError, StorageError, quoted
-from embedcli.report import many, one_line, say, say_warning
+from embedcli.cli.verify_text import hints_of, print_damage, print_verdict
+from embedcli.errors import EmbedcliError, StorageError
+from embedcli.report import say, say_warning
 
 if TYPE_CHECKING:
     from embedcli.columns import Floats
@@ -59,35 +57,20 @@ def _verify(
     _warn_of_rights(opened, verdict)
     printed = _report_damage(opened, verdict, as_json)  # before the engine is started: it may fail or hang
     if probe:
-        _compare_engine(opened, verdict, _prober(tools_maker(context), opened.folder, engine, device))
-    _print_verdict(verdict, as_json, printed=printed, probed=probe)
+        from embedcli.verbs.probed_again import prober
+
+        make_tools = tools_maker(context)
+        _compare_engine(opened, verdict, prober(lambda: make_tools(engine, say), opened.folder, device))
+    print_verdict(verdict, as_json, printed=printed, probed=probe)
     return verdict
-
-
-def _prober(make_tools: MakeTools, folder: Path, engine: str, device: str | None) -> Callable[[Generation], Floats]:
-    def embed(generation: Generation) -> Floats:
-        from embedcli.engines.probe import probe, probe_set
-        from embedcli.models.tokenizer import load_tokenizer
-
-        settings = dataclasses.replace(generation.settings, max_tokens=generation.probe_max_tokens)
-        tools = make_tools(engine, say)
-        model = tools.resolve(Options(index=folder), settings)
-        opened = tools.open_engine(model, settings, device or settings.device_kind)
-        try:
-            tokens = load_tokenizer(model.folder, prompt=model.prompt)
-            return probe(opened, probe_set(tokens.row_of, settings.max_tokens))
-        finally:
-            opened.close()
-
-    return embed
 
 
 def _report_damage(index: Index, verdict: Verdict, as_json: bool) -> int:
     """Print the damage, note it for the next run, and say what repairs it; returns how many items were printed."""
     if not as_json:
-        _print_damage(verdict, after=0)
+        print_damage(verdict, after=0)
     unnoted = _note_for_the_next_run(index, verdict)
-    for hint in _hints(index, verdict, unnoted):
+    for hint in hints_of(index, verdict, unnoted):
         say(f"\nhint: {hint}")
     return len(verdict.damage)
 
@@ -103,33 +86,6 @@ def _note_for_the_next_run(index: Index, verdict: Verdict) -> StorageError | Non
         say_warning(f"cannot note the damage, so the next run will not repair it: {error}")
         return error
     return None
-
-
-def _hints(index: Index, verdict: Verdict, unnoted: StorageError | None) -> list[str]:
-    """What to type against each kind of damage that there is."""
-    place = f"generations/{verdict.generation:06d}"
-    files, again = {item.file for item in verdict.damage}, f"`embedcli ingest --index {quoted(index.shown)}`"
-    change_list, keys = (quoted(index.folder / (verdict.first_below(name) or "")) for name in ("changes", "keys"))
-    other = quoted(index.path((verdict.damaged_others or [0])[0]))
-    hints = {
-        "shards": unnoted.hint if unnoted else f"{again} reads the documents of damaged shards again",
-        "whole": index.way_back(verdict.generation),
-        "probe": f"{again} makes the probe set again",
-        "other": f"`rm -r {other}` removes a generation that is no way back; the current one needs nothing of it",
-        "keys": f"`rm {keys}`: it spares no more than computing some vectors again",
-        "changes": f"`mv {change_list} {change_list}.damaged`: loaders that need it load everything again",
-        "cache": f"`rm -r {quoted(index.cache)}`: the next search makes it again",
-    }
-    damaged = {
-        "shards": bool(verdict.damaged_shards),
-        "whole": bool(files & {f"{place}/documents.parquet", f"{place}/manifest.json"}),
-        "probe": f"{place}/probe.npy" in files,
-        "other": bool(verdict.damaged_others),
-        "keys": verdict.first_below("keys") is not None,
-        "changes": verdict.first_below("changes") is not None,
-        "cache": verdict.first_below("cache") is not None,
-    }
-    return [hints[kind] for kind, is_damaged in damaged.items() if is_damaged]
 
 
 def _warn_of_rights(index: Index, verdict: Verdict) -> None:
@@ -149,22 +105,3 @@ def _compare_engine(index: Index, verdict: Verdict, probe: Callable[[Generation]
         if not verdict.damage:
             raise
         say_warning(f"the probe set was not compared: {error}")
-
-
-def _print_damage(verdict: Verdict, *, after: int) -> None:
-    for damage in verdict.damage[after:]:
-        print(f"{one_line(damage.file)}: {damage.problem}", flush=True)
-
-
-def _print_verdict(verdict: Verdict, as_json: bool, *, printed: int, probed: bool) -> None:
-    if as_json:
-        print_json({"exit_code": verdict.exit_code, **verdict.to_json()})
-        return
-    _print_damage(verdict, after=printed)
-    if not verdict.damage:
-        cosine = f", probe set {verdict.probe_cosine:.4f}" if verdict.probe_cosine is not None else ""
-        none = ", the index has no probe set yet" if probed and not cosine else ""
-        print(
-            f"generation {verdict.generation} is undamaged: {many(verdict.shards, 'shard')},"
-            f" {many(verdict.rows, 'row')}, {many(verdict.sources, 'source')}{cosine}{none}"
-        )

@@ -1,38 +1,30 @@
 """A run over workers: it gives slices of its plan away, and adopts what the workers have stored.
 
 In: the record of a run and the owners of its work. Out: as from run/stream.py the sources that ended here, which are
-those alone with workers that were lost; all others are in the staging folder and counted. What workers have finished is
-what a killed run leaves, so adopting it is what the next run would do.
-Not here: what is given to whom (slices.py), reaching the workers (crew.py), reading, embedding and storing (worker.py).
+those alone with workers that were lost; all others are in the staging folder and counted.
+Not here: adopting (adopting.py), what is given to whom (slices.py), reaching the workers (crew.py), reading, embedding
+and storing (worker.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedcli.cluster.adopting import Adopter
 from embedcli.cluster.crew import Crew, Event, LeftOut, Lost, Member, Ready, Said
 from embedcli.cluster.job import job_of
-from embedcli.cluster.messages import Answer, Collected, owner_of
+from embedcli.cluster.messages import Collected
 from embedcli.cluster.slices import Slices
 from embedcli.engines.probe import PROBE_AGREEMENT, Reference, compare_probe
-from embedcli.errors import EmbedcliError, EngineError, InputError, Stopped, StorageError
-from embedcli.index.leftovers import finished_by
-from embedcli.index.outcomes import Stored
+from embedcli.errors import EmbedcliError, EngineError, Stopped
 from embedcli.report import many
-from embedcli.run.begin_work import adoptable
-from embedcli.run.tasks import Refused, Task
+from embedcli.run.tasks import Refused
 
 if TYPE_CHECKING:
-    from embedcli.index.outcomes import Outcome
-    from embedcli.index.shards import Shard
-    from embedcli.records import SourceKey
     from embedcli.run.begin_work import Work
     from embedcli.run.pending import Ended
     from embedcli.run.record import Run
@@ -41,9 +33,6 @@ LOOK_S = 0.5
 STOP_S = 30.0
 OTHERS_S = 30.0
 """How long other workers may take to come after the last one was left out."""
-
-VISIBLE_S = 10.0
-"""How long a file that a worker has stored may take to be seen here: NFS remembers for seconds what is not there."""
 
 LOST_BEFORE_THEY_ANSWER = 8
 NICE = 10
@@ -74,6 +63,7 @@ class _Coordinator:
             (task for task in tasks if task.key not in work.adopted), documents=tasks.count - len(work.adopted),
             size_bytes=tasks.size_bytes, moved=run.plan.moved,
         )  # fmt: skip
+        self._adopter = Adopter(run, work, self._slices)
         self._number = work.checkpoints.number
         self._probe: Reference | None = None
         self._tokens: dict[str, int] = {}
@@ -166,7 +156,7 @@ class _Coordinator:
         folder = member.facts.folder if member.facts else ""
         self._crew.leave(member)
         self._crew.replace()
-        guilty = self._slices.lose(member.name, folder, self._adopt_from(member))
+        guilty = self._slices.lose(member.name, folder, self._adopter.adopt_from(member, self._number))
         for task in guilty:
             self._run.report.warn(f"`{task.source.uri}` is left out: two workers were lost with it")
             self._work.remaining.note(task, to_embed=0)
@@ -186,50 +176,11 @@ class _Coordinator:
     def _adopt_all(self, member: Member, collected: Collected) -> None:
         self._tokens[member.name] = collected.tokens
         for answer in collected.answers:
-            if not self._adopt(member, answer):
-                return
-
-    def _adopt(self, member: Member, answer: Answer) -> bool:
-        """Take over what is stored of a slice, unless it is closed. False where the worker cannot be believed."""
-        tasks = self._slices.tasks_of(answer.slice_id)
-        outcomes = [_as_seen_here(outcome, tasks) for outcome in answer.stored.outcomes]
-        unseen = next((task for task in tasks.values() if _is_here(task, outcomes)), None)
-        if unseen is not None:
-            error = InputError(
-                f"`{unseen.source.uri}` is not there for it, but here", "mount the sources on its machine"
-            )
-            self._leave_out(member, error)
-            return False
-        ended = tasks.keys() & {outcome.key for outcome in outcomes}
-        done = self._slices.answer(member.name, answer.slice_id, set(ended))
-        if done is None:
-            return True
-        member.has_answered = True
-        _wait_until_visible(answer.shards)
-        stored = Stored(outcomes, answer.stored.records)
-        self._work.checkpoints.adopt(stored, {shard.name: shard for shard in answer.shards})
-        self._work.tally.take(answer.tally)
-        self._run.plan.gone |= answer.gone
-        self._run.plan.cleared |= answer.cleared
-        self._patience.note_answer()
-        tokens = {o.key: o.row.tokens for o in outcomes if o.row is not None}
-        for task in done:
-            self._work.remaining.note(task, to_embed=tokens.get(task.key, 0))
-        return True
-
-    def _adopt_from(self, member: Member) -> set[SourceKey]:
-        """Take over what a lost worker had stored and not answered, as a run takes over from one that was killed; what
-        it stored for a generation that is published by now has the wrong number in its rows."""
-        if member.facts is None or member.number != self._number:
-            return set()
-        wanted = {task.key: task for task in adoptable(self._run, self._slices.alone_with(member.name))}
-        shards, outcomes = finished_by(Path(member.facts.folder), wanted)
-        outcomes = [_as_seen_here(outcome, wanted) for outcome in outcomes]
-        self._work.checkpoints.adopt(Stored(outcomes, []), shards)
-        for outcome in outcomes:
-            self._work.tally.adopt(wanted[outcome.key], outcome)
-            self._work.remaining.note(wanted[outcome.key], to_embed=0)
-        return {outcome.key for outcome in outcomes}
+            doubt = self._adopter.doubt(answer)
+            if doubt is not None:
+                return self._leave_out(member, doubt)
+            if self._adopter.adopt(member, answer):
+                self._patience.note_answer()
 
     def _show(self) -> None:
         progress, at_work = self._work.tally.progress, len(self._crew.at_work)
@@ -292,43 +243,3 @@ def _other_vectors(agreement: float) -> EngineError:
     return EngineError(
         f"it gives other vectors: cosine {agreement:.4f} on the probe set", "use the same engine everywhere"
     )
-
-
-def _is_here(task: Task, outcomes: Sequence[Outcome]) -> bool:
-    """Whether a worker did not find, or might not open, a source that this machine can open."""
-    reasons = {"vanished", "permission"}
-    missed = any(outcome.key == task.key and outcome.reason in reasons for outcome in outcomes)
-    looked_at = missed and task.source.problem is None and not task.source.is_object
-    return looked_at and os.access(task.source.file, os.R_OK)
-
-
-def _as_seen_here(outcome: Outcome, tasks: dict[tuple[str, str], Task]) -> Outcome:
-    """The outcome with the stat that the walk found, if size and time are the same: another machine may give a file
-    another inode and ctime, and the next walk is here. A change that this hides has another stat at that walk."""
-    task = owner_of(outcome.key, tasks)
-    here, there = task.source.stat if task else None, outcome.stat
-    if here is None or there is None or outcome.row is None or not there.ctime_ns:
-        return outcome
-    if (here.size, here.mtime_ns) != (there.size, there.mtime_ns):
-        return outcome
-    row = outcome.row.replace(ctime_ns=here.ctime_ns, inode=here.inode)
-    return dataclasses.replace(outcome, stat=here, row=row)
-
-
-def _wait_until_visible(shards: Sequence[Shard]) -> None:
-    """Raise StorageError where a shard that a worker has stored does not come to be seen here."""
-    give_up_s = time.monotonic() + VISIBLE_S
-    for shard in shards:
-        while not _is_visible(shard):
-            if time.monotonic() > give_up_s:
-                raise StorageError(
-                    f"`{shard.path}`, which a worker has stored, is not to be seen here",
-                    "the index has to lie on a filesystem that every worker shares",
-                )
-            time.sleep(LOOK_S)
-
-
-def _is_visible(shard: Shard) -> bool:
-    with contextlib.suppress(OSError), shard.path.open("rb") as file, shard.keys_path.open("rb"):
-        return os.fstat(file.fileno()).st_size == shard.size_bytes
-    return False

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from embedcli.index.outcomes import Stored
     from embedcli.index.shards import Shard
     from embedcli.records import SourceKey
-    from embedcli.run.gone import Moved
+    from embedcli.run.looking.gone import Moved
     from embedcli.run.tally import Tally
     from embedcli.run.tasks import Task
 

@@ -16,7 +16,7 @@ from statistics import median
 
 from embedcli.cluster.messages import Slice
 from embedcli.records import SourceKey
-from embedcli.run.gone import Moved
+from embedcli.run.looking.gone import Moved
 from embedcli.run.pace.remaining import DEFAULT_RATIO, RATIOS, known_tokens
 from embedcli.run.tasks import Task
 

@@ -23,7 +23,8 @@ from pathlib import Path
 from embedcli.cluster.answers import Answers
 from embedcli.cluster.job import VERSION, Job
 from embedcli.cluster.messages import Answer, Collected, Facts, Slice, pack_error, pack_reply, unpack
-from embedcli.cluster.worker_run import begin_writer, open_run
+from embedcli.cluster.worker_run import open_run
+from embedcli.cluster.writer import begin_writer
 from embedcli.errors import EmbedcliError, Mismatch, Stopped
 from embedcli.index.leftovers import Leftover
 from embedcli.report import Report

@@ -2,7 +2,7 @@
 
 In: the rows of this run and the table of the current generation. Out: the Arrow table that becomes
 `documents.parquet`.
-Not here: what this run does with a source (run/plan.py), writing the table (publish.py).
+Not here: what this run does with a source (run/looking/), writing the table (publish.py).
 """
 
 from __future__ import annotations

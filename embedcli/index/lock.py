@@ -211,6 +211,11 @@ def hold(folder: Path, disk: Disk, warn: Callable[[str], None]) -> Iterator[Hold
         yield Hold(lock, is_leased)
 
 
+def no_hold(folder: Path, warn: Callable[[str], None]) -> Hold:
+    """Of who never publishes: a publish under it is refused."""
+    return Hold(Lock(folder, network=False, warn=warn), lambda: False)
+
+
 def published_elsewhere(index: str) -> Locked:
     """The error of a run that would publish after another one; `index` is what a person calls it."""
     return Locked(

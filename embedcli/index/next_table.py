@@ -2,7 +2,7 @@
 
 In: the documents of the current generation, the outcomes of this run, the keys of documents to remove. Out: the
 documents table to publish, its changes against the current one, and small changes that only `state/` needs.
-Not here: writing any of it (publish.py), which documents are removed (run/plan.py).
+Not here: writing any of it (publish.py), which documents are removed (run/looking/).
 """
 
 from __future__ import annotations

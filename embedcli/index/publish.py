@@ -2,8 +2,8 @@
 
 In: an index and a draft of documents and shards. Out: `generations/N`, and `current` pointing to it; INDEX is fsynced
 after the swap.
-Not here: which rows are published (run/publish.py), how shards are merged (compaction.py), removing old generations
-(clearing.py).
+Not here: which rows are published (run/publishing/publish.py), how shards are merged (compaction.py), removing old
+generations (clearing.py).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In: a cleaned document in NFC, a tokenizer, `max_tokens` and `overlap`. Out: chunks in order, whose cores
 concatenate to the document and whose ids are the tokens of their text; the pages and the section of a span.
-Not here: reading and cleaning (formats.py), the tokenizer (models/tokenizer.py), what is embedded anew (run/plan.py).
+Not here: reading and cleaning (formats.py), the tokenizer (models/tokenizer.py), what is embedded anew (run/looking/).
 
 Where structure leaves a choice, the cut is the place whose surroundings have the smallest hash, so that the
 same text is cut alike wherever it stands: a paragraph put in front changes a handful of chunks, not all.

@@ -27,9 +27,7 @@ from embedcli.reading.text.blocks import as_it_stands
 from embedcli.reading.text.clean import clean
 from embedcli.reading.text.decode import decode
 from embedcli.reading.text.markdown import LONGEST_HEADING, Heading, front_matter, headings
-from embedcli.records import Document
-
-Beat = Callable[[int], None]
+from embedcli.records import Beat, Document
 
 _PDF_MAGIC = b"%PDF-"
 

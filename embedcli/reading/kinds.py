@@ -12,27 +12,19 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from embedcli.errors import UnreadableSource
-from embedcli.reading.office.package import Package, relation_target
+from embedcli.reading.office.zipped import ZIPPED_SUFFIXES, read_zipped
 from embedcli.reading.text.clean import clean
 from embedcli.reading.text.decode import decode
-from embedcli.records import Document
+from embedcli.records import Beat, Document
 
 HEAD_BYTES = 4096
-LONGEST_TYPE = 200
 MAIL_HEADERS = 4
 """As many different ones are no chance."""
 
-Beat = Callable[[int], None]
 Reader = Callable[[BinaryIO, Beat], Document]
-ZipReader = Callable[[Package, BinaryIO, Beat], Document]
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_UNSUPPORTED_STREAMS = frozenset(
-    {"worddocument", "powerpoint document", "visiodocument", "quill", "bodytext", "matost", "props", "pp40"}
-)
-"""Of Word, PowerPoint, Visio, Publisher, Hangul, Works and Project."""
-_UNSUPPORTED_ZIPS = frozenset({".pages", ".numbers", ".key", ".vsdx", ".vsdm", ".xps", ".oxps", ".hwpx"})
 _UNSUPPORTED_BINARIES = frozenset({".one", ".djvu", ".mobi", ".azw3", ".pst", ".ost", ".dwg", ".wpd"})
 """Documents to whoever keeps them, so they are told as such and not as archives or binary files."""
 _RICH_TEXT = b"{\\rtf"
@@ -42,13 +34,6 @@ _ARCHIVE = re.compile(
     re.DOTALL,
 )
 """gzip, bzip2, xz, 7z, rar, zstandard, cabinet, lzip, lz4, tar."""
-_ZIPPED_SUFFIXES = frozenset(
-    {
-        *(".docx", ".docm", ".dotx", ".dotm", ".xlsx", ".xlsm", ".xltx", ".xltm", ".xlsb"),
-        *(".odt", ".ott", ".odp", ".otp", ".odg", ".ods", ".ots", ".epub"),
-        *(".pptx", ".pptm", ".ppsx", ".ppsm", ".potx", ".potm"),
-    }
-)
 _PAGE_SUFFIXES = frozenset({".html", ".htm", ".xhtml", ".xht", ".shtml"})
 _MISNAMED_SUFFIXES = frozenset({"", ".doc", ".xls"})
 """Reports of many programs are web pages with the name of an office file."""
@@ -67,14 +52,14 @@ def reader_of(file: BinaryIO, suffix: str) -> Reader | None:
     if not head:
         return None
     if head.startswith(_ZIP):
-        return lambda file, beat: _read_zipped(file, suffix, beat)
+        return lambda file, beat: read_zipped(file, suffix, beat)
     if head.startswith(_OLE):
         return _read_compound
     if head.startswith(_RICH_TEXT):
         return _read_rtf
     if _ARCHIVE.match(head):
         raise UnreadableSource("archive")
-    if suffix in _ZIPPED_SUFFIXES:
+    if suffix in ZIPPED_SUFFIXES:
         raise UnreadableSource("damaged", f"no zip archive, as a {suffix} is")
     if suffix in _UNSUPPORTED_BINARIES and b"\0" in head:
         raise UnreadableSource("unsupported")
@@ -99,46 +84,10 @@ def _mail_reader(head: bytes, suffix: str) -> Reader | None:
     return _read_mail if in_maildir and len(set(_MAIL_HEADERS.findall(head))) >= MAIL_HEADERS else None
 
 
-def _read_zipped(file: BinaryIO, suffix: str, beat: Beat) -> Document:
-    try:
-        package = Package(file, beat=beat)
-    except UnreadableSource as error:
-        if suffix in _ZIPPED_SUFFIXES:
-            raise
-        raise UnreadableSource("archive", str(error)) from None
-    reader = _zip_reader(package)
-    if reader is not None:
-        return reader(package, file, beat)
-    if suffix in _ZIPPED_SUFFIXES:
-        raise UnreadableSource("damaged", f"no {suffix} inside")
-    raise UnreadableSource("unsupported" if suffix in _UNSUPPORTED_ZIPS else "archive")
+def _read_compound(file: BinaryIO, beat: Beat) -> Document:
+    from embedcli.reading.office.compound import read_compound
 
-
-def _zip_reader(package: Package) -> ZipReader | None:
-    """By what the archive says of itself; None for one that is no document."""
-    main = relation_target(package, "officeDocument")
-    if main is not None:
-        return _office_reader(package.content_type(main), main)
-    kind = package.read("mimetype")[:LONGEST_TYPE].decode("ascii", "replace") if "mimetype" in package else ""
-    if "opendocument.spreadsheet" in kind:
-        return _read_sheets
-    if "epub" in kind or "META-INF/container.xml" in package:
-        return lambda package, _file, beat: _read_epub(package, beat)
-    if "opendocument" in kind and "content.xml" in package:
-        return lambda package, _file, _beat: _read_odf(package)
-    if "opendocument" in kind and kind.endswith("-template"):
-        raise UnreadableSource("empty", "a template of nothing but styles")
-    return None
-
-
-def _office_reader(content_type: str, main: str) -> ZipReader:
-    if "word" in content_type:
-        return lambda package, _file, _beat: _read_docx(package, main)
-    if "excel" in content_type or "spreadsheet" in content_type:
-        return _read_sheets
-    if "powerpoint" in content_type or "presentation" in content_type:
-        return lambda package, _file, _beat: _read_slides(package, main)
-    raise UnreadableSource("unsupported", content_type)
+    return read_compound(file, beat)
 
 
 def _read_structured(data: bytes, suffix: str, beat: Beat) -> Document:
@@ -152,69 +101,16 @@ def _read_structured(data: bytes, suffix: str, beat: Beat) -> Document:
     return structured.read_json_lines(text) if suffix in (".jsonl", ".ndjson") else structured.read_json(text)
 
 
-def _read_compound(file: BinaryIO, beat: Beat) -> Document:
-    """By the streams at the top: a text may hold a table, and a table a text."""
-    from embedcli.reading.office.ole import CompoundFile
-
-    compound = CompoundFile(file.read())
-    names = {name.lower() for name in compound.names()}
-    if "encryptedpackage" in names:
-        raise UnreadableSource("password")
-    if books := [name for name in compound.names() if name.lower() in ("workbook", "book")]:
-        from embedcli.reading.office.sheets import is_encrypted, read_sheets
-
-        if is_encrypted(compound.read(books[0])):
-            raise UnreadableSource("password")
-        return read_sheets(file, beat=beat)
-    if "__properties_version1.0" in names:
-        from embedcli.reading.office.message import read_message
-
-        return read_message(compound, beat)
-    if names & _UNSUPPORTED_STREAMS:
-        raise UnreadableSource("unsupported", "an office format of before 2007")
-    raise UnreadableSource("not_text", "a compound file that is no document")
-
-
 def _read_rtf(file: BinaryIO, beat: Beat) -> Document:
     from embedcli.reading.office.rtf import read_rtf
 
     return read_rtf(file.read(), beat)
 
 
-def _read_docx(package: Package, main: str) -> Document:
-    from embedcli.reading.office.docx import read_docx
-
-    return read_docx(package, main)
-
-
-def _read_slides(package: Package, main: str) -> Document:
-    from embedcli.reading.office.slides import read_slides
-
-    return read_slides(package, main)
-
-
-def _read_epub(package: Package, beat: Beat) -> Document:
-    from embedcli.reading.office.epub import read_epub
-
-    return read_epub(package, beat)
-
-
-def _read_odf(package: Package) -> Document:
-    from embedcli.reading.office.odf import read_odf
-
-    return read_odf(package)
-
-
 def _read_flat_odf(file: BinaryIO, beat: Beat) -> Document:
     from embedcli.reading.office.odf import read_flat
 
     return read_flat(file, beat)
-
-
-def _read_sheets(package: Package, file: BinaryIO, beat: Beat) -> Document:
-    from embedcli.reading.office.sheets import read_sheets
-
-    return read_sheets(file, beat=beat, package=package)
 
 
 def _read_html(file: BinaryIO, beat: Beat) -> Document:

@@ -40,8 +40,7 @@ from embedcli.processes import (
     send_message,
     spawn,
 )
-
-Beat = Callable[[int], None]
+from embedcli.records import Beat
 
 NICENESS = 5
 LAST_WORDS_BYTES = 4096

@@ -14,7 +14,7 @@ import io
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -31,6 +31,7 @@ from embedcli.reading.source_file import opened, sha256_of
 from embedcli.reading.text.clean import clean
 from embedcli.records import (
     SKIP_REASONS,
+    Beat,
     Chunk,
     Document,
     Record,
@@ -51,8 +52,6 @@ LONG_RECORD = 1 << 20
 _BATCH_CHUNKS = 1024
 DEEPEST_MEMBER = 2
 """A mail in a mail is read with its own attachments, one in that without."""
-
-Beat = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)

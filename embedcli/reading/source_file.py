@@ -9,19 +9,17 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from embedcli.errors import UnreadableSource
-from embedcli.records import Source, Stat, if_trusted, reason_of, stat_of
+from embedcli.records import Beat, Source, Stat, if_trusted, reason_of, stat_of
 from embedcli.sources.buckets.fetched import fetched
 
 _DIGEST_BYTES = 16 << 20
-
-Beat = Callable[[int], None]
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 In: a container to split, asked for batch by batch, so that memory stays flat. Out: batches, then what was found in all;
 None for a file that is one document; UnreadableSource. Whoever reads the records as documents (rows.py) gets them from
 the run, so every reading process has a part in the largest container.
-Not here: the formats (containers/), the process (process.py), what is done about records that left (run/containers.py).
+Not here: the formats (containers/), the process (process.py), what is done about records that left (run/containers/).
 """
 
 from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from embedcli.reading.containers.known import KnownFiles, KnownRecords
 from embedcli.reading.containers.opened import records_in
 from embedcli.reading.process import Child, Died, Hung, Limits
 from embedcli.reading.source_file import opened, sha256_of
-from embedcli.records import Record, Source, Stat
+from embedcli.records import Beat, Record, Source, Stat
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,8 +35,6 @@ LOOKED_AT_ONCE = 512
 MOST_SLOW_BYTES = 64 << 20
 MOST_BAD_LINES = 1_000
 """Bad lines of one container that are named; the rest is only counted."""
-
-Beat = Callable[[int], None]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """How a run begins and ends: what is refused at once, the lock, the line of history, the second attempt past damage.
 
-In: an index and what was asked. Out: contexts around the run.
+In: an index and what was asked. Out: contexts around the run, and the record of what it was begun with (Start).
 Not here: what is done in between (ingest.py), the first steps of the work itself (begin_work.py).
 """
 
@@ -10,19 +10,47 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from embedcli.errors import DamagedShard, EmbedcliError, Mismatch, StorageError, quoted
 from embedcli.index import lock, state
+from embedcli.index.clearing import clear
+from embedcli.index.damage import mend_probe
+from embedcli.index.mirror.place import open_index
 from embedcli.run.known import no_index
 from embedcli.sources import walk
+from embedcli.sources.streams import spooled
 from embedcli.vault.disk import mode_of, set_mode
 
 if TYPE_CHECKING:
     from embedcli.config import Options
     from embedcli.index.generations import Index
     from embedcli.report import Report, Summary
+    from embedcli.run.tools import Tools
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run is begun with: an index that is locked for it, and what was asked."""
+
+    index: Index
+    asked: Options
+    tools: Tools
+    report: Report
+    lock: lock.Hold
+
+    def is_over(self) -> bool:
+        """Whether the time of the run is over."""
+        return self.tools.seconds_left() <= 0
+
+
+def index_of(asked: Options, tools: Tools, report: Report) -> Index:
+    """The index that was asked for. Raises StorageError for a folder of somebody else."""
+    index = open_index(asked.index, disk=tools.disk, warn=report.warn)
+    index.check()
+    return index
 
 
 @contextmanager
@@ -69,7 +97,14 @@ _RIGHTS = ("", "X", "w", "wX", "r", "rX", "rw", "rwX")
 
 
 @contextmanager
-def opened(index: Index, report: Report, mode: int | None) -> Iterator[lock.Hold]:
+def opened(index: Index, asked: Options, tools: Tools, report: Report) -> Iterator[Start]:
+    """Hold the lock of the index, and in a file the stream that came in. Raises Locked (exit 11), StorageError."""
+    with _locked(index, report, asked.mode) as held, spooled(asked, index.staging) as asked:
+        yield Start(index, asked, tools, report, held)
+
+
+@contextmanager
+def _locked(index: Index, report: Report, mode: int | None) -> Iterator[lock.Hold]:
     """Hold the lock of the index, whose folder is made where it is new. A new index in which nothing was done is
     removed again. `mode`: who may read a new index, NEW_MODE if None."""
     made_folder = not index.folder.exists()
@@ -104,8 +139,9 @@ def _remove_if_empty(index: Index, *, folder_too: bool) -> None:
             folder.rmdir()
 
 
-def again_past_damage(attempt: Callable[[], None], index: Index, report: Report) -> None:
+def again_past_damage(attempt: Callable[[], None], start: Start) -> None:
     """Make the attempt; a shard found damaged on the way is noted, and the next attempt reads its documents again."""
+    index = start.index
     met: set[str] = set()
     while True:
         try:
@@ -114,5 +150,11 @@ def again_past_damage(attempt: Callable[[], None], index: Index, report: Report)
             if error.name in met:
                 raise
             met.add(error.name)
-            report.warn(f"{error}; its documents are read again")
+            start.report.warn(f"{error}; its documents are read again")
             state.note_damaged(index.state, {error.name}, index.disk)
+
+
+def tidy(start: Start) -> None:
+    """Remove what no reader and no resumed run needs, and put back what an older generation still has."""
+    clear(start.index, keep=start.asked.keep_generations)
+    mend_probe(start.index)

@@ -6,31 +6,25 @@ Not here: the lock and the history (begin.py), the work (stream.py).
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedcli.index import leftovers
 from embedcli.index.known_vectors import KnownVectors
-from embedcli.index.outcomes import Outcomes
-from embedcli.index.staging import RunHeader, Staging
-from embedcli.report import many
+from embedcli.run.adoption import adopt
 from embedcli.run.checkpoints import Checkpoints
-from embedcli.run.containers import asked_of
 from embedcli.run.embedder import Embedder, known_reference
 from embedcli.run.memory import map_large_buffers
 from embedcli.run.pace.remaining import Remaining, ratios_of
 from embedcli.run.pending import PendingDocuments
+from embedcli.run.publishing.own_staging import begin_staging, new_outcomes
 from embedcli.run.tally import Tally
-from embedcli.sources.containers import RuleBook
 
 if TYPE_CHECKING:
     from embedcli.engines.probe import Reference
-    from embedcli.index.outcomes import Outcome
+    from embedcli.index.outcomes import Outcomes
+    from embedcli.index.staging import Staging
     from embedcli.records import SourceKey
     from embedcli.run.record import Run
-    from embedcli.run.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ def begin(run: Run) -> Work:
     outcomes, tally = new_outcomes(run, staging), Tally.of(run.plan)
     outcomes.add(run.plan.outcomes)
     remaining = Remaining(run.plan.tasks, ratios_of(run.known.table))
-    adopted = _adopt(run, staging, vectors)
+    adopted = adopt(run, staging, vectors)
     for task, outcome in adopted:
         tally.adopt(task, outcome)
         remaining.note(task, to_embed=None)
@@ -110,44 +104,6 @@ def _warn_of_cut(run: Run) -> None:
             f"note: `{run.settings.model}` was not trained to be cut: {run.settings.dim} of its {run.model.width}"
             " dimensions lose more than those of a Matryoshka model"
         )
-
-
-def begin_staging(run: Run) -> Staging:
-    """A new folder for what this run finishes until its next publish. Raises StorageError."""
-    header = RunHeader(
-        number=run.index.next_number(),
-        parent=run.known.parent,
-        settings=run.settings.to_json(),
-        fingerprints=dataclasses.asdict(run.fingerprints),
-        rebuild=run.known.rebuilding,
-        roots=[dataclasses.asdict(root) for root in run.scopes.roots],
-    )
-    return Staging.begin(run.index.staging, header, dim=run.settings.dim, disk=run.index.disk)
-
-
-def new_outcomes(run: Run, staging: Staging) -> Outcomes:
-    """What will be finished until the next publish."""
-    return Outcomes([root.id for root in run.scopes.roots], staging.folder)
-
-
-def _adopt(run: Run, staging: Staging, vectors: KnownVectors) -> list[tuple[Task, Outcome]]:
-    """Take over what killed runs finished; if two of them finished the same source, the later run counts."""
-    if not run.known.leftovers:
-        return []
-    wanted = {task.key: task for task in adoptable(run, run.plan.tasks)}
-    stats = {key: task.source.stat for key, task in wanted.items()}
-    adopted = leftovers.adopt(run.known.leftovers, stats, into=staging, library=vectors)
-    if adopted:
-        run.report.line(f"going on with {many(len(adopted), 'document')} that an earlier run had finished")
-    return [(wanted[key], outcome) for key, outcome in adopted.items()]
-
-
-def adoptable(run: Run, tasks: Iterable[Task]) -> Iterator[Task]:
-    """Those of which an outcome says all: no source that holds documents, which may have left it."""
-    books = {root.id: RuleBook(root) for root in run.scopes.roots}
-    for task in tasks:
-        if asked_of(books, task.source) is None and not (task.prior and task.prior.members):
-            yield task
 
 
 def _check_space(run: Run, *, adopted: int) -> None:

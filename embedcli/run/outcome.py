@@ -1,7 +1,7 @@
 """The outcome of one source: its new row in the table of documents, or a mark on its old row.
 
 In: a source, what the index knew of it, how its reading or embedding ended. Out: an Outcome, and whether it is news.
-Not here: storing it (index/staging.py), publishing it (publish.py).
+Not here: storing it (index/staging.py), publishing it (publishing/publish.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from embedcli.run.tasks import Contained, LastSeen, Refused, tried
 
 if TYPE_CHECKING:
     from embedcli.fingerprints import Fingerprints
-    from embedcli.run.gone import Moved
+    from embedcli.run.looking.gone import Moved
     from embedcli.run.pending import Ended, Pending, PendingRecords
 
 

@@ -1,7 +1,7 @@
-"""The record of all that does not change while a run works, and whether there is any work.
+"""The record of all that does not change while a run works.
 
-In: what was asked, what the index knows, the plan, the model. Out: a Run.
-Not here: each of these (known.py, plan.py, settings.py), what changes while the run works (begin_work.py).
+In: what was asked, what is known and planned, the model. Out: a Run.
+Not here: each of these (looking/survey.py, settings.py), what changes while the run works (begin_work.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from embedcli.config import IndexSettings, Options, Rules
 from embedcli.errors import Stopped
 from embedcli.fingerprints import Fingerprints
-from embedcli.run.pace.measured import published_in_s
 from embedcli.run.pace.time_limit import TimeLimit
 from embedcli.run.settings import rules_of, settle_settings
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from embedcli.models.folder import Model
     from embedcli.report import Report
     from embedcli.run.known import Known
+    from embedcli.run.looking.survey import Survey
     from embedcli.run.plan import Plan
     from embedcli.run.tools import Tools
     from embedcli.sources.roots import Scopes
@@ -68,30 +68,15 @@ class Run:
         return self.plan.whole or (current is not None and current.complete)
 
 
-def nothing_to_do(plan: Plan, known: Known, scopes: Scopes, asked: Options) -> bool:
-    """Whether the current generation already is what this run would publish."""
-    current = known.current
-    if current is None or not current.complete or known.rebuilding or known.damaged or known.lacks_probe:
-        return False
-    same_roots = current.roots == scopes.roots and all(
-        tuple(current.mounts.get(root.id, ())) == plan.mounts.get(root.id, ()) for root in scopes.roots
-    )
-    named = asked.model is None or asked.model == current.settings.model
-    same_size = asked.max_file_bytes in (None, current.settings.max_file_bytes)
-    return same_roots and named and same_size and not (plan.tasks.count or plan.outcomes or plan.dropped)
-
-
-def settle_run(
-    *, index: Index, asked: Options, known: Known, scopes: Scopes, plan: Plan, model: Model, tools: Tools,
-    report: Report, lock: Hold,
-) -> Run:  # fmt: skip
-    """The record of the run. Raises UsageError (exit 2) and Mismatch (exit 12)."""
-    settings, prints = settle_settings(asked, known.memory, model, tools.device_kind(asked))
+def settle_run(found: Survey) -> Run:
+    """The record of the run, with its model. Raises UsageError (exit 2), ModelUnavailable and Mismatch (exit 12)."""
+    start, known = found.start, found.known
+    model = start.tools.resolve(start.asked, known.memory.settings)
+    settings, prints = settle_settings(start.asked, known.memory, model, start.tools.device_kind(start.asked))
     return Run(
-        index=index, asked=asked, known=known, scopes=scopes, plan=plan, model=model, settings=settings,
-        fingerprints=prints, tools=tools, report=report, lock=lock,
+        index=start.index, asked=start.asked, known=known, scopes=found.scopes, plan=found.plan, model=model,
+        settings=settings, fingerprints=prints, tools=start.tools, report=start.report, lock=start.lock,
         time=TimeLimit.of(
-            tools.seconds_left, sources=known.table.num_rows + plan.tasks.count,
-            published_in_s=published_in_s(index.state),
+            start.tools.seconds_left, sources=known.table.num_rows + found.plan.tasks.count, state=start.index.state
         ),
     )  # fmt: skip

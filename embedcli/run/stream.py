@@ -3,49 +3,33 @@
 In: the record of a run and the owners of its work. Out: after each pass the documents that became whole and the sources
 that were refused, perhaps none. A run that is stopped, that loses its engine, or whose time is over, gives what was in
 hand before it ends.
-Not here: which sources (plan.py), what becomes of a document (outcome.py), storing it (checkpoints.py), how the engine
-is kept alive (engines/feeder.py).
+Not here: which sources (plan.py), the processes that read (readers.py), what becomes of a document
+(outcome.py), storing it (checkpoints.py), how the engine is kept alive (engines/feeder.py).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from operator import attrgetter
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from embedcli.cores import usable_cores
 from embedcli.errors import EngineError, Stopped, UnreadableSource
-from embedcli.reading.pool import Pool
-from embedcli.reading.process import Limits
-from embedcli.reading.rows import Holder, Read, ReadingWork, ReadRecords, Result
-from embedcli.reading.splitter import Splitter, SplittingWork
+from embedcli.reading.rows import Holder, Read, ReadRecords, Result
 from embedcli.report import Pace
-from embedcli.run.containers import Feed, Members, OpenContainers, read_by_themselves
+from embedcli.run.containers.ended import OpenContainers, read_by_themselves
+from embedcli.run.containers.members import Members
+from embedcli.run.readers import reading
 from embedcli.run.tasks import AnyTask, Contained, ContainerEnd, Refused, Task
-from embedcli.urls import is_url
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from embedcli.config import IndexSettings
-    from embedcli.fingerprints import Fingerprints
-    from embedcli.models.folder import Model
+    from embedcli.reading.pool import Pool
     from embedcli.run.begin_work import Work
     from embedcli.run.pending import Ended
-    from embedcli.run.plan import Plan
     from embedcli.run.record import Run
-    from embedcli.run.tools import Tools
 
 MOST_PENDING = 1024
 """Documents waiting for vectors: many may wait for one vector that is on its way already."""
-
-
-FETCHING_PROCESSES = 8
-MOST_FETCHING_PROCESSES = 32
-DOCUMENTS_EACH = 8
-"""For fewer it does not pay to start a process."""
 
 
 @contextmanager
@@ -62,11 +46,7 @@ def stream(run: Run, work: Work) -> Iterator[Iterator[list[Ended]]]:
 def stream_tasks(run: Run, work: Work, tasks: Iterator[Task]) -> Iterator[Iterator[list[Ended]]]:
     """The same for these tasks, which may come while the context lasts: they are pulled by threads of the pool."""
     members = Members(run.known.table)
-    spool_folder = work.checkpoints.staging.folder
-    with reading(
-        run.tools, reading_work(run.model, run.settings, run.fingerprints, spool_folder=spool_folder), tasks,
-        plan=run.plan, members=members, read_all=run.rules.read_all,
-    ) as pool:  # fmt: skip
+    with reading(run, tasks, members=members, spool_folder=work.checkpoints.staging.folder) as pool:
         containers = OpenContainers(members, run.rules, run.plan, run.report.warn)
         try:
             yield _Stream(run, work, pool, containers).passes()
@@ -182,60 +162,3 @@ class _Stream:
             f" `{uri}` (the first such source) are outside Latin;"
             " Qwen/Qwen3-Embedding-0.6B knows a hundred languages"
         )
-
-
-@contextmanager
-def reading(
-    tools: Tools,
-    work: ReadingWork,
-    tasks: Iterator[Task],
-    *,
-    plan: Plan,
-    members: Members,
-    read_all: bool,
-) -> Iterator[Pool[AnyTask, Result]]:
-    """The reading processes and the one that splits containers, at work on the tasks, which are those of the plan or
-    some of them."""
-    make_pool = tools.make_pool or Pool
-    with ExitStack() as stack:
-        splitter = (tools.make_splitter or Splitter)(SplittingWork(work.spool_folder))
-        stack.callback(splitter.end)
-        pool = stack.enter_context(
-            make_pool(
-                work, processes=_processes(plan), limits=Limits(), size_of=attrgetter("size_bytes"),
-                message_of=attrgetter("message"), parts_of=attrgetter("parts"),
-            )
-        )  # fmt: skip
-        stack.callback(splitter.close)  # before the pool is closed: one of its threads may wait for an answer
-        feed = Feed(
-            plan.scopes, members, splitter.answers, folder=work.spool_folder, read_all=read_all, marked=plan.marked
-        )
-        pool.feed(feed.tasks(tasks))
-        yield pool
-
-
-def reading_work(
-    model: Model, settings: IndexSettings, fingerprints: Fingerprints, *, spool_folder: Path
-) -> ReadingWork:
-    """How a source is read; `spool_folder`: where the rows of a long document lie until they are taken."""
-    return ReadingWork(
-        model_folder=model.folder,
-        prompt=model.prompt,
-        max_tokens=settings.max_tokens,
-        overlap=settings.overlap,
-        keep_text=not settings.no_text,
-        model_fingerprint=fingerprints.model,
-        spool_folder=spool_folder,
-        max_file_bytes=settings.max_file_bytes,
-    )
-
-
-def _processes(plan: Plan) -> int:
-    """Reading processes: they wait for the engine most of the time, and leave a core to the parent. What lies in a
-    bucket they wait for too, and then more of them share the cores: of 400 small documents that each came after 50 ms 8
-    processes read 42 a second on two busy cores, one process 9."""
-    for_cores = max(1, min(16, usable_cores() - 1))
-    if not any(is_url(scope.root.path) for scope in plan.scopes.scopes):
-        return for_cores
-    fetching = min(MOST_FETCHING_PROCESSES, max(FETCHING_PROCESSES, 2 * for_cores))
-    return max(for_cores, min(fetching, plan.tasks.count // DOCUMENTS_EACH))

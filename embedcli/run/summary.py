@@ -19,18 +19,15 @@ from embedcli.index import documents, state
 from embedcli.records import TROUBLED, SourceKey
 from embedcli.report import Report, Summary, duration, many
 from embedcli.run.plan import Plan
-from embedcli.run.recipe import mend_recipe
+from embedcli.run.publishing.recipe import mend_recipe
 from embedcli.run.tally import Tally
-from embedcli.run.tasks import TaskList
-from embedcli.sources.roots import Scopes
 
 if TYPE_CHECKING:
     from embedcli.config import Options
-    from embedcli.index.generations import Index
     from embedcli.index.manifest import Generation
     from embedcli.run.begin_work import Work
-    from embedcli.run.known import Known
-    from embedcli.run.publish import Published
+    from embedcli.run.looking.survey import Survey
+    from embedcli.run.publishing.publish import Published
     from embedcli.run.record import Run
 
 _TROUBLED = pa.array(TROUBLED)
@@ -66,38 +63,37 @@ def _say_no_progress(summary: Summary, tally: Tally, report: Report) -> None:
     report.news(f"the time was over before a document was finished, after {' and '.join(parts)}: {MORE_TIME}")
 
 
-def finish_unchanged(index: Index, known: Known, plan: Plan, asked: Options, report: Report, summary: Summary) -> None:
+def finish_unchanged(found: Survey, summary: Summary) -> None:
     """Remember what was seen, and fill in the summary of a run without work."""
+    index, known, plan = found.start.index, found.known, found.plan
     current = known.current
     assert current is not None
     if plan.seen:
         state.write_seen(index.state, current.number, [*known.seen, *plan.seen], index.disk)
     for item in known.leftovers if plan.whole else ():
         index.disk.remove(item.folder)
-    mend_recipe(index, current, report)
-    _describe(summary, current, plan, Tally.of(plan), known.table, asked)
+    mend_recipe(index, current, found.start.report)
+    _describe(summary, current, plan, Tally.of(plan), known.table, found.start.asked)
     settings = current.settings
     summary.model, summary.dim, summary.fingerprint = settings.model, settings.dim, current.fingerprints.model
-    _say_unchanged(summary, report)
+    _say_unchanged(summary, found.start.report)
 
 
 def _say_unchanged(summary: Summary, report: Report) -> None:
     report.line(f"{summary.sources['unchanged']:,} unchanged, nothing to do")
 
 
-def finish_too_late(
-    index: Index, known: Known, plan: Plan | None, asked: Options, report: Report, summary: Summary
-) -> None:
-    """Fill in the summary of a run whose time was over before it did anything. `plan`: what is due; None where that is
-    not known."""
-    if plan is not None and plan.seen and known.current is not None:
+def finish_too_late(found: Survey, summary: Summary) -> None:
+    """Fill in the summary of a run whose time was over before it did anything."""
+    known, plan, nothing = found.known, found.plan, Plan.empty()
+    index, asked, report = found.start.index, found.start.asked, found.start.report
+    if plan.seen and known.current is not None:
         state.write_seen(index.state, known.current.number, [*known.seen, *plan.seen], index.disk)
-    nothing = Plan(Scopes((), (), frozenset(), ()), TaskList(documents.empty()))
     _describe(summary, known.current, nothing, Tally.of(nothing), known.table, asked)
     summary.complete = False
     summary.exit_code = 3 if asked.require_complete else summary.exit_code
     looked = f"after {duration(summary.seconds['looking'])} of looking for them"
-    if plan is None:
+    if not found.in_time:
         report.news(f"the time was over before the changes were known, {looked}; nothing was changed: {MORE_TIME}")
         return
     summary.left = {"sources": plan.tasks.count, "bytes": plan.tasks.size_bytes}

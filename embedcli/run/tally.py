@@ -19,7 +19,7 @@ from embedcli.run.outcome import is_news, is_same
 
 if TYPE_CHECKING:
     from embedcli.index.outcomes import Outcome
-    from embedcli.run.gone import Moved
+    from embedcli.run.looking.gone import Moved
     from embedcli.run.pending import Ended, PendingRecords
     from embedcli.run.plan import Plan
     from embedcli.run.tasks import Task

@@ -1,7 +1,7 @@
 """Which roots a run covers: those that were named or are remembered, and how they lie in one another.
 
 In: what was asked, the roots that the index remembers. Out: the roots after this run, and the parts of them to walk.
-Not here: walking them (walk.py), what is done about what is found there (run/plan.py).
+Not here: walking them (walk.py), what is done about what is found there (run/looking/).
 """
 
 from __future__ import annotations

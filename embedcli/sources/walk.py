@@ -3,7 +3,7 @@
 In: a Root and its filters. Out: Sources sorted by path component, with the Stat that tells without reading
 whether a file changed; beside them what the walk could not see. A folder that cannot be listed is itself one of the
 Sources, with its problem: so the run reports it, and tries it again, like a file. The walk opens only ignore files.
-Not here: what is new, gone or stale (run/plan.py); which root a source belongs to (roots.py); reading (reading/).
+Not here: what is new, gone or stale (run/looking/); which root a source belongs to (roots.py); reading (reading/).
 
 The walk leaves out without a message: hidden names, what the filters leave out, links to folders (so that nothing
 is doubled and no walk runs in circles) and the index itself.

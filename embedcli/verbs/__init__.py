@@ -1,8 +1,9 @@
 """The commands other than `ingest`, one file each: what they do, without flags or printing.
 
-search.py, recut.py, status.py, verify.py, rights.py, dry_run.py  only read the index
+search.py, recut.py, status.py, verify.py, probed_again.py, rights.py, dry_run.py  only read the index
 sync.py, changes.py  copy it elsewhere
 moved.py, new_place.py, forget.py, rollback.py, unlock.py  change it; change.py  what they have in common
-embed.py  texts to vectors without an index; rows.py  the rows of an index; serve.py, serve_mcp.py  to programs
-doctor.py, start_engine.py, bench.py  check and measure this machine; bench_reference.py  what bench compares with
+embed.py, embed_job.py  texts to vectors without an index; rows.py  the rows of an index
+serve.py, offer.py, serve_mcp.py  both to programs
+doctor/, bench.py  check and measure this machine; bench_reference.py  what bench compares with
 """

@@ -14,10 +14,11 @@ import pytest
 from embedcli.config import Options
 from embedcli.errors import UsageError
 from embedcli.report import Summary
+from embedcli.run.pace.forecast import Forecast
 from embedcli.run.pace.measured import Measured, measured
 from embedcli.run.tools import Tools
 from embedcli.vault.disk import Disk
-from embedcli.verbs.dry_run import Forecast, dry_run
+from embedcli.verbs.dry_run import dry_run
 from tests.workshop import UNFINISHED, Lines, SplitsHere, Workshop, _resolve, stopped_half_way, words
 
 

@@ -27,7 +27,7 @@ from embedcli.pipes.tables import Shape
 from embedcli.pipes.texts import Form
 from embedcli.run.tools import Tools
 from embedcli.verbs import embed as verb
-from embedcli.verbs.embed import Asked
+from embedcli.verbs.embed_job import Asked
 from tests.fake_engines import vector
 from tests.tiny_models import make_qwen, make_xlmr
 from tests.workshop import Workshop, words

@@ -3,7 +3,7 @@
 In: Records as they are read; the keys and digests of those that the index has, in memory-mapped arrays. Out: the same
 Records with their `prior`, without those that are as they were; at the end the places of the known ones not met.
 A record takes 16 bytes of memory, so ten million of them 160 MB.
-Not here: what a record is (fields.py), the documents of the index (run/containers.py).
+Not here: what a record is (fields.py), the documents of the index (run/containers/).
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from embedcli.errors import UnreadableSource
 from embedcli.reading.office.html import add_page
-from embedcli.reading.office.package import Beat, Package, Properties, resolved
+from embedcli.reading.office.package import Package, Properties, resolved
 from embedcli.reading.office.xml_events import Attributes, Handler, attribute
 from embedcli.reading.text.blocks import Blocks
 from embedcli.reading.text.declared import decode_page
-from embedcli.records import Document
+from embedcli.records import Beat, Document
 
 CONTAINER = "META-INF/container.xml"
 ENCRYPTION = "META-INF/encryption.xml"

@@ -16,7 +16,7 @@ from embedcli.errors import UnreadableSource
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
 from embedcli.reading.text.declared import decode_page
 from embedcli.reading.text.symbols import as_seen, as_term, symbols_of
-from embedcli.records import Document
+from embedcli.records import Beat, Document
 
 CELL_SEPARATOR = " | "
 MOST_BLOCKS_IN_CELL = 3
@@ -51,7 +51,6 @@ _EMPTY_ELEMENT = re.compile(
     r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)([a-zA-Z][\w-]*)(\s[^<>]*)?/>",
 )
 
-Beat = Callable[[int], None]
 Block = tuple[str, int, str]  # text, level of a heading or 0, gap before it
 
 

@@ -11,7 +11,7 @@ import binascii
 import email
 import email.utils
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from email.message import Message
 from typing import TypeAlias
@@ -20,12 +20,11 @@ from embedcli.errors import UnreadableSource
 from embedcli.reading.office.html import add_page
 from embedcli.reading.text.blocks import LINE, Blocks
 from embedcli.reading.text.declared import decode_declared
-from embedcli.records import Document
+from embedcli.records import Beat, Document
 
 MOST_NESTING = 20
 LEAST_PLAIN = 0.8
 
-Beat = Callable[[int], None]
 Mail: TypeAlias = "Message[str, str]"  # not to be subscripted when it runs
 
 _HEAD = ("Subject", "From", "To", "Cc", "Date")

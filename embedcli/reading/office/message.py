@@ -8,7 +8,7 @@ pages (html.py), rich text (rtf.py), mails as the internet has them (mail.py).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +17,7 @@ from embedcli.reading.office.ole import CompoundFile
 from embedcli.reading.office.rtf import rtf_text, unpacked_rtf
 from embedcli.reading.text.blocks import LINE, Blocks
 from embedcli.reading.text.declared import decode_declared, decode_page
-from embedcli.records import Document
+from embedcli.records import Beat, Document
 
 MOST_NESTING = 20
 PROPERTIES = "__properties_version1.0"
@@ -29,8 +29,6 @@ _SENT, _DELIVERED = "0039", "0E06"
 _FILE_NAME, _SHORT_NAME, _CONTENT, _CONTENT_ID = "3707", "3704", "3701", "3712"
 _CODE_PAGE = "3FFD"
 _FILETIME_ZERO = datetime(1601, 1, 1, tzinfo=UTC)
-
-Beat = Callable[[int], None]
 
 
 def read_message(file: CompoundFile, beat: Beat) -> Document:

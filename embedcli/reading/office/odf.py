@@ -8,7 +8,6 @@ Not here: spreadsheets (sheets.py), zip archives (package.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -17,7 +16,7 @@ from embedcli.reading.office.package import Package, Properties
 from embedcli.reading.office.xml_events import Attributes, End, Handler, Start, attribute, parse, pass_over
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
 from embedcli.reading.text.symbols import Symbols, private_as_seen, symbols_of
-from embedcli.records import Document
+from embedcli.records import Beat, Document
 
 CELL_SEPARATOR = " | "
 SHEET_LEVEL = 2
@@ -35,8 +34,6 @@ _SHAPES = (
 )
 _HEADERS = ("header", "header-left", "header-first")
 _FOOTERS = ("footer", "footer-left", "footer-first")
-
-Beat = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)

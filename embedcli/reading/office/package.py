@@ -14,7 +14,7 @@ import posixpath
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, BinaryIO
@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from embedcli.errors import UnreadableSource
 from embedcli.reading.office.xml_events import Attributes, Handler, attribute, parse
+from embedcli.records import Beat
 
 MOST_PART_BYTES = 256 << 20
 ENCRYPTED = 0x1
@@ -32,8 +33,6 @@ FOREIGN_ERRORS: tuple[type[Exception], ...] = (
     *(RuntimeError, LookupError, ValueError, OverflowError),
 )
 """What zipfile lets out for broken archives."""
-
-Beat = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)

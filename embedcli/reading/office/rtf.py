@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from embedcli.errors import UnreadableSource
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
 from embedcli.reading.text.symbols import Symbols, as_seen, symbols_of
-from embedcli.records import Document
+from embedcli.records import Beat, Document
 
 CELL_SEPARATOR = " | "
 TOKENS_A_BEAT = 50_000
 MOST_DEPTH = 10_000
 MOST_UNPACKED_BYTES = 64 << 20
 
-Beat = Callable[[int], None]
 
 _TOKEN = re.compile(
     rb"\\([a-zA-Z]{1,32})(-?[0-9]{1,10})? ?|\\'([0-9a-fA-F]{2})|\\([^a-zA-Z'])|([{}])|([^\\{}\r\n]+)|[\r\n]+|.",

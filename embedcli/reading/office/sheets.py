@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 import python_calamine as calamine
@@ -22,7 +22,7 @@ from embedcli.reading.office.package import Package, relation_target, title_of
 from embedcli.reading.office.sparse_sheet import SparseSheets
 from embedcli.reading.office.tables import led_lines
 from embedcli.reading.text.blocks import Blocks
-from embedcli.records import Document
+from embedcli.records import Beat, Document
 
 MOST_UNPACKED_BYTES = 512 << 20
 ROWS_A_BEAT = 1_000
@@ -39,7 +39,6 @@ _RECORD = struct.Struct("<HH")
 _BEGINS, _ENCRYPTED, _SHEET = frozenset({0x0809, 0x0409, 0x0209}), 0x002F, 0x0085
 _FIRST_RECORDS = 32
 
-Beat = Callable[[int], None]
 Cell = int | float | str | bool | datetime.date | datetime.time | datetime.datetime | datetime.timedelta
 
 

@@ -17,14 +17,13 @@ from embedcli.reading.office.xml_events import SEPARATOR, Attributes, Handler, p
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks, as_it_stands
 from embedcli.reading.text.clean import clean
 from embedcli.reading.text.declared import decode_page
-from embedcli.records import Document
+from embedcli.records import Beat, Document
 
 MOST_JSON_CHARACTERS = 64 << 20
 MOST_NAMES = 6
 """Of a path only the last few: no reader needs more, and a hostile file has a million."""
 UNDECIDED_CHILDREN = 20
 
-Beat = Callable[[int], None]
 Line = tuple[str, str]  # gap before it, text
 
 _PAGE_INSIDE = re.compile(

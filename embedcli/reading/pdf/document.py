@@ -34,11 +34,11 @@ from embedcli.reading.pdf.hints import Hints, hints_of
 from embedcli.reading.pdf.judge import Page
 from embedcli.reading.pdf.overlay import corrected
 from embedcli.reading.pdf.page import Reading, read_page
-from embedcli.reading.pdf.second import Beat, SecondReader
+from embedcli.reading.pdf.second import SecondReader
 from embedcli.reading.pdf.xfa import xfa_text
 from embedcli.reading.text.clean import clean
 from embedcli.reading.text.hyphens import find_spellings, mark_cuts
-from embedcli.records import Document
+from embedcli.records import Beat, Document
 
 PAGE_SEPARATOR = "\n\n"
 """Begins and ends with a character that composes with nothing, so pages in NFC joined by it are in NFC."""

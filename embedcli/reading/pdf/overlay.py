@@ -13,8 +13,9 @@ from typing import Any
 from embedcli.reading.pdf.hints import Hints
 from embedcli.reading.pdf.layers import Layers
 from embedcli.reading.pdf.names import ligature_map
-from embedcli.reading.pdf.second import Beat, inner, number_of, pypdf_errors
+from embedcli.reading.pdf.second import inner, number_of, pypdf_errors
 from embedcli.reading.pdf.update import Key, Update, key_of
+from embedcli.records import Beat
 
 HIDDEN_KEY = "EmbedcliHidden"
 """Stands with the value 1 in the property list of marked content that belongs to a layer which is off."""

@@ -9,12 +9,11 @@ import functools
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from embedcli.reading.pdf.judge import Page, honest
-
-Beat = Callable[[int], None]
+from embedcli.records import Beat
 
 MOST_NESTING = 8
 

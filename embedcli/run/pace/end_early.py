@@ -2,7 +2,7 @@
 
 In: the record of the run, the owners of its work. Out: the generation that is current now. Vectors of documents that
 are not whole stay in `staging/`, so that no run computes them again.
-Not here: when the time is over (time_limit.py), how a generation is published (publish.py).
+Not here: when the time is over (time_limit.py), how a generation is published (publishing/publish.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from embedcli.index import documents
 from embedcli.index.clearing import clear
 from embedcli.index.leftovers import run_folders, writer_folders
 from embedcli.report import many
-from embedcli.run.publish import Published, publish
+from embedcli.run.publishing.publish import Published, publish
 
 if TYPE_CHECKING:
     from embedcli.records import SourceKey

@@ -1,6 +1,6 @@
 """How long a run may still take: until its time is over it begins no work that it cannot finish and publish.
 
-In: what tells the seconds that are left (`Tools.seconds_left`), how long publishing took in earlier runs. Out: the
+In: what tells the seconds that are left (`Tools.seconds_left`), the history of the index. Out: the
 seconds that are left for work.
 Not here: reading the flags (cli/nightly.py), what is published when the time is over (end_early.py).
 """
@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+from embedcli.run.pace.measured import published_in_s
 
 CHECKPOINT_S = 2.0
 SECONDS_A_SOURCE = 2e-5
@@ -29,9 +32,9 @@ class TimeLimit:
     reserve_s: float = 0.0
 
     @classmethod
-    def of(cls, seconds_left: Callable[[], float], *, sources: int, published_in_s: float) -> TimeLimit:
-        """The limit of a run over an index of so many sources, whose last publish took `published_in_s`."""
-        wanted_s = CHECKPOINT_S + max(1.5 * published_in_s, sources * SECONDS_A_SOURCE)
+    def of(cls, seconds_left: Callable[[], float], *, sources: int, state: Path) -> TimeLimit:
+        """The limit of a run over an index of so many sources, whose history lies in `state`."""
+        wanted_s = CHECKPOINT_S + max(1.5 * published_in_s(state), sources * SECONDS_A_SOURCE)
         return cls(seconds_left, min(wanted_s, MOST_RESERVED * max(0.0, seconds_left())))
 
     def left_for_work(self) -> float:

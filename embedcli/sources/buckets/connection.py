@@ -20,7 +20,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from embedcli.errors import BucketError
-from embedcli.sources.buckets.contract import Beat, no_beat
+from embedcli.records import Beat
+from embedcli.sources.buckets.contract import no_beat
 
 TRIES = 5
 FIRST_PAUSE_S = 0.4

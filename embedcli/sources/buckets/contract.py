@@ -7,17 +7,15 @@ Not here: any bucket (s3.py, gs.py).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from embedcli.records import Stat
+from embedcli.records import Beat, Stat
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 """Variables that say where the server is: the first one that is set counts."""
-
-Beat = Callable[[int], None]
 
 
 def no_beat(_: int) -> None:

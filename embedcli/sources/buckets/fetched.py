@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from embedcli.errors import BucketError, storage_errors
-from embedcli.records import Stat
-from embedcli.sources.buckets.contract import Beat, Part, no_beat
+from embedcli.records import Beat, Stat
+from embedcli.sources.buckets.contract import Part, no_beat
 from embedcli.sources.buckets.open import bucket_of
 
 PART_BYTES = 8 << 20

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from embedcli.errors import BucketError, EmbedcliError
-from embedcli.records import Stat
-from embedcli.sources.buckets.contract import Beat, Page, Part, no_beat, object_stat, tag_of
+from embedcli.records import Beat, Stat
+from embedcli.sources.buckets.contract import Page, Part, no_beat, object_stat, tag_of
 from embedcli.vault.buckets import explain, open_bucket
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from embedcli.errors import BucketError
-from embedcli.records import COLD_STORAGE, Stat
+from embedcli.records import COLD_STORAGE, Beat, Stat
 from embedcli.sources.buckets.connection import Answer, Connection
-from embedcli.sources.buckets.contract import ENDPOINTS, Beat, Page, Part, no_beat, object_stat, tag_of
+from embedcli.sources.buckets.contract import ENDPOINTS, Page, Part, no_beat, object_stat, tag_of
 from embedcli.sources.buckets.credentials import Credentials, region_of
 from embedcli.sources.buckets.side_by_side import SideBySide
 from embedcli.sources.buckets.signing import path_of, query_of, signed

@@ -2,7 +2,7 @@
 
 In: the folder of an index, which may not exist yet, the model asked for, the tools of a run. Out: one sentence that
 says what was compared, or an EngineError.
-Not here: the checks that start nothing (doctor.py), the comparison itself (engines/probe.py).
+Not here: the checks that start nothing (machine.py), the comparison itself (engines/probe.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What was finished becomes the next generation, at the end of a run and, until the first complete one, on the way.
 
 In: the record of the run, the owners of its work. Out: the generation that is current now, and its table of documents.
-Not here: the end of a run whose time is over (end_early.py), which rows those are (index/next_table.py), writing them
+Not here: the end of a run whose time is over (pace/end_early.py), what a generation is made of (parts.py), writing it
 (index/publish.py).
 """
 
@@ -9,35 +9,26 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli.engines.probe import Reference
 from embedcli.errors import InputError
-from embedcli.index import damage, documents, next_table, state
+from embedcli.index import documents, state
 from embedcli.index.change_lists import incomplete
-from embedcli.index.clearing import clear
-from embedcli.index.damage import Left
-from embedcli.index.leftovers import run_folders
-from embedcli.index.outcomes import Outcomes
-from embedcli.index.publish import Draft
 from embedcli.index.publish import publish as next_generation
-from embedcli.models import resolve
 from embedcli.records import MOMENT_REASONS
-from embedcli.run.begin_work import begin_staging, new_outcomes
 from embedcli.run.known import table_of
-from embedcli.run.recipe import mend_recipe
+from embedcli.run.publishing.own_staging import begin_staging, clear_staging, new_outcomes
+from embedcli.run.publishing.parts import draft_of, left_over, table_of_next
+from embedcli.run.publishing.recipe import mend_recipe
 
 if TYPE_CHECKING:
-    from embedcli.index.leftovers import Leftover
     from embedcli.index.manifest import Generation
-    from embedcli.index.next_table import NextTable
-    from embedcli.index.shards import Shard
+    from embedcli.index.outcomes import Outcomes
     from embedcli.records import SourceKey
     from embedcli.run.begin_work import Work
     from embedcli.run.record import Run
@@ -93,13 +84,20 @@ def publish_so_far(run: Run, work: Work) -> Run:
     return run
 
 
+def publish_all(run: Run, work: Work) -> Published:
+    """Publish what a run that had time for everything has finished, and remove what it was collected in."""
+    published = publish(run, work, complete=run.is_whole, dropped=run.plan.dropped)
+    clear_staging(run)
+    return published
+
+
 def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceKey]) -> Published:
     """Make what was finished the next generation, less what is `dropped`; the current one stays where no row and no
     document's status changed. Raises StorageError, Locked, and InputError where nothing can be read."""
     current, outcomes, staging = run.known.current, work.checkpoints.outcomes, work.checkpoints.staging
     shards_known = {**(current.shards if current else {}), **staging.shards}
-    left = _left_over(run, work, shards_known, dropped)
-    table = _next_table(run, work, left, shards_known, dropped)
+    left = left_over(run, work, shards_known, dropped)
+    table = table_of_next(run, work, left, shards_known, dropped)
     if table.untold or left.lost:
         run.report.warn("`changes/` does not name every row of a damaged shard: loaders have to load everything again")
         table = dataclasses.replace(table, changes=incomplete(table.changes))
@@ -116,72 +114,12 @@ def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceK
         work.embedder.make_reference()
     work.tally.progress.phase = "publishing"
     run.report.progress(work.tally.progress, at_once=True)
-    draft = _draft(run, work, table, shards_known, complete=complete)
+    draft = draft_of(run, work, table, shards_known, complete=complete)
     generation, written = next_generation(
         run.index, draft, parent=run.known.parent, lock_held=run.lock.held, seconds_left=run.time.seconds_left
     )
     work.tally.bytes_rewritten += written
     return Published(generation, table.table)
-
-
-def _next_table(
-    run: Run, work: Work, left: Left, known: Mapping[str, Shard], dropped: Collection[SourceKey]
-) -> NextTable:
-    outcomes = work.checkpoints.outcomes
-    return next_table.edit(
-        damage.without_rows(run.known.table, left.lost),
-        documents.without(outcomes.rows, left.held),
-        [mark for mark in outcomes.marks if mark.key not in left.lost],
-        dropped=set(dropped) - left.held,
-        seen=[*run.known.seen, *run.plan.seen],
-        shards=known,
-        damaged=run.known.damaged | work.keyless,
-        roots=[root.id for root in run.scopes.roots],
-        rebuilding=run.known.rebuilding,
-        folder=work.checkpoints.staging.folder,
-    )
-
-
-def _draft(run: Run, work: Work, table: NextTable, known: Mapping[str, Shard], *, complete: bool) -> Draft:
-    no_engine_yet = Reference(np.zeros((0, run.settings.dim), np.float32), run.settings.max_tokens)
-    reference = work.embedder.reference or no_engine_yet
-    return Draft(
-        number=work.checkpoints.number,
-        complete=complete,
-        settings=run.settings,
-        fingerprints=run.fingerprints,
-        roots=run.scopes.roots,
-        mounts=run.plan.mounts,
-        query=resolve.query_recipe(
-            run.model, run.settings.dim, quantization=run.settings.quantization, precisions=_precisions(run, work)
-        ),
-        probe=reference.vectors,
-        probe_max_tokens=reference.max_tokens,
-        table=table.table,
-        changes=table.changes,
-        shards=known,
-    )
-
-
-def _precisions(run: Run, work: Work) -> set[str]:
-    """Those in which the vectors of the index were computed, as far as its manifests tell."""
-    current = run.known.current
-    same_model = current is not None and current.fingerprints.model == run.fingerprints.model
-    return {*work.embedder.precisions, *(current.query.get("precisions", ()) if current and same_model else ())}
-
-
-def _left_over(run: Run, work: Work, known: Mapping[str, Shard], dropped: Collection[SourceKey]) -> Left:
-    """The documents of damaged shards that this run could not read again. They are news in every run until it can."""
-    if run.known.rebuilding or not run.known.damaged:
-        return Left()
-    anew = documents.keys(work.checkpoints.outcomes.rows)
-    left = damage.left_over(run.known.table, {*anew, *dropped}, run.known.damaged, known)
-    work.tally.news |= left.waiting | left.lost
-    if left.waiting:
-        run.report.warn(f"{len(left.waiting):,} documents of damaged shards cannot be read now: they stay as they are")
-    if left.lost:
-        run.report.warn(f"the rows of {len(left.lost):,} documents are lost, since their shards are")
-    return left
 
 
 def _refuse_losing_rebuild(run: Run, outcomes: Outcomes) -> None:
@@ -212,18 +150,3 @@ def _none_readable(table: pa.Table) -> InputError:
         f"none of the {table.num_rows} sources can be read: {reasons}",
         "what is only pictures needs OCR first" if "no_text" in reasons else "name sources that can be read",
     )
-
-
-def clear_staging(run: Run) -> None:
-    """Remove the staging folders of this run and of killed runs, once the new generation is current."""
-    others = {item.folder for item in run.known.leftovers if not _covers(run, item)}
-    for path in run_folders(run.index.staging):
-        if path not in others:  # the vectors of work on other roots are taken by a later run
-            run.index.disk.remove(path)
-    clear(run.index, keep=run.asked.keep_generations)
-
-
-def _covers(run: Run, item: Leftover) -> bool:
-    """Whether this run covered every root that a killed run covered."""
-    roots = {root["id"] for root in item.header.roots}
-    return run.plan.whole and (run.known.current is not None or roots <= {root.id for root in run.scopes.roots})

@@ -17,7 +17,7 @@ from embedcli.errors import InputError
 from embedcli.index import documents
 from embedcli.index.documents import DocumentRow
 from embedcli.records import stat_of
-from embedcli.run import plan
+from embedcli.run.looking.compare import compare
 from embedcli.run.plan import Plan
 from embedcli.sources.roots import Scopes, settle_roots
 
@@ -64,7 +64,7 @@ def known(docs: Path, *names: str, **columns: Any) -> pa.Table:
 
 
 def make(docs: Path, base: pa.Table, **flags: Any) -> Plan:
-    return plan.compare(base, scopes_of(docs), {}, rules(docs.parent, **flags))
+    return compare(base, scopes_of(docs), {}, rules(docs.parent, **flags))
 
 
 def write(docs: Path, *names: str) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ import pytest
 from embedcli.config import IndexSettings
 from embedcli.errors import NoIndex, StorageError
 from embedcli.index import lock
-from embedcli.verbs.doctor import ENGINE, STORAGE, Line, examine
+from embedcli.verbs.doctor.check import ENGINE, STORAGE, Line
+from embedcli.verbs.doctor.machine import examine
 from tests.fake_cards import embedcli, needs_compiler
 from tests.published import filled
 from tests.tiny_models import make_qwen

@@ -2,20 +2,18 @@
 
 In: the folder of the index, which may not exist yet, and the model asked for. Out: Lines. Nothing is changed: files
 made to test the filesystem are removed again, and no model is fetched.
-Not here: starting the engine (start_engine.py), printing (cli/machine.py).
+Not here: the filesystem of the index (filesystem.py), starting the engine (start_engine.py), printing (cli/doctor.py).
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,36 +24,16 @@ from embedcli.engines import choose, nvml
 from embedcli.engines.nvml import Card, check_driver, installed_torch_cuda, read_cards
 from embedcli.engines.sglang.engine import host_path, kernel_caches
 from embedcli.engines.sglang.settings import SGLangSettings, plan, read_shape
-from embedcli.errors import EmbedcliError, EngineError, ModelUnavailable, StorageError, storage_error
-from embedcli.index import lock
-from embedcli.index.generations import Index
-from embedcli.index.mirror.place import open_index
+from embedcli.errors import EngineError, ModelUnavailable
 from embedcli.models import resolve
 from embedcli.models.files import read_json
 from embedcli.report import many
-from embedcli.vault.disk import Disk
-from embedcli.verbs.rights import openness
+from embedcli.verbs.doctor.check import ENGINE, GIB, Line
+from embedcli.verbs.doctor.filesystem import storage
 
 if TYPE_CHECKING:
     from embedcli.config import IndexSettings
-    from embedcli.index.manifest import Generation
     from embedcli.models.folder import Model
-
-GIB = 1 << 30
-LEAST_FREE_BYTES = 2 * GIB
-ENGINE, STORAGE = EngineError.exit_code, StorageError.exit_code
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """The result of one check. Where it is not `well`, `mend` is what to type and `code` the exit code with which a run
-    would fail for this reason."""
-
-    what: str
-    found: str
-    well: bool = True
-    mend: str = ""
-    code: int = 0
 
 
 def examine(
@@ -78,7 +56,7 @@ def examine(
     yield line
     if card is not None and found is not None and on_card:
         yield _room(card, found, settings)
-    yield from _storage(index)
+    yield from storage(index)
 
 
 def _python() -> Line:
@@ -189,106 +167,3 @@ def _room(card: Card, model: Model, settings: IndexSettings | None) -> Line:
         return Line("room", str(error), False, error.hint, ENGINE)
     needs = f"the model needs {chosen.need_bytes / GIB:.1f} GiB of the card"
     return Line("room", f"{needs}, with batches of {chosen.batch_tokens:,} tokens")
-
-
-# ---- the index's filesystem
-
-
-def _storage(index: Path) -> Iterator[Line]:
-    parent = next(folder for folder in (index, *index.parents) if folder.exists())
-    if not parent.is_dir():
-        yield Line("index", f"`{parent}` is a file", False, "name another folder with `--index`", STORAGE)
-        return
-    refused = _refused(index, parent)
-    if refused is not None:
-        yield Line("index", str(refused), False, refused.hint, STORAGE)
-        return
-    try:
-        opened = open_index(index)
-        opened.check()
-    except EmbedcliError as error:
-        yield Line("index", str(error), False, error.hint, error.exit_code)
-        return
-    free = shutil.disk_usage(parent).free
-    enough = free >= LEAST_FREE_BYTES
-    mend = "" if enough else "free some space, or put the index on another disk with `--index`"
-    yield Line("index", f"{opened.shown}, {free / GIB:.1f} GiB free", enough, mend, 0 if enough else STORAGE)
-    if lock.on_network(parent):
-        yield Line("filesystem", "on the network: the lock of a run that died on another host lasts 10 minutes")
-    try:
-        with tempfile.TemporaryDirectory(prefix=".embedcli-doctor-", dir=parent) as folder:
-            for what, attempt in _ATTEMPTS.items():
-                yield _tried(what, Path(folder), attempt)
-    except OSError as error:
-        mend = "free some space (`df -i` counts files too), or put the index elsewhere with `--index`"
-        yield Line("folders", f"cannot be made in `{parent}`: {error.strerror}", False, mend, STORAGE)
-
-
-def _refused(index: Path, existing: Path) -> StorageError | None:
-    """The error of the first place in which a run has to write and cannot; `existing` is the index, or the folder in
-    which it would be made. It is tried, as permissions alone do not tell."""
-    of_index = Index(index, disk=Disk())
-    folders = (existing, of_index.generations, of_index.staging, of_index.keys, of_index.changes, of_index.state)
-    for place in (folder for folder in folders if folder.is_dir()):
-        try:
-            with tempfile.NamedTemporaryFile(prefix=".embedcli-doctor-", suffix=".tmp", dir=place):
-                pass
-        except OSError as error:
-            return storage_error(error, place / "file")
-    try:
-        os.close(os.open(index / "lock", os.O_RDWR))
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        return storage_error(error, index / "lock")
-    return None
-
-
-def rights(index: Index, current: Generation) -> Line:
-    """Whether other users can read the text of sources here that they cannot read where it comes from."""
-    told, mend = openness(index, current)
-    return Line("rights", told or "the index is not more open than its sources", not told, mend)
-
-
-def _tried(what: str, folder: Path, attempt: Callable[[Path], None]) -> Line:
-    """Try one file operation. Only hard links are optional: without them shards are copied."""
-    mend = "put the index on a local disk (ext4, xfs) with `--index`"
-    try:
-        attempt(folder)
-    except (OSError, EmbedcliError) as error:
-        if what == "hard links":
-            return Line(what, "not available: shards are copied from generation to generation")
-        return Line(what, f"does not work here: {error}", False, mend, STORAGE)
-    return Line(what, "work")
-
-
-def _flock(folder: Path) -> None:
-    with (folder / "lock").open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _hard_link(folder: Path) -> None:
-    (folder / "file").write_bytes(b"")
-    os.link(folder / "file", folder / "again")
-
-
-def _symlink_swap(folder: Path) -> None:
-    disk = Disk()
-    for name in ("first", "second"):
-        disk.point(folder / "current", name)
-    if os.readlink(folder / "current") != "second":
-        raise OSError("the link was not replaced")
-
-
-def _fsync(folder: Path) -> None:
-    disk = Disk()
-    disk.write(folder / "durable", lambda sink: sink.write(b"x"))
-    disk.fsync_folder(folder)
-
-
-_ATTEMPTS: dict[str, Callable[[Path], None]] = {
-    "locks": _flock,
-    "hard links": _hard_link,
-    "link swaps": _symlink_swap,
-    "durable writes": _fsync,
-}

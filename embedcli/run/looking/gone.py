@@ -2,7 +2,7 @@
 
 In: documents of the current generation, those that are gone, the new sources. Out: the moves; the sources that stay as
 they are, because their folder lost more than `--max-gone` allows.
-Not here: what the walk could not see (plan.py).
+Not here: what the walk could not see (missing.py).
 """
 
 from __future__ import annotations
