@@ -5,7 +5,8 @@
 In: a model folder, documents that keep the cards at work for two minutes or more, how many cards (0: a dry run on the
 CPU). Out: tokens/s of `--gpus 0,1` and of `--workers ray://auto`; then an actor is killed at work, and the engine of a
 worker: seconds until all was gone, what is left that was not there before, whether the index is that of the first run.
-Every step ends by itself. The lines that runs printed are kept in $OUT, or in a folder of /tmp that is named.
+Every step ends by itself. The lines that runs printed are kept in $OUT, or in a folder of /tmp that is named. Seen: two
+workers with an H200 each gave 0.90 of `--gpus 0,1`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ Not here: any expectation.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shlex
 import shutil
@@ -22,16 +21,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
+from tests.help_texts import typed
+
 REPOSITORY = Path(__file__).parent.parent
-README = re.search(r"^```bash\n(ray start.*?)^```$", (REPOSITORY / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-"""The lines of the README: how the head starts, how the others join it, and the run."""
+LINES = typed("ingest", "ray ", "ray://")
+"""The lines of `embedcli ingest --help`: how the head starts, how the others join it, and the run."""
 RAY = (sys.executable, "-c", "from ray.scripts.scripts import main; main()")
 MARK = "EMBEDCLI_TEST_RAY"
 
 
 class RayCluster:
-    """The README's `ray start` once for each machine. `machines` gives their cores; the first one is the head, and has
-    the cards."""
+    """The `ray start` of the help once for each machine. `machines` gives their cores; the first one is the head, and
+    has the cards."""
 
     def __init__(self, machines: Sequence[int], *, cards: int = 0) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="er"))  # short: sockets lie in it
@@ -45,15 +46,14 @@ class RayCluster:
             "RAY_health_check_period_ms": "500", "RAY_health_check_timeout_ms": "1000",
         }  # fmt: skip
         self.environment.pop("OMP_NUM_THREADS", None)
-        assert README is not None
-        head, other, self.ingest = README[1].splitlines()
+        head, other, self.ingest = LINES
         ours = [f"--ray-client-server-port={_free_port()}", f"--temp-dir={self.folder}", "--include-dashboard=false"]
         self._start(head.replace("6379", str(port)), [*ours, f"--num-gpus={cards}"], machines[0])
         for cores in machines[1:]:
             self._start(other.replace("first:6379", self.address), ["--num-gpus=0"], cores)
 
     def _start(self, line: str, arguments: Sequence[str], cores: int) -> None:
-        """Run a line of the README, with what keeps this cluster apart from others."""
+        """Run a line of the help, with what keeps this cluster apart from others."""
         words = shlex.split(line, comments=True)
         assert words[:2] == ["ray", "start"]
         here = [f"--num-cpus={cores}", "--node-ip-address=127.0.0.1", "--object-store-memory=80000000"]

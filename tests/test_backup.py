@@ -1,9 +1,8 @@
-"""A backup of an index, restored: the lines of the README, and copies that followed links or know none."""
+"""A backup of an index, restored: the lines in the help of `verify`, and copies that followed links or know none."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -12,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.help_texts import typed
 from tests.published import damage, filled, index_of
 from tests.workshop import Workshop, words
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
-LINES = re.findall(r"^```sh\n(cp -a .*?)^```$", README, re.DOTALL | re.MULTILINE)[0].splitlines()
+LINES = typed("verify")
 PAIRS = dict(zip(LINES[::2], LINES[1::2], strict=True))
 """Each line that saves, and the one that restores."""
 
@@ -49,7 +48,7 @@ def is_whole(shop: Workshop, content: list[Any], command: Command) -> None:
 
 
 @pytest.mark.parametrize("line", PAIRS)
-def test_the_lines_of_the_readme_save_and_restore_an_index(tmp_path: Path, command: Command, line: str) -> None:
+def test_the_lines_of_the_help_save_and_restore_an_index(tmp_path: Path, command: Command, line: str) -> None:
     if shutil.which(line.split()[0]) is None:
         pytest.skip(f"{line.split()[0]} is not installed")
     shop = two_generations(Workshop(tmp_path, index="idx"))

@@ -1,7 +1,7 @@
 """The commands of the program, each loaded only when somebody calls it: every start pays for what is imported.
 
-In: a name. Out: the command as Typer makes it of the function with that name. Not here: the functions (a file for each
-group of them), values of their flags (group.py).
+In: a name. Out: the command as Typer makes it of the function with that name; its help ends with the text of its file
+in data/help. Not here: the functions (a file for each group of them), values of their flags (group.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 LISTED = {
     "ingest": ("ingest", "Bring an index up to date with its sources."),
@@ -71,7 +72,19 @@ class Commands(Mapping[str, Any]):
         return len(LISTED)
 
 
+class Command(TyperCommand):
+    """A command whose help goes on after its flags with examples and details: the file of its name in data/help, as it
+    is. The file is read only when the help is shown."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from importlib.resources import files
+
+        text = files("embedcli") / "data" / "help" / f"{self.name}.txt"
+        if text.is_file():
+            formatter.write("\n" + text.read_text("utf-8"))
+
+
 def _made_of(function: Callable[..., None], name: str) -> Any:
     app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
-    app.command(name)(function)
+    app.command(name, cls=Command)(function)
     return typer.main.get_command(app)

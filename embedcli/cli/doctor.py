@@ -41,7 +41,8 @@ def doctor(
 ) -> None:
     """Check what a run needs from this machine.
 
-    Each line is ok, or FAIL with the command that repairs it.
+    It looks at card, driver, model, caches and disk, with --start also at the engine. Each line is ok, or FAIL with the
+    command that repairs it.
     """
     from embedcli.verbs.doctor.filesystem import rights
     from embedcli.verbs.doctor.machine import examine

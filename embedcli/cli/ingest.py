@@ -58,8 +58,12 @@ ModelName = Annotated[
     str | None,
     typer.Option(help="The model: a folder, a hub id such as Qwen/Qwen3-Embedding-0.6B, or `minilm`."),
 ]
-Dim = Annotated[int | None, typer.Option(help="The number of dimensions of a vector (Matryoshka).")]
-MaxTokens = Annotated[int | None, typer.Option(help="The most tokens in a chunk, special tokens included.")]
+Dim = Annotated[
+    int | None, typer.Option(help="The number of dimensions of a vector (Matryoshka); default: 1024 at most.")
+]
+MaxTokens = Annotated[
+    int | None, typer.Option(help="The most tokens in a chunk, special tokens included; default: 512 at most.")
+]
 Overlap = Annotated[int | None, typer.Option(help="The most tokens that a chunk repeats of the chunk before it.")]
 NoText = Annotated[bool | None, typer.Option("--no-text/--text", help="Do not store the text of the chunks.")]
 Include = Annotated[
@@ -108,7 +112,11 @@ MaxGone = Annotated[
     ),
 ]
 Mode = Annotated[
-    str | None, typer.Option(help="Who may read a new index, as of chmod; default: 700, only you.", metavar="OCTAL")
+    str | None,
+    typer.Option(
+        help="Who may read a new index, as of chmod; default: 700, only you, for it holds the text of its sources.",
+        metavar="OCTAL",
+    ),
 ]
 KeepGenerations = Annotated[int, typer.Option(help="How many generations to keep.", metavar="N")]
 PublishEvery = Annotated[
@@ -181,7 +189,10 @@ def ingest(
     dry_run: nightly.DryRun = False,
     debug: Debug = False,
 ) -> None:
-    """Bring an index up to date with its sources."""
+    """Bring an index up to date with its sources.
+
+    Examples, and details of sources, records, runs every night, buckets, cards and several machines follow the flags.
+    """
     asked = config.Options(
         index=config.index_folder(index), sources=tuple(source or ()), listed=_list_of(files_from, nul),
         stream=flags.stream_of(records, name, whole=whole), model=config.model_name(model), dim=dim,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TargetArgument = Annotated[
     str,
-    typer.Argument(help="postgresql://..., or qdrant:, milvus:, chroma:, lancedb:, sqlite: with a path or a URL."),
+    typer.Argument(help="The vector database: a URL, or its kind with a path or a URL; the kinds are listed below."),
 ]
 Into = Annotated[str | None, typer.Option(help="The name of the table; default: the name of the index's folder.")]
 Replace = Annotated[

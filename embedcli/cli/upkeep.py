@@ -55,7 +55,10 @@ def rollback(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Make an older generation the current one again."""
+    """Make an older generation the current one again.
+
+    This works even when the current generation or its symlink is damaged.
+    """
     from embedcli.verbs.rollback import rollback
 
     done = rollback(opened_index(index, index_option), to=to, warn=say_warning)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
 from embedcli.cli.app import app
 from embedcli.cli.commands import LISTED, Commands
+from tests.help_texts import WITH_A_TEXT, text_of
 
 COMMAND_FILES = {f"embedcli.cli.{file}" for file, _ in LISTED.values()} - {"embedcli.cli.app"}
 
@@ -35,3 +37,15 @@ def test_a_start_loads_the_files_of_no_other_command() -> None:
         ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
         assert "Usage: " in ran.stdout
         assert COMMAND_FILES & set(ran.stdout.splitlines()[-1].split()) == files
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_a_help_fits_into_80_columns_and_ends_with_its_text(name: str) -> None:
+    shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "80"}).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    if name in WITH_A_TEXT:
+        assert shown.endswith(f"\n\n{text_of(name)}")
+
+
+def test_every_text_of_help_is_that_of_a_command() -> None:
+    assert set(WITH_A_TEXT) <= set(LISTED)

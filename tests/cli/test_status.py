@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from embedcli import records
 from embedcli.verbs.status import status
+from tests.help_texts import text_of
 from tests.published import TESTS, filled, index_of
 from tests.workshop import Workshop, words
 
@@ -85,3 +88,17 @@ def test_flags_that_contradict_each_other_are_exit_2(
     kept: Workshop, command: Callable[..., Any], flags: tuple[str, ...]
 ) -> None:
     assert command("status", kept.index, *flags).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("heading", "reasons"),
+    [
+        ("in every run", records.MOMENT_REASONS),
+        ("in the next three", records.RETRY_REASONS),
+        ("when it changes", records.CONTENT_REASONS),
+        ("the same, skipped", records.SKIP_REASONS - records.MOMENT_REASONS),
+    ],
+)
+def test_the_help_says_of_each_reason_when_it_is_tried_again(heading: str, reasons: frozenset[str]) -> None:
+    (said,) = re.findall(rf"^  {heading} .*\n(?:   .*\n)*", text_of("status"), re.MULTILINE)
+    assert {reason for reason in records.REASONS if re.search(rf"\b{reason}\b", said)} == reasons

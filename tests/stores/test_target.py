@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from embedcli.errors import TargetError, UsageError
 from embedcli.stores.open import STORES, opened
 from embedcli.stores.target import KINDS, parse_target, table_name, target_error, target_errors
+from tests.help_texts import text_of
 
 INDEX = Path("/srv/notes")
 
@@ -39,6 +41,12 @@ def test_a_target_is_shown_without_its_secrets(typed: str, kind: str, shown: str
 
 def test_every_kind_has_a_store_and_an_example() -> None:
     assert KINDS.keys() == STORES.keys()
+
+
+def test_the_help_of_sync_shows_how_each_kind_is_typed() -> None:
+    for kind, forms in KINDS.items():
+        (line,) = re.findall(rf"^  {kind}:.*", text_of("sync"), re.MULTILINE)
+        assert line.split()[:-1] == forms.split(" or ")
 
 
 @pytest.mark.parametrize(
