@@ -1,7 +1,7 @@
 """A run or verb that is killed, at each operation of the write order or at random, loses and duplicates nothing.
 
 The result is compared with an index made from scratch of the same tree. 200 kills are at random moments, with
-EMBEDCLI_LONG=1 2,000. Not here: kills of the program as a user starts it (test_regressions.py).
+EMBEDCLI_TESTS_LONG=1 2,000. Not here: kills of the program as a user starts it (test_regressions.py).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.crash_driver import BATCH_ROWS
 from tests.workshop import LONG_AGO_NS, follow, words
 
 DRIVER = Path(__file__).with_name("crash_driver.py")
-LONG = os.environ.get("EMBEDCLI_LONG") == "1"
+LONG = os.environ.get("EMBEDCLI_TESTS_LONG") == "1"
 KILLS = 2_000 if LONG else 200
 """How many kills are at random moments."""
 SIGKILLED = -9

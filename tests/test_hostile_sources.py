@@ -23,7 +23,7 @@ from tests.pdf_files import FIRST_EXTRA, HELVETICA, IMAGE, lines, pdf
 from tests.unprivileged import as_nobody
 from tests.workshop import Workshop, words
 
-LONG = os.environ.get("EMBEDCLI_LONG") == "1"
+LONG = os.environ.get("EMBEDCLI_TESTS_LONG") == "1"
 WORDS = words(60)
 CHINESE = "汉字文本很好，这是一个说明文件。请在安装之前仔细阅读。" * 12
 JAPANESE = "これは日本語の説明書です。設置する前によくお読みください。" * 12
@@ -176,7 +176,7 @@ def test_five_thousand_pages_and_a_line_of_500_mb_swell_no_reader(tmp_path: Path
     assert max(row["page_end"] or 0 for row in shop.rows(["page_end"])) == 5_000
 
 
-@pytest.mark.skipif(not LONG, reason="up to ten minutes: EMBEDCLI_LONG=1")
+@pytest.mark.skipif(not LONG, reason="up to ten minutes: EMBEDCLI_TESTS_LONG=1")
 def test_a_line_of_500_mb_that_was_asked_for_costs_its_own_reader(tmp_path: Path) -> None:
     shop = Workshop(tmp_path, reading_processes=True)
     with (shop.docs / "line.txt").open("wb") as line:

@@ -2,7 +2,7 @@
 
 Random sequences of edits, renames, swaps, kills, runs, rollbacks, rebuilds, moves of the whole tree, and a second root.
 What an index from scratch cannot know, the rows of the last good version of a file that is unreadable now, the model
-remembers. EMBEDCLI_LONG=1 tries many more.
+remembers. EMBEDCLI_TESTS_LONG=1 tries many more.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from embedcli.verbs.verify import verify
 from tests.faults import FailAfter, GrowingFile, VanishingFile
 from tests.workshop import Workshop, words
 
-LONG = os.environ.get("EMBEDCLI_LONG") == "1"
+LONG = os.environ.get("EMBEDCLI_TESTS_LONG") == "1"
 NAMES = ["a.txt", "b.md", "sub/c.txt", "sub/d.txt", "sub/deep/e.txt", "é %25.txt", "-f.txt"]
 PARAGRAPHS = [words(25, seed=seed) for seed in range(5)]
 TEXTS = st.lists(st.sampled_from(PARAGRAPHS), min_size=1, max_size=4).map("\n\n".join)

@@ -1,6 +1,6 @@
 """Nothing grows: memory over a large corpus, files and seconds over many nights.
 
-EMBEDCLI_LONG=1 makes it 1,000 MB of text and 200 nights, and asks more of them. `pytest -s` prints the figures.
+EMBEDCLI_TESTS_LONG=1 makes it 1,000 MB of text and 200 nights, and asks more of them. `pytest -s` prints the figures.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from embedcli.vault.disk import Disk
 from embedcli.verbs.verify import verify
 from tests.workshop import Workshop, follow, words
 
-LONG = os.environ.get("EMBEDCLI_LONG") == "1"
+LONG = os.environ.get("EMBEDCLI_TESTS_LONG") == "1"
 TEXT_MB, NIGHTS = (1_000, 200) if LONG else (3, 9)
 MOST_MB = 2_048
 MOST_SLOPE = 5.0

@@ -27,7 +27,7 @@ from tests.cluster_doubles import Double, Processes, Threads
 from tests.tiny_models import make_qwen
 from tests.workshop import Lines, Workshop, words
 
-SEEDS = range(500) if os.environ.get("EMBEDCLI_LONG") == "1" else range(6)
+SEEDS = range(500) if os.environ.get("EMBEDCLI_TESTS_LONG") == "1" else range(6)
 
 
 def fill(shop: Workshop, documents: int = 24) -> None:

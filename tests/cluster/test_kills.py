@@ -28,7 +28,7 @@ from tests.workshop import Workshop
 DRIVER = Path(__file__).parents[1] / "cluster_driver.py"
 SIGKILLED = -9
 WORKERS = 2
-LONG = os.environ.get("EMBEDCLI_LONG") == "1"
+LONG = os.environ.get("EMBEDCLI_TESTS_LONG") == "1"
 BOTH = 100 if LONG else 4
 FLAGS = {"checkpoint_every_s": 0.05}
 

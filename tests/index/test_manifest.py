@@ -16,7 +16,7 @@ from embedcli.index.manifest import manifest_bytes
 from tests.published import damage, edit_manifest, index_of
 from tests.workshop import Workshop, words
 
-LONG = bool(os.environ.get("EMBEDCLI_LONG"))
+LONG = bool(os.environ.get("EMBEDCLI_TESTS_LONG"))
 REMOVED = object()
 VALUES = (REMOVED, None, True, -1, 0, 10**30, 1.5, "text", "", "no\0path", "../../x", [], [None], {}, {"x": None})
 COMMANDS = (

@@ -21,7 +21,7 @@ from tests.store_readers import difference, read
 from tests.stores.conftest import KINDS, Moment, Place
 
 HERE = Path(__file__).resolve().parent.parent
-KILLS = 30 if os.environ.get("EMBEDCLI_LONG") else 2
+KILLS = 30 if os.environ.get("EMBEDCLI_TESTS_LONG") else 2
 """Kills before each sync that is let finish."""
 FORKABLE = {"sqlite", "qdrant", "postgresql", "chroma", "milvus"}
 """Clients that can be imported before a fork."""

@@ -27,7 +27,7 @@ from tests.s3 import S3, Proxy, Request, proxied
 from tests.vault_driver import look, publish
 
 DRIVER = Path(__file__).parent.parent / "vault_driver.py"
-KILLS = 200 if os.environ.get("EMBEDCLI_LONG") == "1" else 6
+KILLS = 200 if os.environ.get("EMBEDCLI_TESTS_LONG") == "1" else 6
 THREADS = 8
 INCREMENTS = 5
 

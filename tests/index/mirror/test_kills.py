@@ -29,7 +29,7 @@ from tests.crash_driver import BATCH_ROWS
 from tests.s3 import S3
 from tests.test_crash import SIGKILLED, Corpus, Runs, driver, rows_of
 
-LONG = os.environ.get("EMBEDCLI_LONG") == "1"
+LONG = os.environ.get("EMBEDCLI_TESTS_LONG") == "1"
 KILLS = 200 if LONG else 12
 OPERATIONS = 1_000 if LONG else 10
 """At how many of the named operations a run is killed, beside those around the swap."""

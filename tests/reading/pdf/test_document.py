@@ -329,6 +329,6 @@ def test_pages_are_closed_as_they_are_read(tmp_path: Path) -> None:
     assert growth_bytes(300, tmp_path) < 300 * 270_000 // 4
 
 
-@pytest.mark.skipif(os.environ.get("EMBEDCLI_LONG") != "1", reason="EMBEDCLI_LONG=1 runs it")
+@pytest.mark.skipif(os.environ.get("EMBEDCLI_TESTS_LONG") != "1", reason="EMBEDCLI_TESTS_LONG=1 runs it")
 def test_memory_is_flat_over_five_thousand_pages(tmp_path: Path) -> None:
     assert growth_bytes(5_000, tmp_path) < 64 << 20
