@@ -325,9 +325,19 @@ def printable(name: bytes) -> str:
 
 
 def from_printable(text: str) -> bytes:
-    """The name or path from which `printable` made `text`, for the operating system."""
+    """The name from which `printable` made `text`, or the whole place of a `uri`, for the operating system."""
     name = text.encode()
     return unquote_to_bytes(name) if _decodes_to_bytes(name) else name
+
+
+def printable_path(path: bytes) -> str:
+    """A path below a root as text, as the walk makes it: each name for itself, whatever its folders are called."""
+    return "/".join(map(printable, path.split(b"/")))
+
+
+def from_printable_path(text: str) -> bytes:
+    """The path from which `printable_path` made `text`."""
+    return b"/".join(map(from_printable, text.split("/")))
 
 
 def _decodes_to_bytes(name: bytes) -> bool:

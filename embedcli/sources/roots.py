@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from embedcli.config import Options
 from embedcli.errors import InputError, UsageError, quoted
-from embedcli.records import RecordRule, Root, Source, digest, printable, stat_of
+from embedcli.records import RecordRule, Root, Source, digest, printable, printable_path, stat_of
 from embedcli.sources import walk
 from embedcli.sources.filters import refuse_lists
 from embedcli.urls import is_url, real
@@ -193,9 +193,7 @@ def _seen_from(home: Root, file: str) -> str:
 def below_root(root: Root, path: str) -> str:
     """The path of a place below a root that holds it. In a bucket every `/` but the first counts."""
     rest = path[len(root.path) :]
-    if is_url(path):
-        return "/".join(printable(os.fsencode(part)) for part in rest[1:].split("/"))
-    return printable(os.fsencode(rest.strip("/")))
+    return printable_path(os.fsencode(rest[1:] if is_url(path) else rest.strip("/")))
 
 
 # ---- which root holds what

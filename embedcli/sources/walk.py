@@ -19,7 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedcli.errors import BucketError, InputError
-from embedcli.records import Root, Source, digest, from_printable, printable, reason_of, stat_of
+from embedcli.records import (
+    Root,
+    Source,
+    digest,
+    from_printable_path,
+    printable,
+    printable_path,
+    reason_of,
+    stat_of,
+)
 from embedcli.sources.containers import RuleBook
 from embedcli.sources.filters import Filter
 from embedcli.urls import absolute, is_url, parted
@@ -166,7 +175,7 @@ def has_entries(folder: str) -> bool:
 
 
 def _file_of(root: Root, path: str) -> str:
-    return os.path.join(root.path, os.fsdecode(from_printable(path)))
+    return os.path.join(root.path, os.fsdecode(from_printable_path(path)))
 
 
 def reaches(root: Root, path: str) -> bool:
@@ -175,13 +184,13 @@ def reaches(root: Root, path: str) -> bool:
     if not below:
         return True
     if is_url(path):
-        return Filter(root).comes_to(printable(os.fsencode(path[len(root.path) + 1 :])))
+        return Filter(root).comes_to(printable_path(os.fsencode(path[len(root.path) + 1 :])))
     folder = root.path
     for part in below.split("/"):
         folder = os.path.join(folder, part)
         if os.path.islink(folder) and os.path.isdir(folder):
             return False
-    shown, filters = printable(os.fsencode(below)), Filter(root)
+    shown, filters = printable_path(os.fsencode(below)), Filter(root)
     return filters.comes_to(shown) if os.path.isdir(path) else not filters.leaves_out(shown)
 
 

@@ -21,7 +21,7 @@ from embedcli.index import changes, shards
 from embedcli.index.documents import by_shard, in_walk_order
 from embedcli.index.generations import Index
 from embedcli.index.shards import Shard
-from embedcli.records import digest, from_printable, printable
+from embedcli.records import digest, from_printable_path, printable
 from embedcli.report import Say
 from embedcli.verbs.change import Bools, Change, Done, changing, known_part, ops, put
 from embedcli.verbs.new_place import Place, new_place
@@ -75,7 +75,7 @@ def _with_names(table: pa.Table, mine: Bools, place: Place) -> pa.Table:
     for old, container in zip(*(column.to_pylist() for column in rows.columns), strict=True):
         if container is None:
             path = place.path_of(old)
-            uri = printable(base if is_file else base + b"/" + b"/".join(map(from_printable, path.split("/"))))
+            uri = printable(base if is_file else base + b"/" + from_printable_path(path))
             names[old] = path, uri, None
         else:  # it follows, in walk order, the document that it lies in
             path, uri, _ = names[container]

@@ -17,7 +17,7 @@ import pyarrow as pa
 from embedcli.errors import InputError, quoted
 from embedcli.index import documents
 from embedcli.index.manifest import Generation
-from embedcli.records import Root, digest, from_printable, printable, shown_path
+from embedcli.records import Root, digest, from_printable_path, printable, shown_path
 from embedcli.sources import walk
 from embedcli.sources.roots import below_root, inside
 from embedcli.urls import is_url, real
@@ -56,7 +56,7 @@ def new_place(index: Path, current: Generation, old: tuple[Root, str], new: str,
     if root.stream:
         raise InputError(f"`{root.path}` came as a stream, and has no path", "name a folder or a file first")
     place = walk.root_of(new)
-    path = "/".join(filter(None, (root.path, os.fsdecode(from_printable(below)))))
+    path = "/".join(filter(None, (root.path, os.fsdecode(from_printable_path(below)))))
     if place.path == path:
         raise InputError(
             f"it is already at `{shown_path(place)}`", "name the new path second: `embedcli moved OLD NEW`"

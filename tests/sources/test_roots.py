@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from embedcli.errors import InputError, UsageError
+from embedcli.filelist import FileList
 from embedcli.index.generations import Index
+from embedcli.records import from_printable, from_printable_path
 from embedcli.vault.disk import Disk
 from embedcli.verbs import forget, moved
 from tests.workshop import UNFINISHED, Workshop, stopped_half_way, words
@@ -342,3 +344,81 @@ def test_a_comma_in_a_name_can_be_meant(shop: Workshop) -> None:
     assert [line for line in shop.report.said if "matches nothing" in line] == [
         "warning: the pattern `nothing` of `--include` or `--exclude` matches nothing"
     ]
+
+
+ODD_NAMES = (
+    b"caf\xe9/50%41.txt",
+    b"caf\xe9/%2F/\xff.txt",
+    b"a%FF/%.txt",
+    b"50%41/caf\xe9.txt",
+    b"50%41/%2541/a%2F.txt",
+)
+"""In each a name that must be encoded, and one beside it or above it that looks as if it were."""
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> tuple[Workshop, list[Path]]:
+    """A root and files, both with names in which `%` or bytes that are not UTF-8 are."""
+    shop = Workshop(tmp_path)
+    shop.docs = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xfct%41"))
+    return shop, [shop.write(os.fsdecode(name), words(30, number)) for number, name in enumerate(ODD_NAMES)]
+
+
+def of_files(shop: Workshop) -> set[Path]:
+    """The files of the index, each found by its path below its root and by its uri."""
+    files = set()
+    found = {
+        root["id"]: root["path"] for root in json.loads((shop.index / "current/manifest.json").read_text())["roots"]
+    }
+    for path, row in shop.documents().items():
+        assert row["status"] == "indexed", row
+        by_path = Path(found[row["root"]], os.fsdecode(from_printable_path(path)))
+        assert by_path == Path(os.fsdecode(from_printable(row["uri"])))
+        files.add(by_path)
+    return files
+
+
+def test_a_file_has_one_name_however_it_is_named(odd: tuple[Workshop, list[Path]]) -> None:
+    shop, files = odd
+    shop.ingest()
+    assert of_files(shop) == set(files)
+    for named in (files, [file.parent for file in files]):
+        assert shop.ingest(*named).idle
+    listed = FileList(b"\0".join(map(os.fsencode, files)), b"\0", os.getcwd())
+    assert shop.ingest(listed=listed).idle
+    assert len(shop.documents()) == len(files)
+
+
+@pytest.mark.parametrize("by_list", [False, True])
+def test_files_with_odd_names_that_are_named_one_by_one_are_found_again(
+    odd: tuple[Workshop, list[Path]], by_list: bool
+) -> None:
+    shop, files = odd
+    if by_list:
+        listed = FileList(b"\0".join(map(os.fsencode, files)), b"\0", os.getcwd())
+        assert shop.ingest(listed=listed).sources["new"] == len(files)
+    else:
+        assert shop.ingest(*files).sources["new"] == len(files)
+    assert of_files(shop) == set(files)
+    assert shop.ingest().idle and len(shop.documents()) == len(files)
+    files[0].unlink()
+    assert shop.ingest(max_gone_percent=100.0).sources["gone"] == 1
+    assert of_files(shop) == set(files[1:])
+
+
+def test_an_odd_name_is_excluded_by_its_path_forgotten_and_moved(odd: tuple[Workshop, list[Path]]) -> None:
+    shop, files = odd
+    shop.ingest()
+    (excluded,) = (path for path, row in shop.documents().items() if row["uri"].endswith("/%FF.txt"))
+    forget.forget(Index(shop.index, disk=Disk()), str(files[0]), warn=lambda _: None)
+    assert of_files(shop) == set(files[1:])
+    summary = shop.ingest(exclude=(f"/{excluded}",))
+    assert (summary.sources["new"], summary.sources["excluded"]) == (1, 1)
+    assert of_files(shop) == {file for file in files if file != files[1]}
+    folder = files[0].parent
+    new = folder.rename(folder.with_name(os.fsdecode(b"%41\xff")))
+    moved.moved(Index(shop.index, disk=Disk()), str(folder), str(new), warn=lambda _: None)
+    assert new / "50%41.txt" in of_files(shop)
+    summary = shop.ingest()
+    assert (summary.sources["new"], summary.sources["gone"]) == (1, 0), "the pattern is of the old path"
+    assert of_files(shop) == {*files[2:], new / "50%41.txt", new / os.fsdecode(b"%2F/\xff.txt")}

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedcli.records import Stat, from_printable, printable
+from embedcli.records import Stat, from_printable_path, printable_path
 from embedcli.sources.buckets.contract import Page, object_stat
 from embedcli.sources.filters import IGNORE_FILES
 
@@ -52,7 +52,7 @@ class Listing:
             for key in page.keys:
                 path = key[skip:]
                 if b"%" in path:
-                    path = b"/".join(printable(part).encode() for part in path.split(b"/"))
+                    path = printable_path(path).encode()
                 if path.endswith(_IGNORE_FILES):
                     self.ignore_files.add(_shown(path))
                 elif b"generations/" in path and (found := _OF_AN_INDEX.fullmatch(path)):
@@ -86,9 +86,7 @@ class Listing:
 
 def key_of(path: str) -> str:
     """The end of the key of an object, from its path below a folder."""
-    if "%" not in path:
-        return path
-    return "/".join(from_printable(part).decode("utf-8", "surrogateescape") for part in path.split("/"))
+    return from_printable_path(path).decode("utf-8", "surrogateescape") if "%" in path else path
 
 
 def _shown(path: bytes) -> str:
