@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import sys
+from bisect import bisect_right
 from typing import Any, NamedTuple
 
 import pypdfium2 as pdfium
@@ -20,15 +22,31 @@ MISSING = "\0"
 """Stands in the text for a character that pdfium knows no code point for."""
 
 FONT_NAME_BYTES = 200
+LEAST_ROOM_BITS = 15
+WIDEST_TOUCH = 0.12
+"""Of the line's height: characters further apart have a blank between them."""
+LEAST_SHARED = 0.5
 
 Sides = tuple[float, float, float, float]
 """left, bottom, right, top in points."""
 
 
-@functools.cache
-def _buffer_type(bits: int) -> Any:
-    """An array of up to 2 ** bits UTF-16 units; a type for every length would cost more than what is read into it."""
-    return ctypes.c_ushort * (1 << bits)
+@functools.lru_cache(maxsize=1)
+def _room(bits: int) -> tuple[Any, memoryview]:
+    """An array of up to 2 ** bits UTF-16 units, and a view of it. Most pages use that of the page before them."""
+    units = (ctypes.c_ushort * (1 << bits))()
+    return units, memoryview(units).cast("B").cast("H")
+
+
+def _characters(units: memoryview) -> str:
+    """One character for each unit of UTF-16, as pdfium counts: of a pair, each half."""
+    text = str(units, "utf-16-le", "surrogatepass")
+    return text if len(text) == len(units) else "".join(map(chr, units))
+
+
+_SIDES = (ctypes.c_double(), ctypes.c_double(), ctypes.c_double(), ctypes.c_double())
+_RECTANGLE = pdfium_c.FS_RECTF()
+"""Where pdfium, which knows one thread only, writes its answers: to make them for each page takes longer."""
 
 
 class Box(NamedTuple):
@@ -38,6 +56,12 @@ class Box(NamedTuple):
     end: float
     low: float
     high: float
+
+
+def share_a_line(one: Box, other: Box) -> bool:
+    """Whether two boxes stand at one height, or one a little above the other."""
+    shared = min(one.high, other.high) - max(one.low, other.low)
+    return shared >= LEAST_SHARED * min(one.high - one.low, other.high - other.low)
 
 
 def ink(text: str) -> str:
@@ -62,8 +86,6 @@ class Glyphs:
         self.count = int(pdfium_c.FPDFText_CountChars(self.raw))
         self.bounds = bounds_of_page(page)
         self.text, self.seen = self._text()
-        self._sides = (ctypes.c_double(), ctypes.c_double(), ctypes.c_double(), ctypes.c_double())
-        self._rectangle = pdfium_c.FS_RECTF()
         self.quarter = 0
         """How often a quarter to the right most of the text is turned in the page's own space: boxes follow it."""
 
@@ -79,17 +101,15 @@ class Glyphs:
         if self.count <= 0:
             return "", ""
         units = 2 * self.count + 2
-        buffer = _buffer_type(units.bit_length())()
+        buffer, written = _room(max(units.bit_length(), LEAST_ROOM_BITS))
         left, bottom, right, top = self.bounds
         length = pdfium_c.FPDFText_GetBoundedText(self.raw, left, top, right, bottom, buffer, units)
-        seen = ctypes.string_at(buffer, 2 * max(length, 0)).decode("utf-16-le", "replace").rstrip("\0")
+        seen = _characters(written[: max(length, 0)]).rstrip("\0")
         if len(seen) == self.count and (CUT not in seen or self._are_hyphens(seen)):
             return seen, seen
         length = max(pdfium_c.FPDFText_GetText(self.raw, 0, self.count, buffer) - 1, 0)
-        text = ctypes.string_at(buffer, 2 * length).decode("utf-16-le", "replace").replace("\ufffe", CUT)
-        if len(text) != self.count or "\ufffd" in text:
-            text = self._one_by_one()
-        return text, seen
+        text = _characters(written[:length]).replace("\ufffe", CUT)
+        return text if len(text) == self.count else self._whole(text), seen
 
     def _are_hyphens(self, text: str) -> bool:
         """Whether every U+0002 is a hyphen, and none a character of that code."""
@@ -98,25 +118,37 @@ class Glyphs:
             at = text.find(CUT, at + 1)
         return at < 0
 
-    def _one_by_one(self) -> str:
-        codes = [pdfium_c.FPDFText_GetUnicode(self.raw, index) for index in range(self.count)]
-        characters = [chr(code) if code < 0x110000 else MISSING for code in codes]
-        for index, character in enumerate(characters):
-            if character == CUT and pdfium_c.FPDFText_IsHyphen(self.raw, index) != 1:
-                characters[index] = MISSING
-        return "".join(characters)
+    def _whole(self, text: str) -> str:
+        """The text together with the control characters that pdfium counts and leaves out of it."""
+        parts: list[str] = []
+        start = left_out = 0
+        while start + left_out < self.count:
+            end = bisect_right(range(len(text)), left_out, lo=start, key=self._left_out_before)
+            index = end + left_out
+            left_out = self._left_out_before(end) if end < len(text) else self.count - end
+            parts += (text[start:end], *map(self._character, range(index, end + left_out)))
+            start = end
+        return "".join(parts)
+
+    def _left_out_before(self, at: int) -> int:
+        """How many of the characters before this place in pdfium's text it has left out."""
+        return int(pdfium_c.FPDFText_GetCharIndexFromTextIndex(self.raw, at)) - at
+
+    def _character(self, index: int) -> str:
+        code = pdfium_c.FPDFText_GetUnicode(self.raw, index)
+        is_no_hyphen = code == ord(CUT) and pdfium_c.FPDFText_IsHyphen(self.raw, index) != 1
+        return MISSING if is_no_hyphen or code > sys.maxunicode else chr(code)
 
     def box(self, index: int) -> Box:
         """The glyph's own outline."""
-        left, right, bottom, top = self._sides
+        left, right, bottom, top = _SIDES
         pdfium_c.FPDFText_GetCharBox(self.raw, index, left, right, bottom, top)
         return self.turned(left.value, bottom.value, right.value, top.value)
 
     def line_box(self, index: int) -> Box:
         """From the font's lowest to its highest point: equal for all characters of a font on one line."""
-        found = self._rectangle
-        pdfium_c.FPDFText_GetLooseCharBox(self.raw, index, found)
-        return self.turned(found.left, found.bottom, found.right, found.top)
+        pdfium_c.FPDFText_GetLooseCharBox(self.raw, index, _RECTANGLE)
+        return self.turned(_RECTANGLE.left, _RECTANGLE.bottom, _RECTANGLE.right, _RECTANGLE.top)
 
     def turned(self, left: float, bottom: float, right: float, top: float) -> Box:
         """A box of the page's own space as it lies about the writing."""
@@ -129,13 +161,13 @@ class Glyphs:
         return Box(bottom, top, -right, -left)
 
     def origin(self, index: int) -> tuple[float, float]:
-        x, y, *_ = self._sides
+        x, y, *_ = _SIDES
         pdfium_c.FPDFText_GetCharOrigin(self.raw, index, x, y)
         return x.value, y.value
 
     def quarter_of(self, index: int) -> int:
         """How often a quarter to the right this character is turned in the page's own space, 0 to 3."""
-        angle = float(pdfium_c.FPDFText_GetCharAngle(self.raw, index))
+        angle: float = pdfium_c.FPDFText_GetCharAngle(self.raw, index)
         return round(angle / (math.pi / 2)) % 4 if angle else 0
 
     def has_no_code(self, index: int) -> bool:

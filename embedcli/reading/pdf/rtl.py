@@ -18,8 +18,9 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from embedcli.reading.pdf.broken import blanks, lines_of, looks_broken, rows
 from embedcli.reading.pdf.glyphs import Glyphs
 
 _ARABIC_LETTERS = re.compile("[\u0620-\u064a\u066e-\u06d3\u06fa-\u06ff\u0750-\u077f\u08a0-\u08c7]{2,}")
@@ -104,11 +105,24 @@ class _Line:
         )  # fmt: skip
 
 
+class _Row(NamedTuple):
+    """What stands on one line of the page: mostly a single line of pdfium's, as indices."""
+
+    parts: Sequence[Sequence[int]]
+    blanks: Sequence[float] = ()
+    """Where between characters of different or the same part."""
+
+
 def in_reading_order(glyphs: Glyphs, pieces: Sequence[str]) -> str:
     """The text of a page, of which `pieces` has what stands for each character, with its mixed lines mended."""
-    lines = list(_lines(pieces))
-    texts = ["".join(pieces[index] for index in line) for line in lines]
-    is_mixed = [bool(_RIGHT_TO_LEFT.search(text) and _MIXED.search(text)) for text in texts]
+    lines = [_Row([line]) for line in lines_of(pieces)]
+    if looks_broken(glyphs):
+        lines = [_Row([part.inked for part in row], list(blanks(row))) for row in rows(glyphs, lines_of(pieces))]
+    texts = ["".join(pieces[index] for part in line.parts for index in part) for line in lines]
+    is_mixed = [
+        len(line.parts) > 1 or bool(_RIGHT_TO_LEFT.search(text) and _MIXED.search(text))
+        for line, text in zip(lines, texts, strict=True)
+    ]
     if not any(is_mixed):
         return "\r\n".join(texts)
     page_is_right = _is_right("".join(texts))
@@ -121,26 +135,15 @@ def in_reading_order(glyphs: Glyphs, pieces: Sequence[str]) -> str:
     return "\r\n".join(mended[number].text(meanings) if number in mended else text for number, text in enumerate(texts))
 
 
-def _lines(pieces: Sequence[str]) -> Iterator[list[int]]:
-    """The indices of each line, without its end."""
-    line: list[int] = []
-    for index, piece in enumerate(pieces):
-        if piece == "\n":
-            yield line
-            line = []
-        elif piece and piece != "\r":
-            line.append(index)
-    yield line
-
-
 def _is_right(text: str) -> bool:
     """Whether as many letters are read from right to left as from left to right, or more."""
     letters = [character for character in text if character.isalpha()]
     return 2 * sum(bool(_RIGHT_TO_LEFT.match(letter)) for letter in letters) >= len(letters)
 
 
-def _mended(glyphs: Glyphs, pieces: Sequence[str], line: Sequence[int], *, page_is_right: bool) -> _Line:
-    tokens = _tokens(glyphs, pieces, line)
+def _mended(glyphs: Glyphs, pieces: Sequence[str], line: _Row, *, page_is_right: bool) -> _Line:
+    tokens = [token for part in line.parts for token in _tokens(glyphs, pieces, part)]
+    tokens += [_Token(" ", at, "N") for at in line.blanks]
     parts = [kind for kind, _ in groupby(token.kind for token in tokens if token.kind in "LR")]
     base: Direction = "R" if page_is_right or parts.count("R") > parts.count("L") else "L"
     drawn = _with_numbers(sorted(tokens, key=lambda token: token.at))

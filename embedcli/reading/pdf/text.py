@@ -16,7 +16,8 @@ from typing import Any
 
 import pypdfium2.raw as pdfium_c
 
-from embedcli.reading.pdf.glyphs import MISSING, Box, Glyphs, ink
+from embedcli.reading.pdf.broken import looks_broken
+from embedcli.reading.pdf.glyphs import MISSING, WIDEST_TOUCH, Box, Glyphs, ink, share_a_line
 from embedcli.reading.pdf.judge import MOST_GARBLED
 from embedcli.reading.pdf.rtl import in_reading_order, turned_ligatures
 from embedcli.reading.text.rare import rare_characters
@@ -24,10 +25,10 @@ from embedcli.reading.text.rare import rare_characters
 MOST_SAMPLES = 8
 LEAST_BARE = 0.02
 """Of a page's characters: fewer are not worth asking pypdf, which may take seconds."""
+MOST_ALIKE = 20
+"""Characters at the end of several words that are not seen, and of others that are."""
 WIDEST_GAP = 1.0
 """Of the line's height: what is further away is another column."""
-WIDEST_TOUCH = 0.12
-LEAST_SHARED = 0.5
 
 Edit = tuple[int, int, str]
 """Half-open indices into the text, and what stands there instead."""
@@ -38,6 +39,7 @@ _RAISED_BREAK = re.compile(
     r"|(?:(?<=[\d)\]]\r\n)|(?<=\W[A-Za-z]\r\n)|(?<=\W[a-z]{2}\r\n))(?=\d{1,3}[\s.,;:)\]])"  # up to an exponent
     r"|(?<=\S\r\n)(?=[.,;:!?)\]’”*†‡§¶]))"  # or from a lowered one to the end of the sentence
 )
+_BREAK = re.compile(r"(?<=\S)\s*\n\s*(?=\S)")
 _CLOSING = ".,;:!?)]’”"
 _ACCENTS = {
     "`": "\u0300", "´": "\u0301", "^": "\u0302", "ˆ": "\u0302", "~": "\u0303", "˜": "\u0303", "¯": "\u0304",
@@ -47,6 +49,8 @@ _ACCENTS = {
 _WORD = re.compile(r"\S+")
 _PRIVATE_OR_RTL = re.compile("[\u0590-\u08ff\uf6be-\ufdff\ufe70-\ufefc]")
 """Right-to-left text, and private code points that Adobe's names have."""
+_HALF = re.compile("[\ud800-\udfff]")
+_PAIR = re.compile("([\ud800-\udbff][\udc00-\udfff])|([\udc00-\udfff])([\ud800-\udbff])")
 _ACCENT = re.compile(f"[{''.join(map(re.escape, _ACCENTS))}]")
 _DOTLESS = {"ı": "i", "ȷ": "j", "\uf6be": "j"}
 _PRIVATE = re.compile("[\uf6be-\uf6ff\uf721-\uf7ff\uf8e8-\uf8ea]")
@@ -105,7 +109,7 @@ def _turned_quarter(glyphs: Glyphs, page: Any) -> int | None:
         return None
     starts = [text.find("\n", index) + 1 for index in range(0, len(text), len(text) // MOST_SAMPLES + 1)]
     quarters = [glyphs.quarter_of(index) for index in starts]
-    glyphs.quarter = max(quarters, key=quarters.count)
+    glyphs.quarter = max(quarters, key=quarters.count) if any(quarters) else 0
     downwards = (1 - pdfium_c.FPDFPage_GetRotation(page)) % 4
     return downwards if downwards in quarters else None
 
@@ -144,12 +148,9 @@ def _without_blank_lines(text: str) -> str:
 def _mended(glyphs: Glyphs, unwanted: list[Edit] | None = None) -> str:
     edits = list(unwanted or ())
     outside: list[Edit] = []
-    if glyphs.seen != glyphs.text and (all_ink := ink(glyphs.text)) != (seen_ink := ink(glyphs.seen)):
-        same_before = _same_at_start(all_ink, seen_ink)
-        same_behind = _same_at_start(all_ink[::-1], seen_ink[::-1])
-        outside += _off_the_page(glyphs, same_before, len(all_ink) - same_behind)
+    if not _same_line(glyphs.seen, glyphs.text) and (all_ink := ink(glyphs.text)) != (seen_ink := ink(glyphs.seen)):
+        outside += _off_the_page(glyphs, *_unlike(all_ink, seen_ink))
     edits += outside
-    edits += _false_breaks(glyphs)
     rare = rare_characters(glyphs.text)
     if _ACCENT.search(rare):
         edits += _accents(glyphs)
@@ -157,9 +158,21 @@ def _mended(glyphs: Glyphs, unwanted: list[Edit] | None = None) -> str:
     if has_private_or_rtl:
         edits += turned_ligatures(glyphs)
         edits += _private(glyphs)
+    edits += _false_breaks(glyphs, _BREAK if not has_private_or_rtl and looks_broken(glyphs) else _RAISED_BREAK)
     text = in_reading_order(glyphs, _pieces(edits, glyphs.text)) if has_private_or_rtl else _apply(edits, glyphs.text)
     text = _without_blank_lines(text) if outside else text
+    text = _paired(text) if _HALF.search(rare) else text
     return text.replace(MISSING, "") if MISSING in text else text
+
+
+def _paired(text: str) -> str:
+    """The text with each two halves of a character beyond U+FFFF as one; a part that is turned round has them so."""
+    return _PAIR.sub(r"\1\3\2", text).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
+
+
+def _same_line(one: str, other: str) -> bool:
+    """Whether the texts differ in line ends at most, as most pages do that differ."""
+    return one == other or one.replace("\r\n", "") == other.replace("\r\n", "")
 
 
 def _apply(edits: list[Edit], text: str) -> str:
@@ -184,6 +197,16 @@ def _pieces(edits: list[Edit], text: str) -> list[str]:
             pieces[start:end] = [instead] + [""] * (end - start - 1) if end > start else []
             end_of_last = end
     return pieces
+
+
+def _unlike(all_ink: str, seen_ink: str) -> tuple[int, int]:
+    """Between which places the two differ. What is not seen may end as what is seen before it does, and begin as what
+    is seen behind it does, so either end of it may be further out than where the first difference is."""
+    same_before = _same_at_start(all_ink, seen_ink)
+    same_behind = _same_at_start(all_ink[::-1], seen_ink[::-1])
+    first = min(same_before, len(seen_ink) - same_behind)
+    last = len(all_ink) - min(same_behind, len(seen_ink) - same_before)
+    return first - MOST_ALIKE, last + MOST_ALIKE
 
 
 def _same_at_start(one: str, other: str) -> int:
@@ -215,20 +238,15 @@ def _overlap(one: Box, other: Box) -> bool:
     return one.start <= other.end and one.end >= other.start and one.low <= other.high and one.high >= other.low
 
 
-def _false_breaks(glyphs: Glyphs) -> Iterator[Edit]:
-    """Line ends beside a raised or lowered mark: the text goes on where the mark ends."""
-    for found in _RAISED_BREAK.finditer(glyphs.text):
+def _false_breaks(glyphs: Glyphs, suspected: re.Pattern[str]) -> Iterator[Edit]:
+    """Line ends beside a raised or lowered mark, or within a line: the text goes on where the mark or the part ends."""
+    for found in suspected.finditer(glyphs.text):
         after = found.end()
         before, behind = glyphs.line_box(found.start() - 1), glyphs.line_box(after)
         gap = behind.start - before.end
         height = max(before.high - before.low, behind.high - behind.low)
-        if -WIDEST_TOUCH * height <= gap <= WIDEST_GAP * height and height > 0 and _share_a_line(before, behind):
+        if -WIDEST_TOUCH * height <= gap <= WIDEST_GAP * height and height > 0 and share_a_line(before, behind):
             yield found.start(), after, _filling(glyphs.text, found.start(), after, apart=gap > WIDEST_TOUCH * height)
-
-
-def _share_a_line(before: Box, behind: Box) -> bool:
-    shared = min(before.high, behind.high) - max(before.low, behind.low)
-    return shared >= LEAST_SHARED * min(before.high - before.low, behind.high - behind.low)
 
 
 def _filling(text: str, before: int, after: int, *, apart: bool) -> str:

@@ -87,21 +87,12 @@ def read(data: bytes) -> list[str]:
     return [" ".join(line.split()) for line in text.split("\n") if line.strip()]
 
 
-SPLIT_BY_PDFIUM = {
-    "القسم [ب] من العقد",
-    "النص (English words) والنهاية.",
-    "قائمة: «Linux» و «ويندوز»",
-    "الرمز f(x) = [a] نهاية",
-}
-"""Lines that fpdf2 writes so that pdfium takes each word for a line of its own."""
-
-
 @pytest.mark.parametrize("lines", [ARABIC, HEBREW])
 def test_latin_numbers_and_brackets_in_right_to_left_text_are_read_in_order(lines: list[str]) -> None:
     assert read(by_shape(lines)) == lines
 
 
-@pytest.mark.parametrize("lines", [[line for line in ARABIC if line not in SPLIT_BY_PDFIUM], HEBREW])
+@pytest.mark.parametrize("lines", [ARABIC, HEBREW])
 def test_brackets_that_have_the_code_of_their_use_are_read_so(lines: list[str]) -> None:
     assert read(by_use(lines)) == lines
 
@@ -116,3 +107,18 @@ def test_a_page_of_one_line_tells_by_itself_what_its_brackets_are(
     make: Callable[[Sequence[str]], bytes], line: str
 ) -> None:
     assert read(make([line])) == [line]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "القسم [ب] من العقد",
+        "النص (English words) والنهاية.",
+        "قائمة: «Linux» و «ويندوز»",
+        "الرمز f(x) = [a] نهاية",
+        "السلام عليكم ورحمة الله ـ",
+    ],
+)
+def test_a_line_that_pdfium_breaks_between_its_letters_is_whole(line: str) -> None:
+    """It takes the page for vertical writing: the first glyph that is drawn is flat, and each is placed by itself."""
+    assert read(by_use([line])) == [line]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
+from itertools import accumulate
 
 import pytest
 from fontTools.agl import AGL2UV
+from reportlab.pdfbase.pdfmetrics import stringWidth
 
 from embedcli.reading.pdf.text import _ADOBE
 from tests.pdf_files import FIRST_EXTRA, HELVETICA, lines, pdf, stream
@@ -27,6 +30,12 @@ def mapped(codes: dict[str, str], content: bytes, resources: bytes = HELVETICA) 
     table += b"%d beginbfchar" % len(codes) + pairs + b"endbfchar endcmap"
     font = resources.replace(b"/Encoding", b"/ToUnicode %d 0 R/Encoding" % FIRST_EXTRA, 1)
     return pdf(content, resources=font, objects=[stream(table)])
+
+
+@pytest.mark.parametrize("mark", [b"the page q", b"See q", b"q", b"See", b"Se q"])
+def test_a_mark_beyond_the_edge_is_gone_though_it_begins_or_ends_as_the_text_does(mark: bytes) -> None:
+    marks = b"BT /F1 12 Tf %d -100 Td (" + mark + b") Tj ET "
+    assert read(pdf(marks % 50 + turned(0, b"See q", b"See q") + marks % 90)).text == "See q\nSee q"
 
 
 @pytest.mark.parametrize("page_turn", [0, 90, 180, 270])
@@ -70,6 +79,24 @@ def test_lines_that_end_in_figures_keep_their_ends() -> None:
 def test_a_figure_in_the_next_column_is_another_line() -> None:
     columns = b"BT /F1 12 Tf 50 700 Td (Total 12) Tj /F1 7 Tf 200 5 Td (see there) Tj ET"
     assert read(pdf(columns)).text.split() == ["Total", "12", "see", "there"]
+
+
+def placed(texts: Iterable[tuple[float, bytes]]) -> bytes:
+    """One line, each text at a place of its own."""
+    shown = b" ".join(b"1 0 0 1 %.2f 700 Tm (%s) Tj" % (place, text) for place, text in texts)
+    return b"BT /F1 14 Tf " + shown + b" ET"
+
+
+@pytest.mark.parametrize("line", ["- Hello world, this is it", '"Hello" he said, quoting', "~ 3 ~", "...and more"])
+def test_a_line_of_single_glyphs_that_begins_flat_is_no_vertical_writing(line: str) -> None:
+    ends = list(accumulate((stringWidth(character, "Helvetica", 14) for character in line), initial=60))
+    drawn = placed((place, character.encode()) for place, character in zip(ends, line, strict=False))
+    assert read(pdf(drawn)).text == line
+
+
+def test_single_glyphs_in_columns_are_no_line() -> None:
+    columns = ((60.0 + 40 * number, b"-1234"[number : number + 1]) for number in range(5))
+    assert read(pdf(placed(columns))).text == "-\n1\n2\n3\n4"
 
 
 def test_a_word_that_runs_over_the_edge_is_whole_and_one_beyond_it_is_gone() -> None:
@@ -143,6 +170,25 @@ def test_a_ligature_of_lam_and_alef_keeps_its_order(ligature: str) -> None:
 @pytest.mark.parametrize(("drawn", "text"), [(b"EABCD", "(سلام)"), (b"DABCE", "(سلام)")])
 def test_brackets_embrace_their_words_whichever_way_the_producer_maps_them(drawn: bytes, text: str) -> None:
     assert read(mapped(LAM_ALEF, lines(drawn))).text == text
+
+
+@pytest.mark.parametrize("character", ["😀", "𠀋", "𝑥"])
+@pytest.mark.parametrize("degrees", TURNED)
+def test_characters_beyond_the_basic_plane_are_read(character: str, degrees: int) -> None:
+    """pdfium counts two of each, and turns them round in right-to-left text."""
+    shown = mapped({"q": character}, turned(degrees, b"See q now", b"and qq"))
+    assert read(shown).text == f"See {character} now\nand {character * 2}"
+    beyond = turned(0, b"See q") + b"BT /F1 12 Tf 50 -100 Td (Off the page q) Tj ET"
+    assert read(mapped({"q": character}, beyond)).text == f"See {character}"
+    right_to_left = mapped({"q": character, "r": "ש", "s": "ל"}, lines(b"rqqs"))
+    assert read(right_to_left).text == f"ל{character * 2}ש"
+
+
+def test_control_characters_that_pdfium_leaves_out_shift_nothing() -> None:
+    """It counts them, so that what stands behind them would be looked for in the wrong place."""
+    raised = b"BT /F1 12 Tf 50 700 Td (kAs Miller kkwrites) Tj /F1 7 Tf 5 Ts (12) Tj 0 Ts /F1 12 Tf ( says, 5 mk) Tj"
+    raised += b" /F1 7 Tf 5 Ts (2) Tj 0 Ts /F1 12 Tf (, and so on) Tj 0 -14 Td (The next line) Tj ET"
+    assert read(mapped({"k": "\x03"}, raised)).text == "As Miller writes12 says, 5 m2, and so on\nThe next line"
 
 
 def wide(*, with_map: bool) -> bytes:
