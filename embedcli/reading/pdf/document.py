@@ -101,9 +101,11 @@ def _source(file: BinaryIO, beat: Beat) -> tuple[bytes | BinaryIO, Hints]:
 
     The file's bytes spare a call into Python for each block that pdfium reads; a very large file is read itself.
     """
-    data = file.read(MOST_IN_MEMORY_BYTES + 1)
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    data = file.read(min(size, MOST_IN_MEMORY_BYTES))  # to ask for more than there is makes room for all of it first
     hints = hints_of(data)
-    whole = len(data) <= MOST_IN_MEMORY_BYTES
+    whole = size <= MOST_IN_MEMORY_BYTES
     while not whole and (more := file.read(MOST_IN_MEMORY_BYTES)):
         data = data[-SHARED_BYTES:] + more
         hints |= hints_of(data)

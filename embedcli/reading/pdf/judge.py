@@ -31,7 +31,8 @@ LEAST_SCANNED = 0.75
 INVISIBLE = 3
 """The render mode of text that a text recognition lays over its scan."""
 
-_NOT_GARBAGE = bytes(code for code in range(256) if code in b"\x02\t\n\r" or 0x20 <= code < 0x7F or code >= 0xA0)
+_COMMON = b"\x02\t\n\r" + bytes(range(0x20, 0x7F))
+_NOT_GARBAGE = bytes(range(0xA0, 0x100))
 _NOT_ACCENTED = bytes(range(0xC0))
 _NOT_PLAIN = bytes(code for code in range(256) if not chr(code).isascii() or not chr(code).isalpha())
 _ACCENTED_TO_CYRILLIC = {
@@ -72,9 +73,10 @@ def judge(page: Any, text: str, character_count: int, *, has_bare_wide_font: Cal
 def honest(text: str) -> Page:
     """The text, mended where that can be; or `garbled`."""
     codes = text.encode("latin-1", "ignore")  # bytes are counted sooner
-    if _is_garbled(text, codes):
+    uncommon = codes.translate(None, _COMMON)
+    if _is_garbled(text, uncommon):
         return Page(reason="garbled")
-    if _is_wrong_code_page(text, codes):
+    if _is_wrong_code_page(text, codes, uncommon):
         text = text.translate(_ACCENTED_TO_CYRILLIC)
         if not _is_russian(text):
             return Page(reason="garbled")
@@ -162,15 +164,15 @@ def _unfold(item: Any, *, depth: int) -> Iterator[tuple[Any, int]]:
             yield from _unfold(pdfium_c.FPDFFormObj_GetObject(item, index), depth=depth + 1)
 
 
-def _is_garbled(text: str, codes: bytes) -> bool:
+def _is_garbled(text: str, uncommon: bytes) -> bool:
     """Control characters and U+FFFD where letters should be: the font tells no Unicode."""
-    bad_count = len(codes.translate(None, _NOT_GARBAGE)) + text.count("\ufffd")
+    bad_count = len(uncommon.translate(None, _NOT_GARBAGE)) + text.count("\ufffd")
     return bad_count > 0 and bad_count > MOST_GARBLED * len("".join(text.split()))
 
 
-def _is_wrong_code_page(text: str, codes: bytes) -> bool:
+def _is_wrong_code_page(text: str, codes: bytes, uncommon: bytes) -> bool:
     """Mostly accented letters: no language is over 30 %, Cyrillic read as Latin is nearly all."""
-    accented_count = len(codes.translate(None, _NOT_ACCENTED))
+    accented_count = len(uncommon.translate(None, _NOT_ACCENTED))
     if accented_count < MOST_ACCENTED_SHORT * FEWEST_LETTERS_SHORT:
         return False
     plain_count = len(codes.translate(None, _NOT_PLAIN))

@@ -43,6 +43,8 @@ _DELETE = re.compile(f"[{_DELETED}]+")
 _DELETE_PDF = re.compile(f"[{_DELETED}{_PRIVATE}]+")
 _TRIGGER = re.compile(f"[{_DELETED}{_COMPATIBLE}]")
 _TRIGGER_PDF = re.compile(f"[{_DELETED}{_PRIVATE}{_COMPATIBLE}]")
+_MAY_COMPOSE = re.compile("[^\0-\u02ff\u2010-\u2027]")
+"""All but characters that are in NFC beside any others: those before the first accent, dashes and quotation marks."""
 _COMPATIBLE_RUN = re.compile(f"[{_COMPATIBLE}]+")
 
 _CJK = (  # Han, kana, their punctuation; without U+3000, which is a blank, and without Hangul
@@ -73,7 +75,7 @@ def clean(text: str, *, pdf: bool, spellings: Spellings = NO_SPELLINGS) -> str:
         text = _CJK_LINE_END.sub("", text)
     if triggered:
         text = _COMPATIBLE_RUN.sub(lambda run: unicodedata.normalize("NFKC", run[0]), text)
-    return unicodedata.normalize("NFC", text)
+    return unicodedata.normalize("NFC", text) if triggered or _MAY_COMPOSE.search(rare) else text
 
 
 def _expand_ligatures(text: str) -> str:

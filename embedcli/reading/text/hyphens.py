@@ -131,7 +131,7 @@ def _words_of(pages: Iterable[str], words: set[str]) -> set[str]:
         if len(left) > MOST_SEARCHED:
             left.difference_update(_WORD.findall(page))
         else:
-            left -= {word for word in left if _has_word(page, word)}
+            left -= {word for word in left if word in page and _has_word(page, word)}
     return words - left
 
 
