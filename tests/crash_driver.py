@@ -40,6 +40,7 @@ from embedcli.vault.opened import open_vault  # noqa: E402
 from tests.fake_engines import FakeEngine  # noqa: E402
 from tests.faults import KillAt, Recording  # noqa: E402
 from tests.forked_runs import serve  # noqa: E402
+from tests.held import after  # noqa: E402
 from tests.workshop import Lines, ReadsHere  # noqa: E402
 
 BATCH_ROWS = 4
@@ -67,6 +68,7 @@ class LoggingEngine(FakeEngine):
     def __init__(self, dim: int, order: dict[str, Any], probe: frozenset[str]) -> None:
         super().__init__(dim=dim, batch_rows=BATCH_ROWS, depth=1)
         self.vocabulary = None
+        self.lists = 0
         self.log_file = Path(order["log"])
         self.batch_s = order.get("batch_s", BATCH_S)
         self.probe = probe
@@ -74,9 +76,11 @@ class LoggingEngine(FakeEngine):
     def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
         time.sleep(self.batch_s)
         lines = {digest for row in rows if (digest := _digest(row)) not in self.probe}
+        self.lists += bool(lines)  # of work
         with self.log_file.open("a") as file:
             file.write("".join(f"{line}\n" for line in sorted(lines)))
-        return super().submit(rows)
+        answer = super().submit(rows)
+        return after(f"list {self.lists}", answer.result)
 
 
 def _digest(row: np.ndarray) -> str:

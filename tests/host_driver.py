@@ -1,7 +1,8 @@
 """A host of its own on a share without flock: it runs `ingest` up to the swap, waits there for a line, and goes on.
 
-In: its name, the corpus and the index; a line on stdin to go on with. Out: `ready` when all but the swap is done, then
-the exit code. Its beats and its patience are short. Not here: what becomes of two of them (test_storage_faults.py).
+In: its name, the corpus, the index, and for how many seconds it watches another host's lock before it takes it; a line
+on stdin to go on with. Out: `ready` when all but the swap is done, then the exit code. Its beats are short.
+Not here: what becomes of two of them (test_storage_faults.py).
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def no_flock(*_: object) -> None:
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
-def main(name: str, docs: str, index: str) -> None:
+def main(name: str, docs: str, index: str, patience_s: str) -> None:
     fcntl.flock, socket.gethostname = no_flock, lambda: name  # type: ignore[assignment]
-    lock.BEAT_S, lock.STALE_S = 0.05, 0.5
+    lock.BEAT_S, lock.STALE_S = 0.05, float(patience_s)
     shop = Workshop(Path(index).with_name(name))
     shop.docs, shop.index = Path(docs), Path(index)
     try:

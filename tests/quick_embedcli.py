@@ -1,17 +1,20 @@
 """The program with an engine that needs no torch: for tests of the program, which would else wait for imports.
 
-In: the arguments of `embedcli`. Out: what `embedcli` does; vectors depend on the ids alone.
+In: the arguments of `embedcli`. Out: what `embedcli` does; vectors depend on the ids alone. It can be held (held.py)
+while its model is `loading`, before it is `reading`, and before it answers `list N` of its work.
 Not here: the engine itself; tests that are about vectors, loading or memory run `python -m embedcli`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,27 +23,61 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from embedcli.cli import main  # noqa: E402
 from embedcli.models.folder import Model  # noqa: E402
 from tests.fake_engines import FakeEngine  # noqa: E402
+from tests.held import after, hold  # noqa: E402
 
 LOADS_S = 1.2
 TOKENS_PER_S = 8_000
+PROBE_ROWS = 18
+"""An engine that opens is given the probe set, nine texts, alone and together."""
 
 
 class QuickEngine(FakeEngine):
-    """As slow as a small model on a CPU, or a signal would come too late."""
+    """As slow as a small model on a CPU."""
 
     vocabulary = None
+    rows = lists = 0
 
     def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
+        self.lists += self.rows >= PROBE_ROWS
+        self.rows += len(rows)
+        return after(f"list {self.lists}", lambda: self._answer(rows))
+
+    def _answer(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         time.sleep(sum(row.size for row in rows) / TOKENS_PER_S)
-        return super().submit(rows)
+        return super().submit(rows).result()
 
 
 def open_engine(model: Model, *, dim: int, device: str, threads: int | None = None) -> QuickEngine:
+    hold("loading")
     time.sleep(LOADS_S)
     return QuickEngine(dim=dim, depth=1)
 
 
+def hold_readers() -> None:
+    """Hold the run when its readers are there and have no task yet."""
+    from embedcli.run import tools
+
+    make_tools = tools.make_tools
+
+    def holding(*arguments: Any, **named: Any) -> tools.Tools:
+        """The program has read its flags: what is imported now starts threads as in a run that is not held."""
+        from embedcli.run.containers.feed import Feed
+
+        tasks = Feed.tasks
+
+        def held(feed: Feed, planned: Iterator[Any]) -> Iterator[Any]:
+            hold("reading")
+            yield from tasks(feed, planned)
+
+        Feed.tasks = held  # type: ignore[method-assign]
+        return make_tools(*arguments, **named)
+
+    tools.make_tools = holding
+
+
 if __name__ == "__main__":
+    if os.environ.get("HOLD_AT") == "reading":
+        hold_readers()
     sys.modules["openvino"] = None  # type: ignore[assignment]  # the engine that would be used where it is installed
     sys.modules["embedcli.engines.torch_engine"] = types.ModuleType("embedcli.engines.torch_engine")
     sys.modules["embedcli.engines.torch_engine"].open_engine = open_engine  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ Not here: what a bucket is asked (sources/buckets/).
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from embedcli.verbs.forget import forget
 from embedcli.verbs.moved import moved
 from embedcli.verbs.status import status, troubled
 from tests.buckets import S3Bucket, bucket, error_body, nothing, writer  # noqa: F401
+from tests.held import Held
 from tests.published import damage, index_of, silent
 from tests.workshop import Workshop, words
 
@@ -436,16 +438,18 @@ def test_the_program_killed_while_it_reads_out_of_a_bucket_goes_on(
     tmp_path: Path,
     bucket: S3Bucket,  # noqa: F811
 ) -> None:
-    for number in range(24):
-        bucket.put(f"docs/{number:02d}.txt", words(200, number))
+    for number in range(40):
+        bucket.put(f"docs/{number:02d}.txt", words(60, number))  # of one chunk: whole when it is embedded
     index, whole = tmp_path / "index", tmp_path / "whole"
     program = [sys.executable, str(Path(__file__).parent / "quick_embedcli.py"), "ingest", f"{bucket.url}/docs"]
     flags = ["--dim", "16", "--checkpoint-every", "0"]
     subprocess.run([*program, "--index", str(whole), *flags], check=True, capture_output=True)
-    killed = subprocess.Popen([*program, "--index", str(index), *flags], stderr=subprocess.DEVNULL)
-    for _ in range(600):
-        if any(index.glob("staging/*/part-*.parquet")):
-            break
+    held = Held(tmp_path / "held", "list 3")
+    env = {**os.environ, **held.environment}
+    killed = subprocess.Popen([*program, "--index", str(index), *flags], stderr=subprocess.DEVNULL, env=env)
+    held.wait(killed)
+    while not any(index.glob("staging/*/part-*.parquet")):
+        assert killed.poll() is None
         time.sleep(0.05)
     killed.kill()
     killed.wait()
@@ -454,6 +458,6 @@ def test_the_program_killed_while_it_reads_out_of_a_bucket_goes_on(
     assert ran.returncode == 0, ran.stderr
     assert not any(index.glob("staging/*"))
     one, other = (pq.read_table(place / "current/vectors").sort_by("chunk_id") for place in (index, whole))
-    assert one.column("chunk_id") == other.column("chunk_id") and one.num_rows > 24
+    assert one.column("chunk_id") == other.column("chunk_id") and one.num_rows == 40
     again = subprocess.run([*program[:3], "--index", str(index), "--json"], capture_output=True, text=True, check=True)
-    assert json.loads(again.stdout)["sources"]["unchanged"] == 24
+    assert json.loads(again.stdout)["sources"]["unchanged"] == 40

@@ -26,6 +26,7 @@ from embedcli.vault.disk import Disk
 from embedcli.verbs import rollback
 from embedcli.verbs.verify import verify
 from tests.fake_engines import EngineDiesOnBatch
+from tests.held import Held
 from tests.workshop import UNFINISHED, Workshop, stopped_half_way, wide_engine, words
 
 HERE = Path(__file__).parent.parent
@@ -184,29 +185,35 @@ def test_what_verify_finds_damaged_is_embedded_again_and_nothing_else(shop: Work
 def test_the_program_stopped_while_its_model_loads_and_killed_while_it_embeds_goes_on(tmp_path: Path) -> None:
     docs, index = tmp_path / "docs", tmp_path / "index"
     docs.mkdir()
-    for number in range(12):
-        (docs / f"{number}.txt").write_text(words(200, seed=number))
+    for number in range(40):
+        (docs / f"{number}.txt").write_text(words(60, seed=number))  # of one chunk: whole when it is embedded
     program = str(HERE / "tests" / "quick_embedcli.py")
     command = [sys.executable, program, "ingest", str(docs), "--index", str(index), "--model", "minilm"]
     command += ["--checkpoint-every", "0", "--json"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=HERE) as process:
-        assert process.stderr is not None
-        next(line for line in process.stderr if line.startswith("loading minilm"))
-        time.sleep(0.2)
+
+    def started(held: Held) -> subprocess.Popen[bytes]:
+        env = {**os.environ, **held.environment}
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=HERE, env=env)
+
+    loading = Held(tmp_path / "loading", "loading")
+    with started(loading) as process:
+        loading.wait(process)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 130
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=HERE) as process:
-        deadline = time.monotonic() + 60
+    assert process.returncode == 130, "nobody waits for the model"
+    working = Held(tmp_path / "working", "list 3")
+    with started(working) as process:
+        working.wait(process)
         while not any(path.stat().st_size for path in index.glob("staging/*/journal.jsonl")):
-            assert time.monotonic() < deadline
+            assert process.poll() is None
             time.sleep(0.01)
         process.kill()
     assert process.returncode == -signal.SIGKILL and not (index / "current").exists()
     ran = subprocess.run(command, capture_output=True, text=True, cwd=HERE, check=True)
     summary = json.loads(ran.stdout)
     assert summary["complete"] and summary["sources"]["failed"] == 0
-    assert summary["chunks"]["embedded"] < summary["chunks"]["total"], "vectors of unfinished documents count as well"
+    assert summary["chunks"]["embedded"] < summary["chunks"]["total"], (
+        "what the killed run had stored is not embedded again"
+    )
     assert verify(Index(index, disk=Disk())).damage == []
 
 

@@ -457,13 +457,22 @@ def test_without_flock_the_lock_file_is_watched_with_a_warning(
 def test_a_beat_that_fails_is_retried_without_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT_S", 0.01)
     with Lock(tmp_path, network=True, warn=pytest.fail) as acquired:
-        before = (tmp_path / "lock").read_bytes()
+        failed = threading.Semaphore(0)
+
+        def pwrite(*_: object) -> int:
+            failed.release()
+            raise OSError(errno.EIO, "Input/output error")
+
         with monkeypatch.context() as broken:
-            broken.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
-            time.sleep(0.1)
+            broken.setattr(os, "pwrite", pwrite)
+            assert failed.acquire(timeout=60)
+            before = (tmp_path / "lock").read_bytes()
+            assert failed.acquire(timeout=60), "it beats on"
             assert (tmp_path / "lock").read_bytes() == before
-        time.sleep(0.1)
-        assert (tmp_path / "lock").read_bytes() != before
+        until = time.monotonic() + 60
+        while (tmp_path / "lock").read_bytes() == before:
+            assert time.monotonic() < until
+            time.sleep(0.01)
         assert acquired.held()
 
 
@@ -542,13 +551,14 @@ def test_without_a_working_flock_only_one_of_two_hosts_publishes_and_the_other_i
 class Host:
     """A process that plays another host: host_driver.py."""
 
-    def __init__(self, name: str, shop: Workshop) -> None:
+    def __init__(self, name: str, shop: Workshop, *, patience_s: float = 600.0) -> None:
         command = [
             sys.executable,
             str(Path(__file__).with_name("host_driver.py")),
             name,
             str(shop.docs),
             str(shop.index),
+            str(patience_s),
         ]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -576,7 +586,8 @@ def test_a_host_frozen_for_too_long_is_exit_11_and_the_host_that_took_over_publi
     assert refused.says() == "11", "the first host still writes to its lock"
     refused.process.communicate()
     frozen.process.send_signal(signal.SIGSTOP)
-    second = Host("second", shop)
+    os.waitid(os.P_PID, frozen.process.pid, os.WSTOPPED | os.WNOWAIT)  # no beat comes any more
+    second = Host("second", shop, patience_s=0.5)
     assert second.says() == "ready"
     frozen.process.send_signal(signal.SIGCONT)
     assert frozen.finish() == 11

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from embedcli.cli import nightly
 from embedcli.errors import Mismatch, StorageError, UsageError
 from tests.cli.test_main import HERE, PROGRAM, QUICK, QUIET
+from tests.held import Held
 from tests.workshop import Workshop, words
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -152,15 +153,19 @@ def niceness_of(process: psutil.Process) -> set[int]:
 def test_every_thread_and_process_of_a_run_stands_back(corpus: Path) -> None:
     command = [*QUICK, "ingest", "docs", "--index", "index", "--model", "minilm", "--nice", "7"]
     own, readers = set[int](), set[int]()
-    with subprocess.Popen(command, cwd=corpus, env=QUIET, stderr=subprocess.DEVNULL) as run:
+    held = Held(corpus / "held", "reading")
+    env = {**QUIET, **held.environment, "OMP_NUM_THREADS": "1"}  # else numpy starts threads before the flags are read
+    with subprocess.Popen(command, cwd=corpus, env=env, stderr=subprocess.DEVNULL) as run:
+        held.wait(run)
         process = psutil.Process(run.pid)
         while run.poll() is None:
-            if list(corpus.glob("index/staging/*")):  # the flags have been read
-                own |= niceness_of(process)
-                readers |= {nice for child in process.children() for nice in niceness_of(child)}
+            own |= niceness_of(process)
+            readers |= {nice for child in process.children() for nice in niceness_of(child)}
+            if 12 in readers:
+                held.go()
             time.sleep(0.1)
     assert run.returncode == 0 and own == {7}, "the threads of the engine too"
-    assert readers - {7} == {12}, "as soon as they work, readers stand back behind the run"
+    assert readers - {7} == {12}, "before they have a task, readers stand back behind the run"
 
 
 ENGINE_HOST = """

@@ -16,6 +16,7 @@ import pytest
 
 from embedcli import records
 from embedcli.verbs.status import status
+from tests.held import Held
 from tests.help_texts import text_of
 from tests.published import TESTS, filled, index_of
 from tests.workshop import Workshop, words
@@ -47,29 +48,35 @@ def test_status_fits_eighty_columns(kept: Workshop, command: Callable[..., Any])
     assert all(len(line) <= 80 or "/" in line for line in lines), "a path is never cut"
 
 
+def stored(shop: Workshop) -> bool:
+    """Whether a run in progress has written a checkpoint."""
+    return any(shop.index.glob("staging/*/part-*.parquet"))
+
+
 def test_status_and_verify_work_during_a_run_and_fit_eighty_columns(
     shop: Workshop, command: Callable[..., Any]
 ) -> None:
     shop.write("bad.pdf", b"%PDF-1.4 broken")
     filled(shop)
     for number in range(40):
-        shop.write(f"new/{number}.txt", words(60, 1000 + number))
+        shop.write(f"new/{number}.txt", words(12, 1000 + number))  # of one chunk: whole when it is embedded
     order = {
         "sources": [str(shop.docs)], "index": str(shop.index), "log": str(shop.docs.parent / "log"), "max_tokens": 64,
-        "batch_s": 0.1, "flags": {"dim": 16, "max_tokens": 64, "checkpoint_every_s": 0.0},
+        "flags": {"dim": 16, "max_tokens": 64, "checkpoint_every_s": 0.0},
     }  # fmt: skip
     driver = [sys.executable, str(TESTS / "crash_driver.py"), "serve"]
-    with subprocess.Popen(driver, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    held = Held(shop.docs.parent / "held", "list 4")
+    env = {**os.environ, **held.environment}
+    with subprocess.Popen(driver, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdin and process.stdout
         print(json.dumps(order), file=process.stdin, flush=True)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            running = status(index_of(shop)).running
-            if running and "phase" in running and list(shop.index.glob("staging/*/part-*.parquet")):
-                break
+        held.wait(process)
+        while not ((running := status(index_of(shop)).running) and "phase" in running and stored(shop)):
+            assert process.poll() is None
             time.sleep(0.02)
         seen = [command(*verb, shop.index) for verb in (("status",), ("status", "--failed"), ("verify",))]
         assert status(index_of(shop)).running, "the run is still going on"
+        held.go()
         assert json.loads(process.stdout.readline())["status"] in (0, 3)
         process.stdin.close()
     assert [result.exit_code for result in seen] == [0, 0, 0]

@@ -187,8 +187,10 @@ def test_too_many_requests_at_once_are_429(tmp_path: Path) -> None:
     from embedcli.serving.waiting import Load
 
     held = threading.Event()
+    inside: list[object] = []
 
     async def app(scope: object, receive: object, send: object) -> None:
+        inside.append(scope)
         while not held.is_set():
             await asyncio.sleep(0.01)
 
@@ -198,7 +200,8 @@ def test_too_many_requests_at_once_are_429(tmp_path: Path) -> None:
         transport = httpx.ASGITransport(guard)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             first = [asyncio.ensure_future(client.get("/a")) for _ in range(2)]
-            await asyncio.sleep(0.05)
+            while len(inside) < 2:
+                await asyncio.sleep(0.01)
             answer = await client.get("/a")
             held.set()
             await asyncio.gather(*first, return_exceptions=True)
