@@ -23,6 +23,8 @@ MISSING = "\0"
 
 FONT_NAME_BYTES = 200
 LEAST_ROOM_BITS = 15
+MOST_LEFT_OUT = 100
+"""Characters: to look for more takes longer than to ask for each of a page, and pdfium looks through them each time."""
 WIDEST_TOUCH = 0.12
 """Of the line's height: characters further apart have a blank between them."""
 LEAST_SHARED = 0.5
@@ -120,6 +122,8 @@ class Glyphs:
 
     def _whole(self, text: str) -> str:
         """The text together with the control characters that pdfium counts and leaves out of it."""
+        if not 0 < self.count - len(text) <= MOST_LEFT_OUT:
+            return "".join(map(self._character, range(self.count)))
         parts: list[str] = []
         start = left_out = 0
         while start + left_out < self.count:

@@ -39,7 +39,7 @@ _RAISED_BREAK = re.compile(
     r"|(?:(?<=[\d)\]]\r\n)|(?<=\W[A-Za-z]\r\n)|(?<=\W[a-z]{2}\r\n))(?=\d{1,3}[\s.,;:)\]])"  # up to an exponent
     r"|(?<=\S\r\n)(?=[.,;:!?)\]’”*†‡§¶]))"  # or from a lowered one to the end of the sentence
 )
-_BREAK = re.compile(r"(?<=\S)\s*\n\s*(?=\S)")
+_BREAK = re.compile(r"(?<=\S)[^\S\n]*+\n\s*+(?=\S)")
 _CLOSING = ".,;:!?)]’”"
 _ACCENTS = {
     "`": "\u0300", "´": "\u0301", "^": "\u0302", "ˆ": "\u0302", "~": "\u0303", "˜": "\u0303", "¯": "\u0304",

@@ -184,11 +184,14 @@ def test_characters_beyond_the_basic_plane_are_read(character: str, degrees: int
     assert read(right_to_left).text == f"ל{character * 2}ש"
 
 
-def test_control_characters_that_pdfium_leaves_out_shift_nothing() -> None:
+@pytest.mark.parametrize("lines_above", [2, 42])
+def test_control_characters_that_pdfium_leaves_out_shift_nothing(lines_above: int) -> None:
     """It counts them, so that what stands behind them would be looked for in the wrong place."""
-    raised = b"BT /F1 12 Tf 50 700 Td (kAs Miller kkwrites) Tj /F1 7 Tf 5 Ts (12) Tj 0 Ts /F1 12 Tf ( says, 5 mk) Tj"
+    above = [b"kkk and so on, line after line, to the very end of it"] * lines_above
+    raised = b" BT /F1 12 Tf 50 100 Td (kAs Miller kkwrites) Tj /F1 7 Tf 5 Ts (12) Tj 0 Ts /F1 12 Tf ( says, 5 mk) Tj"
     raised += b" /F1 7 Tf 5 Ts (2) Tj 0 Ts /F1 12 Tf (, and so on) Tj 0 -14 Td (The next line) Tj ET"
-    assert read(mapped({"k": "\x03"}, raised)).text == "As Miller writes12 says, 5 m2, and so on\nThe next line"
+    text = read(mapped({"k": "\x03"}, lines(*above) + raised)).text
+    assert text.endswith("\nAs Miller writes12 says, 5 m2, and so on\nThe next line")
 
 
 def wide(*, with_map: bool) -> bytes:
