@@ -9,8 +9,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import struct
 import sys
 from bisect import bisect_right
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import pypdfium2 as pdfium
@@ -49,6 +51,9 @@ def _characters(units: memoryview) -> str:
 _SIDES = (ctypes.c_double(), ctypes.c_double(), ctypes.c_double(), ctypes.c_double())
 _RECTANGLE = pdfium_c.FS_RECTF()
 """Where pdfium, which knows one thread only, writes its answers: to make them for each page takes longer."""
+
+
+_four_floats = struct.Struct("4f").unpack_from
 
 
 class Box(NamedTuple):
@@ -152,7 +157,8 @@ class Glyphs:
     def line_box(self, index: int) -> Box:
         """From the font's lowest to its highest point: equal for all characters of a font on one line."""
         pdfium_c.FPDFText_GetLooseCharBox(self.raw, index, _RECTANGLE)
-        return self.turned(_RECTANGLE.left, _RECTANGLE.bottom, _RECTANGLE.right, _RECTANGLE.top)
+        left, top, right, bottom = _four_floats(_RECTANGLE)
+        return self.turned(left, bottom, right, top) if self.quarter else Box(left, right, bottom, top)
 
     def turned(self, left: float, bottom: float, right: float, top: float) -> Box:
         """A box of the page's own space as it lies about the writing."""
@@ -169,10 +175,10 @@ class Glyphs:
         pdfium_c.FPDFText_GetCharOrigin(self.raw, index, x, y)
         return x.value, y.value
 
-    def quarter_of(self, index: int) -> int:
-        """How often a quarter to the right this character is turned in the page's own space, 0 to 3."""
-        angle: float = pdfium_c.FPDFText_GetCharAngle(self.raw, index)
-        return round(angle / (math.pi / 2)) % 4 if angle else 0
+    def quarters_of(self, indices: Iterable[int]) -> list[int]:
+        """How often a quarter to the right each of these characters is turned in the page's own space, 0 to 3."""
+        angle_of, raw = pdfium_c.FPDFText_GetCharAngle, self.raw
+        return [round(angle / (math.pi / 2)) % 4 if (angle := angle_of(raw, index)) else 0 for index in indices]
 
     def has_no_code(self, index: int) -> bool:
         """Whether pdfium knew no code point, and gave the number that the font has for the glyph."""

@@ -58,7 +58,7 @@ def read_page(reading: Reading, index: int) -> Page:
         text, count = read_text(page, bare_fonts=bare_fonts)
         for comb in combs:
             text = _closed_up(text, comb)
-        text = "\r\n".join(part for part in (text, typed) if part)
+        text = f"{text}\r\n{typed}" if text and typed else text or typed
         return judge(page, text, count, has_bare_wide_font=functools.partial(reading.second.has_bare_wide_font, index))
     finally:
         if page:
@@ -67,7 +67,7 @@ def read_page(reading: Reading, index: int) -> Page:
 
 def _load(document: pdfium.PdfDocument, index: int) -> Any:
     """The page itself, not the object around it: making that costs as much as mending a page's text."""
-    page = pdfium_c.FPDF_LoadPage(document, index)
+    page = pdfium_c.FPDF_LoadPage(document.raw, index)
     if not page:
         raise pdfium.PdfiumError("no page")
     if document.formenv:

@@ -36,6 +36,12 @@ Edit = tuple[int, int, str]
 _RAISED_BREAK = re.compile(
     r"\r\n(?:(?<=[\d*†‡§¶™®©ªº°◦]\r\n)(?!\d)"  # back down from a raised mark
     r"|(?<=\d(?:st|nd|rd|th|er|re)\r\n)"
+    r"|(?=\d)(?:(?<=[\d)\]]\r\n)|(?<=\W[A-Za-z]\r\n)|(?<=\W[a-z]{2}\r\n))(?=\d{1,3}[\s.,;:)\]])"  # up to an exponent
+    r"|(?=[.,;:!?)\]’”*†‡§¶])(?<=\S\r\n))"  # or from a lowered one to the end of the sentence
+)
+_BREAK = re.compile(
+    r"\r\n(?:(?<=[\d*†‡§¶™®©ªº°◦]\r\n)(?!\d)"  # back down from a raised mark
+    r"|(?<=\d(?:st|nd|rd|th|er|re)\r\n)"
     r"|(?:(?<=[\d)\]]\r\n)|(?<=\W[A-Za-z]\r\n)|(?<=\W[a-z]{2}\r\n))(?=\d{1,3}[\s.,;:)\]])"  # up to an exponent
     r"|(?<=\S\r\n)(?=[.,;:!?)\]’”*†‡§¶]))"  # or from a lowered one to the end of the sentence
 )
@@ -52,6 +58,7 @@ _PRIVATE_OR_RTL = re.compile("[\u0590-\u08ff\uf6be-\ufdff\ufe70-\ufefc]")
 _HALF = re.compile("[\ud800-\udfff]")
 _PAIR = re.compile("([\ud800-\udbff][\udc00-\udfff])|([\udc00-\udfff])([\ud800-\udbff])")
 _ACCENT = re.compile(f"[{''.join(map(re.escape, _ACCENTS))}]")
+_TRIGGER = re.compile("|".join(kind.pattern for kind in (_PRIVATE_OR_RTL, _HALF, _ACCENT)))
 _DOTLESS = {"ı": "i", "ȷ": "j", "\uf6be": "j"}
 _PRIVATE = re.compile("[\uf6be-\uf6ff\uf721-\uf7ff\uf8e8-\uf8ea]")
 _ICONS = re.compile("icon|awesome|glyph|dingbat|wingding|webding|symbol|emoji|fontello|material", re.IGNORECASE)
@@ -108,7 +115,7 @@ def _turned_quarter(glyphs: Glyphs, page: Any) -> int | None:
     if not text:
         return None
     starts = [text.find("\n", index) + 1 for index in range(0, len(text), len(text) // MOST_SAMPLES + 1)]
-    quarters = [glyphs.quarter_of(index) for index in starts]
+    quarters = glyphs.quarters_of(starts)
     glyphs.quarter = max(quarters, key=quarters.count) if any(quarters) else 0
     downwards = (1 - pdfium_c.FPDFPage_GetRotation(page)) % 4
     return downwards if downwards in quarters else None
@@ -125,7 +132,7 @@ def _turned_text(page: Any, quarter: int) -> str:
 def _part(page: Any, wanted: Callable[[int], bool], quarter: int | None) -> str:
     glyphs = Glyphs(page)
     try:
-        quarters = [glyphs.quarter_of(index) for index in range(glyphs.count)]
+        quarters = glyphs.quarters_of(range(glyphs.count))
         inked = Counter(
             found for found, character in zip(quarters, glyphs.text, strict=True) if not character.isspace()
         )
@@ -152,6 +159,7 @@ def _mended(glyphs: Glyphs, unwanted: list[Edit] | None = None) -> str:
         outside += _off_the_page(glyphs, *_unlike(all_ink, seen_ink))
     edits += outside
     rare = rare_characters(glyphs.text)
+    rare = rare if _TRIGGER.search(rare) else ""  # of most texts one search tells that there is none of three kinds
     if _ACCENT.search(rare):
         edits += _accents(glyphs)
     has_private_or_rtl = _PRIVATE_OR_RTL.search(rare)
