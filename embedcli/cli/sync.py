@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +17,7 @@ import typer
 from embedcli.cli.app import AsJson, Debug, print_json
 from embedcli.cli.flags import IndexArgument, IndexFolder, index_of, one_of, opened_index
 from embedcli.errors import UsageError
-from embedcli.report import many, say
+from embedcli.report import Report, many, say
 
 if TYPE_CHECKING:
     from embedcli.verbs.sync import Synced
@@ -47,7 +48,8 @@ def sync(
     from embedcli.verbs.sync import sync
 
     parsed = parse_target(target, index=index_of(index, index_option), into=into)
-    synced = sync(opened_index(index, index_option), parsed, replace=replace, dry_run=dry_run, say=say)
+    with closing(Report()) as report:
+        synced = sync(opened_index(index, index_option), parsed, replace=replace, dry_run=dry_run, report=report)
     if as_json:
         print_json({"exit_code": 0, **dataclasses.asdict(synced)})
     say(_told(synced))

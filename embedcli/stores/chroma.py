@@ -24,6 +24,8 @@ from embedcli.stores.target import Target, not_ours, target_errors
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
+    from embedcli.report import Report
+
 _KEY = "embedcli"
 _NEXT = "-next"
 _PAGE = 5000
@@ -184,7 +186,7 @@ class ChromaTable:
         with target_errors(self._target, *self._errors):
             return int(self._collection.count())
 
-    def settle(self) -> None:
+    def settle(self, report: Report) -> None:
         """Chroma indexes by itself."""
 
     def remember(self, memory: Memory) -> None:

@@ -12,11 +12,14 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
 from embedcli.columns import row_schema
+
+if TYPE_CHECKING:
+    from embedcli.report import Report
 
 VERSIONS = pa.schema([("chunk_id", pa.string()), ("changed_in", pa.int64())])
 """A row of a table as far as it is compared: the same id and the same `changed_in` are the same row, as long as both
@@ -98,8 +101,9 @@ class Table(Protocol):
     def count(self) -> int:
         """How many rows there are, those just written included."""
 
-    def settle(self) -> None:
-        """Make what was written durable and quick to search, by an index where the store needs one."""
+    def settle(self, report: Report) -> None:
+        """Make what was written durable and quick to search, by an index where the store needs one; `report` is told
+        of what takes long."""
 
     def remember(self, memory: Memory) -> None:
         """Replace the memory."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -19,6 +19,9 @@ from embedcli.stores.aliased import AliasedStore, Collection, Errors
 from embedcli.stores.contract import Layout, Memory, batches, id_batches, versions_table
 from embedcli.stores.formats import documents
 from embedcli.stores.target import Target, target_error, target_errors
+
+if TYPE_CHECKING:
+    from embedcli.report import Report
 
 _KEY = "embedcli"
 _BATCH = 500
@@ -156,7 +159,7 @@ class ElasticTable(Collection):
         with target_errors(self._target, *self._errors):
             self._client.indices.refresh(index=self.name)
 
-    def settle(self) -> None:
+    def settle(self, report: Report) -> None:
         """Let searches see what was written; it is indexed as it is written."""
         self._refresh()
 

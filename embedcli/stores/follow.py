@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 from embedcli.columns import READ_SCHEMA
 from embedcli.errors import TargetError
 from embedcli.index.change_lists import ChangeList, Trail, touched
-from embedcli.report import Say
+from embedcli.report import Report, many
 from embedcli.stores import rows
 from embedcli.stores.contract import FORMAT, VERSIONS, Layout, Memory, Store, Table
 
@@ -69,7 +70,7 @@ class Source:
         )
 
 
-def sync(store: Store, source: Source, *, replace: bool = False, dry_run: bool = False, say: Say) -> Outcome:
+def sync(store: Store, source: Source, *, replace: bool = False, dry_run: bool = False, report: Report) -> Outcome:
     """Make the target hold the current generation. Raises TargetError, StorageError, DamagedShard.
 
     `replace`: a table that holds another index may be replaced. With `dry_run` nothing is written.
@@ -81,7 +82,7 @@ def sync(store: Store, source: Source, *, replace: bool = False, dry_run: bool =
         _check_same_index(live.memory, source)
     lists = _to_follow(live, source)
     if live is not None and lists is not None:
-        outcome = _follow(live, source, lists, dry_run=dry_run)
+        outcome = _follow(live, source, lists, dry_run=dry_run, report=report)
         if outcome is not None:
             if not dry_run:
                 store.drop_unfinished()
@@ -90,8 +91,8 @@ def sync(store: Store, source: Source, *, replace: bool = False, dry_run: bool =
     if dry_run:
         return Outcome("loaded", source.rows, 0, source.rows, why)
     if why:
-        say(why)
-    return _load(store, source, why)
+        report.line(why)
+    return _load(store, source, why, report)
 
 
 def _check_same_index(memory: Memory, source: Source) -> None:
@@ -133,7 +134,9 @@ class _Altered(Exception):
     """The live table does not have the rows that it should have after the changes."""
 
 
-def _follow(live: Table, source: Source, lists: tuple[ChangeList, ...], *, dry_run: bool) -> Outcome | None:
+def _follow(
+    live: Table, source: Source, lists: tuple[ChangeList, ...], *, dry_run: bool, report: Report
+) -> Outcome | None:
     """Apply change lists; None where the table then has another number of rows than the generation: it was altered."""
     named = touched(lists)
     chosen = rows.choose(source.trail.generation, named)
@@ -152,22 +155,23 @@ def _follow(live: Table, source: Source, lists: tuple[ChangeList, ...], *, dry_r
             if live.count() != source.rows:
                 raise _Altered
             if lists:
-                live.settle()
+                live.settle(report)
                 live.remember(source.memory(finished=True))
     except _Altered:
         return None
     return outcome
 
 
-def _load(store: Store, source: Source, why: str) -> Outcome:
+def _load(store: Store, source: Source, why: str, report: Report) -> Outcome:
     generation = source.trail.generation
     table = _continued(store, source) or store.begin(source.layout, source.memory(finished=False))
     held = pa.concat_tables([VERSIONS.empty_table(), *table.versions()])
     stale = rows.not_current(generation, held).to_pylist()
     table.delete(stale)
     missing = rows.choose_all_but(generation, held)
-    table.upsert(missing.rows(), fresh=True)
-    table.settle()
+    held_already = held.num_rows - len(stale)
+    table.upsert(_counted(missing.rows(), held_already, source.rows, report), fresh=True)
+    table.settle(report)
     if (count := table.count()) != source.rows:
         raise TargetError(
             f"the target has {count:,} rows after {source.rows:,} were loaded",
@@ -176,6 +180,14 @@ def _load(store: Store, source: Source, why: str) -> Outcome:
     table.remember(source.memory(finished=True))
     store.swap_in()
     return Outcome("loaded", source.rows - held.num_rows + len(stale), len(stale), source.rows, why)
+
+
+def _counted(parts: Iterable[pa.Table], done: int, total: int, report: Report) -> Iterator[pa.Table]:
+    """The same rows; the report is told how many of all are read."""
+    for part in parts:
+        report.looking(f"loading: {done:,} of {many(total, 'row')}")
+        yield part
+        done += part.num_rows
 
 
 def _continued(store: Store, source: Source) -> Table | None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lancedb import DBConnection
     from lancedb.table import Table as LanceTable
 
+    from embedcli.report import Report
+
 _ERRORS = (RuntimeError, ValueError, OSError, pa.ArrowException)
 _MEMORIES = pa.schema([("name", pa.string()), ("state", pa.string())])
 _LOAD = b"embedcli.load"
@@ -159,7 +161,7 @@ class LanceRows:
         with target_errors(self._target, *_ERRORS):
             return int(self._opened.count_rows())
 
-    def settle(self) -> None:
+    def settle(self, report: Report) -> None:
         """Take what was written into the index of vectors, or make one where there are enough rows."""
         with target_errors(self._target, *_ERRORS):
             has_index = any("vector" in index.columns for index in self._opened.list_indices())

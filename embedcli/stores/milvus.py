@@ -23,6 +23,8 @@ from embedcli.stores.target import Target, target_errors
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
+    from embedcli.report import Report
+
 _TIMEOUT_S = 60
 _BATCH = 1024
 _IDS = 1024
@@ -173,7 +175,7 @@ class MilvusTable(Collection):
             found = self._client.query(self.name, filter="", output_fields=["count(*)"], consistency_level="Strong")
         return int(found[0]["count(*)"])
 
-    def settle(self) -> None:
+    def settle(self, report: Report) -> None:
         """Seal what was written, so that it is on disk and indexed."""
         with target_errors(self._target, *self._errors):
             self._client.flush(self.name)

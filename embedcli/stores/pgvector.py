@@ -16,12 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli.errors import TargetError
+from embedcli.stores import building
 from embedcli.stores import rows as reading
 from embedcli.stores.contract import Layout, Memory, batches, id_batches, versions_table
 from embedcli.stores.target import Target, not_ours, target_errors
 
 if TYPE_CHECKING:
     from psycopg import Connection
+
+    from embedcli.report import Report
 
 _BATCH = 8192
 _BATCH_BYTES = 64 << 20
@@ -205,7 +208,7 @@ class PostgresTable:
             row = self._connection.execute(f'select count(*) from "{self._name}"').fetchone()
         return int(row[0]) if row else 0
 
-    def settle(self) -> None:
+    def settle(self, report: Report) -> None:
         """Make the HNSW index of a newly loaded table; PostgreSQL keeps it up to date."""
         with target_errors(self._target, self._errors):
             row = self._connection.execute(
@@ -215,7 +218,17 @@ class PostgresTable:
             ).fetchone()
             dim, has_index = row or (0, True)
             if not has_index and (expression := _indexed(dim)):
-                self._connection.execute(f'create index on "{self._name}" using hnsw ({expression})')
+                self._build(f'create index on "{self._name}" using hnsw ({expression})', report)
+
+    def _build(self, statement: str, report: Report) -> None:
+        import psycopg
+
+        url = self._target.url
+        build = building.facts(self._connection, self.count(), url)
+        with building.told(
+            self._connection, build, report, another=lambda: psycopg.connect(url, autocommit=True), errors=self._errors
+        ):
+            self._connection.execute(statement)
 
     def remember(self, memory: Memory) -> None:
         from psycopg import sql

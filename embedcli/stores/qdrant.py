@@ -23,6 +23,8 @@ from embedcli.stores.target import Target, target_errors
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
+    from embedcli.report import Report
+
 _TIMEOUT_S = 60
 _BATCH = 512
 _IDS = 4096
@@ -143,7 +145,7 @@ class QdrantTable(Collection):
         with target_errors(self._target, *self._errors):
             return int(self._client.count(self.name, exact=True).count)
 
-    def settle(self) -> None:
+    def settle(self, report: Report) -> None:
         """Qdrant indexes by itself, and each write has waited until it was done."""
 
     def _keep(self, memory: Memory) -> None:

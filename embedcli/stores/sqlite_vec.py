@@ -21,6 +21,8 @@ from embedcli.stores.target import Target, not_ours, target_errors
 if TYPE_CHECKING:
     from apsw import Connection
 
+    from embedcli.report import Report
+
 _BATCH = 2048
 _BATCH_BYTES = 64 << 20
 _BUSY_MS = 60_000
@@ -178,7 +180,7 @@ class SqliteTable:
             rows = int(self._one(f"select count(*) from {self._name}"))
         return rows if rows == vectors else -1
 
-    def settle(self) -> None:
+    def settle(self, report: Report) -> None:
         """SQLite keeps the index of ids itself, and sqlite-vec compares every vector."""
 
     def remember(self, memory: Memory) -> None:

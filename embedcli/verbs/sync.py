@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from embedcli.errors import DamagedShard, Locked, StorageError
 from embedcli.index.change_lists import Trail, trail
 from embedcli.index.generations import Index
-from embedcli.report import Say
+from embedcli.report import Report
 from embedcli.stores import follow
 from embedcli.stores.follow import Outcome, Source
 from embedcli.stores.open import opened
@@ -43,13 +43,13 @@ class Synced:
     elapsed_s: float
 
 
-def sync(index: Index, target: Target, *, replace: bool = False, dry_run: bool = False, say: Say) -> Synced:
+def sync(index: Index, target: Target, *, replace: bool = False, dry_run: bool = False, report: Report) -> Synced:
     """Raises NoIndex, Locked, TargetError, StorageError; run again, it goes on."""
     started = time.monotonic()
     found = trail(index)
     with _alone(index, target):
         try:
-            outcome = _outcome(Source(index.shown, found), target, replace, dry_run, say)
+            outcome = _outcome(Source(index.shown, found), target, replace, dry_run, report)
         except DamagedShard as error:
             raise _replaced(index, found) or error from error
     return Synced(
@@ -68,11 +68,11 @@ def sync(index: Index, target: Target, *, replace: bool = False, dry_run: bool =
     )
 
 
-def _outcome(source: Source, target: Target, replace: bool, dry_run: bool, say: Say) -> Outcome:
+def _outcome(source: Source, target: Target, replace: bool, dry_run: bool, report: Report) -> Outcome:
     if dry_run and target.path is not None and not target.path.exists():  # opening it would make it
         return Outcome("loaded", source.rows, 0, source.rows)
     with opened(target) as store:
-        return follow.sync(store, source, replace=replace, dry_run=dry_run, say=say)
+        return follow.sync(store, source, replace=replace, dry_run=dry_run, report=report)
 
 
 @contextmanager

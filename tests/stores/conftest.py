@@ -19,7 +19,7 @@ from embedcli.verbs import moved, rollback
 from embedcli.verbs.sync import Synced, sync
 from tests.published import index_of, silent
 from tests.store_readers import Rows, from_table
-from tests.workshop import Workshop, words
+from tests.workshop import Lines, Workshop, words
 
 KINDS = {
     "sqlite": ("apsw", "sqlite_vec"),
@@ -87,7 +87,7 @@ class Place:
     """A target that is fresh, as it is typed. `sync` runs the verb."""
 
     target: str
-    said: list[str] = field(default_factory=list)
+    report: Lines = field(default_factory=Lines)
 
     @property
     def kind(self) -> str:
@@ -95,7 +95,7 @@ class Place:
 
     def sync(self, moment: Moment, **flags: Any) -> Synced:
         parsed = parse_target(self.target, index=Path("notes"))
-        return sync(moment.index, parsed, say=self.said.append, **flags)
+        return sync(moment.index, parsed, report=self.report, **flags)
 
 
 @pytest.fixture(scope="session")

@@ -145,7 +145,7 @@ def test_two_indexes_live_in_one_store_under_two_names(place: Place, moments: Mo
     place.sync(moments["first"])
     other = Moment(filled(shop, count=3).index)
     parsed = parse_target(place.target, index=Path("notes"), into="other_docs")
-    verb.sync(other.index, parsed, say=place.said.append)
+    verb.sync(other.index, parsed, report=place.report)
     place.sync(moments["edited"])
     assert difference(read(place.target), moments["edited"].rows) == []
     assert difference(read(place.target, "other_docs"), other.rows) == []
@@ -248,7 +248,7 @@ def test_an_index_restored_after_a_killed_sync_is_not_mixed_with_what_that_sync_
         opened(parse_target(place.target, index=Path("notes"))) as store,
         pytest.raises(KeyboardInterrupt),
     ):
-        follow.sync(DyingStore(store), source, say=place.said.append)
+        follow.sync(DyingStore(store), source, report=place.report)
     shutil.rmtree(shop.index)
     shutil.copytree(tmp_path / "backup", shop.index, symlinks=True)
     elsewhere.rename(shop.docs)

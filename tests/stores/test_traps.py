@@ -21,6 +21,7 @@ from embedcli.stores.contract import Layout, Memory, Store, Table
 from embedcli.stores.open import opened
 from embedcli.stores.target import parse_target
 from tests.stores.conftest import Moment, Place
+from tests.workshop import Lines
 
 MakePlace = Callable[[str], Place]
 MEMORY = Memory("/srv/notes", "o" * 32, "b" * 32, "layout")
@@ -52,7 +53,7 @@ def loaded(store: Store, table: pa.Table, dim: int = 4) -> Table:
     """The live table after a load of these rows."""
     begun = store.begin(Layout(dim, "layout"), MEMORY)
     begun.upsert([table], fresh=True)
-    begun.settle()
+    begun.settle(Lines())
     begun.remember(Memory("/srv/notes", "o" * 32, "b" * 32, "layout", "b" * 32, finished=True))
     store.swap_in()
     live = store.live()
@@ -484,7 +485,7 @@ def test_changed_rows_are_in_the_index_again_after_a_sync(
         live.upsert([rows(600, 8).slice(0, 50)], fresh=False)
         table.checkout_latest()
         assert table.index_stats(index.name).num_unindexed_rows == 50
-        live.settle()
+        live.settle(Lines())
         table.checkout_latest()
         assert table.index_stats(index.name).num_unindexed_rows == 0
         live.delete([f"{599:032x}"])
