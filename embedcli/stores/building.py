@@ -19,9 +19,9 @@ from embedcli.errors import quoted
 from embedcli.report import many
 
 if TYPE_CHECKING:
-    from psycopg import Connection
-
     from embedcli.report import Report
+
+    Connection = Any  # psycopg's, whose one door is pgvector.py
 
 LOOK_EVERY_S = 1.0
 _MIB = 1 << 20
@@ -55,7 +55,7 @@ class Build:
         )
 
 
-def facts(connection: Connection[Any], rows: int, url: str) -> Build:
+def facts(connection: Connection, rows: int, url: str) -> Build:
     row = connection.execute(_FACTS).fetchone()
     assert row is not None
     return Build(rows, int(row[0]), str(row[1]), "&" if "?" in url else "?")
@@ -63,11 +63,11 @@ def facts(connection: Connection[Any], rows: int, url: str) -> Build:
 
 @contextmanager
 def told(
-    connection: Connection[Any],
+    connection: Connection,
     build: Build,
     report: Report,
     *,
-    another: Callable[[], Connection[Any]],
+    another: Callable[[], Connection],
     errors: type[Exception],
 ) -> Iterator[None]:
     """While the block builds, its progress and the server's notices reach the report."""
