@@ -22,6 +22,9 @@ def hints_of(index: Index, verdict: Verdict, unnoted: StorageError | None) -> li
     place = f"generations/{verdict.generation:06d}"
     files, again = {item.file for item in verdict.damage}, f"`embedcli ingest --index {quoted(index.shown)}`"
     change_list, keys = (quoted(index.folder / (verdict.first_below(name) or "")) for name in ("changes", "keys"))
+    lists = verdict.first_below("changes")
+    all_rows = f"`embedcli changes {quoted(index.shown)} --since 0`"
+    is_lost = lists is not None and not (index.folder / lists).exists()
     other = quoted(index.path((verdict.damaged_others or [0])[0]))
     hints = {
         "shards": unnoted.hint if unnoted else f"{again} reads the documents of damaged shards again",
@@ -30,6 +33,7 @@ def hints_of(index: Index, verdict: Verdict, unnoted: StorageError | None) -> li
         "other": f"`rm -r {other}` removes a generation that is no way back; the current one needs nothing of it",
         "keys": f"`rm {keys}`: it spares no more than computing some vectors again",
         "changes": f"`mv {change_list} {change_list}.damaged`: loaders that need it load everything again",
+        "lost changes": f"{all_rows} gives loaders everything; `sync` loads it itself",
         "cache": f"`rm -r {quoted(index.cache)}`: the next search makes it again",
     }
     damaged = {
@@ -38,7 +42,8 @@ def hints_of(index: Index, verdict: Verdict, unnoted: StorageError | None) -> li
         "probe": f"{place}/probe.npy" in files,
         "other": bool(verdict.damaged_others),
         "keys": verdict.first_below("keys") is not None,
-        "changes": verdict.first_below("changes") is not None,
+        "changes": lists is not None and not is_lost,
+        "lost changes": is_lost,
         "cache": verdict.first_below("cache") is not None,
     }
     return [hints[kind] for kind, is_damaged in damaged.items() if is_damaged]

@@ -85,7 +85,8 @@ def trail(index: Index) -> Trail:
     """What is current now, and how it came about. Raises NoIndex, StorageError.
 
     No lock is taken: a list that still has its pending name counts as soon as its generation is current, and where a
-    run publishes between two looks, both are repeated.
+    run publishes between two looks, both are repeated. Where the lists were removed, a list without an id stands for
+    them, which nobody can follow.
     """
     for _ in range(_TRIES):
         generation = current_of(index)
@@ -93,12 +94,10 @@ def trail(index: Index) -> Trail:
             lists = _chain(_published(index, generation.number))
         except FileNotFoundError:  # renamed between the listing and the reading
             continue
-        if index.linked_number() == generation.number and lists:
-            return Trail(generation, lists)
-    raise StorageError(
-        f"`{index.changes}` has no change list, or they change all the time",
-        f"run the same command again; `embedcli verify {index.shown}` looks for damage",
-    )
+        if index.linked_number() == generation.number:
+            number = generation.number
+            return Trail(generation, lists or (ChangeList(number, index.changes / f"{number:06d}.parquet"),))
+    raise StorageError(f"the change lists of `{index.shown}` change all the time", "run the same command again")
 
 
 def _published(index: Index, current: int) -> list[Path]:

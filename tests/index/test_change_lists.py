@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedcli.errors import StorageError
+from embedcli.index import change_lists
 from embedcli.index.change_lists import Trail, touched, trail
-from embedcli.index.generations import Index
 from embedcli.index.publish import finish_changes
 from embedcli.vault.disk import Disk
 from embedcli.verbs import forget, rollback
@@ -175,12 +175,26 @@ def test_a_damaged_list_is_named(shop: Workshop) -> None:
         touched(found.lists[:1])
 
 
-def test_an_index_without_change_lists_is_named(shop: Workshop) -> None:
-    filled(shop)
+def test_an_index_whose_change_lists_were_removed_is_loaded_whole_and_then_followed(shop: Workshop) -> None:
+    nights(filled(shop), 1)
     for path in shop.index.glob("changes/*"):
         path.unlink()
-    with pytest.raises(StorageError, match="has no change list"):
-        trail(Index(shop.index, disk=Disk()))
+    lost = trail(index_of(shop))
+    assert (numbers(lost), lost.newest.id) == ([2], None)
+    assert lost.since(None) is None and lost.since_number(2) is None and lost.since_number(1) is None
+    found = nights(shop, 3)
+    assert numbers(found) == [4, 3] and found.since_number(3) == found.lists[:1]
+
+
+def test_lists_that_change_at_every_look_are_an_error(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def renamed(_: object) -> None:
+        raise FileNotFoundError
+
+    filled(shop)
+    monkeypatch.setattr(change_lists, "_chain", renamed)
+    with pytest.raises(StorageError, match="change all the time") as error:
+        trail(index_of(shop))
+    assert error.value.hint == "run the same command again"
 
 
 def test_ids_of_lists_are_read_whatever_the_encoding(shop: Workshop) -> None:
