@@ -83,7 +83,11 @@ def as_writer(folder: Path, vault: Vault, pointer: Pointer) -> None:
 
 
 def generations(folder: Path, vault: Vault, pointer: Pointer) -> None:
-    """Every generation of the pointer, and `current`. Raises StorageError."""
+    """Every generation of the pointer, and `current`. Raises StorageError.
+
+    One whose manifest the vault has lost is left out: `current` may point to nothing, as in a folder, so that a
+    rollback can go to another one.
+    """
     with storage_errors(folder):
         if pointer.number is None:
             return _forget(folder)
@@ -91,7 +95,8 @@ def generations(folder: Path, vault: Vault, pointer: Pointer) -> None:
             (folder / name).mkdir(exist_ok=True)
         for number, place in pointer.generations.items():
             if not _is_here(folder, number, place):
-                _make(folder, vault, number, place)
+                with suppress(_Lost):
+                    _make(folder, vault, number, place)
         _change_lists(folder, vault, pointer)
         _drop(folder, pointer)
         target = f"generations/{pointer.number:06d}"
@@ -135,7 +140,9 @@ def _is_here(folder: Path, number: int, place: Place) -> bool:
 
 def _make(folder: Path, vault: Vault, number: int, place: Place) -> None:
     """The folder of a generation: its manifest, shards that other generations have as well, stubs of all others."""
-    room = folder / "state" / "refreshing"
+    room, final = folder / "state" / "refreshing", folder / "generations" / f"{number:06d}"
+    if final.exists():
+        Disk().remove(final)
     shutil.rmtree(room, ignore_errors=True)
     (room / "vectors").mkdir(parents=True)
     key = f"{place.folder}/manifest.json"
@@ -150,9 +157,6 @@ def _make(folder: Path, vault: Vault, number: int, place: Place) -> None:
     known |= {path.name: path for path in folder.glob("staging/*/part-*.parquet")}
     for shard in data["shards"]:
         _make_shard(folder, room, vault, shard, known.get(Path(shard["key"]).name))
-    final = folder / "generations" / f"{number:06d}"
-    if final.exists():
-        Disk().remove(final)
     room.rename(final)
     if place.retired_at is not None:
         os.utime(final, (place.retired_at, place.retired_at))
@@ -189,8 +193,11 @@ def _change_lists(folder: Path, vault: Vault, pointer: Pointer) -> None:
 
 
 def shard_names(folder: Path, number: int) -> list[str]:
-    """The shards of a generation of the mirror, by its manifest."""
-    manifest = json.loads((folder / "generations" / f"{number:06d}" / "manifest.json").read_bytes())
+    """The shards of a generation of the mirror, by its manifest; none where that is lost, for nobody can read it."""
+    file = folder / "generations" / f"{number:06d}" / "manifest.json"
+    if not file.exists():
+        return []
+    manifest = json.loads(file.read_bytes())
     return [Path(shard["key"]).stem for shard in manifest["shards"]]
 
 
@@ -321,11 +328,12 @@ def _read(vault: Vault, key: str) -> bytes:
         raise _damaged(vault, key) from error
 
 
-def _damaged(vault: Vault, key: str) -> StorageError:
-    return StorageError(
-        f"`{key}` in `{vault.url}` is missing or damaged",
-        f"`embedcli rollback {vault.url} --to N` makes an older generation current",
-    )
+class _Lost(StorageError):
+    """An object is missing or damaged: another machine has removed it meanwhile, or the vault has lost it."""
+
+
+def _damaged(vault: Vault, key: str) -> _Lost:
+    return _Lost(f"`{key}` in `{vault.url}` is missing or damaged", "run the same command again")
 
 
 def _replace(path: Path, parts: Iterable[bytes]) -> None:
