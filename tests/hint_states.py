@@ -35,6 +35,8 @@ def places(shop: Workshop) -> dict[str, str]:
         "docs_": str(shop.docs),
         "parent_": str(shop.index.parent),
         "samples": str(HERE.parent / "samples"),
+        "python": sys.executable,
+        "on_a_terminal": f"{sys.executable} {HERE / 'on_a_terminal.py'}",
     }
     return {
         **quoted,
@@ -120,6 +122,20 @@ def with_damage(shop: Workshop) -> None:
     indexed(shop)
     (shard,) = shop.index.glob("current/vectors/*.parquet")
     spoil(shard, at=2000)
+
+
+def with_a_damaged_list(shop: Workshop) -> None:
+    """What the last change list says of itself can be read, and not its rows."""
+    twice(shop)
+    path = shop.index / "changes/000002.parquet"
+    spoil(path, at=8)
+
+
+def with_records(shop: Workshop) -> None:
+    """A file of twelve records beside others."""
+    nothing(shop)
+    shop.write("t.jsonl", "".join(json.dumps({"id": n, "text": f"ticket {n}"}) + "\n" for n in range(12)))
+    shop.ingest()
 
 
 def forgotten(shop: Workshop) -> None:

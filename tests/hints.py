@@ -24,22 +24,32 @@ NAMES = {"hint", "mend", "kept", "hints"}
 
 def templates() -> dict[str, str]:
     """Each hint of the program as a pattern, and the module that gives it."""
-    constants = dict(_constants())
     found: dict[str, str] = {}
     for path in sorted(FOLDER.rglob("*.py")):
+        constants = dict(_constants(path))
         for node in _hints_in(ast.parse(path.read_text())):
             for pattern in _patterns(node, constants):
                 found.setdefault(pattern, path.relative_to(FOLDER).as_posix())
     return found
 
 
-def _constants() -> Iterator[tuple[str, str]]:
-    """The strings that modules have names for."""
-    for path in FOLDER.rglob("*.py"):
-        for node in ast.parse(path.read_text()).body:
-            value = node.value.value if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) else None
-            if isinstance(node, ast.Assign) and isinstance(value, str):
-                yield ast.unparse(node.targets[0]), value
+def _constants(path: Path) -> Iterator[tuple[str, str]]:
+    """The strings that a module has names for, its own and those that it imports with a name or a module."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("embedcli"):
+            parts = str(node.module).split(".")[1:]
+            for file in (FOLDER.joinpath(*parts), *(FOLDER.joinpath(*parts, name.name) for name in node.names)):
+                if file.with_suffix(".py").exists() and file.with_suffix(".py") != path:
+                    yield from _own_constants(ast.parse(file.with_suffix(".py").read_text()))
+    yield from _own_constants(tree)
+
+
+def _own_constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    for node in tree.body:
+        value = node.value.value if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) else None
+        if isinstance(node, ast.Assign) and isinstance(value, str):
+            yield ast.unparse(node.targets[0]), value
 
 
 def _hints_in(tree: ast.Module) -> Iterator[ast.expr]:
@@ -52,6 +62,9 @@ def _hints_in(tree: ast.Module) -> Iterator[ast.expr]:
             yield from (part.value for part in node.keywords if part.arg in ("hint", "mend"))
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in NAMES:
             yield node.value
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_MEANINGS":
+            assert isinstance(node.value, ast.Tuple)
+            yield from (part.elts[-1] for part in node.value.elts if isinstance(part, ast.Tuple))
         elif isinstance(node, ast.FunctionDef) and node.name in GIVE_HINTS:
             yield from (part.value for part in ast.walk(node) if isinstance(part, ast.Return) and part.value)
 

@@ -8,18 +8,35 @@ a shell must work.
 from __future__ import annotations
 
 import errno
+import fcntl
+import importlib
 import os
 import re
-import shlex
 import subprocess
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from embedcli.errors import storage_error
+from embedcli.errors import Stopped, storage_error
+from embedcli.index import lock
+from embedcli.stores.open import STORES
+from embedcli.vault.disk import Disk
+from tests.carried_out.table import (
+    CARRIED,
+    Command,
+    Row,
+    assert_given,
+    carries_out,
+    carry_out,
+    cases,
+    code_of,
+    filled,
+    type_in,
+    typed,
+    words_to_type,
+)
 from tests.hint_states import (
     HERE,
     State,
@@ -32,7 +49,6 @@ from tests.hint_states import (
     more_open,
     nothing,
     of_a_newer_version,
-    places,
     shell,
     ten_gone,
     three_generations,
@@ -40,24 +56,12 @@ from tests.hint_states import (
     two_names,
     unreadable,
     with_damage,
+    with_records,
 )
 from tests.hints import templates
+from tests.published import silent
 from tests.unprivileged import as_nobody, give_to_nobody
-from tests.workshop import Workshop
-
-Command = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class Row:
-    """`hint` with {names} of places; `ways`: each a list of commands. `retold`: the hint is printed, not raised."""
-
-    hint: str
-    state: State
-    command: str
-    ways: Sequence[Sequence[str]]
-    retold: bool = False
-
+from tests.workshop import Workshop, words
 
 INGEST = "embedcli ingest {docs} --index {index}"
 AGAIN = "embedcli ingest --index {index}"
@@ -447,113 +451,57 @@ ROWS = [
         AGAIN,
         [["rm {index}/keys", AGAIN]],
     ),
+    Row(
+        "`embedcli verify` lists all damage; check the disk",
+        with_damage,
+        "embedcli rows {index}",
+        [["embedcli verify {index}", AGAIN, "embedcli rows {index}"]],
+    ),
+    Row(
+        "name the file that it lies in",
+        with_records,
+        "embedcli forget {docs}/t.jsonl#3 --index {index}",
+        [["embedcli forget {docs}/t.jsonl --index {index}"]],
+    ),
+    Row(
+        "name a folder or a file first",
+        after(indexed, RECORDS, "mv {docs} {other}"),
+        "embedcli moved tickets {other} --index {index}",
+        [["embedcli moved {docs} {other} --index {index}"]],
+    ),
 ]
 
-ELSEWHERE = {
-    "engines/": "need a card, or an engine that fails: tests/engines and tests/verbs/doctor make fakes of both",
-    "vault/": "are about buckets: tests/vault makes servers that refuse",
-    "index/mirror/": "are about an index in a vault: tests/index/mirror, with several machines",
-    "verbs/doctor/": "tell to install packages or to use another disk: tests/verbs/doctor/test_machine.py",
+NOT_HERE = {
     **dict.fromkeys(
-        ("pipes/", "cli/pipes.py", "verbs/embed.py", "verbs/rows.py", "index/where.py"),
-        "are about stdin, stdout and columns: tests/pipes, tests/verbs/test_embed.py and test_rows.py",
+        (
+            "upgrade with `pip install --upgrade embedcli`",
+            "upgrade the server to Qdrant 1.16 or newer",
+            *(f"`apt install {package}`" for package in ("gcc", "g++", "python3.11-dev")),
+            "`pip install ninja`",
+        ),
+        "installs software from a registry or on another machine",
     ),
-    **dict.fromkeys(
-        ("run/containers/", "sources/streams.py"),
-        "are about records that are gone: tests/run/test_containers.py",
-    ),
-    **dict.fromkeys(
-        ("search/", "cli/search.py", "verbs/recut.py", "verbs/dry_run.py"),
-        "are not carried out yet: their states need an index that can be searched, or a file of queries",
-    ),
-    "cluster/": "need a cluster, or workers that fail: tests/cluster and tests/cli/test_workers.py",
-    "models/": "need a hub or another model: tests/models/test_resolve.py and tests/cli/test_main.py",
-}
-"""Modules whose hints are about machines that a test cannot have."""
-
-NOT_RUN = {
-    "write it to a folder, and copy that into the bucket": "cli/test_bucket.py",
-    "name one with `EMBEDCLI_CACHE`": "cli/test_bucket.py",
-    "use a shorter prefix": "cli/test_bucket.py",
-    "such as `--workers ray://auto,min=1,max=8`": "cli/test_workers.py",
-    "name a shared folder with `--index`, or leave `--workers` out": "cli/test_workers.py",
-    "name one: `s3://BUCKET/FOLDER`": "sources/buckets/test_walk.py",
-    "name its folder: `embedcli ingest s3://b/docs --include /a.txt`": "sources/buckets/test_walk.py",
-    "name its folder as a SOURCE, with `--include` for what you want of it": "test_buckets.py",
-    "write it to a file: `> changes.parquet`": "cli/test_sync.py",
-    "empty what you load into, and give it everything with `--since 0`": "cli/test_sync.py",
-    "run the same command again; `embedcli verify /srv/index` looks for damage": "index/test_change_lists.py",
-    "`mv /srv/index/changes/000002.parquet /srv/index/changes/000002.parquet.damaged`: what it says is then loaded in"
-    " full": "index/test_change_lists.py",
-    "look at what the command says that makes the list; if there may be nothing to do, leave the run out then": (
-        "sources/test_lists.py"
-    ),
-    "name another table with `--into NAME`, or let this index take its place with `--replace`": (
-        "stores/test_follow.py"
-    ),
-    "run the same command again when nobody else writes to it": "stores/test_follow.py",
-    "wait until it has ended": "stores/test_follow.py",
-    "run the same command again: it goes on with the current generation": "stores/test_follow.py",
-    "sync as the user who owns the index": "stores/test_follow.py",
-    "install it with `pip install 'embedcli[serve]'`": "serving/test_server.py",
-    "name it: `embedcli serve INDEX --mcp`": "serving/test_mcp.py",
-    "leave `--host` out": "serving/test_server.py",
-    "name another one with `--port`; 0 takes a free one": "serving/test_server.py",
-    "name one above 1023 with `--port`": "serving/test_server.py",
-    "give a key, or leave it out": "serving/test_server.py",
-    "set a key: `export EMBEDCLI_API_KEY=$(openssl rand -hex 16)`, or leave `--host` out": "serving/test_server.py",
-    "install it with `pip install 'embedcli[qdrant]'`": "stores/test_target.py",
-    "make it first": "stores/test_target.py",
-    "type sqlite:./FILE.db": "stores/test_target.py",
-    "name one of: sqlite:./FILE.db": "stores/test_target.py",
-    "use 3 to 48 letters, digits and underscores, a letter first": "stores/test_target.py",
-    "name another table with `--into NAME`": "stores/test_traps.py",
-    "the same command goes on where this one ended; what the target remembers is unchanged": "stores/test_kills.py",
-    "install pgvector on the server, then let its administrator type `create extension vector`": (
-        "stores/test_traps.py"
-    ),
-    "upgrade the server to Qdrant 1.16 or newer": "stores/test_traps.py",
-    "free some space, then run the same command again: finished documents are kept": "test_storage_faults.py",
-    "raise the quota, then run the same command again: finished documents are kept": "test_storage_faults.py",
-    "free some space, then run the same command again": "test_storage_faults.py",
-    "free some space, or put the index on another disk with `--index`": "test_storage_faults.py",
-    "the filesystem is read-only; put the index elsewhere with `--index`": "test_storage_faults.py",
+    "raise the quota, then run the same command again: finished documents are kept": "needs a disk with quotas",
     "put the index elsewhere with `--index`: ext4, xfs, btrfs, zfs and APFS have them, FAT does not": (
-        "test_storage_faults.py"
+        "needs a disk without links"
     ),
-    "run the same command again: it continues where it stopped": "cli/test_main.py",
-    "wait for it to end, then run the same command again": "cli/test_main.py",
-    "name the file that it lies in": "verbs/test_forget.py",
-    "name a folder or a file first": "verbs/test_moved.py",
-    "run the same command again": "index/test_generations.py",
-    "use `--max-tokens 22` or more": "reading/test_chunker.py",
-    "`embedcli verify` lists all damage; check the disk": "index/test_damage.py",
-    "give this user the right to write there, e.g. `chown -R $USER /folder`": "test_hints.py",
-    "upgrade with `pip install --upgrade embedcli`": "test_hints.py",
-    "check its permissions": "test_hints.py",
-    "mount it or mend its permissions, then run the same command again": "test_hints.py",
-    "look at it with `ls -la '/folder'`": "test_hints.py",
-    "stop the run on `somewhere` with `kill 1`: finished documents are kept": "verbs/test_unlock.py",
+    "close other programs, or use fewer `--threads`": "needs a machine whose memory ends in OpenVINO",
+    "make room (`free`, `ulimit -u`, `df /tmp` show where), then run the same command again": (
+        "needs a machine that starts no other process"
+    ),
+    **dict.fromkeys(
+        (
+            "name another model with `--model`",
+            "name the folder of an index, or look at it with `embedcli status`",
+            "ask for something",
+        ),
+        "no command comes to it: what it is about is refused before, with a hint that is carried out",
+    ),
 }
-"""Hints of states that no command makes: a fault of the disk, a run that is at work, a folder of another user. Each
-with the tests that make the state."""
+"""Hints that no test here can carry out, each with the reason. (Those with an extra of ours: see below.)"""
 
 
 # ---- carrying them out
-
-
-def code_of(ran: Any) -> int:
-    return int(getattr(ran.exception, "exit_code", ran.exit_code))
-
-
-def type_in(line: str, shop: Workshop, command: Command) -> Any:
-    """A command as it is pasted into a shell."""
-    if not line.startswith("embedcli "):
-        return shell(line, shop)
-    return command(*shlex.split(line.format(**places(shop)))[1:])
-
-
-CASES = [(row, way) for row in ROWS for way in row.ways]
 
 
 @pytest.fixture
@@ -561,52 +509,107 @@ def shop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path / "a folder", index="the index")
 
 
-@pytest.mark.parametrize(("row", "way"), CASES, ids=[f"{row.hint[:60]} -> {way[-1][:60]}" for row, way in CASES])
+@pytest.mark.parametrize(**cases(ROWS))
 def test_a_hint_is_given_in_its_state_and_helps(shop: Workshop, command: Command, row: Row, way: Sequence[str]) -> None:
-    row.state(shop)
-    given = type_in(row.command, shop, command)
-    expected = _filled(row.hint, shop)
-    if row.retold:
-        assert expected in given.output
-    else:
-        assert getattr(given.exception, "hint", given.output) == expected
-    for line in way:
-        ran = type_in(line, shop, command)
-    assert code_of(ran) in (0, 3), ran.exception or ran.output
-
-
-def _filled(hint: str, shop: Workshop) -> str:
-    for name, place in places(shop).items():
-        hint = hint.replace(f"{{{name}}}", place)
-    return hint
+    carry_out(row, way, shop, command)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.hint[:60] for row in ROWS])
 def test_the_ways_type_what_the_hint_names(row: Row) -> None:
-    typed = " ".join([row.command, *(line for way in row.ways for line in way)])
-    for piece in re.findall(r"`([^`]+)`", row.hint):
-        for word in piece.split():
-            if word.startswith(("-", "embedcli", "chmod", "ls")) and word != "-a":
-                assert word in typed, word
+    for word in words_to_type(row.hint):
+        assert word in typed(row), word
 
 
-def test_every_hint_of_the_program_stands_in_the_table() -> None:
-    listed = [row.hint for row in ROWS] + list(NOT_RUN)
+def carried() -> set[str]:
+    """The hints that a test of this file or of the folder `carried_out` carries out."""
+    for path in sorted((HERE / "carried_out").glob("test_*.py")):
+        importlib.import_module(f"tests.carried_out.{path.stem}")
+    return CARRIED
+
+
+INSTALLS = re.compile(r"pip install (?:--force-reinstall )?'embedcli\[([\w.*-]+)\]'")
+
+
+def test_every_hint_of_the_program_is_carried_out() -> None:
+    listed = [*carried(), *NOT_HERE]
     lacking = [
         f"{module}: {pattern}"
         for pattern, module in templates().items()
-        if not module.startswith(tuple(ELSEWHERE)) and not any(re.fullmatch(pattern, hint) for hint in listed)
+        if not INSTALLS.search(pattern.replace("\\", "")) and not any(re.fullmatch(pattern, hint) for hint in listed)
     ]
-    assert not lacking, "each needs a row in ROWS, with its state and what is typed then"
-    for test in NOT_RUN.values():
-        assert (HERE / test).exists(), test
+    assert not lacking, "each needs a row, or a test with `carries_out`, that makes its state and types what it says"
 
 
+def test_the_extras_that_hints_install_exist() -> None:
+    """They are not installed here, for that needs a registry."""
+    extras = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    hints = [pattern.replace("\\", "") for pattern in templates()]
+    named = {found for hint in hints for found in INSTALLS.findall(hint)} - {".*"}
+    assert {"gpu", "cpu", "minilm", "ray", "s3", "serve"} <= named <= extras.keys()
+    assert {extra for _, extra in STORES.values()} <= extras.keys()
+
+
+@carries_out("give this user the right to write there, e.g. `chown -R $USER /folder`")
 def test_the_hint_of_a_folder_of_another_user_is_a_command_that_works(shop: Workshop) -> None:
     nothing(shop)
     hint = storage_error(PermissionError(errno.EACCES, "denied"), shop.docs / "file").hint
     environment = {**os.environ, "USER": str(os.getuid())}
     subprocess.run(hint.split("`")[1], shell=True, check=True, env=environment)
+
+
+@carries_out("free some space, then run the same command again")
+def test_a_move_that_lacked_space_is_made(shop: Workshop, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    indexed(shop)
+    shell("cp -r {docs} {other}", shop)
+    line = "embedcli moved {docs} {other} --index {index}"
+    with monkeypatch.context() as patched:
+        patched.setattr(Disk, "has_room", lambda *_: False)
+        assert_given("free some space, then run the same command again", type_in(line, shop, command), shop)
+    assert code_of(type_in(line, shop, command)) == 0
+
+
+LOCAL = "put the index on a local disk (ext4, xfs) with `--index`"
+
+
+@carries_out(LOCAL)
+def test_doctor_is_content_with_another_disk(shop: Workshop, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    nothing(shop)
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", no_locks)
+        assert_given(LOCAL, type_in("embedcli doctor {index} --model minilm", shop, command), shop, retold=True)
+    ran = type_in("embedcli doctor {other} --model minilm", shop, command)
+    assert code_of(ran) == 0 and LOCAL not in ran.output
+
+
+@carries_out("wait for it to end, then run the same command again")
+def test_a_run_that_waited_for_another_one_works(shop: Workshop, command: Command) -> None:
+    indexed(shop)
+    with lock.hold(shop.index, Disk(), silent):
+        assert_given("wait for it to end, then run the same command again", type_in(AGAIN, shop, command), shop)
+    assert code_of(type_in(AGAIN, shop, command)) == 0
+
+
+@carries_out("run the same command again")
+def test_a_run_that_another_one_has_overtaken_works_again(
+    shop: Workshop, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network filesystem whose locks mean nothing: the lock is another run's before this one publishes."""
+    indexed(shop)
+    shop.write("new.txt", words(60, 5))
+    with monkeypatch.context() as patched:
+        patched.setattr(lock.Lock, "held", lambda _: False)
+        assert_given("run the same command again", type_in(AGAIN, shop, command), shop)
+    assert code_of(type_in(AGAIN, shop, command)) == 0
+
+
+@carries_out("run the same command again: it continues where it stopped")
+def test_a_run_that_was_stopped_goes_on(shop: Workshop, command: Command) -> None:
+    killed_first_run(shop)
+    assert Stopped(15).hint == "run the same command again: it continues where it stopped"
+    assert code_of(type_in(AGAIN, shop, command)) == 0
 
 
 CLOSED: dict[str, tuple[State, str, str]] = {
@@ -615,6 +618,10 @@ CLOSED: dict[str, tuple[State, str, str]] = {
     "look at it with `ls -la '{docs_}'`": (nothing, "{docs}", INGEST),
 }
 """Hints about a folder that this user may not read: the state, the folder, the command."""
+
+
+CARRIED.update(CLOSED)
+CARRIED.add("look at it with `ls -la '/folder'`")
 
 
 @pytest.mark.parametrize("hint", CLOSED)
@@ -629,7 +636,7 @@ def test_the_hints_of_a_closed_folder_help_a_user_whom_permissions_bind(
 
     def is_given() -> None:
         given = type_in(line, shop, command)
-        assert getattr(given.exception, "hint", given.output) == _filled(hint, shop)
+        assert getattr(given.exception, "hint", given.output) == filled(hint, shop)
 
     as_nobody(shop.docs.parent, is_given)
     shell(f"chmod 755 {folder} && ls -la {folder}", shop)

@@ -141,8 +141,8 @@ class _Coordinator:
             )
 
     def _leave_out(self, member: Member, error: EmbedcliError) -> None:
-        hint = f" ({error.hint})" if error.hint else ""
-        self._run.report.warn(f"worker {member.name} is left out: {error}{hint}")
+        mended = f" ({error.hint})" if error.hint else ""
+        self._run.report.warn(f"worker {member.name} is left out: {error}{mended}")
         self._let_go(member)
         self._patience.note_left_out(error)
 

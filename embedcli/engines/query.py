@@ -143,7 +143,7 @@ def _own_model(index: IndexModel, say: Say) -> Model:
     if settings.quantization:
         raise EngineError(
             f"the index has vectors of {settings.quantization} weights, which only SGLang makes",
-            "search it with a vector that SGLang made",
+            "search its words with `--mode words`, or name a chunk with `--like`",
         )
     model = resolve.resolve(settings.model, commit=settings.commit, report=say, download=False)
     if model.fingerprint != index.fingerprint:

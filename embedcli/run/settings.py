@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from embedcli import config, fingerprints
 from embedcli.config import IndexSettings, Options, Rules
+from embedcli.errors import Mismatch, quoted
 from embedcli.fingerprints import BOUNDARY_VERSION, Fingerprints
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def settle_settings(
     quantization = asked.quantization or (remembered.quantization if remembered else None)
     fingerprint = fingerprints.model_fingerprint(model.fingerprint, quantization)
     if known is not None and not asked.rebuild and fingerprint != memory.model_fingerprint:
-        raise config.mismatch(asked.shown_index, "--model", f"`{known.model}`", f"`{model.name}`")
+        raise _other_model(asked, known, model)
     max_tokens, overlap = config.settle_chunking(asked, remembered, model_max_tokens=model.max_tokens)
     dim = config.settle_dim(asked, remembered, width=model.width, matryoshka=model.matryoshka)
     settings = IndexSettings(
@@ -67,6 +68,17 @@ def settle_settings(
         quantization=quantization,
     )
     return settings, fingerprints_of(model, settings)
+
+
+def _other_model(asked: Options, known: IndexSettings, model: Model) -> Mismatch:
+    """The error of a run whose vectors would be of another model than those of the index."""
+    if model.name == known.model:
+        again = f"`embedcli ingest --rebuild --index {quoted(asked.shown_index)}`"
+        return Mismatch(
+            f"`{model.folder}` is another model than the one that index `{asked.shown_index}` was built with",
+            f"put that one back, or build the index again: {again}",
+        )
+    return config.mismatch(asked.shown_index, "--model", f"`{known.model}`", f"`{model.name}`")
 
 
 def fingerprints_of(model: Model, settings: IndexSettings) -> Fingerprints:

@@ -36,10 +36,11 @@ def with_streams(scopes: Scopes, asked: Options, known: Sequence[Root], *, every
         found.append(Scope(roots[name], stream=stream, before=before if before != roots[name] else None))
     missing = [root.path for root in known if not any(scope.is_all_of(root) for scope in found)] if everything else []
     if missing:
+        at = f"--index {quoted(asked.shown_index)}"
         raise InputError(
             f"`{missing[0]}` came as a stream, and a rebuild needs every source",
-            f"give it again: `... | embedcli ingest --records - --name {quoted(missing[0])} --whole --rebuild`,"
-            f" or remove it: `embedcli forget {quoted(missing[0])}`",
+            f"give it again: `... | embedcli ingest {at} --records - --name {quoted(missing[0])} --whole --rebuild`,"
+            f" or remove it: `embedcli forget {quoted(missing[0])} {at}`",
         )
     return replace(scopes, roots=(*scopes.roots, *roots.values()), scopes=(*scopes.scopes, *found))
 

@@ -1,4 +1,4 @@
-/* What the NVIDIA driver says of cards that are not there: FAKE_CARDS, FAKE_TOTAL and FAKE_FREE (GiB), FAKE_CUDA; the
+/* What the NVIDIA driver says of cards that are not there: FAKE_CARDS, FAKE_TOTAL and FAKE_FREE (GiB), FAKE_CUDA, FAKE_CAPABILITY; the
    status of its start is FAKE_INIT_STATUS, that of a card's memory FAKE_MEMORY_STATUS. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,8 +38,9 @@ int nvmlDeviceGetMemoryInfo(void *handle, struct memory *memory) {
     return (int)setting("FAKE_MEMORY_STATUS", 0);
 }
 int nvmlDeviceGetCudaComputeCapability(void *handle, int *major, int *minor) {
-    *major = 8;
-    *minor = 9;
+    double capability = setting("FAKE_CAPABILITY", 8.9);
+    *major = (int)capability;
+    *minor = (int)(10 * (capability - *major) + 0.5);
     return 0;
 }
 int nvmlSystemGetDriverVersion(char *text, unsigned size) {

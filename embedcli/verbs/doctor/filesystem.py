@@ -6,6 +6,7 @@ Not here: the machine and the model (machine.py).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from embedcli.index.manifest import Generation
 
 LEAST_FREE_BYTES = 2 * GIB
+SPACE = "free some space (`df -i` counts files too), or put the index elsewhere with `--index`"
+LOCAL = "put the index on a local disk (ext4, xfs) with `--index`"
 
 
 def storage(index: Path) -> Iterator[Line]:
@@ -35,7 +38,7 @@ def storage(index: Path) -> Iterator[Line]:
         return
     refused = _refused(index, parent)
     if refused is not None:
-        yield Line("index", str(refused), False, refused.hint, STORAGE)
+        yield Line("index", str(refused), False, SPACE if _is_full(refused) else refused.hint, STORAGE)
         return
     try:
         opened = open_index(index)
@@ -54,8 +57,7 @@ def storage(index: Path) -> Iterator[Line]:
             for what, attempt in _ATTEMPTS.items():
                 yield _tried(what, Path(folder), attempt)
     except OSError as error:
-        mend = "free some space (`df -i` counts files too), or put the index elsewhere with `--index`"
-        yield Line("folders", f"cannot be made in `{parent}`: {error.strerror}", False, mend, STORAGE)
+        yield Line("folders", f"cannot be made in `{parent}`: {error.strerror}", False, SPACE, STORAGE)
 
 
 def _refused(index: Path, existing: Path) -> StorageError | None:
@@ -68,7 +70,9 @@ def _refused(index: Path, existing: Path) -> StorageError | None:
             with tempfile.NamedTemporaryFile(prefix=".embedcli-doctor-", suffix=".tmp", dir=place):
                 pass
         except OSError as error:
-            return storage_error(error, place / "file")
+            refused = storage_error(error, place / "file")
+            refused.__cause__ = error
+            return refused
     try:
         os.close(os.open(index / "lock", os.O_RDWR))
     except FileNotFoundError:
@@ -86,14 +90,18 @@ def rights(index: Index, current: Generation) -> Line:
 
 def _tried(what: str, folder: Path, attempt: Callable[[Path], None]) -> Line:
     """Try one file operation. Only hard links are optional: without them shards are copied."""
-    mend = "put the index on a local disk (ext4, xfs) with `--index`"
     try:
         attempt(folder)
     except (OSError, EmbedcliError) as error:
         if what == "hard links":
             return Line(what, "not available: shards are copied from generation to generation")
-        return Line(what, f"does not work here: {error}", False, mend, STORAGE)
+        return Line(what, f"does not work here: {error}", False, SPACE if _is_full(error) else LOCAL, STORAGE)
     return Line(what, "work")
+
+
+def _is_full(error: OSError | EmbedcliError) -> bool:
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _flock(folder: Path) -> None:

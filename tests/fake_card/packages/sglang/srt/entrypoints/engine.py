@@ -1,7 +1,8 @@
 """An SGLang that a host takes for the real one: starts at once, answers at once, and does as its environment says.
 
 FAKE_ARGUMENTS is a file for what it was started with, FAKE_DELAY are seconds for a list, FAKE_START seconds for the
-start; as long as the file FAKE_HANG exists no list is answered.
+start, FAKE_DEATH what it dies of then, FAKE_POOL the tokens that it has room for; as long as the file FAKE_HANG exists
+no list is answered.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ class Engine:
             seen = {name: os.environ.get(name, "") for name in ("CUDA_VISIBLE_DEVICES", "PATH", "TRITON_CACHE_DIR")}
             Path(os.environ["FAKE_ARGUMENTS"]).write_text(json.dumps({**arguments, "environment": seen}))
         time.sleep(float(os.environ.get("FAKE_START", 0)))
+        if "FAKE_DEATH" in os.environ:
+            raise RuntimeError(os.environ["FAKE_DEATH"])
+        tokens = int(os.environ.get("FAKE_POOL", 60_000))
         self.loop = asyncio.new_event_loop()
         self.tokenizer_manager = TokenizerManager()
         self.server_args = SimpleNamespace(page_size=None, resolved_dict=lambda: {"page_size": 1})
-        self._scheduler_init_result = SimpleNamespace(scheduler_infos=[{"max_total_num_tokens": 60_000}])
+        self._scheduler_init_result = SimpleNamespace(scheduler_infos=[{"max_total_num_tokens": tokens}])
