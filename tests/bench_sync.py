@@ -279,8 +279,9 @@ STEPS: dict[str, Callable[[Target, int], None]] = {
 def step(name: str, url: str, table: str, count: int) -> None:
     """Do one step, after the imports, and print its figures as JSON."""
     target = parse_target(url, index=Path("notes"), into=table)
-    if name in ("bulk", "load"):
-        STEPS[name](parse_target(url, index=Path("notes"), into=f"warm_{table}"), 100)
+    other = f"{table}_before_{name.replace(' ', '_')}"  # where the imports are done
+    warm = url if target.path is None else url.replace(f"{table}.db", f"{other}.db")
+    STEPS["bulk" if name.startswith("bulk") else "load"](parse_target(warm, index=Path("notes"), into=other), 100)
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     with most_memory() as found_mb:
         STEPS[name](target, count)
@@ -347,7 +348,7 @@ class Place:
             with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
                 connection.execute(f"drop table {table}")
             return
-        for path in self.folder.glob(f"{table}.db*"):
+        for path in self.folder.glob(f"{table}[._]*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def close(self) -> None:
