@@ -124,16 +124,17 @@ def measured(folder: Path, *, dies_of: int = 0, reference: bool = False) -> tupl
 
 
 def test_the_engine_is_opened_once_for_both_runs_and_closed_at_the_end(tmp_path: Path) -> None:
+    began = time.monotonic()
     figures, opened = measured(tmp_path)
     assert len(opened) == 1 and opened[0].closed
-    assert 0.5 <= figures.load_s < 5 and 0 < figures.busy <= 1
+    assert 0.5 <= figures.load_s < time.monotonic() - began and 0 < figures.busy <= 1
 
 
 def test_the_rate_of_the_whole_run_includes_a_restart_and_every_engine_is_closed(tmp_path: Path) -> None:
     figures, opened = measured(tmp_path, dies_of=60)
     assert len(opened) == 2 and all(engine.closed for engine in opened)
     assert figures.tokens / figures.whole > 0.5, "opening the second engine alone took that long"
-    assert figures.busy < 0.95
+    assert (1 - figures.busy) * figures.tokens / figures.whole > 0.5, "the engine had no work meanwhile"
 
 
 def test_both_rates_count_the_same_tokens(tmp_path: Path) -> None:

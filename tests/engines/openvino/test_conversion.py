@@ -30,6 +30,7 @@ from embedcli.engines.torch_engine import TorchEngine
 from embedcli.engines.torch_engine import open_engine as open_torch
 from embedcli.models.folder import Model
 from embedcli.models.resolve import resolve
+from tests.held import Held
 from tests.tiny_models import make_bert, make_modernbert
 
 CONVERTING = "converting {} for OpenVINO, once"
@@ -265,13 +266,16 @@ def test_a_stop_ends_the_converter_too(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/a.txt").write_text("Some text.\n")
     command = [sys.executable, "-m", "embedcli", "ingest", "docs", "--index", "index", "--model", "./model"]
-    env = {**os.environ, "EMBEDCLI_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    held = Held(tmp_path / "held", "converting")
+    (tmp_path / "held/torch.py").write_text("from tests.held import hold; hold('converting')")
+    path = os.pathsep.join([str(tmp_path / "held"), *sys.path])
+    env = {**os.environ, **held.environment, "EMBEDCLI_CACHE": str(tmp_path / "cache"), "PYTHONPATH": path}
     with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr is not None
         while "converting" not in (line := run.stderr.readline()):
             assert line, "it ended before"
-        while not (converters := converters_of(run.pid)):
-            assert run.poll() is None
+        held.wait(run)  # the converter, which has come to torch
+        assert (converters := converters_of(run.pid))
         run.send_signal(signal.SIGTERM)
         said = run.stderr.read()
     assert run.returncode == 143, said

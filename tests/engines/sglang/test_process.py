@@ -137,7 +137,7 @@ def test_close_returns_soon_though_a_batch_hangs(start: StartHost, hanging_id: i
     began = time.monotonic()
     host.close()
     host.close()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 60, "the batch hangs for ten minutes"
     with pytest.raises(EngineDied, match="closed"):
         future.result(ANSWER_S)
     assert not group_members(group_of(host))
@@ -212,12 +212,13 @@ time.sleep(60)
 def test_kill_9_leaves_no_file_though_the_host_notices_it_before_its_guard(tmp_path: Path) -> None:
     """When the guard looks, the host has already ended and the lifeline is closed."""
     code = """
-import os, time
+import os
 from embedcli.engines.sglang.guard import _guard
 host = os.fork()
 if not host:
     os._exit(0)
-time.sleep(0.2)
+os.waitid(os.P_PID, host, os.WEXITED | os.WNOWAIT)
+os.read(0, 1)
 _guard(host, os.getppid())
 """
     (tmp_path / "log").touch()
