@@ -2,7 +2,7 @@
 
 FAKE_ARGUMENTS is a file for what it was started with, FAKE_DELAY are seconds for a list, FAKE_START seconds for the
 start, FAKE_DEATH what it dies of then, FAKE_POOL the tokens that it has room for; as long as the file FAKE_HANG exists
-no list is answered.
+no list is answered. It can be held (held.py) before it answers `list N`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ from typing import Any
 import numpy as np
 
 from tests.fake_engines import vector
+from tests.held import hold
 
 CHATTER = "SGLang says what nobody wants to hear"
 
 
 class TokenizerManager:
     signal_handler_class: Any = None
+    lists = 0
 
     async def generate_request(self, request: Any, _: Any) -> AsyncIterator[list[dict[str, Any]]]:
+        self.lists += 1
+        await asyncio.to_thread(hold, f"list {self.lists}")
         await asyncio.sleep(float(os.environ.get("FAKE_DELAY", 0)))
         while os.path.exists(os.environ.get("FAKE_HANG", "/none")):
             await asyncio.sleep(0.1)
