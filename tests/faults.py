@@ -335,6 +335,15 @@ class SlowReader(ReadingWork):
         return super().__call__(task, beat, with_forms=with_forms)
 
 
+class ReaderHangs(ReadingWork):
+    """Does not come back from the file named `fault`."""
+
+    def __call__(self, task: Source, beat: Beat, *, with_forms: bool) -> Reading:
+        if task.path.startswith("fault"):
+            time.sleep(600)
+        return super().__call__(task, beat, with_forms=with_forms)
+
+
 class ReaderSegfaults(ReadingWork):
     """Dies whenever it reads the file named `fault`."""
 

@@ -24,6 +24,7 @@ from embedcli.models.folder import Model
 from embedcli.vault.disk import Disk
 from embedcli.verbs.verify import verify
 from tests.fake_engines import FakeEngine
+from tests.faults import ReaderHangs
 from tests.workshop import Lines, Workshop, follow, words
 
 Seconds = Callable[[], float]
@@ -326,13 +327,14 @@ def test_what_is_left_is_exit_3_only_where_completeness_is_required(shop: Worksh
     assert shop.ingest(require_complete=True, **flags).exit_code == 0
 
 
-def test_readers_are_not_waited_for(tmp_path: Path) -> None:
+def test_readers_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the reading phase: a reader that is busy with a file is ended, and its file is what the next run reads."""
     shop = Workshop(tmp_path, reading_processes=True)
-    os.mkfifo(tmp_path / "never")
-    shop.write("a.txt", words(30))
+    shop.write("fault.txt", words(30))
     started_s = time.monotonic()
-    summary = shop.ingest(seconds_left=limit(0.5))
+    with monkeypatch.context() as hanging:
+        hanging.setattr("embedcli.run.readers.ReadingWork", ReaderHangs)
+        summary = shop.ingest(seconds_left=limit(1.0))
     assert time.monotonic() - started_s < FOR_EVER_S
     assert summary.exit_code == 0 and not summary.complete
     assert shop.ingest(shop.docs, dim=16, max_tokens=64).complete
