@@ -26,7 +26,7 @@ from tests.fake_engines import FakeEngine  # noqa: E402
 from tests.held import after, hold  # noqa: E402
 
 LOADS_S = 1.2
-TOKENS_PER_S = 8_000
+TOKENS_PER_S = float(os.environ.get("QUICK_TOKENS_PER_S", "8000"))
 PROBE_ROWS = 18
 """An engine that opens is given the probe set, nine texts, alone and together."""
 
