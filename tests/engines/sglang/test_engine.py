@@ -291,11 +291,12 @@ def test_one_of_two_hosts_that_is_killed_costs_nothing_and_comes_back(model: Mod
 
     both = open_on_all([H100, replace(H100, index=1)], start, warn=said.append, revive_after_s=0.1)
     rows = [np.array([number % 200, number // 200], np.uint32) for number in range(4_000)]
+    os.killpg(opened[0]._host._group.process.pid, signal.SIGSTOP)  # it has lists when it is killed, and no answer
     futures = [both.submit(rows[place : place + 100]) for place in range(0, 4_000, 100)]
     os.killpg(opened[0]._host._group.process.pid, signal.SIGKILL)
-    answers = np.concatenate([future.result(20) for future in futures])
+    answers = np.concatenate([future.result(120) for future in futures])
     np.testing.assert_allclose(answers, np.stack([vector(row, DIM) for row in rows]), atol=1e-6)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while len(said) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert "is lost, 1 at work: SGLang died" in said[0] and said[1].endswith("is back, 2 at work")
