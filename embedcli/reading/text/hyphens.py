@@ -116,10 +116,11 @@ def find_spellings(pages: Sequence[str]) -> Spellings:
 
 def _joined(pages: Sequence[str], pairs: set[str]) -> set[str]:
     """Those of the pairs, in lower case, that occur as one word; pairs with capitals only in this very form."""
-    wanted = {pair.replace("-", ""): pair for pair in pairs}
-    lower = {word for word in wanted if word.islower()}
-    found = _words_of(pages, wanted.keys() - lower) | _words_of(map(str.lower, pages), lower)
-    return {wanted[word].lower() for word in found}
+    wanted = {pair: pair.replace("-", "") for pair in pairs}  # of several pairs one word may be cut in several places
+    words = set(wanted.values())
+    lower = {word for word in words if word.islower()}
+    found = _words_of(pages, words - lower) | _words_of(map(str.lower, pages), lower)
+    return {pair.lower() for pair, word in wanted.items() if word in found}
 
 
 def _words_of(pages: Iterable[str], words: set[str]) -> set[str]:

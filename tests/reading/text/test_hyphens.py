@@ -24,6 +24,10 @@ def test_a_word_that_was_broken_is_joined(cut: str, whole: str) -> None:
     assert joined(cut) == whole
 
 
+def test_a_word_that_is_cut_in_two_places_is_joined_in_both() -> None:
+    assert joined("EL PRO\x02GRAMA, DEL PROGRA\x02MA", "el programa") == "EL PROGRAMA, DEL PROGRAMA"
+
+
 @pytest.mark.parametrize("cut", ["TX\x02450", "COVID\x0219", "Müller\x02Lang", "IT\x02Abteilung", "PDF\x02files"])
 def test_a_hyphen_stays_before_a_capital_or_a_digit_and_behind_capitals(cut: str) -> None:
     assert joined(cut) == cut.replace("\x02", "-")
