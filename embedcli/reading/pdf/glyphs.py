@@ -49,7 +49,7 @@ def _characters(units: memoryview) -> str:
 
 
 _SIDES = (ctypes.c_double(), ctypes.c_double(), ctypes.c_double(), ctypes.c_double())
-_RECTANGLE = pdfium_c.FS_RECTF()
+_RECTANGLE, _OTHER = pdfium_c.FS_RECTF(), pdfium_c.FS_RECTF()
 """Where pdfium, which knows one thread only, writes its answers: to make them for each page takes longer."""
 
 
@@ -159,6 +159,14 @@ class Glyphs:
         pdfium_c.FPDFText_GetLooseCharBox(self.raw, index, _RECTANGLE)
         left, top, right, bottom = _four_floats(_RECTANGLE)
         return self.turned(left, bottom, right, top) if self.quarter else Box(left, right, bottom, top)
+
+    def goes_back(self, index: int, other: int) -> bool:
+        """Whether `other` begins before this character ends, as the first one of the next line does: told in half of
+        the time that both boxes take. It is never told of turned text."""
+        pdfium_c.FPDFText_GetLooseCharBox(self.raw, index, _RECTANGLE)
+        pdfium_c.FPDFText_GetLooseCharBox(self.raw, other, _OTHER)
+        height = max(_RECTANGLE.top - _RECTANGLE.bottom, _OTHER.top - _OTHER.bottom)
+        return self.quarter == 0 and bool(_OTHER.left - _RECTANGLE.right < -WIDEST_TOUCH * height)
 
     def turned(self, left: float, bottom: float, right: float, top: float) -> Box:
         """A box of the page's own space as it lies about the writing."""

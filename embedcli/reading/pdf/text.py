@@ -250,6 +250,8 @@ def _false_breaks(glyphs: Glyphs, suspected: re.Pattern[str]) -> Iterator[Edit]:
     """Line ends beside a raised or lowered mark, or within a line: the text goes on where the mark or the part ends."""
     for found in suspected.finditer(glyphs.text):
         after = found.end()
+        if glyphs.goes_back(found.start() - 1, after):
+            continue
         before, behind = glyphs.line_box(found.start() - 1), glyphs.line_box(after)
         gap = behind.start - before.end
         height = max(before.high - before.low, behind.high - behind.low)
