@@ -485,6 +485,8 @@ NOT_HERE = {
     "put the index elsewhere with `--index`: ext4, xfs, btrfs, zfs and APFS have them, FAT does not": (
         "needs a disk without links"
     ),
+    "for a new index: `--max-tokens 512`": "needs a model of 16 GB; planned in test_settings.py",
+    "`export EMBEDCLI_CACHE=/var/cache/embedcli`": "needs a user without a home",
     "close other programs, or use fewer `--threads`": "needs a machine whose memory ends in OpenVINO",
     "make room (`free`, `ulimit -u`, `df /tmp` show where), then run the same command again": (
         "needs a machine that starts no other process"
