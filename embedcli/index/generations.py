@@ -65,7 +65,13 @@ class Index:
     # ---- what is there
 
     def check(self) -> None:
-        """Raise NoIndex when the folder is a file, or holds files that are not of an index."""
+        """Raise NoIndex when the folder is a file, holds files that are not of an index, or can be the folder of none:
+        readers of Parquet, ours too, take paths as text."""
+        if not _is_text(self.folder.absolute()):
+            raise NoIndex(
+                f"`{self.shown}` cannot be the folder of an index: its path is not UTF-8",
+                "name an empty or a new folder with `--index`",
+            )
         if not self.folder.exists():
             return
         if not self.folder.is_dir():
@@ -343,3 +349,11 @@ def current_of(index: Index) -> Generation:
         f"`{index.shown}` is not an index, or has published nothing yet",
         f"make one with `embedcli ingest SOURCE --index {quoted(index.shown)}`",
     )
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -140,6 +140,15 @@ def test_a_folder_with_foreign_files_is_no_index_whatever_their_names(shop: Work
     assert sum(path.is_file() for path in shop.index.rglob("*")) == 1
 
 
+def test_a_path_that_is_not_utf_8_is_that_of_no_index(shop: Workshop) -> None:
+    """Nothing is made there; the first reader of its files would fail."""
+    shop.write("a.txt", words(30))
+    folder = shop.index.parent / os.fsdecode(b"caf\xe9")
+    with pytest.raises(NoIndex, match="not UTF-8"):
+        Workshop(shop.docs.parent, index=f"{folder.name}/index").ingest(shop.docs)
+    assert not folder.exists()
+
+
 def test_only_run_folders_are_cleared_in_staging(two: Workshop) -> None:
     theirs = two.index / "staging" / "2024-backup" / "data"
     theirs.parent.mkdir()
