@@ -65,12 +65,12 @@ DOORS = {
     "tokenizers": {"models.tokenizer"},
     "orjson": {"pipes.output", "pipes.tables", "pipes.texts", "reading.containers.fields", "reading.containers.lines"}
     | {"serving.answers", "serving.limits"},
-    "rich": {"report", "cli.search_text"},
+    "rich": {"report", "cli.texts.search"},
     "simsimd": {"search.scan"},
     "pynvml": {"engines.nvml"},
     "ray": {"cluster.ray_transport"},
     "duckdb": {"index.where"},
-    "prometheus_client": {"cli.metrics", "serving.metrics"},
+    "prometheus_client": {"cli.texts.metrics", "serving.metrics"},
     "starlette": {
         *("serving.answers", "serving.app", "serving.clients", "serving.guard", "serving.index_routes"),
         *("serving.limits", "serving.server"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcli import __version__
-from embedcli.cli.group import Group, keep_file
+from embedcli.cli.values.group import Group, keep_file
 
 if TYPE_CHECKING:
     from embedcli.run.tools import Tools

@@ -1,7 +1,7 @@
 """`embedcli config` on the command line: the settings with which `ingest` would run, and where each comes from.
 
 In: the flags of `ingest`. Out: a line for each flag on stdout, with `--json` one object. Nothing is written or run.
-Not here: which value counts (group.py), the file (settings_file.py).
+Not here: which value counts (values/group.py), the file (values/settings_file.py).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import typer
 
 from embedcli.cli.app import print_json
 from embedcli.cli.flags import opened_index
-from embedcli.cli.group import NOT_SET_BY_FILE, options, origins
 from embedcli.cli.ingest import MIB
 from embedcli.cli.ingest import ingest as ingest_command
+from embedcli.cli.values.group import NOT_SET_BY_FILE, options, origins
 from embedcli.config import index_folder
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedcli import config, filelist
-from embedcli.cli import flags, metrics, nightly
+from embedcli.cli import flags, nightly
 from embedcli.cli.app import AsJson, Debug, print_json, tools_maker
-from embedcli.cli.workers import WorkersFlag, with_workers
+from embedcli.cli.texts import metrics
+from embedcli.cli.values.workers import WorkersFlag, with_workers
 from embedcli.errors import EmbedcliError, UsageError
 from embedcli.report import Report
 

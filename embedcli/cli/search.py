@@ -1,7 +1,7 @@
 """`embedcli search` on the command line.
 
 In: argv, queries on stdin. Out: hits on stdout, as text for people, JSON or paths; notes on stderr; an exit code.
-Not here: the search (search/searcher.py), the text of a hit (search_text.py).
+Not here: the search (search/searcher.py), the text of a hit (texts/search.py).
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Printer:
 
 class TextPrinter(Printer):
     def _print(self, query: str | None, found: Found) -> None:
-        from embedcli.cli.search_text import print_hits
+        from embedcli.cli.texts.search import print_hits
 
         print_hits(query if self.several else None, found)
 

@@ -2,7 +2,7 @@
 
 In: flags. Out: the status for people or, with `--failed`, the sources that could not be read, on stdout; with `--json`
 one object.
-Not here: collecting the status (verbs/status.py), its text (status_text.py).
+Not here: collecting the status (verbs/status.py), its text (texts/status.py).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def status(
     debug: Debug = False,
 ) -> None:
     """Show the index, its last runs and the run in progress."""
-    from embedcli.cli import status_text
+    from embedcli.cli.texts.status import status_lines
     from embedcli.verbs.status import status, troubled
 
     _check_flags(failed=failed, reason=reason, null=null, as_json=as_json)
@@ -47,7 +47,7 @@ def status(
     if as_json:
         print_json({"exit_code": 0, **dataclasses.asdict(found)})
     else:
-        print("\n".join(status_text.status_lines(found)))
+        print("\n".join(status_lines(found)))
 
 
 def _check_flags(*, failed: bool, reason: str | None, null: bool, as_json: bool) -> None:

@@ -71,7 +71,7 @@ def unlock(
     index: IndexArgument = None, index_option: IndexFolder = None, as_json: AsJson = False, debug: Debug = False
 ) -> None:
     """Clear a lock that a dead host left on a network filesystem."""
-    from embedcli.cli.status_text import when
+    from embedcli.cli.texts.status import when
     from embedcli.verbs.unlock import unlock
 
     opened = opened_index(index, index_option)

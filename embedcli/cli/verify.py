@@ -1,7 +1,7 @@
 """`embedcli verify` on the command line.
 
 In: flags. Out: each damaged file on stdout, with `--json` one object; a note for the next run; exit 3 for damage.
-Not here: the words (verify_text.py), looking for damage (verbs/verify.py).
+Not here: the words (texts/verify.py), looking for damage (verbs/verify.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import typer
 
 from embedcli.cli.app import AsJson, Debug, tools_maker
 from embedcli.cli.flags import IndexArgument, IndexFolder, opened_index
-from embedcli.cli.verify_text import hints_of, print_damage, print_verdict
+from embedcli.cli.texts.verify import hints_of, print_damage, print_verdict
 from embedcli.errors import EmbedcliError, StorageError
 from embedcli.report import say, say_warning
 

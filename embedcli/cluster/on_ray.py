@@ -2,7 +2,7 @@
 
 In: the value of the flag, the tools and flags of the run. Out: the same tools with a workforce; model and device are
 chosen for the machines of the cluster, not for this one. Nothing is connected to before there is work.
-Not here: Ray itself (ray_transport.py), the flag on the command line (cli/workers.py).
+Not here: Ray itself (ray_transport.py), the flag on the command line (cli/values/workers.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rows of a view -> what is shown of them.
 
 In: row numbers. Out: their columns but the vector, in the same order.
-Not here: which rows (searcher.py), marking words and folding lines (cli/search_text.py).
+Not here: which rows (searcher.py), marking words and folding lines (cli/texts/search.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What people and programs are shown of a hit, wherever: on a terminal, as JSON, on a page.
 
 In: a hit, a passage and the terms of a query. Out: a JSON object, the words for its place, the best part of a passage.
-Not here: colours (cli/search_text.py), HTML (serving/page.py).
+Not here: colours (cli/texts/search.py), HTML (serving/page.py).
 """
 
 from __future__ import annotations

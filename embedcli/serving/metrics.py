@@ -1,7 +1,7 @@
 """The figures of a server, for Prometheus.
 
 In: each request as it ends, the load as it is when somebody asks. Out: text in Prometheus's format.
-Not here: the figures of an ingest (cli/metrics.py).
+Not here: the figures of an ingest (cli/texts/metrics.py).
 """
 
 from __future__ import annotations

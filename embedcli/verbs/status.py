@@ -2,7 +2,7 @@
 
 In: an index. Out: an IndexStatus, from the files of the current generation, `state/` and the lock file. Nothing is
 written and no lock is taken, so that it works during a run.
-Not here: looking for damage (verify.py), the flags (cli/status.py), the text on the screen (cli/status_text.py).
+Not here: looking for damage (verify.py), the flags (cli/status.py), the text on the screen (cli/texts/status.py).
 """
 
 from __future__ import annotations

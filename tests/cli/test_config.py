@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import typer
 
-from embedcli.cli import settings_file
 from embedcli.cli.app import app
-from embedcli.cli.group import NOT_SET_BY_FILE, Group, flags_of, options
+from embedcli.cli.values import settings_file
+from embedcli.cli.values.group import NOT_SET_BY_FILE, Group, flags_of, options
 from embedcli.errors import Mismatch, UsageError
 from tests.cli.test_main import quick
 from tests.published import filled

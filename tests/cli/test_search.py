@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from embedcli.cli.search_text import excerpt
+from embedcli.cli.texts.search import excerpt
 from embedcli.search.words import terms
 from tests.workshop import Workshop
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from embedcli.cli.workers import parse_workers
+from embedcli.cli.values.workers import parse_workers
 from embedcli.config import Workers
 from embedcli.errors import UsageError
 from tests.workshop import Workshop, words

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from embedcli.cli import status_text
+from embedcli.cli.texts.status import status_lines
 from embedcli.errors import InputError, Locked, NoIndex, StorageError
 from embedcli.index import lock
 from embedcli.vault.disk import Disk
@@ -91,7 +91,7 @@ def test_status_of_a_first_run_that_has_published_nothing(shop: Workshop) -> Non
     hold(shop, host="far-away")
     found = status(index_of(shop))
     assert (found.generation, found.running is not None) == (None, True)
-    assert "none yet" in "\n".join(status_text.status_lines(found))
+    assert "none yet" in "\n".join(status_lines(found))
 
 
 def test_status_shows_why_a_run_failed_and_how_many_documents_it_had_finished(shop: Workshop) -> None:
@@ -100,7 +100,7 @@ def test_status_shows_why_a_run_failed_and_how_many_documents_it_had_finished(sh
     with pytest.raises(StorageError):
         shop.ingest(disk=DiskFull("N.tmp/documents.parquet"), checkpoint_every_s=0.0)
     found = status(index_of(shop))
-    text = "\n".join(status_text.status_lines(found))
+    text = "\n".join(status_lines(found))
     assert (found.generation, found.waiting) == (None, 4)
     assert "exit 14: cannot write" in text and "4 documents were finished by an interrupted run" in text
     with pytest.raises(NoIndex, match="has published nothing yet") as caught:
@@ -125,7 +125,7 @@ def test_the_history_has_the_exit_code_of_a_bug_and_of_each_error(kept: Workshop
         with pytest.raises(Locked):
             kept.ingest()
     assert [run["exit_code"] for run in status(index_of(kept)).runs] == [11, 15, 1, 0]
-    text = "\n".join(status_text.status_lines(status(index_of(kept))))
+    text = "\n".join(status_lines(status(index_of(kept))))
     assert "exit 1: a bug in embedcli" in text and "exit 15: " in text and "exit 11: " in text
 
 

@@ -18,9 +18,9 @@ from typing import Any, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from embedcli.cli import settings_file
 from embedcli.cli.commands import LISTED, Commands
-from embedcli.cli.settings_file import Flag
+from embedcli.cli.values import settings_file
+from embedcli.cli.values.settings_file import Flag
 from embedcli.errors import Mismatch, UsageError
 
 PREFIX = "EMBEDCLI_"

@@ -1,7 +1,7 @@
 """The text that `embedcli status` prints.
 
 In: an IndexStatus. Out: lines of at most 80 columns, each part after its label.
-Not here: collecting the status (verbs/status.py), the command (status.py).
+Not here: collecting the status (verbs/status.py), the command (cli/status.py).
 """
 
 from __future__ import annotations

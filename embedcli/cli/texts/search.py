@@ -2,7 +2,7 @@
 
 In: the hits of a query. Out: for each a line with its rank, score and place, and the part of its passage with the most
 words of the query, these in bold on a terminal, folded to its width.
-Not here: other formats (search.py).
+Not here: other formats (cli/search.py).
 """
 
 from __future__ import annotations

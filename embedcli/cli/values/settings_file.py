@@ -2,7 +2,7 @@
 
 In: the path of the file, the flags of all commands. Out: a value for each flag, as it would be typed; UsageError
 (exit 2) for a file that cannot be read, for a key that is no flag and for a value of another kind.
-Not here: which value of a flag counts (group.py), printing the settings (config.py).
+Not here: which value of a flag counts (group.py), printing the settings (cli/config.py).
 """
 
 from __future__ import annotations

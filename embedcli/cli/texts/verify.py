@@ -1,7 +1,7 @@
 """What `embedcli verify` says: each damaged file, and what repairs it.
 
 In: a verdict. Out: lines on stdout, hints.
-Not here: flags, the note for the next run (verify.py), looking for damage (verbs/verify.py).
+Not here: flags, the note for the next run (cli/verify.py), looking for damage (verbs/verify.py).
 """
 
 from __future__ import annotations
