@@ -28,6 +28,7 @@ def places(shop: Workshop) -> dict[str, str]:
     other = shlex.quote(str(shop.index.parent / "another index"))
     alone = shlex.quote(str(shop.index.parent / "alone.txt"))
     part = shlex.quote(str(shop.docs / "part"))
+    part_all = shlex.quote(f"{shop.docs / 'part'}=100")
     moved = shlex.quote(str(shop.index.parent / "more/docs"))
     program = f"{sys.executable} {HERE / 'quick_embedcli.py'}"
     plain = {
@@ -46,6 +47,7 @@ def places(shop: Workshop) -> dict[str, str]:
         "moved": moved,
         "alone": alone,
         "part": part,
+        "part_all": part_all,
         "program": program,
     }
 
@@ -154,6 +156,17 @@ def ten_gone(shop: Workshop) -> None:
     for number in range(12):
         shop.write(f"part/{number}.txt", words(30, number))
     shop.write("a.txt", words(30, 50))
+    shop.ingest()
+    for number in range(11):
+        (shop.docs / f"part/{number}.txt").unlink()
+
+
+def ten_gone_below_a_quote(shop: Workshop) -> None:
+    ten_gone(shop)
+    shop.docs = shop.docs.rename(shop.docs.with_name("it's"))
+    shop.index.rename(shop.index.with_name("old"))
+    for number in range(12):
+        shop.write(f"part/{number}.txt", words(30, number))
     shop.ingest()
     for number in range(11):
         (shop.docs / f"part/{number}.txt").unlink()

@@ -51,6 +51,7 @@ from tests.hint_states import (
     of_a_newer_version,
     shell,
     ten_gone,
+    ten_gone_below_a_quote,
     three_generations,
     twice,
     two_names,
@@ -208,6 +209,12 @@ ROWS = [
         ten_gone,
         f"{AGAIN} --rebuild",
         [[f"{AGAIN} --rebuild --max-gone {{docs}}/part=100"]],
+    ),
+    Row(
+        "mount what is missing, or if they were deleted, add `--max-gone {part_all}`",
+        ten_gone_below_a_quote,
+        f"{AGAIN} --rebuild",
+        [[f"{AGAIN} --rebuild --max-gone {{part_all}}"]],
     ),
     Row(
         "check the path; hidden files and what `--include`, `--exclude`, `.embedcliignore` leave out do not count",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from embedcli.errors import InputError
+from embedcli.errors import InputError, quoted
 from embedcli.records import SourceKey
 from embedcli.run.pace.time_limit import OutOfTime
 from embedcli.sources.buckets.fetched import object_digest
@@ -132,7 +132,7 @@ def freeze(
         path, share = min(folders.items())
         raise InputError(
             f"{share} known sources of `{path}` are gone, and a rebuild needs every source",
-            f"mount what is missing, or if they were deleted, add `--max-gone '{path}=100'`",
+            f"mount what is missing, or if they were deleted, add `--max-gone {quoted(f'{path}=100')}`",
         )
     return Frozen(keys, folders)
 

@@ -103,7 +103,7 @@ def make_plan(
     for folder, lost in sorted(plan.frozen.items()):
         report.warn(
             f"`{folder}`: {lost} of its known sources are gone; they stay in the index, stale."
-            f" If they were deleted: `--max-gone '{folder}=100'`"
+            f" If they were deleted: `--max-gone {quoted(f'{folder}=100')}`"
         )
     _check_not_empty(plan, known.table)
     return plan
