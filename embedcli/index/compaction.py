@@ -31,16 +31,16 @@ FAN = 8
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Piece:
-    """The live rows of one shard: half-open ranges, ascending."""
+    """The live rows of one shard: half-open `ranges` [n, 2], ascending."""
 
     shard: Shard
-    ranges: tuple[tuple[int, int], ...]
+    ranges: Ints
 
     @property
     def rows(self) -> int:
-        return sum(stop - start for start, stop in self.ranges)
+        return int((self.ranges[:, 1] - self.ranges[:, 0]).sum())
 
     @property
     def whole(self) -> bool:
@@ -69,16 +69,16 @@ def live_pieces(table: pa.Table, known: Mapping[str, Shard]) -> list[Piece]:
     first, rows = (np.asarray(table.column(name)) for name in ("first_row", "rows"))
     return [
         Piece(known[name], _coalesce(first[numbers], rows[numbers].astype(np.int64)))
-        for name, numbers in documents.by_shard(table)
+        for name, numbers in documents.InPlaceOrder(table)
     ]
 
 
-def _coalesce(first: Ints, rows: Ints) -> tuple[tuple[int, int], ...]:
+def _coalesce(first: Ints, rows: Ints) -> Ints:
     ends = first + rows
     new = np.concatenate(([True], first[1:] != ends[:-1]))
     starts = np.flatnonzero(new)
     stops = np.concatenate((starts[1:], [first.size])) - 1
-    return tuple(zip(first[starts].tolist(), ends[stops].tolist(), strict=True))
+    return np.column_stack((first[starts], ends[stops]))
 
 
 def plan_groups(pieces: Sequence[Piece], *, apart: Collection[str] = ()) -> list[Group]:
@@ -183,30 +183,57 @@ class _Rows:
             yield from read_rows(piece.shard.path, piece.ranges)
 
     def keys(self) -> columns.VectorKeys:
-        parts = []
+        found = np.empty((2, sum(piece.rows for piece in self._group)), np.uint64)
+        start = 0
         for piece in self._group:
-            keys = keys_by_row(piece.shard)
-            parts += [keys[:, start:stop] for start, stop in piece.ranges]
-        return np.concatenate(parts, axis=1)
+            stop = start + piece.rows
+            found[:, start:stop] = keys_by_row(piece.shard)[:, _is_live(piece)]
+            start = stop
+        return found
+
+
+def _is_live(piece: Piece) -> documents.Mask:
+    """Of each row of the shard."""
+    begun = np.zeros(piece.shard.rows + 1, np.int8)
+    begun[piece.ranges[:, 0]] = 1
+    begun[piece.ranges[:, 1]] -= 1
+    return np.cumsum(begun[:-1], dtype=np.int8).astype(np.bool_)
 
 
 def _moved(table: pa.Table, moves: Mapping[str, tuple[Piece, str, int]]) -> Iterator[pa.Table]:
     """`table`, some rows at a time, with the new shard and first_row of every document whose rows were rewritten."""
-    names, codes = documents.shard_codes(table)
-    first = np.asarray(table.column("first_row")).copy()
-    for name, rows in documents.by_shard(table) if moves else ():
-        if name in moves:
-            piece, _, offset = moves[name]
-            starts = np.array([start for start, _ in piece.ranges], np.int64)
-            before = np.concatenate(([0], np.cumsum([stop - start for start, stop in piece.ranges])))
-            inside = np.searchsorted(starts, first[rows], side="right") - 1
-            first[rows] = offset + before[inside] + first[rows] - starts[inside]
-    now = pa.array([*(moves[name][1] if name in moves else name for name in names), None], pa.string())
-    for start, part in zip(range(0, table.num_rows, documents.PART_ROWS), documents.parts(table), strict=True):
-        if moves:
-            part = _with(part, "shard", now.take(pa.array(codes[start : start + part.num_rows] % len(now))))
-            part = _with(part, "first_row", first[start : start + part.num_rows])
-        yield part
+    moved = {name: _Moved.of(*move) for name, move in moves.items()}
+    for part in documents.parts(table):
+        yield _part_moved(part, moved) if moves else part
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """Where the rows of one shard are now: those of its range `n` begin in `shard` at `now[n]`."""
+
+    shard: str
+    starts: Ints
+    now: Ints
+
+    @classmethod
+    def of(cls, piece: Piece, shard: str, offset: int) -> _Moved:
+        starts, stops = piece.ranges.T
+        return cls(shard, starts, offset + np.cumsum(stops - starts) - (stops - starts))
+
+    def places(self, first: Ints) -> Ints:
+        inside = np.searchsorted(self.starts, first, side="right") - 1
+        return self.now[inside] + first - self.starts[inside]
+
+
+def _part_moved(part: pa.Table, moved: Mapping[str, _Moved]) -> pa.Table:
+    shards = documents.ShardCodes()
+    codes = shards.of(part)
+    first = np.asarray(part.column("first_row"), np.int64).copy()
+    for code, name in enumerate(shards.names):
+        if name in moved:
+            first[codes == code] = moved[name].places(first[codes == code])
+    now = pa.array([*(moved[name].shard if name in moved else name for name in shards.names), None], pa.string())
+    return _with(_with(part, "shard", now.take(pa.array(codes % len(now)))), "first_row", first)
 
 
 def _with(table: pa.Table, name: str, values: Any) -> pa.Table:

@@ -8,6 +8,7 @@ Not here: what this run does with a source (run/looking/), writing the table (pu
 from __future__ import annotations
 
 import dataclasses
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedcli.index.tables.mapped import passing
 from embedcli.records import Source, SourceKey, Stat, Status
 
 Ints = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.uint32]
+"""Of rows of a table that may be too large for memory."""
 Mask = npt.NDArray[np.bool_]
 
 PART_ROWS = 1 << 14
@@ -163,11 +167,32 @@ def files(table: pa.Table) -> pa.Table:
 
 def chosen(table: pa.Table, mask: Mask) -> pa.Table:
     """The rows for which the mask is True; only parts of which some are left out are copied."""
+    if mask.all():
+        return table
     found = []
     for number, part in enumerate(parts(table)):
         wanted = mask[number * PART_ROWS :][: part.num_rows]
         found.append(part if wanted.all() else part.filter(pa.array(wanted)))
     return pa.concat_tables([table.slice(0, 0), *found])
+
+
+def taken(table: pa.Table, numbers: npt.NDArray[Any]) -> pa.Table:
+    """The rows with these numbers, in the order of the numbers. Of a table in several chunks Arrow would copy every
+    column of strings as a whole, whichever rows are taken of it."""
+    batches = table.to_batches()
+    if len(batches) < 2:
+        return table.take(pa.array(numbers))
+    ends = np.cumsum([batch.num_rows for batch in batches])
+    batch_of = np.searchsorted(ends, numbers, side="right")
+    order = np.argsort(batch_of, kind="stable")
+    starts = np.searchsorted(batch_of[order], np.arange(len(batches) + 1))
+    found = [
+        batch.take(pa.array(numbers[order[first:stop]] - (end - batch.num_rows)))
+        for batch, end, first, stop in zip(batches, ends.tolist(), starts[:-1], starts[1:], strict=True)
+        if first < stop
+    ]
+    in_batches = pa.Table.from_batches(found, table.schema)
+    return in_batches if (order[1:] > order[:-1]).all() else in_batches.take(pa.array(np.argsort(order)))
 
 
 def members(table: pa.Table, containers: Collection[SourceKey]) -> set[SourceKey]:
@@ -176,7 +201,7 @@ def members(table: pa.Table, containers: Collection[SourceKey]) -> set[SourceKey
     above: Collection[SourceKey] = containers
     while above:
         inside = are_in(table, joined(above), of=join_holders)
-        above = set(keys(table.select(["root", "path"]).take(pa.array(np.flatnonzero(inside))))) - found
+        above = set(keys(taken(table.select(["root", "path"]), np.flatnonzero(inside)))) - found
         found |= above
     return found
 
@@ -186,7 +211,7 @@ def holders(table: pa.Table, inside: Collection[SourceKey]) -> set[SourceKey]:
     found: set[SourceKey] = set()
     below: Collection[SourceKey] = inside
     while below:
-        rows = table.select(["root", "container"]).take(pa.array(positions(table, below)))
+        rows = taken(table.select(["root", "container"]), positions(table, below))
         pairs = zip(rows.column("root").to_pylist(), rows.column("container").to_pylist(), strict=True)
         below = {(root, container) for root, container in pairs if container is not None} - found
         found |= below
@@ -203,7 +228,7 @@ class MemberCounts:
             for item in join_holders(inside).value_counts().to_pylist():
                 direct[item["values"]] += item["counts"]
         holding = are_in(table, pa.array(direct, pa.string()))
-        rows = table.select(["root", "path", "container"]).take(pa.array(np.flatnonzero(holding)))
+        rows = taken(table.select(["root", "path", "container"]), np.flatnonzero(holding))
         above = dict(zip(join_keys(rows).to_pylist(), join_holders(rows).to_pylist(), strict=True))
         self._counts = Counter(direct)
         for name, count in direct.items():
@@ -233,9 +258,9 @@ def orphans(table: pa.Table) -> pa.Table:
     named: set[str] = set()
     for part in parts(table.select(["root", "container"])):
         named.update(pc.drop_null(join_holders(part).unique()).to_pylist())
-    rows = table.select(["root", "path"]).take(pa.array(np.flatnonzero(are_in(table, pa.array(named, pa.string())))))
+    rows = taken(table.select(["root", "path"]), np.flatnonzero(are_in(table, pa.array(named, pa.string()))))
     missing = pa.array(sorted(named.difference(join_keys(rows).to_pylist())), pa.string())
-    return table.take(pa.array(np.flatnonzero(are_in(table, missing, of=join_holders))))
+    return taken(table, np.flatnonzero(are_in(table, missing, of=join_holders)))
 
 
 def join_holders(table: pa.Table) -> pa.ChunkedArray:
@@ -264,8 +289,8 @@ def are_in(table: pa.Table, wanted: pa.Array, *, of: Callable[[pa.Table], pa.Chu
 
 def parts(table: pa.Table) -> Iterator[pa.Table]:
     """The table, PART_ROWS at a time."""
-    for start in range(0, table.num_rows, PART_ROWS):
-        yield table.slice(start, PART_ROWS)
+    starts = range(0, table.num_rows, PART_ROWS)
+    yield from passing((table.slice(start, PART_ROWS) for start in starts), lambda part: int(part.nbytes))
 
 
 def positions(table: pa.Table, keys: Collection[SourceKey]) -> Ints:
@@ -363,33 +388,50 @@ def keys(table: pa.Table) -> list[SourceKey]:
     return list(zip(table.column("root").to_pylist(), table.column("path").to_pylist(), strict=True))
 
 
-def shard_codes(table: pa.Table) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """The names of the shards that hold rows of these documents, and for each document the number of its own among
-    them, -1 for a document without rows."""
-    numbers: dict[str, int] = {}
-    codes = np.full(table.num_rows, -1, np.int32)
-    start = 0
-    for chunk in table.column("shard").chunks:
-        encoded = chunk.dictionary_encode()
-        found = [numbers.setdefault(name, len(numbers)) for name in encoded.dictionary.to_pylist()]
-        there = np.flatnonzero(np.asarray(encoded.indices.is_valid()))
-        codes[start + there] = np.array(found, np.int32)[np.asarray(encoded.indices.drop_null())]
-        start += len(chunk)
-    return list(numbers), codes
+class ShardCodes:
+    """Numbers for the names of shards, in the order in which they come up."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._numbers)
+
+    def of(self, table: pa.Table) -> npt.NDArray[np.int32]:
+        """For each document the number of the shard that holds its rows, -1 for a document without rows."""
+        codes = np.full(table.num_rows, -1, np.int32)
+        start = 0
+        for chunk in table.column("shard").chunks:
+            encoded = chunk.dictionary_encode()
+            found = [self._numbers.setdefault(name, len(self._numbers)) for name in encoded.dictionary.to_pylist()]
+            there = np.flatnonzero(np.asarray(encoded.indices.is_valid()))
+            codes[start + there] = np.array(found, np.int32)[np.asarray(encoded.indices.drop_null())]
+            start += len(chunk)
+        return codes
 
 
-def order_of_places(table: pa.Table) -> Ints:
-    """The row numbers of the documents, sorted by shard and by their place in it; those without rows come first."""
-    _, codes = shard_codes(table)
-    # one number for both: sorting by two keys takes twice the memory
-    place = np.asarray(table.column("first_row"), np.int64) + (codes.astype(np.int64) << 40)
-    return np.argsort(place, kind="stable")
+_ROW_BITS = 40
 
 
-def by_shard(table: pa.Table) -> Iterator[tuple[str, Ints]]:
-    """Yield each shard's name with its documents: their row numbers in `table`, in the order of the shard's rows."""
-    names, codes = shard_codes(table)
-    order = order_of_places(table)
-    bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
-    for name, start, stop in zip(names, bounds, bounds[1:], strict=False):
-        yield name, order[start:stop]
+class InPlaceOrder:
+    """The documents of a table by shard, in the order in which `names` has them, and by their place in it; those
+    without rows come first. `order`: their row numbers in the table, in 4 bytes each."""
+
+    def __init__(self, table: pa.Table) -> None:
+        """For a moment it takes 20 bytes a document."""
+        codes = ShardCodes()
+        # one number for both: sorting by two keys takes twice the memory
+        place = np.empty(table.num_rows, np.int64)
+        for number, part in enumerate(parts(table.select(["shard", "first_row"]))):
+            first = np.asarray(part.column("first_row"), np.int64)
+            place[number * PART_ROWS :][: part.num_rows] = first + (codes.of(part).astype(np.int64) << _ROW_BITS)
+        self.names = codes.names
+        self.order: Numbers = np.argsort(place, kind="stable").astype(np.uint32)
+        shard = np.arange(len(self.names) + 1) << _ROW_BITS
+        self._bounds = [bisect_left(self.order, one, key=place.__getitem__) for one in shard.tolist()]
+
+    def __iter__(self) -> Iterator[tuple[str, Numbers]]:
+        """Each shard's name, with its documents."""
+        for name, start, stop in zip(self.names, self._bounds, self._bounds[1:], strict=False):
+            yield name, self.order[start:stop]

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from embedcli.columns import Floats, VectorKeys
 from embedcli.index.shards import DAMAGE, ROW_GROUP_ROWS, Shard, cut, find, load_keys, open_shard, vectors_of
+from embedcli.index.tables.merged_keys import merged
 
 Numbers = npt.NDArray[np.int64]
 
@@ -48,24 +50,25 @@ class _Index:
     level: int = 0
 
     @classmethod
-    def merged(cls, parts: list[_Index]) -> _Index:
-        high = np.concatenate([part.high for part in parts])
-        order = np.argsort(high, kind="stable")
-        return cls(high[order], np.concatenate([part.places for part in parts])[order], parts[-1].level + 1)
+    def merged(cls, parts: list[_Index], folder: Path | None) -> _Index:
+        high, places = merged([(part.high, part.places) for part in parts], folder)
+        return cls(high, places, parts[-1].level + 1)
 
 
 class KnownVectors:
     """Finds vectors by key. The shards of kept generations are searched one after another, by their keys on the disk.
 
-    The shards of a run are small and many, so 12 bytes for each of their vectors stay in memory, in sorted indexes that
-    are merged eight to one: a lookup is a few bisections, however many checkpoints the run has written.
+    The shards of a run are small and many, so there are 12 bytes for each of their vectors in sorted indexes, which are
+    merged eight to one: a lookup is a few bisections, however many checkpoints the run has written.
     """
 
     CACHED_GROUPS = 4
     FAN = 8
 
-    def __init__(self, *, dim: int) -> None:
+    def __init__(self, *, dim: int, folder: Path | None = None) -> None:
+        """Large indexes lie in files of the folder, if one is given."""
         self._dim = dim
+        self._folder = folder
         self._places: list[_Place | None] = []
         self._alone: list[int] = []
         self._indexes: list[_Index] = []
@@ -82,7 +85,7 @@ class KnownVectors:
         place = self._put(shard, None)
         self._indexes.append(_Index(np.array(keys[0]), np.full(keys.shape[1], place, np.uint32)))
         while len(last := self._indexes[-self.FAN :]) == self.FAN and len({index.level for index in last}) == 1:
-            self._indexes[-self.FAN :] = [_Index.merged(last)]
+            self._indexes[-self.FAN :] = [_Index.merged(last, self._folder)]
         return True
 
     def add_loose(self, keys: VectorKeys, vectors: Floats) -> int:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from embedcli.errors import DamagedShard
 from embedcli.index import changes, documents
 from embedcli.index.changes import Changes, compare
-from embedcli.index.documents import Ints, Mark, Mask
+from embedcli.index.documents import Ints, Mark, Mask, Numbers
 from embedcli.index.shards import Shard
 from embedcli.index.tables.spilled import spilled
 from embedcli.index.tables.walk_order import WalkOrder, places_of_roots
@@ -97,19 +97,18 @@ class _Pair:
     """The documents that the index has, `base`, and those of this run, `rows`.
 
     `old`: for each of `rows` the number of its row in `base`, -1 for a new document. `goes`: which rows of `base` are
-    replaced or dropped; `dropped`: the numbers of the latter.
+    replaced or dropped; `is_dropped`: which are the latter.
     """
 
     def __init__(self, base: pa.Table, rows: pa.Table, order: WalkOrder) -> None:
         self.base = base
         self.rows = rows
         self.order = order
-        self.old = np.full(rows.num_rows, -1, np.int64)
+        self.old = np.full(rows.num_rows, -1, np.int32)
         self.goes = np.zeros(base.num_rows, np.bool_)
-        self.dropped: Ints = np.zeros(0, np.int64)
+        self.is_dropped = np.zeros(base.num_rows, np.bool_)
 
     def match(self, dropped: pa.Array, *, rebuilding: bool) -> None:
-        found = [self.dropped]
         for window in self.windows():
             names = documents.join_keys(window.rows).combine_chunks()
             at = np.asarray(pc.fill_null(pc.index_in(documents.join_keys(window.base), value_set=names), -1))
@@ -117,8 +116,7 @@ class _Pair:
             self.old[window.first + at[is_replaced]] = window.numbers[is_replaced]
             is_dropped = ~is_replaced & (rebuilding | documents.are_in(window.base, dropped))
             self.goes[window.numbers] = is_replaced | is_dropped
-            found.append(window.numbers[is_dropped])
-        self.dropped = np.concatenate(found)
+            self.is_dropped[window.numbers] = is_dropped
 
     def windows(self) -> Iterator[_Window]:
         parts = places_of_roots(self.base)  # the order of the roots may be another now
@@ -136,7 +134,7 @@ class _Pair:
         """What is new about documents that are as they were."""
         for first in range(0, self.rows.num_rows, documents.PART_ROWS):
             rows = self.rows.slice(first, documents.PART_ROWS)
-            before = self.base.select(_STAT).take(pa.array(self.old[first:][: rows.num_rows]))
+            before = documents.taken(self.base.select(_STAT), self.old[first:][: rows.num_rows])
             other = rows.filter(pa.array(changes.different(before, rows, _STAT)))
             for row in other.select(["root", "path", *_STAT]).to_pylist():
                 yield Mark((row["root"], row["path"]), {name: row[name] for name in _STAT})
@@ -161,17 +159,17 @@ class _Compared:
         pair = self._pair
         has_rows = np.asarray(pair.rows.column("rows")) > 0
         base, rows = pair.base.select(_LOOKED_AT), pair.rows.select(_LOOKED_AT)
-        for group in _groups(rows, np.flatnonzero(has_rows | (pair.old >= 0))):
+        for group in _groups(rows, has_rows | (pair.old >= 0)):
             old = pair.old[group]
             came = group[has_rows[group]]
-            coming = rows.take(pa.array(came))
-            compared = self._compare(base.take(pa.array(old[old >= 0])), coming)
+            coming = documents.taken(rows, came)
+            compared = self._compare(documents.taken(base, old[old >= 0]), coming)
             if compared.unchanged_doc_ids:
                 ids = [digest(*key) for key in documents.keys(coming)]
                 self.unchanged[came] = [doc_id in compared.unchanged_doc_ids for doc_id in ids]
             yield compared.table
-        for group in _groups(base, pair.dropped):
-            yield self._compare(base.take(pa.array(group)), rows.slice(0, 0)).table
+        for group in _groups(base, pair.is_dropped):
+            yield self._compare(documents.taken(base, group), rows.slice(0, 0)).table
 
     def _compare(self, leaving: pa.Table, coming: pa.Table) -> Changes:
         """The changes of some documents. Of a damaged shard only the ids are trusted."""
@@ -192,11 +190,14 @@ class _Compared:
         return Changes(pa.concat_tables([found.table, more.table]).combine_chunks(), found.unchanged_doc_ids)
 
 
-def _groups(table: pa.Table, numbers: Ints) -> Iterator[Ints]:
-    """The numbers of rows in groups of GROUP_DOCUMENTS, documents whose chunks lie together in one group: then no shard
-    is read for each group again."""
-    if numbers.size > GROUP_DOCUMENTS:
-        numbers = numbers[documents.order_of_places(table.select(["shard", "first_row"]).take(pa.array(numbers)))]
+def _groups(table: pa.Table, wanted: Mask) -> Iterator[Numbers]:
+    """The numbers of the rows that are `wanted` in groups of GROUP_DOCUMENTS, documents whose chunks lie together in
+    one group: then no shard is read for each group again."""
+    if np.count_nonzero(wanted) > GROUP_DOCUMENTS:
+        numbers = documents.InPlaceOrder(table).order
+        numbers = numbers if wanted.all() else numbers[wanted[numbers]]
+    else:
+        numbers = np.flatnonzero(wanted).astype(np.uint32)
     for start in range(0, numbers.size, GROUP_DOCUMENTS):
         yield numbers[start : start + GROUP_DOCUMENTS]
 
@@ -225,7 +226,7 @@ class _Merged:
         if self._rebuilding or not (old >= 0).any():
             return window.rows
         is_known = pa.array(old >= 0)
-        before = self._pair.base.take(pa.array(old[old >= 0]))
+        before = documents.taken(self._pair.base, old[old >= 0])
         known = _with_places(window.rows.filter(is_known), before, self._unchanged[here][old >= 0])
         self.material = self.material or bool(_material(known, before).any())
         return pa.concat_tables([known, window.rows.filter(pc.invert(is_known))])
@@ -250,6 +251,6 @@ def _material(rows: pa.Table, before: pa.Table) -> Mask:
 
 def _marks_matter(base: pa.Table, marks: Sequence[Mark]) -> bool:
     chosen = base.select(["root", "path", "status", "reason"])
-    chosen = chosen.take(pa.array(documents.positions(base, {mark.key for mark in marks})))
+    chosen = documents.taken(chosen, documents.positions(base, {mark.key for mark in marks}))
     before = {(row["root"], row["path"]): (row["status"], row["reason"]) for row in chosen.to_pylist()}
     return any((m.columns["status"], m.columns["reason"]) != before.get(m.key) for m in marks)

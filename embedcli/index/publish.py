@@ -31,6 +31,7 @@ from embedcli.index.generations import Index
 from embedcli.index.lock import published_elsewhere
 from embedcli.index.manifest import Generation, manifest_bytes
 from embedcli.index.shards import Shard, regroup
+from embedcli.index.tables.mapped import passing
 from embedcli.records import Root
 from embedcli.vault.disk import Written
 
@@ -195,7 +196,7 @@ def _parquet(schema: pa.Schema, tables: Callable[[], Iterator[pa.Table]]) -> Cal
     def write(sink: Any) -> None:
         options = {"compression": "zstd", "write_page_checksum": True}
         with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, **options) as writer:
-            for table in regroup(tables(), GROUP_ROWS):
+            for table in passing(regroup(tables(), GROUP_ROWS), lambda table: int(table.nbytes)):
                 writer.write_table(table)
 
     return write

@@ -23,8 +23,8 @@ from embedcli.errors import DamagedShard
 from embedcli.vault.disk import Disk, Written, digest_of
 from embedcli.vault.stubs import fetched
 
-Ranges = Sequence[tuple[int, int]]
-"""Half-open row ranges, ascending."""
+Ranges = Sequence[tuple[int, int]] | npt.NDArray[np.int64]
+"""Half-open row ranges, ascending, none of which begins before another one ends."""
 
 ROW_GROUP_ROWS = 8192
 BATCH_ROWS = 1024
@@ -136,15 +136,18 @@ def read_rows(path: Path, ranges: Ranges, columns: Sequence[str] | None = None) 
 
 
 def _row_groups(path: Path, ranges: Ranges, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    starts, stops = np.array(ranges, np.int64).reshape(-1, 2).T
     with open_shard(path) as file:
         start = 0
         for group in range(file.num_row_groups):
             stop = start + file.metadata.row_group(group).num_rows
-            inside = [(max(a, start) - start, min(b, stop) - start) for a, b in ranges if a < stop and b > start]
-            if inside:
+            inside = slice(np.searchsorted(stops, start, side="right"), np.searchsorted(starts, stop))
+            if starts[inside].size:
                 table = file.read_row_group(group, columns=list(columns) if columns else None)
-                whole = inside == [(0, table.num_rows)]
-                yield table if whole else pa.concat_tables([table.slice(a, b - a) for a, b in inside])
+                first, end = np.maximum(starts[inside], start) - start, np.minimum(stops[inside], stop) - start
+                whole = (first[0], end[0]) == (0, table.num_rows)
+                slices = zip(first.tolist(), (end - first).tolist(), strict=True)
+                yield table if whole else pa.concat_tables([table.slice(*one) for one in slices])
             start = stop
 
 
@@ -188,8 +191,11 @@ def keys_of(digests: Sequence[bytes]) -> VectorKeys:
 
 def sorted_keys(keys: VectorKeys) -> VectorKeys:
     """Keys in row order [2, n] -> (high, low, row) sorted [3, n]."""
-    order = np.lexsort((keys[1], keys[0]))
-    return np.vstack([keys[:, order], order.astype(np.uint64)])
+    found = np.empty((3, keys.shape[1]), np.uint64)
+    found[2] = np.lexsort((keys[1], keys[0]))
+    for half in (0, 1):
+        np.take(keys[half], found[2].view(np.int64), out=found[half], mode="clip")
+    return found
 
 
 def write_keys(keys: VectorKeys, path: Path, disk: Disk) -> Written:
@@ -218,11 +224,11 @@ def keys_by_row(shard: Shard) -> VectorKeys:
     keys = np.zeros((2, shard.rows), np.uint64)
     stored = load_keys(shard.keys_path, sha256=shard.keys_sha256)
     if stored is not None:
-        keys[:, stored[2].astype(np.int64)] = stored[:2]
+        keys[:, stored[2].view(np.int64)] = stored[:2]
     return keys
 
 
-def find(stored: VectorKeys, wanted: VectorKeys) -> npt.NDArray[np.int64]:
+def find(stored: VectorKeys | Sequence[npt.NDArray[np.uint64]], wanted: VectorKeys) -> npt.NDArray[np.int64]:
     """The position of each wanted key in the sorted `stored`, -1 where it is absent.
 
     The high halves are bisected; among keys with an equal high half the low halves are compared one by one.

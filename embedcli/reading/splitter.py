@@ -90,7 +90,7 @@ def _answers(request: Split, beat: Beat, spool_folder: Path) -> Iterator[Answer]
         if records is None:
             yield None
             return
-        reading = _Reading(KnownRecords(request.known))
+        reading = _Reading(KnownRecords(request.known, spool_folder))
         yield from reading.batches(records, beat)
         if open_source.has_changed():
             raise UnreadableSource("changed_while_reading", source.file, sha256)

@@ -13,7 +13,6 @@ from embedcli.index.known_vectors import KnownVectors
 from embedcli.run.adoption import adopt
 from embedcli.run.checkpoints import Checkpoints
 from embedcli.run.embedder import Embedder, known_reference
-from embedcli.run.memory import map_large_buffers
 from embedcli.run.pace.remaining import Remaining, ratios_of
 from embedcli.run.pending import PendingDocuments
 from embedcli.run.publishing.own_staging import begin_staging, new_outcomes
@@ -47,10 +46,9 @@ class Work:
 
 def begin(run: Run) -> Work:
     """Begin the staging folder and gather every vector that is known. Raises StorageError."""
-    map_large_buffers()
     _warn_of_cut(run)
     staging = begin_staging(run)
-    vectors = KnownVectors(dim=run.settings.dim)
+    vectors = KnownVectors(dim=run.settings.dim, folder=staging.folder)
     outcomes, tally = new_outcomes(run, staging), Tally.of(run.plan)
     outcomes.add(run.plan.outcomes)
     remaining = Remaining(run.plan.tasks, ratios_of(run.known.table))

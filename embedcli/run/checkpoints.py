@@ -21,6 +21,7 @@ from embedcli.index.known_vectors import KnownVectors
 from embedcli.index.outcomes import Outcomes, Stored
 from embedcli.index.shards import Shard
 from embedcli.index.staging import Finished, FinishedRecords, Loose, Staging
+from embedcli.index.tables import mapped
 from embedcli.run.pending import Chunks, PendingDocuments
 
 FIRST_AFTER_S = 10.0
@@ -145,6 +146,7 @@ class Checkpoints:
     def _write(self) -> None:
         """Hand what is finished to the writer thread; one checkpoint at a time."""
         self._wait()
+        mapped.give_back()  # what was known of records that changed
         self._rhythm.written()
         finished, self._finished, self._finished_bytes = self._finished, [], 0
         done = [item for item in self._loose if not any(map(self._pending.waits, item.documents))]

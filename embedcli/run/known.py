@@ -21,6 +21,7 @@ from embedcli.index.documents import Mark
 from embedcli.index.leftovers import leftovers
 from embedcli.index.tables.spilled import spilled
 from embedcli.records import Root
+from embedcli.run.memory import map_large_buffers
 
 if TYPE_CHECKING:
     from embedcli.index.generations import Index
@@ -64,6 +65,7 @@ class Known:
 
 def look(index: Index, asked: Options) -> Known:
     """Read the index's memory. Raises NoIndex (exit 10), Mismatch (exit 12), InputError (exit 15)."""
+    map_large_buffers()  # from the first large table on
     current = index.current()
     found = tuple(leftovers(index.staging))
     parent = current.number if current else None

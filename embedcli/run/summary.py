@@ -127,7 +127,8 @@ def _describe(
 
 def _first_news(table: pa.Table, news: Collection[SourceKey]) -> list[dict[str, str]]:
     """The first sources that are news, in walk order, as `--json` names them."""
-    rows = table.take(documents.positions(table, news)[:NEWS_NAMED]).select(["uri", "status", "reason"]).to_pylist()
+    shown = table.select(["uri", "status", "reason"])
+    rows = documents.taken(shown, documents.positions(table, news)[:NEWS_NAMED]).to_pylist()
     return [{name: row[name] or "" for name in ("uri", "status", "reason")} for row in rows]
 
 

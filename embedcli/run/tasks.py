@@ -231,7 +231,7 @@ class TaskList:
         if self._open:
             self._close_batch()
         for batch in self._batches:
-            known = self.seen.take(batch.column("row").drop_null())
+            known = documents.taken(self.seen, np.asarray(batch.column("row").drop_null()))
             priors = last_seen_rows(known)
             rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
             for root_id, path, file, (size, mtime, ctime, inode), row, address in rows:

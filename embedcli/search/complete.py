@@ -58,7 +58,7 @@ def complete(index: Index) -> None:
 def _build_all(index: Index, shards: Sequence[Shard], *, with_text: bool) -> None:
     for shard in shards:
         try:
-            arrays = build(shard, with_text=with_text)
+            arrays = build(shard, with_text=with_text, folder=index.folder)
             needed = sum(array.nbytes for array in arrays.values())
             if not index.disk.has_room(index.folder, needed):
                 index.warn(f"the disk of `{index.folder}` is too full for the cache of searches")

@@ -7,27 +7,48 @@ Not here: scores, which need the counts of all shards (bm25.py); where the array
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain, pairwise
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from embedcli.index.tables.gathered import Gathered
 from embedcli.search.sealed import Arrays
 from embedcli.search.words import run_terms, term_hash
 
 BLOCK_ROWS = 1 << 16
 BLOCK_TERMS = 8_000_000
-"""The most terms, with repetitions, that are sorted at once: 64 MB."""
+"""A block with so many terms, with repetitions, is full: 32 MB."""
+BLOCK_DISTINCT = 1 << 18
+"""A block with so many different terms is full: 50 MB."""
 LONGEST_REMEMBERED = 40
+MOST_REMEMBERED = 1 << 18
+PART_TERMS = 1 << 17
+"""Of so many terms, with repetitions, the numbers are Python's, and then four bytes each."""
+SORTED_TERMS = 1 << 20
+SORTED_RANKS = 1 << 16
+"""The most terms, with repetitions, and the most different ones that are sorted at once: with the row a rank among so
+many is 32 bits."""
 MOST_OFTEN = 255
 """A term counts this often in a row at most, which changes no score by more than a thousandth."""
 
-_ROW_BITS = np.uint64(16)
+_ROW_BITS = np.uint8(16)
 _ROWS = ("once", "more")
 _COUNTED = ("lengths", "terms", *_ROWS)
 """The arrays whose sizes say where a block ends."""
+_KINDS: dict[str, type[np.generic]] = {
+    "terms": np.uint64,
+    "once_starts": np.uint32,
+    "once": np.uint16,
+    "more_starts": np.uint32,
+    "more": np.uint16,
+    "often": np.uint8,
+    "lengths": np.uint32,
+}
+"""The arrays in the order in which they lie in a file."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -43,63 +64,136 @@ class _Vocabulary(dict[str, tuple[int, ...]]):
         numbers = self.numbers
         found = tuple([numbers.setdefault(term, len(numbers)) for term in run_terms(run)])
         if len(run) <= LONGEST_REMEMBERED:
+            if len(self) >= MOST_REMEMBERED:
+                self.clear()
             self[run] = found
         return found
 
 
-@dataclass
 class _Block:
-    """Rows that are being counted."""
+    """Rows that are being counted. Of their terms with repetitions 4 bytes each are in memory."""
 
-    vocabulary: _Vocabulary = field(default_factory=_Vocabulary)
-    numbers: list[int] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._vocabulary = _Vocabulary()
+        self._numbers: list[int] = []
+        self._parts: list[npt.NDArray[np.uint32]] = []
+        self._terms = 0
+        self.lengths: list[int] = []
 
     def add(self, text: str) -> None:
-        before = len(self.numbers)
-        self.numbers.extend(chain.from_iterable(map(self.vocabulary.__getitem__, text.split())))
-        self.lengths.append(len(self.numbers) - before)
+        before = len(self._numbers)
+        self._numbers.extend(chain.from_iterable(map(self._vocabulary.__getitem__, text.split())))
+        self.lengths.append(len(self._numbers) - before)
+        self._terms += self.lengths[-1]
+        if len(self._numbers) >= PART_TERMS:
+            self._close_part()
+
+    @property
+    def is_full(self) -> bool:
+        return self._terms >= BLOCK_TERMS or len(self._vocabulary.numbers) >= BLOCK_DISTINCT
+
+    def _close_part(self) -> None:
+        self._parts.append(np.array(self._numbers, np.uint32))
+        self._numbers = []
+
+    def write(self, into: Mapping[str, Gathered]) -> list[int]:
+        """Add the arrays of this block: terms by their hashes, ascending; for each the rows that hold it once, and
+        those that hold it more often. Returns how many items went into those of _COUNTED."""
+        self._close_part()
+        hashes = np.fromiter(map(term_hash, self._vocabulary.numbers), np.uint64, len(self._vocabulary.numbers))
+        order = np.argsort(hashes)
+        rank = np.empty(order.size, np.uint32)
+        rank[order] = np.arange(order.size, dtype=np.uint32)
+        for part in self._parts:
+            part[:] = rank[part]
+        rows = np.repeat(np.arange(len(self.lengths), dtype=np.uint16), self.lengths)
+        found = {name: 0 for name in _ROWS}
+        counts = np.zeros(order.size, np.int64)
+        for part in self._parts:
+            counts += np.bincount(part, minlength=order.size)
+        for first, stop in _ranges(counts):
+            pairs, often = _counted(self._pairs(rows, first, stop))
+            for name, chosen in (("once", often == 1), ("more", often > 1)):
+                bounds = np.arange(stop - first, dtype=np.uint64) << _ROW_BITS
+                starts = np.searchsorted(pairs[chosen], bounds.astype(np.uint32))
+                into[f"{name}_starts"].add((starts + found[name]).astype(np.uint32))
+                into[name].add(pairs[chosen].astype(np.uint16))
+                found[name] += int(np.count_nonzero(chosen))
+            into["often"].add(np.minimum(often[often > 1], MOST_OFTEN).astype(np.uint8))
+        for name, count in found.items():
+            into[f"{name}_starts"].add(np.array([count], np.uint32))
+        into["terms"].add(hashes[order])
+        into["lengths"].add(np.array(self.lengths, np.uint32))
+        return [len(self.lengths), order.size, *found.values()]
+
+    def _pairs(self, rows: npt.NDArray[np.uint16], first: int, stop: int) -> npt.NDArray[np.uint32]:
+        """The terms of the ranks from `first` up to `stop`, with repetitions, each with its row."""
+        found = []
+        start = 0
+        for ranks in self._parts:
+            inside = np.flatnonzero((ranks >= first) & (ranks < stop))
+            found.append((ranks[inside] - np.uint32(first) << _ROW_BITS) | rows[start + inside])
+            start += ranks.size
+        return np.concatenate(found)
+
+
+def _ranges(counts: Ints) -> Iterator[tuple[int, int]]:
+    """Ranges of ranks that are sorted at once; `counts`: how often the term of each rank occurs."""
+    ends = np.cumsum(counts)
+    first = 0
+    while first < counts.size:
+        before = ends[first - 1] if first else 0
+        stop = int(np.searchsorted(ends, before + SORTED_TERMS, side="right"))
+        stop = min(max(stop, first + 1), first + SORTED_RANKS)
+        yield first, stop
+        first = stop
+
+
+def _counted(pairs: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], Ints]:
+    """The pairs, sorted, each once, and how often each was there."""
+    pairs.sort()
+    is_first = np.ones(pairs.size, np.bool_)
+    is_first[1:] = pairs[1:] != pairs[:-1]
+    first = np.flatnonzero(is_first)
+    return pairs[first], np.diff(np.append(first, pairs.size))
+
+
+class Builder:
+    """The arrays of the texts of a shard, however many they are: block after block is counted and written."""
+
+    def __init__(self, *, folder: Path | None = None, block_rows: int = BLOCK_ROWS) -> None:
+        """`block_rows` is at most BLOCK_ROWS. What does not fit into memory lies in files of the folder."""
+        self._block_rows = block_rows
+        self._block = _Block()
+        self._gathered = {name: Gathered(folder) for name in _KINDS}
+        for name, kind in _KINDS.items():
+            self._gathered[name].add(np.zeros(0, kind))
+        self._blocks = [[0] * len(_COUNTED)]
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Raises StorageError."""
+        for text in texts:
+            self._block.add(text)
+            if len(self._block.lengths) == self._block_rows or self._block.is_full:
+                self._close_block()
+
+    def _close_block(self) -> None:
+        sizes = self._block.write(self._gathered)
+        self._blocks.append([before + size for before, size in zip(self._blocks[-1], sizes, strict=True)])
+        self._block = _Block()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Terms by their hashes, ascending; for each the rows that hold it once, and those that hold it more often."""
-        hashes = np.fromiter(map(term_hash, self.vocabulary.numbers), np.uint64, len(self.vocabulary.numbers))
-        order = np.argsort(hashes)
-        rank = np.empty(order.size, np.uint64)
-        rank[order] = np.arange(order.size, dtype=np.uint64)
-        rows = np.repeat(np.arange(len(self.lengths), dtype=np.uint64), self.lengths)
-        pairs = (rank[np.array(self.numbers, np.int64)] << _ROW_BITS) | rows
-        pairs.sort()
-        first = np.flatnonzero(np.diff(pairs, prepend=np.uint64(1 << 63)))
-        often = np.diff(np.append(first, pairs.size))
-        pairs, is_once = pairs[first], often == 1
-        bounds = np.arange(order.size + 1, dtype=np.uint64) << _ROW_BITS
-        return {
-            "terms": hashes[order],
-            "once_starts": np.searchsorted(pairs[is_once], bounds).astype(np.uint32),
-            "once": pairs[is_once].astype(np.uint16),
-            "more_starts": np.searchsorted(pairs[~is_once], bounds).astype(np.uint32),
-            "more": pairs[~is_once].astype(np.uint16),
-            "often": np.minimum(often[~is_once], MOST_OFTEN).astype(np.uint8),
-            "lengths": np.array(self.lengths, np.uint32),
-        }
+        """The arrays of all blocks, one after another; `blocks` [blocks + 1, 4] has where each block begins in them."""
+        self._close_block()
+        whole = {name: gathered.array() for name, gathered in self._gathered.items()}
+        return {**whole, "blocks": np.array(self._blocks, np.int64)}
 
 
 def build(texts: Iterable[str], *, block_rows: int = BLOCK_ROWS) -> dict[str, np.ndarray]:
-    """The arrays of all blocks, one after another; `blocks` [blocks + 1, 4] has where each block begins in them.
-
-    `block_rows` is at most BLOCK_ROWS.
-    """
-    done: list[dict[str, np.ndarray]] = []
-    block = _Block()
-    for text in texts:
-        block.add(text)
-        if len(block.lengths) == block_rows or len(block.numbers) >= BLOCK_TERMS:
-            done.append(block.arrays())
-            block = _Block()
-    done.append(block.arrays())
-    sizes = [[part[name].size for name in _COUNTED] for part in done]
-    blocks = np.concatenate([np.zeros((1, len(_COUNTED)), np.int64), np.cumsum(np.array(sizes, np.int64), axis=0)])
-    return {**{name: np.concatenate([part[name] for part in done]) for name in done[0]}, "blocks": blocks}
+    """The arrays of these texts, in memory."""
+    builder = Builder(block_rows=block_rows)
+    builder.add(texts)
+    return builder.arrays()
 
 
 @dataclass(frozen=True, slots=True)

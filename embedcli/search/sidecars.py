@@ -11,17 +11,19 @@ gone (index/clearing.py).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from embedcli.columns import Floats
 from embedcli.errors import StorageError, storage_errors
 from embedcli.index.shards import Shard, read_rows, vectors_of
+from embedcli.index.tables.gathered import Gathered
 from embedcli.search import postings, sealed
 from embedcli.search.sealed import Arrays
 from embedcli.search.words import WORDS_VERSION
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 SIDECAR_VERSION = 2
 """Must be raised with every change of the arrays in the file."""
+BATCH_ROWS = 1024
+"""Rows whose vectors are made smaller at once."""
 LEVELS = 127
 """An int8 component is -127 to 127."""
 _OLDER = b'{"sidecar": 1,'
@@ -84,7 +88,10 @@ def open_sidecar(index: Index, shard: Shard, *, with_text: bool, anew: bool = Fa
     memory, and `index.warn` says so. Raises DamagedShard."""
     arrays = None if anew else _load(index.cache, shard)
     if arrays is None:
-        built = build(shard, with_text=with_text)
+        try:
+            built = build(shard, with_text=with_text, folder=index.folder)
+        except StorageError:  # of a folder in which nothing can be written
+            built = build(shard, with_text=with_text)
         arrays = Arrays(built)
         try:
             store(index, shard, built)
@@ -106,36 +113,40 @@ def path_of(cache: Path, shard_name: str) -> Path:
 # ---- building
 
 
-def build(shard: Shard, *, with_text: bool) -> dict[str, np.ndarray]:
-    """The arrays of a sidecar, from the rows of the shard. Raises DamagedShard."""
+def build(shard: Shard, *, with_text: bool, folder: Path | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a sidecar, from the rows of the shard; those that are large lie in files of the folder, if one is
+    given. Raises DamagedShard, StorageError."""
     names = ["chunk_id", "vector", *(["text"] if with_text else [])]
-    vectors, ids, texts = [], [], _Texts()
+    vectors = _Vectors(folder)
+    words = postings.Builder(folder=folder) if with_text else None
     for table in read_rows(shard.path, [(0, shard.rows)], names):
-        vectors.append(vectors_of(table.column("vector")))
-        ids.append(np.array([int(text[:16], 16) for text in table.column("chunk_id").to_pylist()], np.uint64))
-        texts.parts.append(table.column("text") if with_text else [])
-    float32 = np.concatenate(vectors) if vectors else np.zeros((0, 1), np.float32)
-    int8, scales, error = quantise(float32)
-    arrays: dict[str, np.ndarray] = {
-        "int8": int8,
-        "scales": scales,
-        "float32": float32,
-        "ids": np.concatenate([np.zeros(0, np.uint64), *ids]),
-        "error": np.array([error], np.float64),
-    }
-    return arrays | (postings.build(texts) if with_text else {})
+        for part in table.to_batches(BATCH_ROWS):
+            ids = part.column("chunk_id").to_pylist()
+            vectors.add(vectors_of(pa.chunked_array([part.column("vector")])), [int(text[:16], 16) for text in ids])
+            if words is not None:
+                words.add(text or "" for text in part.column("text").to_pylist())
+    return vectors.arrays() | (words.arrays() if words is not None else {})
 
 
-class _Texts:
-    """The texts of some columns, one after another: as Python strings they would take three times the memory."""
+class _Vectors:
+    """The vectors of a shard in 8 bits and in 32, and their ids."""
 
-    def __init__(self) -> None:
-        self.parts: list[Iterable[Any]] = []
+    def __init__(self, folder: Path | None) -> None:
+        self._gathered = {name: Gathered(folder) for name in ("int8", "scales", "float32", "ids")}
+        self._error = 0.0
 
-    def __iter__(self) -> Iterator[str]:
-        for part in self.parts:
-            for text in part:
-                yield text.as_py() or ""
+    def add(self, float32: Floats, ids: Sequence[int]) -> None:
+        int8, scales, error = quantise(float32)
+        self._error = max(self._error, error)
+        parts: tuple[np.ndarray, ...] = (int8, scales, float32, np.array(ids, np.uint64))
+        for gathered, part in zip(self._gathered.values(), parts, strict=True):
+            gathered.add(part)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        if not self._gathered["ids"].nbytes:
+            self.add(np.zeros((0, 1), np.float32), [])
+        whole = {name: gathered.array() for name, gathered in self._gathered.items()}
+        return {**whole, "error": np.array([self._error], np.float64)}
 
 
 def quantise(vectors: Floats) -> tuple[npt.NDArray[np.int8], Floats, float]:

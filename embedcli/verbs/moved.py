@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli.index import changes, shards
-from embedcli.index.documents import by_shard, in_walk_order
+from embedcli.index.documents import InPlaceOrder, in_walk_order
 from embedcli.index.generations import Index
 from embedcli.index.shards import Shard
 from embedcli.records import digest, from_printable_path, printable
@@ -91,7 +91,7 @@ def _with_names(table: pa.Table, mine: Bools, place: Place) -> pa.Table:
 def _rewrite(change: Change, table: pa.Table, mine: Bools, folder: Path) -> dict[str, Shard]:
     """Rewrite every shard that has rows of `mine`, with the uris of `table`; returns the new shards by old name."""
     known, disk = change.current.shards, change.index.disk
-    parts = [(known[name], rows) for name, rows in by_shard(table) if mine[rows].any()]
+    parts = [(known[name], rows) for name, rows in InPlaceOrder(table) if mine[rows].any()]
     needed_bytes = sum(shard.size_bytes for shard, _ in parts)
     disk.check_room(
         change.index.folder, needed_bytes, purpose="writing the new shards",

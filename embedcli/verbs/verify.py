@@ -27,7 +27,7 @@ from embedcli.columns import Floats
 from embedcli.engines.probe import PROBE_AGREEMENT, compare_probe
 from embedcli.fingerprints import PROBE_VERSION
 from embedcli.index import documents
-from embedcli.index.documents import Ints, by_shard
+from embedcli.index.documents import InPlaceOrder, Numbers, taken
 from embedcli.index.generations import Index, current_of
 from embedcli.index.manifest import FILES, Generation
 from embedcli.index.shards import Shard, keys_of, load_keys, vectors_of
@@ -181,7 +181,7 @@ class _Check:
 
     def shards(self, table: pa.Table | None) -> None:
         """Check the bytes, rows and keys of every shard; `table` is the documents, None where they are damaged."""
-        owners = {} if table is None else dict(by_shard(table))
+        owners = {} if table is None else dict(InPlaceOrder(table))
         for name in owners.keys() - self._generation.shards.keys():
             self._add(self._folder / "documents.parquet", f"names the shard {name}, which is not in the manifest")
         for shard in self._generation.shards.values():
@@ -195,9 +195,9 @@ class _Check:
             problem = f"holds {count} chunk_ids that an earlier shard or row has too"
             self._add(self._generation.shards[name].path, problem)
 
-    def _expected(self, table: pa.Table, numbers: Ints | None, shard: Shard) -> pa.Array | None:
+    def _expected(self, table: pa.Table, numbers: Numbers | None, shard: Shard) -> pa.Array | None:
         """The doc_id of each row of a shard, according to the documents; None where their ranges do not cover it."""
-        part = table.take(pa.array(np.zeros(0, np.int64) if numbers is None else numbers))
+        part = taken(table, np.zeros(0, np.uint32) if numbers is None else numbers)
         first, rows = (np.asarray(part.column(name), np.int64) for name in ("first_row", "rows"))
         starts = np.concatenate(([0], np.cumsum(rows)))
         if starts[-1] != shard.rows or not np.array_equal(starts[:-1], first):

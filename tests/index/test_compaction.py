@@ -24,7 +24,7 @@ MIB = 1 << 20
 def piece(size_bytes: int, *, live: float = 1.0, name: str = "") -> Piece:
     rows = 1000
     shard = Shard(name or f"part-{size_bytes}", rows, size_bytes, "", "", Path(), Path())
-    return Piece(shard, ((0, int(rows * live)),))
+    return Piece(shard, np.array([[0, int(rows * live)]]))
 
 
 def sizes(pieces: list[Piece], **options: list[str]) -> list[list[int]]:

@@ -12,6 +12,7 @@ from embedcli.columns import Floats, VectorKeys, row_schema
 from embedcli.index import shards
 from embedcli.index.known_vectors import KnownVectors
 from embedcli.index.shards import Shard
+from embedcli.index.tables import gathered
 from embedcli.vault.disk import Disk
 
 DIM = 4
@@ -38,10 +39,14 @@ def taken(library: KnownVectors, keys: VectorKeys) -> tuple[list[bool], Floats]:
     return library.take(keys, into).tolist(), into
 
 
+@pytest.mark.parametrize("in_files", [False, True])
 @pytest.mark.parametrize("count", [1, 7, 65])
-def test_every_vector_of_many_small_shards_is_found_and_costs_12_bytes(tmp_path: Path, count: int) -> None:
-    """With indexes that were never merged, merged once, and merged twice."""
-    library = KnownVectors(dim=DIM)
+def test_every_vector_of_many_small_shards_is_found_and_costs_12_bytes(
+    tmp_path: Path, count: int, in_files: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With indexes that were never merged, merged once, and merged twice; in memory or on the disk."""
+    monkeypatch.setattr(gathered, "IN_MEMORY_BYTES", 0)
+    library = KnownVectors(dim=DIM, folder=tmp_path if in_files else None)
     parts = [keys_and_vectors(seed) for seed in range(count)]
     for keys, vectors in parts:
         assert library.add(stored(tmp_path, keys, vectors), one_of_many=True)

@@ -47,9 +47,9 @@ def test_several_processes_build_what_one_builds(several: Workshop, monkeypatch:
     monkeypatch.setattr(module, "_Helper", noted)
     own: list[str] = []
 
-    def built(shard: Shard, *, with_text: bool) -> dict[str, np.ndarray]:
+    def built(shard: Shard, *, with_text: bool, folder: Path) -> dict[str, np.ndarray]:
         own.append(shard.name)
-        return build(shard, with_text=with_text)
+        return build(shard, with_text=with_text, folder=folder)
 
     monkeypatch.setattr(module, "build", built)
     complete(index_of(several))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import tempfile
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from embedcli.errors import DamagedShard
 from embedcli.index.clearing import BUILDING_KEPT_S, clear
 from embedcli.index.generations import Index
 from embedcli.index.shards import Shard, write_shard
+from embedcli.index.tables import gathered
 from embedcli.search import sealed, sidecars
 from embedcli.search.complete import complete
 from embedcli.search.sidecars import Sidecar, open_sidecar
@@ -272,3 +275,43 @@ def test_no_sidecar_is_built_from_a_damaged_shard(kept: Workshop) -> None:
 def test_a_zero_vector_is_a_zero_in_eight_bits() -> None:
     int8, scales, error = sidecars.quantise(np.zeros((2, 4), np.float32))
     assert not int8.any() and not scales.any() and error == 0
+
+
+def test_a_large_sidecar_is_built_in_files_and_is_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shard = large_shard(tmp_path)
+    in_memory = sidecars.build(shard, with_text=True)
+    monkeypatch.setattr(gathered, "IN_MEMORY_BYTES", 1 << 12)
+    monkeypatch.setattr(sidecars, "BATCH_ROWS", 7)
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    in_files = sidecars.build(shard, with_text=True, folder=spool)
+    assert list(in_files) == list(in_memory) and list(spool.iterdir()) == []
+    for name, array in in_memory.items():
+        np.testing.assert_array_equal(in_files[name], array, strict=True)
+
+
+def test_a_sidecar_that_fits_nowhere_on_the_disk_is_built_in_memory(
+    kept: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = content(the_sidecar(kept))
+    index_of(kept).disk.remove(kept.index / "cache")
+    monkeypatch.setattr(gathered, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(tempfile, "TemporaryFile", no_file)
+    assert content(the_sidecar(kept)) == before
+
+
+def no_file(**_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_what_a_sidecar_holds_is_not_in_memory_while_it_is_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shard = large_shard(tmp_path)
+    monkeypatch.setattr(gathered, "IN_MEMORY_BYTES", 1 << 16)
+    monkeypatch.setattr(sidecars, "BATCH_ROWS", 64)
+    tracemalloc.start()
+    arrays = sidecars.build(shard, with_text=False, folder=tmp_path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(array.nbytes for array in arrays.values()) > 1_300_000 and most < 500_000

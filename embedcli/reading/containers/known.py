@@ -2,7 +2,7 @@
 
 In: Records as they are read; the keys and digests of those that the index has, in memory-mapped arrays. Out: the same
 Records with their `prior`, without those that are as they were; at the end the places of the known ones not met.
-A record takes 16 bytes of memory, so ten million of them 160 MB.
+A known record takes a byte of memory; the keys of the new ones, 16 bytes each, lie in files once they are many.
 Not here: what a record is (fields.py), the documents of the index (run/containers/).
 """
 
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from embedcli.columns import VectorKeys
 from embedcli.errors import storage_errors
 from embedcli.index import shards
+from embedcli.index.tables.merged_keys import SideBySide, merged
 from embedcli.reading.containers.fields import bad_line
 from embedcli.records import Record, digest, shown_id
 
@@ -56,9 +57,9 @@ class KnownFiles:
                 start = end
             order = np.argsort(high)
             keys = np.lib.format.open_memmap(files.keys, "w+", np.uint64, (3, count))
-            for row, values in enumerate((high, low, np.arange(count))):
-                for start in range(0, count, RECENT):
-                    keys[row, start : start + RECENT] = values[order[start : start + RECENT]]
+            for start in range(0, count, RECENT):
+                rows = order[start : start + RECENT]
+                keys[:, start : start + RECENT] = high[rows], low[rows], rows
         return files
 
     def remove(self) -> None:
@@ -74,12 +75,13 @@ def key_of(shown: str) -> bytes:
 class KnownRecords:
     """What the index has of one container, and what of it has been met."""
 
-    def __init__(self, files: KnownFiles | None) -> None:
+    def __init__(self, files: KnownFiles | None, spool_folder: Path | None = None) -> None:
+        """The keys of many new records lie in files of the folder, if one is given."""
         nothing = np.zeros((3, 0), np.uint64)
         self._keys: VectorKeys = np.load(files.keys, mmap_mode="r") if files else nothing
         self._digests: VectorKeys = np.load(files.digests, mmap_mode="r") if files else nothing[:2]
         self._met = np.zeros(self._keys.shape[1], np.bool_)
-        self._new = _KeySet()
+        self._new = _KeySet(spool_folder)
         self._times: dict[str, int] = {}
 
     @property
@@ -144,9 +146,10 @@ class KnownRecords:
 class _KeySet:
     """16-byte keys in sorted arrays: two of one size become one, so there are few."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self.recent: set[bytes] = set()
-        self._runs: list[VectorKeys] = []
+        self._folder = folder
+        self._runs: list[SideBySide] = []
 
     def in_runs(self, keys: VectorKeys) -> npt.NDArray[np.bool_]:
         """Which of these were added before what is `recent`."""
@@ -161,12 +164,10 @@ class _KeySet:
     def settle(self) -> None:
         """Sort what is recent once it is much."""
         if len(self.recent) >= RECENT:
-            run = _sorted(shards.keys_of(list(self.recent)))
+            high, low = shards.keys_of(list(self.recent))
+            order = np.argsort(high)
+            run: SideBySide = (high[order], low[order])
             self.recent = set()
-            while self._runs and self._runs[-1].shape[1] <= run.shape[1]:
-                run = _sorted(np.concatenate([self._runs.pop(), run], axis=1))
+            while self._runs and self._runs[-1][0].size <= run[0].size:
+                run = merged([self._runs.pop(), run], self._folder)
             self._runs.append(run)
-
-
-def _sorted(keys: VectorKeys) -> VectorKeys:
-    return keys[:, np.lexsort((keys[1], keys[0]))]

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedcli.errors import UnreadableSource
 from embedcli.index import documents
+from embedcli.index.tables.mapped import passing
 from embedcli.reading.containers.known import Known, KnownFiles
 from embedcli.reading.splitter import Answer, Split, Whole
 from embedcli.records import Record, Source, SourceKey
@@ -30,6 +32,8 @@ from embedcli.sources.containers import RuleBook
 if TYPE_CHECKING:
     from embedcli.sources.containers import Asked
     from embedcli.sources.roots import Scopes
+
+Ints = npt.NDArray[np.int64]
 
 APART = " (record)"
 """What the id of a record ends with if a file has the path that it would have."""
@@ -122,29 +126,43 @@ class _Known:
     """What the index knows of the documents in one container, as it is read."""
 
     def __init__(self, members: Members, container: Source, *, adding: bool) -> None:
-        rows = members.of(container.key)
+        rows, is_inside = members.around(container.key)
         if container.taken:  # files have these paths now
             shadowing = pa.array([f"{container.path}#{name}" for name in container.taken])
-            rows = rows.filter(pc.invert(pc.is_in(rows.column("path"), value_set=shadowing)))
+            is_inside = is_inside & ~np.asarray(pc.is_in(rows.column("path"), value_set=shadowing))
         self._taken = container.taken
-        has_text = (np.asarray(rows.column("rows")) > 0) | (members.counts_of(rows) > 0)
+        has_text = members.have_text(rows)
         self._members = members
-        self._rows = documents.chosen(rows, has_text)
-        self._bad = {prior.path: prior for prior in members.seen(documents.chosen(rows, ~has_text))}
+        self._rows = rows
+        self._numbers = np.flatnonzero(is_inside & has_text).astype(np.uint32)
+        """Of the records with text among the `rows`; their places are those in this array."""
+        self._bad = {prior.path: prior for prior in members.seen(documents.chosen(rows, is_inside & ~has_text))}
         self._bad_by_content = {(prior.sha256, prior.reason): prior for prior in self._bad.values()}
         self._adding = adding
         self._met: set[str] = set()
         self._changed = 0
 
+    @property
+    def _count(self) -> int:
+        """How many records with text the index knows."""
+        return self._numbers.size
+
+    def _at(self, places: slice | Sequence[int] | Ints, columns: Sequence[str]) -> pa.Table:
+        """What the index knows of records with text, by their places."""
+        return documents.taken(self._rows.select(columns), self._numbers[places])
+
     def write(self, folder: Path, name: str, source: Source, *, read_all: bool) -> KnownFiles | None:
-        if not self._rows.num_rows:
+        if not self._count:
             return None
         known = self._known(len(source.path) + 1, read_all=read_all)
-        return KnownFiles.write(folder, name, known, count=self._rows.num_rows)
+        return KnownFiles.write(folder, name, known, count=self._count)
 
     def _known(self, skip: int, *, read_all: bool) -> Iterator[Known]:
         """What is not as it should be is read again, whatever it holds."""
-        for part in documents.parts(self._rows.select(["path", "status", "sha256"])):
+        starts = range(0, self._count, documents.PART_ROWS)
+        columns = ["path", "status", "sha256"]
+        parts = (self._at(slice(first, first + documents.PART_ROWS), columns) for first in starts)
+        for part in passing(parts, lambda part: int(part.nbytes)):
             paths, statuses, digests = (column.to_pylist() for column in part.columns)
             is_sound = [status == "indexed" and not read_all for status in statuses]
             yield (
@@ -164,11 +182,15 @@ class _Known:
         if not places and not self._bad:
             return (None,) * len(records)
         self._changed += len(places)
-        priors = self._members.seen(self._rows.take(pa.array(places, pa.int64())))
+        priors = self._members.seen(self._at(places, documents.SCHEMA.names))
         return tuple(
             next(priors) if record.prior >= 0 else self._prior_of_bad(container.record(record).path, record)
             for record in records
         )
+
+    def _paths(self) -> list[str]:
+        paths: list[str] = self._at(slice(None), ["path"]).column("path").to_pylist()
+        return paths
 
     def _prior_of_bad(self, path: str, record: Record) -> LastSeen | None:
         """A line that cannot be read may have moved."""
@@ -178,10 +200,10 @@ class _Known:
 
     def end(self, task: Task, whole: Whole, batches: int) -> ContainerEnd:
         root_id = task.source.root_id
-        lost = [] if self._adding else self._rows.column("path").take(pa.array(whole.left)).to_pylist()
+        lost = [] if self._adding else self._at(whole.left, ["path"]).column("path").to_pylist()
         left = frozenset((root_id, path) for path in lost)
         cleared = frozenset((root_id, path) for path in self._bad.keys() - self._met)
-        known = self._rows.num_rows
+        known = self._count
         unchanged = known - len(whole.left) - self._changed
         return ContainerEnd(task, whole, batches, left, cleared, known=known, unchanged=unchanged)
 
@@ -190,7 +212,6 @@ class _Known:
         if error.reason != "empty" or self._adding:
             return ContainerEnd(task, error, batches)
         left, cleared = (
-            frozenset((task.source.root_id, path) for path in paths)
-            for paths in (self._rows.column("path").to_pylist(), self._bad)
+            frozenset((task.source.root_id, path) for path in paths) for paths in (self._paths(), self._bad)
         )
         return ContainerEnd(task, error, batches, left, cleared, known=len(left))

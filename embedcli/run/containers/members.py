@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,9 +23,6 @@ AFTER_MARK = chr(ord("#") + 1)
 """What is in `a` has paths from `a#` to before `a$`."""
 
 
-Ints = npt.NDArray[np.int64]
-
-
 class Members:
     """The documents of the index that lie in others. `base` is in walk order: those in one source stand together."""
 
@@ -35,21 +31,30 @@ class Members:
 
     def of(self, key: SourceKey) -> pa.Table:
         """What the index knows of the documents in one source: rows of `base`."""
+        return documents.chosen(*self.around(key))
+
+    def around(self, key: SourceKey) -> tuple[pa.Table, documents.Mask]:
+        """A range of `base`, and which rows of it are the documents in one source: between them are those inside
+        them."""
         if key not in self._counts:
-            return self._base.slice(0, 0)
+            return self._base.slice(0, 0), np.zeros(0, np.bool_)
         start, stop = self._roots[key[0]]
         bounds = [documents.components(f"{key[1]}{mark}") for mark in ("#", AFTER_MARK)]
         first, last = (bisect_left(range(stop), bound, lo=start, key=self._components) for bound in bounds)
         inside = self._base.slice(first, last - first)
-        return documents.chosen(inside, np.asarray(pc.equal(inside.column("container"), key[1])))
+        return inside, np.asarray(pc.fill_null(pc.equal(inside.column("container"), key[1]), False))
 
     def seen(self, rows: pa.Table) -> Iterator[LastSeen]:
         """Rows of `base` as what was last seen of them."""
         return last_seen_rows(last_seen(rows, self._counts))
 
-    def counts_of(self, rows: pa.Table) -> Ints:
-        """How many documents are inside each of these."""
-        return self._counts.of(rows)
+    def have_text(self, rows: pa.Table) -> documents.Mask:
+        """Of which of these the index has text: their own, or that of documents inside them."""
+        found = np.zeros(rows.num_rows, np.bool_)
+        for number, part in enumerate(documents.parts(rows.select(["root", "path", "rows"]))):
+            has_text = (np.asarray(part.column("rows")) > 0) | (self._counts.of(part) > 0)
+            found[number * documents.PART_ROWS :][: part.num_rows] = has_text
+        return found
 
     def keys_of(self, key: SourceKey) -> set[SourceKey]:
         """The documents in a source, and those in them."""

@@ -97,7 +97,7 @@ def _judge_gone(plan: Plan, base: pa.Table, rules: Rules, is_over: Callable[[], 
     """Recognise moved sources first. The others that are gone leave the index, unless their folder lost too much."""
     if not plan.gone:
         return
-    gone = base.take(documents.positions(base, plan.gone))
+    gone = documents.taken(base, documents.positions(base, plan.gone))
     plan.moved = find_moves(gone, plan.tasks, is_over)
     lost = plan.gone - {moved.key for moved in plan.moved.values()}
     frozen = freeze(documents.files(base), lost, plan.scopes.roots, rules, new_of=plan.new_of)

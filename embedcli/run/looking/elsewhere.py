@@ -50,15 +50,15 @@ def keep_apart(plan: Plan, base: pa.Table, files: pa.Table) -> None:
     plan.marked |= set(documents.keys(known)) - plan.dropped
     if not plan.marked:
         return
-    shadowed = base.take(pa.array(documents.positions(base, plan.marked)))
+    shadowed = documents.taken(base, documents.positions(base, plan.marked))
     shadowed = shadowed.filter(pc.is_valid(shadowed.column("container")))
     if not shadowed.num_rows:
         return
     planned = {task.key for task in plan.tasks}
     again = documents.holders(base, documents.keys(shadowed)) - planned - plan.dropped
-    places = pa.array(documents.positions(files, again))
-    rows = files.take(places).select(["root", "path", "uri"]).to_pylist()
-    for row, prior in zip(rows, last_seen_rows(plan.tasks.seen.take(places)), strict=True):
+    places = documents.positions(files, again)
+    rows = documents.taken(files.select(["root", "path", "uri"]), places).to_pylist()
+    for row, prior in zip(rows, last_seen_rows(documents.taken(plan.tasks.seen, places)), strict=True):
         source = _source(row)
         if source is not None:
             plan.tasks.add(source, prior)

@@ -13,6 +13,7 @@ from embedcli.index.clearing import clear
 from embedcli.index.leftovers import run_folders
 from embedcli.index.outcomes import Outcomes
 from embedcli.index.staging import RunHeader, Staging
+from embedcli.run.memory import give_back
 
 if TYPE_CHECKING:
     from embedcli.index.leftovers import Leftover
@@ -44,6 +45,7 @@ def clear_staging(run: Run) -> None:
         if path not in others:  # the vectors of work on other roots are taken by a later run
             run.index.disk.remove(path)
     clear(run.index, keep=run.asked.keep_generations)
+    give_back()
 
 
 def _covers(run: Run, item: Leftover) -> bool:

@@ -27,6 +27,7 @@ def test_the_rows_are_the_same_in_memory_and_in_a_file(
     monkeypatch.setattr(spilling, "IN_MEMORY_ROWS", at_most)
     table = spilled((part(n, 20) for n in range(0, 100, 20)), SCHEMA, tmp_path)
     assert table.equals(part(0, 100)) and list(tmp_path.iterdir()) == []
+    assert at_most >= 100 or all(column.num_chunks == 1 for column in table.columns)
     assert spilled([], SCHEMA, tmp_path).equals(SCHEMA.empty_table())
 
 

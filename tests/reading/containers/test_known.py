@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedcli.index.tables import gathered
 from embedcli.reading.containers import known
 from embedcli.reading.containers.known import KnownFiles, KnownRecords
 from embedcli.records import Record, digest
@@ -82,12 +83,18 @@ def test_an_id_with_a_slash_is_known_by_the_way_it_stands_in_a_path(tmp_path: Pa
     assert sifted(records, [record("a/b")]) == [] and not records.left.size
 
 
-def test_a_new_record_takes_few_bytes_of_memory() -> None:
-    records = KnownRecords(None)
+@pytest.mark.parametrize("in_files", [False, True])
+def test_a_new_record_takes_few_bytes_of_memory_or_none(
+    in_files: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(known, "RECENT", 1 << 12)
+    monkeypatch.setattr(gathered, "IN_MEMORY_BYTES", 1 << 16)
+    records = KnownRecords(None, tmp_path if in_files else None)
     tracemalloc.start()
-    for first in range(0, 300_000, 500):
+    for first in range(0, 100_000, 500):
         list(records.sift([record(str(n)) for n in range(first, first + 500)]))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held < 300_000 * 16 + known.RECENT * 150
-    assert np.count_nonzero(records.left) == 0
+    assert held < (1 if in_files else 16) * 100_000 + known.RECENT * 150
+    assert np.count_nonzero(records.left) == 0 and list(tmp_path.iterdir()) == []
+    assert [problem for _, problem, _ in sifted(records, [record("7"), record("99_999")])] == ["duplicate_id", None]
