@@ -201,7 +201,7 @@ MIRRORS = "mirrors"
 LONGEST_NAME_BYTES = 255
 
 
-def _mirror_of(url: str, environment: Mapping[str, str]) -> Path:
+def _mirror_of(url: str, environment: Mapping[str, str], room: str = "") -> Path:
     """The folder in which this machine works on the index behind `url`; its name is the URL, percent-encoded."""
     url = url.rstrip("/")
     if not url.startswith(FILE):
@@ -211,7 +211,17 @@ def _mirror_of(url: str, environment: Mapping[str, str]) -> Path:
         raise UsageError(f"`{url}` needs a cache folder, and there is no home", "name one with `EMBEDCLI_CACHE`")
     if len(name) > LONGEST_NAME_BYTES:
         raise UsageError(f"`{url}` is too long for an index", "use a shorter prefix")
-    return cache / MIRRORS / name
+    return cache / room / MIRRORS / name
+
+
+WORKERS = "workers"
+
+
+def workers_folder(folder: Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where the workers of this machine work on the index that their run works on in `folder`: in the same one, or in a
+    mirror of their own. A run is alone in its mirror, and may be on this machine or on another one."""
+    url = mirrored_url(folder)
+    return folder if url is None else _mirror_of(url, environment, WORKERS)
 
 
 def mirrored_url(folder: Path) -> str | None:

@@ -27,9 +27,10 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
-from embedcli.cluster.messages import pack, pack_reply, unpack
+from embedcli.cluster.messages import Collected, pack, pack_reply, unpack, unpack_reply
 from embedcli.cluster.transport import WorkerLost
 from embedcli.cluster.worker import Worker
+from embedcli.config import index_folder, workers_folder
 from embedcli.errors import UnreadableSource
 from embedcli.models import resolve
 from embedcli.processes import die_with, receive_message, send_message, spawn
@@ -37,7 +38,7 @@ from embedcli.run.tasks import Task
 from embedcli.run.tools import Tools
 from embedcli.vault.disk import Disk
 from tests.fake_engines import FakeEngine
-from tests.faults import KillAt, Watching
+from tests.faults import KillAt, StopAt, Watching, faulty
 from tests.workshop import ReadsHere, SplitsHere
 
 H = TypeVar("H")
@@ -90,6 +91,13 @@ class Double:
     reading_processes: bool = False
     once: Path | None = None
     kill_at: tuple[str | None, int] | None = None
+    stop_at: tuple[str, int] | None = None
+    """The same, but the worker is suspended there."""
+    url: str = ""
+    """Where the index lies, if it is in a vault."""
+    hosts: Path | None = None
+    """Each worker's process has a cache below this folder, as if it were on a host of its own; None: that of its
+    environment."""
     record: Path | None = None
     """Where the names of the operations on the disk are written."""
     read_log: Path | None = None
@@ -108,6 +116,8 @@ class Double:
         seconds_left: Callable[[], float], warn: Callable[[str], None],
     ) -> Tools:  # fmt: skip
         chosen = self._is_chosen()
+        if self.hosts is not None:
+            os.environ["EMBEDCLI_CACHE"] = str(self.hosts / f"{os.getpid()}")
         if self.facts_file is not None:
             facts = {
                 "nice": os.nice(0), "omp": os.environ.get("OMP_NUM_THREADS"), "pid": os.getpid(),
@@ -123,10 +133,20 @@ class Double:
             open_engine=lambda model, settings, _: self._engine(settings.dim, spoiled=chosen),
             stop_signal=stop_signal,
             seconds_left=seconds_left,
-            disk=KillAt(*self.kill_at) if self.kill_at and chosen else Noting(self.record) if self.record else Disk(),
+            disk=self._disk(chosen),
             make_pool=None if self.reading_processes else reads,
             make_splitter=None if self.reading_processes else SplitsHere,
         )
+
+    def _disk(self, chosen: bool) -> Disk | None:
+        fault: Watching | None = Noting(self.record) if self.record else None
+        if chosen and self.kill_at:
+            fault = KillAt(*self.kill_at)
+        elif chosen and self.stop_at:
+            fault = StopAt(*self.stop_at)
+        if fault is None or not self.url:
+            return fault
+        return faulty(workers_folder(index_folder(self.url)), fault)
 
     def _is_chosen(self) -> bool:
         if self.once is None:
@@ -207,6 +227,7 @@ class _Workforce(Generic[H]):
     least: int = 1
     wait_s: float = 20.0
     handles: list[H] = field(default_factory=list)
+    leaving: set[str] = field(default_factory=set)
 
     @property
     def tools_there(self) -> Callable[..., Tools]:
@@ -221,6 +242,10 @@ class _Workforce(Generic[H]):
         self.wanted = 0
         self.handles += new
         return new
+
+    def draining(self) -> set[str]:
+        """Those that are to leave, by their names; a test puts them there."""
+        return self.leaving
 
     def replace(self) -> None:
         self.wanted += 1
@@ -321,10 +346,15 @@ class Processes(_Workforce["ProcessHandle"]):
 
     def close(self) -> None:
         for handle in [*self.handles, *self.forked]:
-            handle.end()
+            if not handle.is_cut_off:
+                handle.end()
 
 
 class ProcessHandle:
+    """`is_cut_off`: it cannot be reached, neither by a call nor to kill it; whoever cuts it off has to end it."""
+
+    is_cut_off = False
+
     def __init__(self, name: str, *, fork: bool = False) -> None:
         self.name = name
         self._socket, theirs = socket.socketpair()
@@ -346,7 +376,7 @@ class ProcessHandle:
                 send_message(self._socket, pickle.dumps((number, method, message)))
             except OSError:
                 self._gone = True
-        if self._gone:
+        if self._gone or self.is_cut_off:
             self._fail()
         return future
 
@@ -358,9 +388,23 @@ class ProcessHandle:
         self.lose("its process is gone")
 
     def lose(self, reason: str) -> None:
-        """Believe that it is gone."""
         self._gone = True
         self._fail(reason)
+
+    def cut_off(self, reason: str) -> None:
+        """Believe that it is gone, as Ray does of a machine that does not answer."""
+        self.is_cut_off = True
+        self._fail(reason)
+
+    def collect(self) -> Collected:
+        """What it has to say, once it can be reached again. Raises what ended it."""
+        self.is_cut_off = False
+        collected: Collected = unpack_reply(self.call("collect", b"").result(60))
+        return collected
+
+    @property
+    def is_suspended(self) -> bool:
+        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     def _fail(self, reason: str = "its process is gone") -> None:
         with self._sending:
@@ -369,11 +413,12 @@ class ProcessHandle:
             future.set_exception(WorkerLost(reason))
 
     def kill(self) -> None:
-        self.process.kill()
+        if not self.is_cut_off:
+            self.process.kill()
 
     def end(self) -> None:
         """Wait for its process; nothing uses the socket any more."""
-        self.kill()
+        self.process.kill()
         self.process.wait()
         self.receiver.join()
         self._socket.close()

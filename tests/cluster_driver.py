@@ -1,6 +1,7 @@
 """A process that runs the real `ingest` over workers in processes of their own, and can be killed.
 
-In: a JSON line a run on stdin: docs, index, workers, flags, what its workers are like (Double), where it dies itself.
+In: a JSON line a run on stdin: docs, index, workers, flags, what its workers are like (Double), where it dies itself;
+for an index in a vault its URL in place of `index`, and `machine`, the name of a cache folder.
 Out: as from forked_runs.py.
 Not here: what is killed when, and what has to hold afterwards (tests/cluster/test_kills.py).
 """
@@ -13,19 +14,23 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
+from embedcli.config import index_folder  # noqa: E402
 from embedcli.errors import EmbedcliError  # noqa: E402
 from tests.cluster_doubles import Double, Processes, ProcessHandle  # noqa: E402
-from tests.faults import KillAt, Recording  # noqa: E402
+from tests.faults import Recording, disk_of_a_run  # noqa: E402
 from tests.forked_runs import serve  # noqa: E402
 from tests.workshop import Workshop  # noqa: E402
 
 
 def run(order: dict[str, Any]) -> int:
-    shop = Workshop(Path(order["folder"]), index=order["index"])
+    folder = Path(order["folder"])
+    shop = Workshop(folder, index=order["index"])
+    if order.get("machine"):
+        shop.index = index_folder(order["index"], {"EMBEDCLI_CACHE": str(folder / order["machine"])})
     given = order.get("double", {})
-    paths = {name: Path(given[name]) for name in ("once", "log_file", "record", "read_log") if given.get(name)}
+    paths = {name: Path(given[name]) for name in ("once", "log_file", "record", "read_log", "hosts") if given.get(name)}
     double = Double(**{**given, **paths})
-    disk = KillAt(*order["kill"]) if order.get("kill") else Recording()
+    disk = disk_of_a_run(shop.index, order.get("kill"))
     workforce = Processes(order["workers"], double) if order["workers"] else None
     if workforce is not None:
         workforce.forked = [ProcessHandle(f"fork-{number}", fork=True) for number in range(order["workers"] + 1)]

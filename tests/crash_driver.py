@@ -25,41 +25,23 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
-from embedcli.config import Options, mirrored_url  # noqa: E402
+from embedcli.config import Options  # noqa: E402
 from embedcli.engines.probe import probe_set  # noqa: E402
 from embedcli.errors import EmbedcliError  # noqa: E402
 from embedcli.index.generations import Index  # noqa: E402
-from embedcli.index.mirror.mirror import Mirror  # noqa: E402
 from embedcli.ingest import ingest  # noqa: E402
 from embedcli.models import resolve  # noqa: E402
 from embedcli.models.folder import Model  # noqa: E402
 from embedcli.run.tools import Tools  # noqa: E402
-from embedcli.vault.contract import Vault  # noqa: E402
 from embedcli.vault.disk import Disk  # noqa: E402
-from embedcli.vault.opened import open_vault  # noqa: E402
 from tests.fake_engines import FakeEngine  # noqa: E402
-from tests.faults import KillAt, Recording  # noqa: E402
+from tests.faults import Recording, disk_of_a_run  # noqa: E402
 from tests.forked_runs import serve  # noqa: E402
 from tests.held import after  # noqa: E402
 from tests.workshop import Lines, ReadsHere  # noqa: E402
 
 BATCH_ROWS = 4
 BATCH_S = 0.004
-
-
-LEASE_S = 0.5
-
-
-class MirrorKilledAt(KillAt, Mirror):
-    def __init__(self, folder: Path, vault: Vault, name: str | None, n: int) -> None:
-        Mirror.__init__(self, folder, vault, lease_s=LEASE_S)
-        KillAt.__init__(self, name, n)
-
-
-class MirrorRecording(Recording, Mirror):
-    def __init__(self, folder: Path, vault: Vault) -> None:
-        Mirror.__init__(self, folder, vault, lease_s=LEASE_S)
-        Recording.__init__(self)
 
 
 class LoggingEngine(FakeEngine):
@@ -97,7 +79,7 @@ def _open_engine(model: Model, dim: int, order: dict[str, Any]) -> LoggingEngine
 
 def run(order: dict[str, Any]) -> int:
     """One run; `order`: sources, index, flags, log; kill: [operation or null, n] or null; record: a file or null."""
-    disk = _disk(order)
+    disk = disk_of_a_run(Path(order["index"]), order.get("kill"))
     try:
         status = _verb(order, disk) if "verb" in order else _ingest(order, disk)
     except EmbedcliError as error:
@@ -107,16 +89,6 @@ def run(order: dict[str, Any]) -> int:
         assert isinstance(disk, Recording)
         Path(order["record"]).write_text("\n".join(disk.done))
     return status
-
-
-def _disk(order: dict[str, Any]) -> Disk:
-    """Where the index is the mirror of a vault, a dead run is known for one after half a second."""
-    kill, folder = order.get("kill"), Path(order["index"])
-    url = mirrored_url(folder)
-    if url is None:
-        return KillAt(*kill) if kill else Recording()
-    vault = open_vault(url)
-    return MirrorKilledAt(folder, vault, *kill) if kill else MirrorRecording(folder, vault)
 
 
 def _ingest(order: dict[str, Any], disk: Disk) -> int:

@@ -11,15 +11,19 @@ import errno
 import os
 import re
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from embedcli.config import mirrored_url
 from embedcli.errors import UnreadableSource, storage_errors
+from embedcli.index.mirror.mirror import Mirror
 from embedcli.reading.rows import Beat, Reading, ReadingWork
 from embedcli.records import REASONS, Source
 from embedcli.vault.disk import Disk, Written
+from embedcli.vault.opened import open_vault
 
 _NAMES = (
     (re.compile(r"part-[0-9a-f]{16}"), "part"),
@@ -89,6 +93,45 @@ class KillAt(Watching):
         self.left -= self.name in (None, name)
         if not self.left:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class StopAt(Watching):
+    """Suspends this process before the n-th operation called `name`; whoever sends SIGCONT lets it go on. The signal is
+    for this thread: of one for the process another thread may take notice, and this one runs on for a moment."""
+
+    def __init__(self, name: str, n: int = 1) -> None:
+        self.name = name
+        self.left = n
+
+    def at(self, name: str) -> None:
+        self.left -= name == self.name
+        if not self.left:
+            self.left = -1
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+
+
+def disk_of_a_run(folder: Path, kill: Sequence[Any] | None) -> Disk:
+    """The disk of a run that is killed at an operation, or that remembers them. Where the index is the mirror of a
+    vault, a dead run is known for one after half a second."""
+    return faulty(folder, KillAt(*kill) if kill else Recording())
+
+
+LEASE_S = 0.5
+
+
+def faulty(folder: Path, fault: Watching) -> Watching:
+    """The same fault on the disk of an index in that folder, which may be the mirror of a vault."""
+    url = mirrored_url(folder)
+    if url is None:
+        return fault
+
+    class OfMirror(type(fault), Mirror):  # type: ignore[misc]
+        """The operations of a mirror, with this fault."""
+
+    disk: Watching = OfMirror.__new__(OfMirror)
+    Mirror.__init__(disk, folder, open_vault(url), lease_s=LEASE_S)  # type: ignore[arg-type]
+    vars(disk).update(vars(fault))
+    return disk
 
 
 class KilledAt(Disk):

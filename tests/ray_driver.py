@@ -1,7 +1,8 @@
 """A process that runs the real `ingest` over Ray's workers with a fake engine of a fixed speed.
 
-In: one JSON object as argument: docs, index, flags, what the workers are like (tests/cluster_doubles.py); the cluster
-by RAY_ADDRESS. Out: the report on stderr, the exit code.
+In: one JSON object as argument: docs, index, flags, what the workers are like (tests/cluster_doubles.py); where the
+index is in a vault `machine`, the cache of the run; the cluster by RAY_ADDRESS. Out: the report on stderr, the exit
+code.
 Not here: what is killed meanwhile, and what has to hold afterwards (tests/cluster/test_ray_transport.py).
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
 from embedcli.cluster.on_ray import RayWorkforce  # noqa: E402
-from embedcli.config import NO_CARD_FLAGS, NO_CPU_FLAGS, Workers  # noqa: E402
+from embedcli.config import NO_CARD_FLAGS, NO_CPU_FLAGS, Workers, index_folder  # noqa: E402
 from embedcli.errors import EmbedcliError  # noqa: E402
 from embedcli.run.tools import Tools, listen  # noqa: E402
 from tests.cluster_doubles import Double  # noqa: E402
@@ -43,9 +44,11 @@ class Shown(Lines):
 
 def main(order: dict[str, Any]) -> int:
     given = order.get("double", {})
-    paths = {name: Path(given[name]) for name in ("once", "log_file", "facts_file") if given.get(name)}
+    paths = {name: Path(given[name]) for name in ("once", "log_file", "facts_file", "hosts") if given.get(name)}
     workforce = Force(Double(**{**given, **paths}), order.get("most"))
     shop = Workshop(Path(order["folder"]), index=order["index"])
+    if order.get("machine"):
+        shop.index = index_folder(order["index"], {"EMBEDCLI_CACHE": order["machine"]})
     try:
         summary = shop.ingest(workforce=workforce, stop_signal=listen(), report=Shown(), **order.get("flags", {}))
     except EmbedcliError as error:

@@ -218,7 +218,7 @@ def ingest(
             flags.engine_name(engine), report.line, card=card, cpu=cpu, warn=report.warn,
             show_log=report.line if debug else None, seconds_left=time_left,
         )  # fmt: skip
-        tools = with_workers(tools, workers, index=asked.index, engine=engine, card=card, cpu=cpu, say=report.line)
+        tools = with_workers(tools, workers, engine=engine, card=card, cpu=cpu, say=report.line)
         with _noted(report):
             if dry_run:
                 return _look_only(asked, tools, report, as_json=as_json)

@@ -91,6 +91,7 @@ def _json(figures: Figures, *, corpus_gb: float, price_per_hour: float | None) -
         **dataclasses.asdict(figures),
         "of_engine": round(figures.whole / figures.alone, 3),
         "of_reference": round(figures.whole / figures.reference, 3) if figures.reference else None,
+        "workers_projected": figures.workers_projected,
         "hours": round(hours, 3),
         "cost": None if price_per_hour is None else round(hours * price_per_hour, 2),
     }
@@ -120,7 +121,16 @@ def _table(figures: Figures, *, corpus_gb: float, price_per_hour: float | None) 
         f"the engine had work {figures.busy:.1%} of the time; padding {figures.padding:.1%}",
         f"peak {kind} memory {memory / (1 << 30):.1f} GiB; engine ready after {figures.load_s:.0f} s",
         f"{corpus_gb:g} GB of such text: {hours:,.1f} h{cost}",
+        *_projected(figures),
     ])  # fmt: skip
+
+
+def _projected(figures: Figures) -> list[str]:
+    """A line that says of itself that nothing of it was run."""
+    if figures.run_cpu_s_per_million is None:
+        return []
+    cost = f"{figures.run_cpu_s_per_million:.2f} CPU s/M tokens"
+    return [f"projected, not run: at {cost} one run feeds {figures.workers_projected:,} such workers"]
 
 
 def pull(

@@ -11,8 +11,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from embedcli.cluster.messages import Answer, owner_of
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from embedcli.run.tasks import Task
 
 LOOK_S = 0.5
+NOT_SEEN = {"vanished", "permission"}
 
 VISIBLE_S = 10.0
 """How long a file that a worker has stored may take to be seen here: NFS remembers for seconds what is not there."""
@@ -48,7 +48,8 @@ class Adopter:
     def doubt(self, answer: Answer) -> InputError | None:
         """Why the worker that gave the answer cannot be believed; None where it can."""
         tasks = self._slices.tasks_of(answer.slice_id)
-        unseen = next((task for task in tasks.values() if _is_here(task, answer.stored.outcomes)), None)
+        missed = tasks.keys() & {outcome.key for outcome in answer.stored.outcomes if outcome.reason in NOT_SEEN}
+        unseen = next((tasks[key] for key in missed if _is_here(tasks[key])), None)
         if unseen is None:
             return None
         return InputError(f"`{unseen.source.uri}` is not there for it, but here", "mount the sources on its machine")
@@ -58,13 +59,12 @@ class Adopter:
         tasks = self._slices.tasks_of(answer.slice_id)
         outcomes = [_as_seen_here(outcome, tasks) for outcome in answer.stored.outcomes]
         ended = tasks.keys() & {outcome.key for outcome in outcomes}
-        done = self._slices.answer(member.name, answer.slice_id, set(ended))
+        done = self._slices.answer(member.name, answer.slice_id, set(ended), writer=member.writer)
         if done is None:
             return False
         member.has_answered = True
-        _wait_until_visible(answer.shards)
         stored = Stored(outcomes, answer.stored.records)
-        self._work.checkpoints.adopt(stored, {shard.name: shard for shard in answer.shards})
+        self._work.checkpoints.adopt(stored, self._seen_here(member, answer.shards))
         self._work.tally.take(answer.tally)
         self._run.plan.gone |= answer.gone
         self._run.plan.cleared |= answer.cleared
@@ -73,13 +73,26 @@ class Adopter:
             self._work.remaining.note(task, to_embed=tokens.get(task.key, 0))
         return True
 
+    def _seen_here(self, member: Member, shards: Sequence[Shard]) -> dict[str, Shard]:
+        """What a worker has stored, as it lies on this machine. Raises StorageError where it is not to be seen."""
+        index = self._run.index
+        folder = index.staging / member.writer
+        here = {shard.name: dataclasses.replace(shard, folder=folder, keys_folder=folder) for shard in shards}
+        for shard in here.values():
+            index.disk.expect(shard.path, shard.size_bytes, shard.sha256)
+            index.disk.expect(shard.keys_path, None, shard.keys_sha256)
+        _wait_until_visible(here.values())
+        return here
+
     def adopt_from(self, member: Member, number: int) -> set[SourceKey]:
         """Take over what a lost worker had stored and not answered, as a run takes over from one that was killed; what
         it stored for a generation that is published by now has the wrong number in its rows."""
         if member.facts is None or member.number != number:
             return set()
         wanted = {task.key: task for task in adoptable(self._run, self._slices.alone_with(member.name))}
-        shards, outcomes = finished_by(Path(member.facts.folder), wanted)
+        folder = self._run.index.staging / member.writer
+        self._run.index.disk.update(folder)
+        shards, outcomes = finished_by(folder, wanted)
         outcomes = [_as_seen_here(outcome, wanted) for outcome in outcomes]
         self._work.checkpoints.adopt(Stored(outcomes, []), shards)
         for outcome in outcomes:
@@ -88,11 +101,9 @@ class Adopter:
         return {outcome.key for outcome in outcomes}
 
 
-def _is_here(task: Task, outcomes: Sequence[Outcome]) -> bool:
-    """Whether a worker did not find, or might not open, a source that this machine can open."""
-    reasons = {"vanished", "permission"}
-    missed = any(outcome.key == task.key and outcome.reason in reasons for outcome in outcomes)
-    looked_at = missed and task.source.problem is None and not task.source.is_object
+def _is_here(task: Task) -> bool:
+    """Whether this machine can open a source that a worker did not find or might not open."""
+    looked_at = task.source.problem is None and not task.source.is_object
     return looked_at and os.access(task.source.file, os.R_OK)
 
 
@@ -109,7 +120,7 @@ def _as_seen_here(outcome: Outcome, tasks: dict[tuple[str, str], Task]) -> Outco
     return dataclasses.replace(outcome, stat=here, row=row)
 
 
-def _wait_until_visible(shards: Sequence[Shard]) -> None:
+def _wait_until_visible(shards: Iterable[Shard]) -> None:
     """Raise StorageError where a shard that a worker has stored does not come to be seen here."""
     give_up_s = time.monotonic() + VISIBLE_S
     for shard in shards:

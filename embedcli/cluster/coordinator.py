@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from embedcli.cluster.adopting import Adopter
-from embedcli.cluster.crew import Crew, Event, LeftOut, Lost, Member, Ready, Said
+from embedcli.cluster.crew import Crew, Event, Leaving, LeftOut, Lost, Member, Ready, Said
 from embedcli.cluster.job import job_of
 from embedcli.cluster.messages import Collected
 from embedcli.cluster.slices import Slices
@@ -113,6 +113,9 @@ class _Coordinator:
                 self._adopt_all(member, collected)
                 if collected.ended:  # its time is over
                     self._let_go(member)
+            case Leaving(member):
+                self._run.report.line(f"worker {member.name} gets no more work: its machine is about to go")
+                self._crew.replace()
             case LeftOut(member, error):
                 self._leave_out(member, error)
             case Lost(member, reason):
@@ -151,12 +154,14 @@ class _Coordinator:
         self._slices.drop(member.name)
 
     def _lose(self, member: Member, reason: str) -> list[Ended]:
+        """A machine that was about to go has gone: no document is to blame, and another worker is asked for already."""
         self._run.report.warn(f"worker {member.name} is lost: {reason}")
-        self._patience.note_lost(member, reason)
-        folder = member.facts.folder if member.facts else ""
         self._crew.leave(member)
-        self._crew.replace()
-        guilty = self._slices.lose(member.name, folder, self._adopter.adopt_from(member, self._number))
+        if not member.is_leaving:
+            self._patience.note_lost(member, reason)
+            self._crew.replace()
+        done = self._adopter.adopt_from(member, self._number)
+        guilty = self._slices.lose(member.name, member.writer, done, is_blamed=not member.is_leaving)
         for task in guilty:
             self._run.report.warn(f"`{task.source.uri}` is left out: two workers were lost with it")
             self._work.remaining.note(task, to_embed=0)

@@ -20,18 +20,26 @@ from embedcli.errors import EmbedcliError
 
 @dataclass(eq=False)
 class Member:
-    """A worker, and its calls that have not returned. `number`: of the generation that its folder was begun for;
-    `facts`: None until its engine is ready."""
+    """A worker, and its calls that have not returned. `number` and `run`: of the generation that its folder was begun
+    for, and the name of that run's folder; `facts`: None until its engine is ready; `is_leaving`: it was told to stop,
+    since its machine is about to go."""
 
     handle: Handle
     number: int
+    run: str
     facts: Facts | None = None
     has_answered: bool = False
+    is_leaving: bool = False
     calls: list[tuple[str, Future[bytes]]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         return self.handle.name
+
+    @property
+    def writer(self) -> str:
+        """The folder in which it writes, by its name below `staging/`; empty until it is ready."""
+        return f"{self.run}/{self.facts.writer}" if self.facts else ""
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,14 @@ class Lost:
     reason: str
 
 
-Event = Ready | Said | LeftOut | Lost
+@dataclass(frozen=True)
+class Leaving:
+    """Its machine is about to go: it has been asked to store what is whole, and says so with its last words."""
+
+    member: Member
+
+
+Event = Ready | Said | LeftOut | Lost | Leaving
 
 
 class Crew:
@@ -74,14 +89,14 @@ class Crew:
 
     @property
     def at_work(self) -> list[Member]:
-        """Those whose engine is ready."""
-        return [member for member in self.members if member.facts is not None]
+        """Those whose engine is ready, and that get slices."""
+        return [member for member in self.members if member.facts is not None and not member.is_leaving]
 
     def events(self, timeout_s: float) -> list[Event]:
         """What has happened; waits up to `timeout_s` seconds for something."""
         for handle in self._transport.arrived():
             job = self._job()
-            member = Member(handle, job.header.number)
+            member = Member(handle, job.header.number, job.run)
             self.members.append(member)
             self._call(member, "open", pack((VERSION, pack(job))))
         calls = [call for member in self.members for _, call in member.calls]
@@ -89,7 +104,15 @@ class Crew:
             wait(calls, timeout_s, FIRST_COMPLETED)
         else:
             time.sleep(timeout_s)
-        return [event for member in list(self.members) for event in self._of(member)]
+        events = [event for member in list(self.members) for event in self._of(member)]
+        return [*events, *self._drained()]
+
+    def _drained(self) -> Iterator[Leaving]:
+        names = self._transport.draining()
+        for member in [member for member in self.members if member.name in names and not member.is_leaving]:
+            member.is_leaving = True
+            self._ask_to_stop(member)
+            yield Leaving(member)
 
     def offer(self, member: Member, one: Slice) -> None:
         self._call(member, "offer", pack(one))
@@ -104,9 +127,7 @@ class Crew:
         """Ask all to finish what is in hand, and yield what they still say, for `within_s` seconds at most."""
         give_up_s = time.monotonic() + within_s
         for member in list(self.members):
-            self._call(member, "stop", b"")
-            if member.facts is None:  # there is nothing in hand, and no engine yet that could be stopped
-                self.leave(member)
+            self._ask_to_stop(member)
         while self.members and (left_s := give_up_s - time.monotonic()) > 0:
             calls = [call for member in self.members for _, call in member.calls]
             wait(calls, left_s, FIRST_COMPLETED)
@@ -115,6 +136,11 @@ class Crew:
                     if not isinstance(event, Said) or event.collected.ended:
                         self.leave(member)
                     yield event
+
+    def _ask_to_stop(self, member: Member) -> None:
+        self._call(member, "stop", b"")
+        if member.facts is None:  # there is nothing in hand, and no engine yet that could be stopped
+            self.leave(member)
 
     def replace(self) -> None:
         self._transport.replace()

@@ -2,7 +2,7 @@
 
 In: the record of the run, the owners of its work. Out: a Job, which travels once to each worker, some kilobytes.
 Not here: what the worker makes of it (worker_run.py). What both can read for themselves is not sent: the documents and
-the keys of the index lie on the filesystem that they share.
+the keys of the index lie on the filesystem that they share, or in a vault.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedcli import __version__
@@ -33,13 +32,14 @@ WITNESSES = 16
 
 @dataclass(frozen=True)
 class Job:
-    """`folder`: that of the run in `staging/`, below which the worker makes its own. `leftovers`: folders of killed
-    runs, whose vectors it may take. `witnesses`: files that it must see, with their sizes; none of what is in a bucket.
-    """
+    """`run`: the name of its folder in `staging/`, below which the worker makes its own. `fence`: of the lease under
+    which the run writes; 0 for an index in a folder. `leftovers`: folders of killed runs, whose vectors it may take.
+    `witnesses`: files that it must see, with their sizes; none of what is in a bucket."""
 
     make_tools: Callable[..., Tools]
     asked: Options
-    folder: Path
+    run: str
+    fence: int
     header: RunHeader
     memory: Memory
     damaged: frozenset[str]
@@ -60,7 +60,8 @@ def job_of(run: Run, work: Work) -> Job:
     return Job(
         make_tools=run.tools.workforce.tools_there,
         asked=dataclasses.replace(run.asked, sources=(), listed=None, model=run.settings.model, device=run.device),
-        folder=staging.folder,
+        run=staging.folder.name,
+        fence=run.index.disk.fence,
         header=staging.header,
         memory=run.known.memory,
         damaged=run.known.damaged,

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a worker says of itself once its engine is ready. `folder`: where it writes; `probe`: the vectors of the
-    probe set."""
+    """What a worker says of itself once its engine is ready. `writer`: the folder in which it writes, by its name below
+    that of the run; `probe`: the vectors of the probe set."""
 
-    folder: str
+    writer: str
     device: str
     precisions: tuple[str, ...]
     niceness: int
@@ -42,7 +42,7 @@ class Slice:
     """Some sources to read, embed and store, in walk order.
 
     `number`: of the generation in work; `moved`: which of the sources are known under another name; `lend`: folders of
-    lost writers, which may have vectors of these sources.
+    writers that are lost or have left, by their names below `staging/`, which may have vectors of these sources.
     """
 
     id: int
@@ -55,7 +55,8 @@ class Slice:
 @dataclass(frozen=True)
 class Answer:
     """What became of a slice: what is `stored` of its sources and of the documents inside them; their `shards` lie in
-    the folder of the writer, durably. A worker that stops answers for the sources that are whole."""
+    the folder of the writer, durably, by the path that it has on its machine. A worker that stops answers for the
+    sources that are whole."""
 
     slice_id: int
     stored: Stored

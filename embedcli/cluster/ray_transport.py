@@ -13,7 +13,8 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +34,7 @@ START_HINT = (
 
 
 KNOCK_S = 10.0
+NOTICE_S = 2.0
 
 
 def connect() -> None:
@@ -83,8 +85,9 @@ class Actor:
         self._worker = Worker()
         end_with(raylet, lambda: self._worker.last_asked_s)
 
-    def host(self) -> str:
-        return os.uname().nodename
+    def place(self) -> tuple[str, str]:
+        """The host, and the id that Ray has for it."""
+        return os.uname().nodename, ray.get_runtime_context().get_node_id()
 
     def call(self, method: str, message: bytes) -> bytes:
         return self._worker.call(method, message)
@@ -101,22 +104,27 @@ class RayTransport:
             max_concurrency=self.CALLS_AT_A_TIME,
         )(Actor)  # fmt: skip
         self._numbers = itertools.count(1)
-        self._coming: list[tuple[Any, Future[str]]] = []
+        self._coming: list[tuple[Any, Future[tuple[str, str]]]] = []
         self._handles: list[RayHandle] = []
+        self._notices = Notices()
         for _ in range(most):
             self.replace()
 
     def replace(self) -> None:
         actor = self._actor.remote()
-        self._coming.append((actor, actor.host.remote().future()))
+        self._coming.append((actor, actor.place.remote().future()))
 
     def arrived(self) -> list[Handle]:
         """One that does not start arrives too: the first call tells why it is lost."""
         done = [pair for pair in self._coming if pair[1].done()]
         self._coming = [pair for pair in self._coming if pair not in done]
-        new = [RayHandle(f"{_host(host)}-{next(self._numbers)}", actor) for actor, host in done]
+        new = [RayHandle(next(self._numbers), actor, *_place(place)) for actor, place in done]
         self._handles += new
         return list(new)
+
+    def draining(self) -> Collection[str]:
+        nodes = self._notices.nodes()
+        return {handle.name for handle in self._handles if handle.node in nodes}
 
     def close(self) -> None:
         for handle in self._handles:
@@ -127,10 +135,11 @@ class RayTransport:
 
 
 class RayHandle:
-    """One actor."""
+    """One actor, on the machine that is a `node` for Ray."""
 
-    def __init__(self, name: str, actor: Any) -> None:
-        self.name = name
+    def __init__(self, number: int, actor: Any, host: str, node: str) -> None:
+        self.name = f"{host}-{number}"
+        self.node = node
         self._actor = actor
 
     def call(self, method: str, message: bytes) -> Future[bytes]:
@@ -150,11 +159,29 @@ def _hand_on(done: Future[bytes], reply: Future[bytes]) -> None:
         reply.set_exception(WorkerLost(_last_line(error)))
 
 
-def _host(answer: Future[str]) -> str:
+def _place(answer: Future[tuple[str, str]]) -> tuple[str, str]:
     try:
-        return re.sub(r"[^A-Za-z0-9]+", "-", answer.result())
+        host, node = answer.result()
     except RayError:
-        return "unknown"
+        return "unknown", ""
+    return re.sub(r"[^A-Za-z0-9]+", "-", host), node
+
+
+class Notices:
+    """Which machines are about to go: by `ray drain-node`, the autoscaler, SIGTERM to `ray start`, or a provider that
+    takes a spot machine away. Ray has no public call for it; this is the one that its own libraries use."""
+
+    def __init__(self) -> None:
+        self._nodes: Collection[str] = ()
+        self._asked_s = -NOTICE_S
+
+    def nodes(self) -> Collection[str]:
+        """The ids that Ray has for them; asked for now and then."""
+        if time.monotonic() - self._asked_s >= NOTICE_S:
+            self._asked_s = time.monotonic()
+            with contextlib.suppress(AttributeError, RayError, RuntimeError):  # without notice a machine is just lost
+                self._nodes = ray._private.state.state.get_draining_nodes()
+        return self._nodes
 
 
 def _last_line(error: RayError) -> str:

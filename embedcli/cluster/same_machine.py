@@ -16,14 +16,16 @@ from embedcli.run.settings import fingerprints_of
 
 if TYPE_CHECKING:
     from embedcli.cluster.job import Job
+    from embedcli.index.generations import Index
     from embedcli.models.folder import Model
 
 
-def check_folders(job: Job) -> None:
+def check_folders(job: Job, index: Index) -> None:
     """Raise StorageError or InputError where this machine does not see what the run sees."""
-    if not (job.folder / "run.json").is_file():
+    folder = index.staging / job.run
+    if not (folder / "run.json").is_file():
         raise StorageError(
-            f"`{job.folder}` is not there: the index has to lie on a filesystem that every worker shares",
+            f"`{folder}` is not there: the index has to lie on a filesystem that every worker shares",
             "mount it under the same path on every machine",
         )
     if job.witnesses and not any(_sees(file, size) for file, size in job.witnesses):

@@ -137,16 +137,18 @@ class Slices:
         out = self._out.get(slice_id)
         return {task.key: task for task in out.slice.tasks} if out else {}
 
-    def answer(self, worker: str, slice_id: int, ended: set[SourceKey]) -> tuple[Task, ...] | None:
+    def answer(
+        self, worker: str, slice_id: int, ended: set[SourceKey], *, writer: str = ""
+    ) -> tuple[Task, ...] | None:  # fmt: skip
         """A worker has answered for these sources of a slice: their tasks, or None where it is closed already. What it
-        has not ended is given away again."""
+        has not ended is given away again, with the vectors that it stored as `writer`."""
         out = self._out.pop(slice_id, None)
         if out is None:
             return None
         done = tuple(task for task in out.slice.tasks if task.key in ended)
         left = tuple(task for task in out.slice.tasks if task.key not in ended)
         if left:
-            self._waiting.append(_Waiting(left, out.lost, out.slice.lend))
+            self._waiting.append(_Waiting(left, out.lost, _lent(out, writer)))
         elif worker in out.since_s:
             self._pace.note(worker, out.since_s[worker], self._clock(), out.weight)
         return done
@@ -160,22 +162,23 @@ class Slices:
         """The sources that this worker has and no other."""
         return [task for out in self._out.values() if out.since_s.keys() == {worker} for task in out.slice.tasks]
 
-    def lose(self, worker: str, folder: str, done: Collection[SourceKey]) -> list[Task]:
+    def lose(
+        self, worker: str, writer: str, done: Collection[SourceKey], *, is_blamed: bool = True
+    ) -> list[Task]:  # fmt: skip
         """A worker was lost with its slices: what it had not `done` of them is cut smaller and given away again, and
-        whoever gets it may take the vectors in its `folder`. Returns sources that were alone with workers that were
-        lost."""
+        whoever gets it may take the vectors that it stored as `writer`. Returns sources that were alone with workers
+        that were lost. `is_blamed`: whether what it had may be why."""
         guilty: list[Task] = []
         for out in self._of(worker):
-            tasks, lost = tuple(task for task in out.slice.tasks if task.key not in done), out.lost + 1
+            tasks, lost = tuple(task for task in out.slice.tasks if task.key not in done), out.lost + is_blamed
             if not tasks:
                 continue
-            if len(tasks) == 1 and lost >= LOST_LIMIT:
+            if is_blamed and len(tasks) == 1 and lost >= LOST_LIMIT:
                 guilty += tasks
                 continue
             size = -(-len(tasks) // CUT_INTO)
             parts = [tasks[start : start + size] for start in range(0, len(tasks), size)]
-            lend = tuple(dict.fromkeys(filter(None, [*out.slice.lend, folder])))
-            self._waiting.extend(_Waiting(part, lost, lend) for part in parts)
+            self._waiting.extend(_Waiting(part, lost, _lent(out, writer)) for part in parts)
         return guilty
 
     def _of(self, worker: str) -> list[_Out]:
@@ -192,6 +195,10 @@ class Slices:
         """Give every slice away again: what comes back of the present ones is of a generation that is published."""
         self._waiting.extendleft(_Waiting(out.slice.tasks, out.lost, out.slice.lend) for out in self._out.values())
         self._out.clear()
+
+
+def _lent(out: _Out, writer: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(filter(None, [*out.slice.lend, writer])))
 
 
 class _Rest:

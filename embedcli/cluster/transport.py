@@ -6,7 +6,7 @@ Not here: what is said (messages.py), Ray (ray_transport.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,8 +42,12 @@ class Transport(Protocol):
         """The workers that have come since the last call."""
         ...
 
+    def draining(self) -> Collection[str]:
+        """The names of the workers whose machine is about to go: it is being drained, or will be taken away."""
+        ...
+
     def replace(self) -> None:
-        """A worker was lost: ask for another."""
+        """A worker was lost, or has to leave: ask for another."""
         ...
 
     def close(self) -> None:

@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from embedcli.cluster.answers import Answers
 from embedcli.cluster.job import VERSION, Job
@@ -183,6 +182,7 @@ class _Working:
                     self._over.set()
         finally:
             self._out.answer(self._answers.take_rest(work.checkpoints.staging.shards), work.embedder.tokens)
+            run.index.disk.leave(work.checkpoints.staging.folder)
 
     def _stop_signal(self) -> int | None:
         """With nothing in hand the work ends by itself, as there are no more tasks."""
@@ -209,9 +209,9 @@ class _Working:
         else:
             work.checkpoints.write_if_due()
         self._out.answer(self._answers.take(work.checkpoints.staging.shards), work.embedder.tokens)
-        self._begin_offered(work)
+        self._begin_offered(run, work)
 
-    def _begin_offered(self, work: Work) -> None:
+    def _begin_offered(self, run: Run, work: Work) -> None:
         """What is on its way for a slice that the run has closed is waited for: a source is read once at a time."""
         while not self._offers.empty():
             self._offered.append(self._offers.get())
@@ -221,7 +221,8 @@ class _Working:
             self._offered.remove(new)
             self._number = new.number
             for name in set(new.lend) - self._lent:
-                Leftover(Path(name), self._job.header).lend_unread(work.vectors)
+                run.index.disk.update(run.index.staging / name)
+                Leftover(run.index.staging / name, self._job.header).lend_unread(work.vectors)
             self._lent |= set(new.lend)
             self._answers.begin(new)
             for task in new.tasks:
@@ -231,7 +232,7 @@ class _Working:
 def _facts(run: Run, work: Work) -> Facts:
     assert work.embedder.reference is not None
     return Facts(
-        folder=str(work.checkpoints.staging.folder),
+        writer=work.checkpoints.staging.folder.name,
         device=run.device,
         precisions=tuple(work.embedder.precisions),
         niceness=os.nice(0),

@@ -6,11 +6,13 @@ Not here: whether it is (same_machine.py), where the worker stores (writer.py), 
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from embedcli.cluster.same_machine import check_folders, check_same
+from embedcli.config import workers_folder
 from embedcli.index.leftovers import leftovers
 from embedcli.index.lock import no_hold
 from embedcli.index.mirror.place import open_index
@@ -28,18 +30,20 @@ if TYPE_CHECKING:
 
 def open_run(job: Job, report: Report, stop_signal: Callable[[], int | None]) -> Run:
     """The record of the run, as it is on this machine."""
-    check_folders(job)
     ends_s = time.monotonic() + job.seconds_left
     tools = job.make_tools(
         report.line, warn=report.warn, stop_signal=stop_signal, seconds_left=lambda: ends_s - time.monotonic()
     )
-    index = open_index(job.asked.index, disk=tools.disk, warn=report.warn)
-    model = tools.resolve(job.asked, job.settings)
+    asked = dataclasses.replace(job.asked, index=workers_folder(job.asked.index))
+    index = open_index(asked.index, disk=tools.disk, warn=report.warn)
+    index.disk.join(job.fence, job.run, job.leftovers)
+    check_folders(job, index)
+    model = tools.resolve(asked, job.settings)
     check_same(job, model)
     known = _known(job, index)
     plan = Plan(job.scopes, TaskList(known.table), marked=set(job.marked))
     return Run(
-        index=index, asked=job.asked, known=known, scopes=job.scopes, plan=plan, model=model, settings=job.settings,
+        index=index, asked=asked, known=known, scopes=job.scopes, plan=plan, model=model, settings=job.settings,
         fingerprints=job.fingerprints, tools=tools, report=report,
         lock=no_hold(index.folder, report.warn),
         time=TimeLimit(tools.seconds_left),

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def begin_writer(run: Run, job: Job, outcomes: Outcomes) -> Work:
     """The worker's own folder, and every vector that is known; `outcomes` gets what is stored. Raises StorageError."""
     map_large_buffers()
-    staging = Staging.begin_writer(job.folder, writer_name(), job.header, dim=run.settings.dim, disk=run.index.disk)
+    folder = run.index.staging / job.run
+    staging = Staging.begin_writer(folder, writer_name(), job.header, dim=run.settings.dim, disk=run.index.disk)
     vectors = KnownVectors(dim=run.settings.dim, folder=staging.folder)
     for item in run.known.leftovers:
         item.lend_unread(vectors)

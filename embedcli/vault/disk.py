@@ -15,7 +15,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +129,25 @@ class Disk:
 
     def collect(self) -> None:
         """Remove what other machines do not need any more."""
+
+    @property
+    def fence(self) -> int:
+        """The number of this run among all that had the lease."""
+        return 0
+
+    def join(self, fence: int, run: str, leftovers: Collection[str]) -> None:
+        """Write for the run on another machine that has the lease under this number, into a folder below its folder
+        `run`; `leftovers`: those of killed runs that are to be up to date. Every write raises Locked from the moment at
+        which the run does not have the lease any more."""
+
+    def update(self, writer: Path) -> None:
+        """Bring the folder of a writer up to date with what it has stored from another machine."""
+
+    def expect(self, path: Path, size_bytes: int | None, sha256: str) -> None:
+        """Take note of a file that a writer on another machine has stored; `size_bytes`: None where it is not known."""
+
+    def leave(self, writer: Path) -> None:
+        """A worker ends: remove what nobody needs from this machine of the folder in which it wrote."""
 
     def shown(self, folder: Path) -> str:
         """The name of the index in messages and hints."""

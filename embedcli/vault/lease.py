@@ -58,6 +58,29 @@ def read_term(vault: Vault) -> tuple[Term, Version | None]:
         return Term(owner="unknown", host="unknown"), version
 
 
+@dataclass(frozen=True)
+class Borrowed:
+    """The lease of a run as its workers on other machines see it: the run holds it under this `fence`."""
+
+    vault: Vault
+    fence: int
+
+    def check(self) -> None:
+        """Raise Locked where the run has ended or another one holds the lease, StorageError where there is no lease."""
+        term, version = read_term(self.vault)
+        if version is None:
+            raise StorageError(
+                f"there is no index in `{self.vault.url}`, as seen from here",
+                "every worker has to reach the same vault",
+            )
+        if not term.owner or term.fence != self.fence:
+            raise Locked(
+                f"the run of this worker has ended, or has lost its lease of `{self.vault.url}`: nothing is stored for"
+                " it any more",
+                "run the same command again: finished documents are kept",
+            )
+
+
 def release(
     vault: Vault, *, warn: Callable[[str], None], lease_s: float = LEASE_S, sleep: Callable[[float], None] = time.sleep
 ) -> Term | None:

@@ -3,7 +3,8 @@
 In: a folder of documents (or generated ones), the tools of a real run. Out: Figures. A first run over one line of text
 opens the engine and a second run reuses it. Only the second is timed, from its first document to the published
 generation: otherwise documents could be read while the model loads, at no cost. Loading is timed separately.
-Not here: printing (cli/machine.py), the process of the reference (bench_reference.py).
+Not here: printing (cli/machine.py), the process of the reference (bench_reference.py), the cost of a run over workers
+(bench_workers.py).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from embedcli.models.folder import Model
 from embedcli.models.tokenizer import load_tokenizer
 from embedcli.report import Progress, Report
 from embedcli.run.tools import Tools
+from embedcli.verbs.bench_workers import coordinator_cpu_s
 
 SCRIPTS = (
     "abcdefghijklmnoprstuvwy",
@@ -56,7 +58,8 @@ class Figures:
     """Rates in tokens/s, special tokens included.
 
     `busy` is the share of the time in which the engine had work, `padding` the share of its tokens that were padding.
-    `no_reference` says why `reference` is None although it was asked for.
+    `no_reference` says why `reference` is None although it was asked for. `run_cpu_s_per_million`: what a million
+    tokens cost the run itself where workers do the rest, in CPU seconds of its thread.
     """
 
     model: str
@@ -74,10 +77,17 @@ class Figures:
     padding: float
     peak_gpu_bytes: int | None
     peak_rss_bytes: int
+    run_cpu_s_per_million: float | None = None
 
     def hours(self, corpus_gb: float) -> float:
         """The hours for a corpus of `corpus_gb` GB of text, at the rate of the whole run."""
         return corpus_gb * 1e9 * (self.tokens / max(1, self.text_bytes)) / max(self.whole, 1e-9) / 3600
+
+    @property
+    def workers_projected(self) -> int | None:
+        """With so many workers, each with the engine of this machine, the run's own thread would have no time left: a
+        projection from what it costs with one worker."""
+        return None if not self.run_cpu_s_per_million else max(1, int(1e6 / (self.run_cpu_s_per_million * self.alone)))
 
 
 def generate(folder: Path, size_bytes: int, *, seed: int = 0) -> None:
@@ -235,6 +245,9 @@ def measure(
         rows = _rows(texts, opener.model, most=ALONE_TOKENS["cuda" if engine.device.startswith("cuda") else "cpu"])
         alone, padding = _alone(engine, rows)
         say(f"engine alone: {alone:,.0f} tokens/s")
+        peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        busy = opener.busy
+        cpu_s = coordinator_cpu_s(asked, replace(tools, open_engine=lambda *_: Watched(engine)))
     device = tools.device_kind(asked)
     rate = _reference(texts, rows, opener.model, device) if reference else ""
     return Figures(
@@ -249,10 +262,11 @@ def measure(
         alone=alone,
         reference=None if isinstance(rate, str) else rate,
         no_reference=rate if isinstance(rate, str) else "",
-        busy=opener.busy,
+        busy=busy,
         padding=padding,
         peak_gpu_bytes=peak.peak_bytes,
-        peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_rss_bytes=peak_rss_bytes,
+        run_cpu_s_per_million=None if cpu_s is None else cpu_s / summary.tokens["embedded"] * 1e6,
     )
 
 

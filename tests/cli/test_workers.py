@@ -56,13 +56,6 @@ def test_cards_of_this_machine_are_not_named_for_workers(asked: Command) -> None
     assert isinstance(ran.exception, UsageError) and ran.exception.hint == "leave `--gpus` out"
 
 
-def test_workers_do_not_write_into_a_bucket(asked: Command) -> None:
-    ran = asked("--index", "s3://bucket/index", "--workers", "ray://auto")
-    assert isinstance(ran.exception, UsageError) and "the index `s3://bucket/index` is in a bucket" in str(
-        ran.exception
-    )
-
-
 def test_without_ray_the_hint_names_the_extra(asked: Command, shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)  # as Python marks what cannot be imported
     ran = asked("--workers", "ray://auto")

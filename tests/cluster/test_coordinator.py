@@ -13,11 +13,13 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from embedcli.cluster.messages import Answer, unpack_reply
 from embedcli.errors import EngineError, InputError, Mismatch, Stopped
 from embedcli.index.generations import Index
 from embedcli.report import Progress
@@ -137,7 +139,7 @@ def test_a_worker_that_is_suspended_until_its_slices_are_done_elsewhere_changes_
             time.sleep(0.02)
         first = workforce.handles[0]
         os.kill(first.process.pid, signal.SIGSTOP)
-        first.lose("suspended")  # as Ray believes of a machine that does not answer
+        first.cut_off("suspended")
         while len(_shards(workers, ".")) < 6 and not ended.is_set():
             time.sleep(0.02)
         os.kill(first.process.pid, signal.SIGCONT)
@@ -147,6 +149,7 @@ def test_a_worker_that_is_suspended_until_its_slices_are_done_elsewhere_changes_
     workers.ingest(workforce=workforce, checkpoint_every_s=0.0)
     ended.set()
     thread.join()
+    workforce.handles[0].end()
     assert any("is lost: suspended" in line for line in workers.report.said)
     assert state_of(workers) == state
 
@@ -226,6 +229,72 @@ def test_a_worker_without_the_share_of_the_sources_is_left_out_and_no_source_van
     with pytest.raises(InputError, match="is not there for it, but here"):
         shop.ingest(workforce=workforce)
     assert shop.ingest().exit_code == 0 and shop.documents()["2.txt"]["status"] == "indexed"
+
+
+# ---- machines that are about to go
+
+
+def with_notice(workforce: Any, name: str, said: list[Any], at_stop: Callable[[Any], object]) -> Any:
+    """Give notice of the machine of one worker once it has stored something. `said` gets the calls to it and its
+    answers; `at_stop` is called when it is told to stop."""
+
+    def arrived() -> list[Any]:
+        for handle in (new := type(workforce).arrived(workforce)):
+            if handle.name == name:
+                watch(handle)
+        return new
+
+    def watch(handle: Any) -> None:
+        plain = handle.call
+
+        def call(method: str, message: bytes) -> Any:
+            said.append(method)
+            future = plain(method, message)
+            if method == "collect":
+                future.add_done_callback(note)
+            elif method == "stop":
+                at_stop(handle)
+            return future
+
+        handle.call = call
+
+    def note(future: Any) -> None:
+        if future.exception() is None and (answers := unpack_reply(future.result()).answers):
+            said.extend(answers)
+            workforce.leaving.add(name)
+
+    workforce.arrived = arrived
+    return workforce
+
+
+def test_a_worker_whose_machine_is_about_to_go_gets_no_new_slice_and_what_it_has_stored_counts(
+    shop: Workshop, tmp_path: Path
+) -> None:
+    for number in range(60):
+        shop.write(f"{number:02d}.txt", words(100, seed=number))
+    said: list[Any] = []
+    double = Double(tokens_per_s=3_000.0, read_log=tmp_path / "read")
+    workforce = with_notice(Threads(2, double), "thread-1", said, lambda _: None)
+    assert shop.ingest(workforce=workforce, checkpoint_every_s=0.0).exit_code == 0
+    assert "worker thread-1 gets no more work: its machine is about to go" in shop.report.said
+    assert "offer" in said and "offer" not in said[said.index("stop") :]
+    assert [handle.name for handle in workforce.handles] == ["thread-1", "thread-2", "thread-3"], "another one is asked"
+    assert {row["status"] for row in shop.documents().values()} == {"indexed"}
+    stored = {o.key[1] for answer in said if isinstance(answer, Answer) for o in answer.stored.outcomes}
+    read = Counter((tmp_path / "read").read_text().splitlines())
+    assert stored and {read[path] for path in stored} == {1}, "what it has stored is not read again"
+
+
+def test_a_machine_that_goes_before_its_worker_has_stopped_changes_nothing(shop: Workshop) -> None:
+    for number in range(60):
+        shop.write(f"{number:02d}.txt", words(100, seed=number))
+    workforce = with_notice(
+        Processes(2, Double(tokens_per_s=3_000.0)), "process-1", [], lambda handle: handle.process.kill()
+    )
+    assert shop.ingest(workforce=workforce, checkpoint_every_s=0.0).exit_code == 0
+    assert len(workforce.handles) == 3
+    assert {row["status"] for row in shop.documents().values()} == {"indexed"}
+    assert verify(Index(shop.index, disk=Disk())).damage == []
 
 
 # ---- stops

@@ -65,10 +65,14 @@ class Runs:
         assert not list((shop.index / "staging").iterdir())
         assert verify(Index(shop.index, disk=Disk())).damage == []
 
+    @property
+    def is_published(self) -> bool:
+        return (self.folder / "index" / "current").exists()
+
     def go_on_alone(self) -> None:
         """A plain run: it reads at most two slices a worker again, and what holds other documents."""
         read = set((self.folder / "read").read_text().splitlines()) if (self.folder / "read").exists() else set()
-        published = (self.folder / "index" / "current").exists()
+        published = self.is_published
         status = self.run(workers=0, flags={"dim": 16, "max_tokens": 64})
         assert status == 3 or (published and status == 0), "the broken file is news, once"
         adopted = re.search(r"going on with (\d+) documents?", self.said.read_text())

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.index.mirror.test_mirror import Machine
 from tests.ray_cluster import REPOSITORY, RayCluster
 from tests.workshop import Workshop, words
 
@@ -124,6 +125,18 @@ def test_the_index_of_rays_workers_is_that_of_one_process(
     seconds_until_gone(cluster.ours)
 
 
+def test_rays_workers_on_hosts_of_their_own_write_an_index_in_a_vault(
+    begin: Callable[..., RayRun], corpus: tuple[Workshop, Any], tmp_path: Path
+) -> None:
+    url = f"file://{tmp_path / 'vault'}"
+    run = begin(url, machine=str(tmp_path / "here"), double={"hosts": tmp_path / "hosts"})
+    status, said = run.end()
+    assert status == 0, said
+    reader = Machine(corpus[0].docs.parent, "reader", url)
+    assert reader.content() == corpus[1] and not reader.stored("staging")
+    assert list((tmp_path / "hosts").glob("*/workers/mirrors/*"))
+
+
 def _status_of(pid: int) -> dict[str, str]:
     with contextlib.suppress(OSError):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -189,7 +202,7 @@ def test_the_run_of_the_readme_works_on_the_cluster_that_its_lines_start(cluster
 def test_a_machine_that_is_lost_changes_nothing_and_its_workers_end(
     begin: Callable[..., RayRun], cluster: RayCluster, corpus: tuple[Workshop, Any]
 ) -> None:
-    """The last one: the cluster has one machine less then."""
+    """The cluster has one machine less then."""
     run = begin("raylet", double=SLOW)
     run.wait_until_stored()
     os.kill(cluster.raylets()[-1], signal.SIGKILL)
@@ -198,3 +211,36 @@ def test_a_machine_that_is_lost_changes_nothing_and_its_workers_end(
     assert " is lost: " in said and run.shop.content() == corpus[1]
     seconds_until_gone(cluster.workers)
     seconds_until_gone(cluster.ours)
+
+
+NOTICE = """
+import time
+from ray._raylet import GcsClient
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+from embedcli.cluster import ray_transport
+
+ray_transport.connect()
+ray_transport.NOTICE_S = 0.1
+workers = ray_transport.RayTransport(most=1, cpus=1, gpus=0)
+while not (arrived := workers.arrived()):
+    time.sleep(0.1)
+before = set(workers.draining())
+spot = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+deadline_ms = int(time.time() * 1000) + 600_000
+assert GcsClient(address=ray_transport.ray.get_runtime_context().gcs_address).drain_node(
+    arrived[0].node, spot, "a test", deadline_ms
+)[0]
+while not workers.draining():
+    time.sleep(0.1)
+print(before, set(workers.draining()) == {arrived[0].name})
+workers.close()
+"""
+
+
+def test_ray_says_which_workers_are_on_a_machine_that_is_about_to_go(cluster: RayCluster) -> None:
+    """The last one: Ray starts nothing on such a machine any more."""
+    ran = subprocess.run(
+        [sys.executable, "-c", NOTICE], env=cluster.environment, capture_output=True, text=True, timeout=90
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split("\n")[0] == "set() True"

@@ -57,6 +57,24 @@ def test_every_source_is_taken_once_in_every_order_of_answers_and_losses(first: 
         assert sorted(one.key for one in [*taken, *blamed]) == [one.key for one in tasks], seed
 
 
+def test_a_machine_that_goes_as_it_was_told_to_blames_no_source() -> None:
+    slices = slices_of([task(0)])
+    for number in range(5):
+        assert slices.next_for(f"w{number}", workers=1, number=1) is not None
+        assert slices.lose(f"w{number}", "run/writer", done=(), is_blamed=False) == []
+    again = slices.next_for("last", workers=1, number=1)
+    assert again is not None and again.lend == ("run/writer",)
+
+
+def test_what_a_worker_that_leaves_has_not_ended_is_given_away_with_its_vectors() -> None:
+    slices = slices_of([task(number) for number in range(8)])
+    first = slices.next_for("w", workers=1, number=1)
+    assert first is not None and len(first.tasks) == 2
+    assert slices.answer("w", first.id, {first.tasks[0].key}, writer="run/writer") == first.tasks[:1]
+    again = slices.next_for("other", workers=1, number=1)
+    assert again is not None and again.tasks == first.tasks[1:] and again.lend == ("run/writer",)
+
+
 def test_a_slice_is_small_and_smaller_at_the_end() -> None:
     slices, sizes = slices_of([task(number) for number in range(1_000)]), []
     while (one := slices.next_for("w", workers=4, number=1)) is not None:

@@ -39,6 +39,8 @@ def test_the_table_has_the_three_rates_of_one_run(tmp_path: Path) -> None:
     assert list(rates) == ["whole ingest", "engine alone", "sentence-transformers"]
     assert min(rates.values()) > 100
     assert "2 GB of such text" in ran.stdout and "at 3 an hour" in ran.stdout
+    (projected,) = [line for line in ran.stdout.splitlines() if line.startswith("projected, not run: at ")]
+    assert projected.endswith(" such workers")
     assert max(map(len, ran.stdout.splitlines())) <= 80
 
 
@@ -55,6 +57,7 @@ def test_json_is_one_object_and_the_documents_of_the_user_are_not_changed(
     assert printed["exit_code"] == 0 and printed["reference"] is None and printed["chunks"] >= 1
     assert printed["of_engine"] == pytest.approx(printed["whole"] / printed["alone"], abs=1e-3)
     assert printed["of_reference"] is None and printed["no_reference"] == "" and printed["cost"] is None
+    assert printed["run_cpu_s_per_million"] > 0 and printed["workers_projected"] >= 1
     assert 0 < printed["busy"] <= 1 and printed["padding"] < 0.5
     assert [path.name for path in (tmp_path / "docs").iterdir()] == ["a.txt"]
 
@@ -72,6 +75,13 @@ def test_generated_documents_are_the_same_every_time_and_of_every_length(tmp_pat
 def test_hours_are_estimated_from_the_rate_of_the_whole_run() -> None:
     figures = Figures("m", "cpu", 8, 10, 1_000, 4_000, 1.0, 500.0, 600.0, None, "", 1.0, 0.0, None, 1)
     assert figures.hours(4.0) == pytest.approx(1e9 / 500 / 3600)
+
+
+def test_workers_are_projected_from_what_the_run_itself_costs_for_each_token() -> None:
+    figures = Figures("m", "cpu", 8, 10, 1_000, 4_000, 1.0, 500.0, 50_000.0, None, "", 1.0, 0.0, None, 1)
+    assert figures.workers_projected is None, "where nothing was measured nothing is said"
+    assert replace(figures, run_cpu_s_per_million=2.0).workers_projected == 10
+    assert replace(figures, run_cpu_s_per_million=1e9).workers_projected == 1
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,11 @@ Not here: the cluster (cluster/).
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedcli.config import CardFlags, CpuFlags, Workers, mirrored_url
+from embedcli.config import CardFlags, CpuFlags, Workers
 from embedcli.errors import UsageError
 from embedcli.report import Say
 
@@ -30,9 +29,7 @@ WorkersFlag = Annotated[
 ]
 
 
-def with_workers(
-    tools: Tools, value: str | None, *, index: Path, engine: str, card: CardFlags, cpu: CpuFlags, say: Say
-) -> Tools:
+def with_workers(tools: Tools, value: str | None, *, engine: str, card: CardFlags, cpu: CpuFlags, say: Say) -> Tools:
     """The tools of a run over the workers that the flag names; without the flag the tools as they are."""
     if value is None:
         return tools
@@ -40,11 +37,6 @@ def with_workers(
     if card.gpus is not None:
         raise UsageError(
             "`--gpus` names cards of this machine, and each worker has one of its own", "leave `--gpus` out"
-        )
-    if (url := mirrored_url(index)) is not None:
-        raise UsageError(
-            f"workers write into a folder that all of them share, and the index `{url}` is in a bucket",
-            "name a shared folder with `--index`, or leave `--workers` out",
         )
     from embedcli.cluster.on_ray import on_ray
 

@@ -29,17 +29,18 @@ def collect(folder: Path, vault: Vault, pointer: Pointer, *, old: float) -> None
 
 
 def _is_needed(item: Stored, needed: set[str]) -> bool:
-    return item.key in needed or item.key.rpartition("/")[0] in needed
+    first, _, rest = item.key.partition("/")
+    return item.key in needed or item.key.rpartition("/")[0] in needed or f"{first}/{rest.split('/')[0]}" in needed
 
 
 def _needed(folder: Path, pointer: Pointer) -> Iterator[str]:
-    """Keys, and folders of which everything is needed."""
+    """Keys, and folders of which everything is needed: of a run in `staging/` what its writers have stored too."""
     yield from pointer.changes.values()
     for number, place in pointer.generations.items():
         yield place.folder
         yield from _objects(shard_names(folder, number))
     for run in (folder / "staging").iterdir():
-        yield from (f"staging/{run.name}", f"staging/{run.name}/journal")
+        yield f"staging/{run.name}"
         yield from _objects(path.stem for path in run.rglob("part-*.parquet"))  # those of its writers too
 
 

@@ -30,8 +30,8 @@ class Keys:
         match self.parts(path):
             case ("staging" | "generations" | "keys", *_, name) if _SHARD.fullmatch(name) or _KEYS.fullmatch(name):
                 return f"{'vectors' if _SHARD.fullmatch(name) else 'keys'}/{name}"
-            case ("staging", run, name) if name != "reserve":
-                return f"staging/{run}/{name}"
+            case ("staging", *room, name) if room and name != "reserve":
+                return f"staging/{'/'.join(room)}/{name}"
             case ("generations", building, name) if building.endswith(".tmp"):
                 return f"{self.folder_of(int(building.split('.')[0]))}/{name}"
             case ("changes", name) if ".when-" in name:
@@ -51,9 +51,9 @@ class Keys:
         self._nonces.pop(number, None)
 
 
-def journal_key(run: str, sequence: int) -> str:
-    """The object of one checkpoint: there is no append in a vault."""
-    return f"staging/{run}/journal/{sequence:06d}.jsonl"
+def journal_key(room: str, sequence: int) -> str:
+    """The object of one checkpoint, in the folder of a run or of a writer: there is no append in a vault."""
+    return f"staging/{room}/journal/{sequence:06d}.jsonl"
 
 
 def run_key(at_ns: int) -> str:

@@ -3,6 +3,7 @@
 In: the same calls as of any disk. Out: files in the mirror, and what other machines need of them as objects: whatever
 a call makes durable is in the vault when the call returns, so the write order of the index holds there as it does in a
 folder: shards before the journal that names them, a generation before the pointer, the swap before anything goes.
+A worker of a cluster has a mirror too, in which it may write into its folder below that of the run, and nothing else.
 Invariant: a generation becomes current in the vault, by one conditional swap of the pointer under the lease, before it
 does in the mirror; a mirror that is lost costs bytes, never rows.
 Not here: which files make an index (index/), the other direction (refresh.py).
@@ -15,7 +16,7 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -27,7 +28,8 @@ from embedcli.index.mirror.keys import SEEN, Keys, journal_key, run_key
 from embedcli.index.mirror.pointer import KEY, Place, Pointer
 from embedcli.vault.contract import Overtaken, Vault, Version
 from embedcli.vault.disk import Disk, Written
-from embedcli.vault.lease import LEASE_S, Lease, Term, read_term, release
+from embedcli.vault.lease import LEASE_S, Borrowed, Lease, Term, read_term, release
+from embedcli.vault.stubs import Stub, make_stub
 
 RETIRED_KEPT_S = 3600.0
 """By the clock of the vault: readers of other machines may still be fetching the shards of such a generation."""
@@ -44,6 +46,7 @@ class Mirror(Disk):
         self._lease_s = lease_s
         self._keys = Keys(folder)
         self._lease: Lease | None = None
+        self._borrowed: Borrowed | None = None
         self._pointer = Pointer()
         self._version: Version | None = None
         self._manifests: dict[int, str] = {}
@@ -126,6 +129,32 @@ class Mirror(Disk):
                 fcntl.flock(file, fcntl.LOCK_EX)
                 yield
 
+    # ---- a run and its workers on other machines
+
+    @property
+    def fence(self) -> int:
+        return 0 if self._lease is None else self._lease.fence
+
+    def join(self, fence: int, run: str, leftovers: Collection[str]) -> None:
+        self._borrowed = Borrowed(self.vault, fence)
+        self._borrowed.check()
+        with self._alone():  # other workers of this machine join, too
+            refresh.as_worker(self.folder, self.vault, run, leftovers)
+
+    def update(self, writer: Path) -> None:
+        with self._alone():
+            refresh.staged(writer, self.vault, "/".join(self._keys.parts(writer)))
+
+    def expect(self, path: Path, size_bytes: int | None, sha256: str) -> None:
+        if not path.exists():
+            super().make_folder(path.parent)
+            with storage_errors(path):
+                make_stub(path, Stub(self.vault.url, str(self._keys.of(path)), size_bytes, sha256))
+
+    def leave(self, writer: Path) -> None:
+        with suppress(StorageError):
+            super().remove(writer)  # all that it has stored is in the vault
+
     # ---- into the vault
 
     def write(self, path: Path, fill: Callable[[BinaryIO], object]) -> Written:
@@ -143,6 +172,8 @@ class Mirror(Disk):
 
     def _put(self, key: str, content: Path | bytes) -> None:
         self.step(f"put {key}")
+        if self._borrowed is not None:
+            self._borrowed.check()  # what is stored at this very moment all the same is named by nobody, and collected
         if key != SEEN:
             self.vault.put_new(key, content)
             return
@@ -152,9 +183,10 @@ class Mirror(Disk):
     def append(self, path: Path, data: bytes) -> None:
         super().append(path, data)
         match self._keys.parts(path):
-            case ("staging", run, "journal.jsonl"):
-                self._journals[run] += 1
-                self._put(journal_key(run, self._journals[run]), data)
+            case ("staging", *parts, "journal.jsonl"):
+                room = "/".join(parts)
+                self._journals[room] += 1
+                self._put(journal_key(room, self._journals[room]), data)
             case ("state", "runs.jsonl"):
                 self._put(run_key(time.time_ns()), data)
 
@@ -189,8 +221,11 @@ class Mirror(Disk):
     # ---- what goes
 
     def remove(self, path: Path) -> None:
+        parts = self._keys.parts(path)
         if self._lease is not None:
-            self._remove_stored(self._keys.parts(path), self._lease)
+            self._remove_stored(parts, self._lease)
+        elif self._borrowed is not None and len(parts) == 4 and parts[0] == "staging":  # a file of this writer
+            self.vault.remove(["/".join(parts)])
         super().remove(path)
 
     def _remove_stored(self, parts: tuple[str, ...], lease: Lease) -> None:

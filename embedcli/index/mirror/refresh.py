@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from embedcli.errors import NoIndex, StorageError, storage_errors
 from embedcli.index.leftovers import run_folders
 from embedcli.index.mirror.keys import SEEN
 from embedcli.index.mirror.pointer import KEY, Place, Pointer
-from embedcli.index.staging import read_journal_line
+from embedcli.index.staging import WRITER, read_journal_line
 from embedcli.vault.contract import Stored, Vault, Version
 from embedcli.vault.disk import Disk, digest_of
 from embedcli.vault.stubs import Stub, fetched, is_stub, make_stub
@@ -276,21 +276,69 @@ def _seen(folder: Path, vault: Vault) -> None:
 
 def _staging(folder: Path, vault: Vault) -> None:
     """What killed runs have left, those of other machines too: journals, and stubs of the shards that they name."""
-    runs: dict[str, list[Stored]] = {}
-    for item in vault.list("staging"):
-        runs.setdefault(item.key.split("/")[1], []).append(item)
     with storage_errors(folder / "staging"):
-        (folder / "staging").mkdir(exist_ok=True)
-        for path in run_folders(folder / "staging"):
-            if path.name not in runs:
-                Disk().remove(path)  # another machine has gone on with it
-        for run, items in runs.items():
-            if any(item.key == f"staging/{run}/run.json" for item in items):
-                _run(folder / "staging" / run, vault, sorted(items, key=lambda item: item.key))
+        for run, items in _runs(folder, vault).items():
+            _run(folder / "staging" / run, vault, items)
+
+
+def as_worker(folder: Path, vault: Vault, run: str, leftovers: Collection[str]) -> None:
+    """The folder of a run that goes on elsewhere, and those of killed runs: of them a worker takes vectors. Other
+    workers of this machine may be writing below the same folder. Raises StorageError."""
+    with storage_errors(folder / "staging"):
+        runs = _runs(folder, vault)
+        for path in (folder / "staging").glob(".trash-*"):
+            Disk().remove(path)
+        for name in runs.keys() & set(leftovers):
+            _run(folder / "staging" / name, vault, runs[name])
+        (folder / "staging" / run).mkdir(exist_ok=True)
+        _header(folder / "staging" / run, vault)
+
+
+def staged(room: Path, vault: Vault, prefix: str) -> None:
+    """One folder of a writer, whose objects are below `prefix`. Raises StorageError."""
+    with storage_errors(room):
+        room.mkdir(parents=True, exist_ok=True)
+        _room(room, vault, list(vault.list(prefix)))
+
+
+def _runs(folder: Path, vault: Vault) -> dict[str, list[Stored]]:
+    """The objects of each run that is something. What this machine has of runs that are no more goes: another machine
+    has gone on with them."""
+    found: dict[str, list[Stored]] = {}
+    for item in vault.list("staging"):
+        found.setdefault(item.key.split("/")[1], []).append(item)
+    (folder / "staging").mkdir(exist_ok=True)
+    for path in run_folders(folder / "staging"):
+        if path.name not in found:
+            Disk().remove(path)
+    return {run: items for run, items in found.items() if any(item.key == _header_key(run) for item in items)}
 
 
 def _run(room: Path, vault: Vault, items: list[Stored]) -> None:
+    """The folder of a run, with those of its writers; `run.json` comes last: without it the folder is nothing."""
     room.mkdir(exist_ok=True)
+    parts: dict[str, list[Stored]] = {}
+    for item in items:
+        part = item.key.split("/")[2]
+        parts.setdefault(part if part.startswith(WRITER) else "", []).append(item)
+    for part, stored in sorted(parts.items()):
+        (room / part).mkdir(exist_ok=True)
+        _room(room / part, vault, [item for item in stored if item.key != _header_key(room.name)])
+    _header(room, vault)
+
+
+def _header_key(run: str) -> str:
+    return f"staging/{run}/run.json"
+
+
+def _header(room: Path, vault: Vault) -> None:
+    if not (room / "run.json").exists():
+        _replace(room / "run.json", [_read(vault, _header_key(room.name))])
+
+
+def _room(room: Path, vault: Vault, items: list[Stored]) -> None:
+    """A folder in which a run or a writer has written: its journal, stubs of the shards it names, loose vectors."""
+    items.sort(key=lambda item: item.key)
     journal = [item for item in items if "/journal/" in item.key]
     path = room / "journal.jsonl"
     if sum(item.size_bytes for item in journal) > (path.stat().st_size if path.exists() else 0):
@@ -298,13 +346,12 @@ def _run(room: Path, vault: Vault, items: list[Stored]) -> None:
         for line in path.read_bytes().splitlines(keepends=True):
             with suppress(ValueError):  # damaged: what runs make of it is no business of ours
                 _make_staged(room, vault, read_journal_line(line).get("shard"))
-    for item in items:  # `run.json` last: without it the folder is nothing
+    for item in items:
         name = Path(item.key).name
-        if item not in journal and name != "run.json" and not (room / name).exists():
-            make_stub(room / name, Stub(vault.url, item.key, item.size_bytes))
-            fetched(room / name)
-    if not (room / "run.json").exists():
-        _replace(room / "run.json", [_read(vault, f"staging/{room.name}/run.json")])
+        if item not in journal and not (room / name).exists():
+            with suppress(FileNotFoundError):  # loose vectors that a writer has just stored in a shard
+                make_stub(room / name, Stub(vault.url, item.key, item.size_bytes))
+                fetched(room / name)
 
 
 def _make_staged(room: Path, vault: Vault, shard: dict[str, str | int] | None) -> None:

@@ -42,7 +42,6 @@ from embedcli.verbs.shards import shards
 from embedcli.verbs.status import status
 from embedcli.verbs.unlock import unlock
 from embedcli.verbs.verify import verify
-from tests.cluster_doubles import Threads
 from tests.s3 import S3, Proxy, free_port, proxied
 from tests.workshop import UNFINISHED, Lines, ReadsHere, Workshop, _resolve, stopped_half_way, wide_engine, words
 
@@ -304,16 +303,6 @@ def test_a_lease_of_a_dead_machine_is_cleared_by_hand(one: Machine, two: Machine
     holder = unlock(two.opened(), warn=silent, sleep=lambda _: None)
     assert holder is not None and holder.pid == os.getpid()
     assert two.ingest().exit_code == 0
-
-
-def test_workers_that_share_the_mirror_write_an_index_in_a_vault(one: Machine, two: Machine, tmp_path: Path) -> None:
-    folder = Workshop(tmp_path)
-    for number in range(12):
-        one.write(f"{number}.txt", words(60, number))
-    folder.ingest()
-    one.ingest(workforce=Threads(2))
-    assert two.content() == folder.content() and two.verified() == []
-    assert not one.stored("staging") and not list((one.index / "staging").iterdir())
 
 
 # ---- what goes
