@@ -36,7 +36,7 @@ from embedcli.engines.sglang.engine import open_engine
 from embedcli.engines.sglang.settings import GIB, SGLangSettings
 from embedcli.models.folder import Model
 from embedcli.models.resolve import resolve
-from embedcli.verbs.bench import Peak
+from embedcli.verbs.bench.measure import Peak
 
 LIMIT_S = 590.0
 SECONDS = 5.0

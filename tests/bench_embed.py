@@ -29,7 +29,7 @@ from embedcli.models.tokenizer import load_tokenizer
 from embedcli.pipes.tables import Result, Shape
 from embedcli.pipes.texts import Form
 from embedcli.run.tools import Tools
-from embedcli.verbs.bench import Watched
+from embedcli.verbs.bench.measure import Watched
 from embedcli.verbs.embed import embed
 from embedcli.verbs.embed_job import Asked
 from tests.bench_engine import mixed_texts

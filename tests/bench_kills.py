@@ -88,7 +88,7 @@ def killed_at(share: float, chunks: int, docs: Path, folder: Path, tokens_per_s:
 
 
 def run(tokens_per_s: float, docs: Path | None) -> None:
-    from embedcli.verbs.bench import generate
+    from embedcli.verbs.bench.measure import generate
 
     with tempfile.TemporaryDirectory(prefix="bench-kills-") as name:
         folder = Path(name)

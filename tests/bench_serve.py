@@ -37,7 +37,7 @@ from embedcli.config import CardFlags, CpuFlags
 from embedcli.models.tokenizer import load_tokenizer
 from embedcli.report import say
 from embedcli.run.tools import make_tools
-from embedcli.verbs.bench import _alone
+from embedcli.verbs.bench.measure import _alone
 from embedcli.verbs.embed_job import Asked, settle
 order = json.load(sys.stdin)
 card = CardFlags(order["gpu_memory"], order["batch_tokens"], None, None)

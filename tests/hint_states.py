@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from embedcli.verbs.forget import forget
+from embedcli.verbs.edits.forget import forget
 from tests.published import index_of, silent, spoil
 from tests.test_rights import opened_up
 from tests.workshop import UNFINISHED, Workshop, stopped_half_way, words

@@ -21,8 +21,8 @@ import pytest
 from embedcli.errors import InputError
 from embedcli.sources.buckets import connection
 from embedcli.sources.buckets.s3 import S3
-from embedcli.verbs.forget import forget
-from embedcli.verbs.moved import moved
+from embedcli.verbs.edits.forget import forget
+from embedcli.verbs.edits.moved import moved
 from embedcli.verbs.status import status, troubled
 from tests.buckets import S3Bucket, bucket, error_body, nothing, writer  # noqa: F401
 from tests.held import Held

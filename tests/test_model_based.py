@@ -33,7 +33,7 @@ from embedcli.index.generations import Index
 from embedcli.records import digest
 from embedcli.sources.walk import root_of
 from embedcli.vault.disk import Disk
-from embedcli.verbs import moved, rollback
+from embedcli.verbs.edits import moved, rollback
 from embedcli.verbs.verify import verify
 from tests.faults import FailAfter, GrowingFile, VanishingFile
 from tests.workshop import Workshop, words

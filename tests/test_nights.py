@@ -20,7 +20,7 @@ from embedcli.index.generations import Index
 from embedcli.index.state import read_seen
 from embedcli.models import resolve
 from embedcli.vault.disk import Disk
-from embedcli.verbs import forget, rollback
+from embedcli.verbs.edits import forget, rollback
 from embedcli.verbs.verify import verify
 from tests.fake_engines import FakeEngine
 from tests.faults import DiskFull, KilledAt, ReaderRefuses

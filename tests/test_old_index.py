@@ -15,8 +15,8 @@ import pytest
 from embedcli.engines import torch_engine
 from embedcli.index.generations import Index
 from embedcli.vault.disk import Disk
-from embedcli.verbs.moved import moved
-from embedcli.verbs.rollback import rollback
+from embedcli.verbs.edits.moved import moved
+from embedcli.verbs.edits.rollback import rollback
 from embedcli.verbs.status import status
 from embedcli.verbs.verify import verify
 from tests.workshop import Workshop, words

@@ -23,7 +23,7 @@ from embedcli.index.generations import Index
 from embedcli.index.lock import Lock
 from embedcli.report import BAR_WIDTH, Progress
 from embedcli.vault.disk import Disk
-from embedcli.verbs import rollback
+from embedcli.verbs.edits import rollback
 from embedcli.verbs.verify import verify
 from tests.fake_engines import EngineDiesOnBatch
 from tests.held import Held

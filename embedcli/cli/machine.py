@@ -1,7 +1,7 @@
 """The commands that are about this machine: bench, pull.
 
 In: flags. Out: lines on stdout (`--json`: one object), an exit code.
-Not here: measuring (verbs/bench.py), fetching a model (models/resolve.py).
+Not here: measuring (verbs/bench/measure.py), fetching a model (models/resolve.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from embedcli.cli.app import AsJson, Debug, print_json, tools_maker
 from embedcli.report import say
 
 if TYPE_CHECKING:
-    from embedcli.verbs.bench import Figures
+    from embedcli.verbs.bench.measure import Figures
 
 DEFAULT_MB = {"cpu": 0.3, "mps": 5.0, "cuda": 40.0}
 
@@ -56,7 +56,7 @@ def bench(
     Measures the whole `ingest`, its engine alone, and sentence-transformers on the same chunks.
     """
     from embedcli.config import Options
-    from embedcli.verbs.bench import generate, measure
+    from embedcli.verbs.bench.measure import generate, measure
 
     with tempfile.TemporaryDirectory(prefix="embedcli-bench-") as folder:
         place = Path(folder)

@@ -16,7 +16,7 @@ from embedcli.cli.flags import IndexArgument, IndexFolder, opened_index
 from embedcli.report import many, say, say_warning
 
 if TYPE_CHECKING:
-    from embedcli.verbs.change import Done
+    from embedcli.verbs.edits.change import Done
 
 
 def moved(
@@ -27,7 +27,7 @@ def moved(
     debug: Debug = False,
 ) -> None:
     """Give a root, or a part of one, another path: uris change, vectors stay; of a whole root also ids."""
-    from embedcli.verbs.moved import moved
+    from embedcli.verbs.edits.moved import moved
 
     done = moved(opened_index(None, index), old, new, warn=say_warning)
     _print_done(done, as_json, f"{_concerned(done)} have new uris, nothing was embedded")
@@ -40,7 +40,7 @@ def forget(
     debug: Debug = False,
 ) -> None:
     """Remove a root, or a part of one, and its documents from the index; its files stay."""
-    from embedcli.verbs.forget import forget
+    from embedcli.verbs.edits.forget import forget
 
     done = forget(opened_index(None, index), path, warn=say_warning)
     _print_done(done, as_json, f"{_concerned(done)} forgotten")
@@ -59,7 +59,7 @@ def rollback(
 
     This works even when the current generation or its symlink is damaged.
     """
-    from embedcli.verbs.rollback import rollback
+    from embedcli.verbs.edits.rollback import rollback
 
     done = rollback(opened_index(index, index_option), to=to, warn=say_warning)
     old = f"; {done.before} is kept for an hour" if done.before is not None else ""
@@ -72,7 +72,7 @@ def unlock(
 ) -> None:
     """Clear a lock that a dead host left on a network filesystem."""
     from embedcli.cli.texts.status import when
-    from embedcli.verbs.unlock import unlock
+    from embedcli.verbs.edits.unlock import unlock
 
     opened = opened_index(index, index_option)
     holder = unlock(opened, warn=say_warning)

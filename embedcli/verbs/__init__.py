@@ -2,8 +2,8 @@
 
 search.py, recut.py, status.py, verify.py, probed_again.py, rights.py, dry_run.py  only read the index
 sync.py, changes.py  copy it elsewhere
-moved.py, new_place.py, forget.py, rollback.py, unlock.py  change it; change.py  what they have in common
+edits/  change it: `moved`, `forget`, `rollback`, `unlock`
 embed.py, embed_job.py  texts to vectors without an index; rows.py  the rows of an index
 serve.py, offer.py, serve_mcp.py  both to programs
-doctor/, bench.py  check and measure this machine; bench_reference.py  what bench compares with
+doctor/, bench/  check and measure this machine
 """

@@ -15,7 +15,7 @@ from embedcli.index import change_lists
 from embedcli.index.change_lists import Trail, touched, trail
 from embedcli.index.publish import finish_changes
 from embedcli.vault.disk import Disk
-from embedcli.verbs import forget, rollback
+from embedcli.verbs.edits import forget, rollback
 from tests.published import changes, filled, index_of, silent, two_roots
 from tests.unprivileged import as_nobody, give_to_nobody
 from tests.workshop import Workshop, words

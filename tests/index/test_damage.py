@@ -22,7 +22,8 @@ from embedcli.index import shards, state
 from embedcli.index.generations import Index
 from embedcli.index.known_vectors import KnownVectors
 from embedcli.vault.disk import Disk
-from embedcli.verbs import moved, verify
+from embedcli.verbs import verify
+from embedcli.verbs.edits import moved
 from tests.faults import DiskFull
 from tests.workshop import Workshop, follow, words
 

@@ -21,7 +21,8 @@ from embedcli.index.generations import Index
 from embedcli.ingest import ingest
 from embedcli.run.tools import Tools
 from embedcli.vault.disk import Disk
-from embedcli.verbs import forget, rollback, status, verify
+from embedcli.verbs import status, verify
+from embedcli.verbs.edits import forget, rollback
 from tests.faults import ClockJumps, DiskFull, KilledAt, RenameFails
 from tests.workshop import Lines, Workshop, _resolve, follow, wide_engine, words
 

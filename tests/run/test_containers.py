@@ -27,8 +27,8 @@ from embedcli.reading.pool import Pool
 from embedcli.reading.rows import distinct
 from embedcli.records import RecordRule
 from embedcli.vault.disk import Disk
-from embedcli.verbs.forget import forget
-from embedcli.verbs.moved import moved
+from embedcli.verbs.edits.forget import forget
+from embedcli.verbs.edits.moved import moved
 from embedcli.verbs.verify import verify
 from tests.fake_engines import KILLER_WORD, EngineReturnsNaN, FakeEngine
 from tests.pdf_files import lines, pdf

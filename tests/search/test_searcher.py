@@ -17,7 +17,7 @@ from embedcli.models.folder import Model
 from embedcli.run.tools import Tools
 from embedcli.search.query_vector import QueryVectors
 from embedcli.search.searcher import Found, Searcher
-from embedcli.verbs.forget import forget
+from embedcli.verbs.edits.forget import forget
 from embedcli.verbs.search import query_vectors as query_vectors_of
 from tests.fake_engines import FakeEngine
 from tests.published import index_of, silent, spoil

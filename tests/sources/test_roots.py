@@ -16,7 +16,7 @@ from embedcli.filelist import FileList
 from embedcli.index.generations import Index
 from embedcli.records import from_printable, from_printable_path
 from embedcli.vault.disk import Disk
-from embedcli.verbs import forget, moved
+from embedcli.verbs.edits import forget, moved
 from tests.workshop import UNFINISHED, Workshop, stopped_half_way, words
 
 

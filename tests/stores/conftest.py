@@ -15,7 +15,7 @@ import pytest
 from embedcli.index.generations import Index
 from embedcli.stores.target import parse_target
 from embedcli.vault.disk import Disk
-from embedcli.verbs import moved, rollback
+from embedcli.verbs.edits import moved, rollback
 from embedcli.verbs.sync import Synced, sync
 from tests.published import index_of, silent
 from tests.store_readers import Rows, from_table

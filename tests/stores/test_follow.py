@@ -16,8 +16,8 @@ from embedcli.stores import follow, lancedb
 from embedcli.stores.contract import Memory
 from embedcli.stores.open import opened
 from embedcli.stores.target import parse_target
-from embedcli.verbs import forget, moved
 from embedcli.verbs import sync as verb
+from embedcli.verbs.edits import forget, moved
 from tests.published import filled, index_of, silent, spoil
 from tests.store_readers import difference, read
 from tests.stores.conftest import Moment, Place

@@ -177,7 +177,7 @@ def test_a_full_disk_leaves_no_folder(kept: Workshop) -> None:
 
 
 def test_an_index_without_rows_is_cut_into_no_rows(shop: Workshop) -> None:
-    from embedcli.verbs.forget import forget
+    from embedcli.verbs.edits.forget import forget
 
     shop.write("a.txt", "some words")
     shop.ingest()

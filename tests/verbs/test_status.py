@@ -13,7 +13,8 @@ from embedcli.cli.texts.status import status_lines
 from embedcli.errors import InputError, Locked, NoIndex, StorageError
 from embedcli.index import lock
 from embedcli.vault.disk import Disk
-from embedcli.verbs import forget, rollback, verify
+from embedcli.verbs import verify
+from embedcli.verbs.edits import forget, rollback
 from embedcli.verbs.status import status
 from tests.faults import DiskFull
 from tests.published import dead_pid, filled, hold, index_of, put, rewrite_documents, silent, two_roots

@@ -13,7 +13,8 @@ import pytest
 
 from embedcli.errors import DamagedIndex, StorageError
 from embedcli.index.manifest import Generation
-from embedcli.verbs import forget, verify
+from embedcli.verbs import verify
+from embedcli.verbs.edits import forget
 from embedcli.verbs.verify import Damage
 from tests.published import Rows, damage, filled, index_of, put, rewrite_documents, rewritten, silent, spoil
 from tests.workshop import Workshop, words

@@ -35,12 +35,12 @@ from embedcli.vault.contract import Vault
 from embedcli.vault.lease import Lease
 from embedcli.vault.opened import open_vault
 from embedcli.vault.stubs import is_stub
-from embedcli.verbs.forget import forget
-from embedcli.verbs.moved import moved
-from embedcli.verbs.rollback import rollback
+from embedcli.verbs.edits.forget import forget
+from embedcli.verbs.edits.moved import moved
+from embedcli.verbs.edits.rollback import rollback
+from embedcli.verbs.edits.unlock import unlock
 from embedcli.verbs.shards import shards
 from embedcli.verbs.status import status
-from embedcli.verbs.unlock import unlock
 from embedcli.verbs.verify import verify
 from tests.s3 import S3, Proxy, free_port, proxied
 from tests.workshop import UNFINISHED, Lines, ReadsHere, Workshop, _resolve, stopped_half_way, wide_engine, words

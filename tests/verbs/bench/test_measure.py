@@ -21,8 +21,8 @@ from embedcli.engines.nvml import Card
 from embedcli.errors import EngineDied
 from embedcli.models import resolve
 from embedcli.run.tools import Tools
-from embedcli.verbs import bench
-from embedcli.verbs.bench import Figures, Peak, generate
+from embedcli.verbs.bench import measure as bench
+from embedcli.verbs.bench.measure import Figures, Peak, generate
 from tests.fake_cards import embedcli, needs_compiler
 from tests.fake_engines import FakeEngine
 from tests.tiny_models import make_qwen

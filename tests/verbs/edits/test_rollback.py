@@ -12,7 +12,7 @@ import pytest
 
 from embedcli.errors import UsageError
 from embedcli.index.clearing import CHANGES_KEPT_S, clear
-from embedcli.verbs import rollback
+from embedcli.verbs.edits import rollback
 from tests.published import changes, damage, filled, index_of, silent, vectors
 from tests.workshop import Workshop, follow, words
 

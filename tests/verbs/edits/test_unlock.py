@@ -10,8 +10,9 @@ import pytest
 
 from embedcli.errors import Locked, NoIndex
 from embedcli.index.lock import BEAT_S
-from embedcli.verbs import forget, rollback, unlock, verify
-from embedcli.verbs.moved import moved
+from embedcli.verbs import verify
+from embedcli.verbs.edits import forget, rollback, unlock
+from embedcli.verbs.edits.moved import moved
 from embedcli.verbs.status import status
 from tests.published import dead_pid, hold, index_of, silent
 from tests.workshop import Workshop

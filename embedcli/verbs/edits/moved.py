@@ -23,8 +23,8 @@ from embedcli.index.generations import Index
 from embedcli.index.shards import Shard
 from embedcli.records import digest, from_printable_path, printable
 from embedcli.report import Say
-from embedcli.verbs.change import Bools, Change, Done, changing, known_part, ops, put
-from embedcli.verbs.new_place import Place, new_place
+from embedcli.verbs.edits.change import Bools, Change, Done, changing, known_part, ops, put
+from embedcli.verbs.edits.new_place import Place, new_place
 
 
 def moved(index: Index, old: str, new: str, *, warn: Say) -> Done:

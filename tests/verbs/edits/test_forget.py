@@ -12,7 +12,7 @@ import pytest
 
 from embedcli.errors import InputError
 from embedcli.index.manifest import manifest_bytes
-from embedcli.verbs import forget
+from embedcli.verbs.edits import forget
 from embedcli.verbs.status import status
 from tests.published import changes, damage, filled, index_of, silent, two_roots, vectors
 from tests.workshop import Workshop, words

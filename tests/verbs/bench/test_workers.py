@@ -11,7 +11,7 @@ import pytest
 from embedcli.config import Options
 from embedcli.errors import EngineError, Stopped
 from embedcli.run.tools import Tools
-from embedcli.verbs.bench_workers import coordinator_cpu_s
+from embedcli.verbs.bench.workers import coordinator_cpu_s
 from tests.cluster_doubles import Double, _ReadsOrDies
 from tests.workshop import SplitsHere, Workshop, _resolve, wide_engine, words
 

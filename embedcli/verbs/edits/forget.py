@@ -17,8 +17,8 @@ from embedcli.index.generations import Index
 from embedcli.records import Root, printable
 from embedcli.report import Say
 from embedcli.urls import absolute, is_url
-from embedcli.verbs.change import Done, changing, known_part, ops
-from embedcli.verbs.new_place import without
+from embedcli.verbs.edits.change import Done, changing, known_part, ops
+from embedcli.verbs.edits.new_place import without
 
 
 def forget(index: Index, path: str, *, warn: Say) -> Done:

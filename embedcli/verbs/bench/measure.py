@@ -3,8 +3,8 @@
 In: a folder of documents (or generated ones), the tools of a real run. Out: Figures. A first run over one line of text
 opens the engine and a second run reuses it. Only the second is timed, from its first document to the published
 generation: otherwise documents could be read while the model loads, at no cost. Loading is timed separately.
-Not here: printing (cli/machine.py), the process of the reference (bench_reference.py), the cost of a run over workers
-(bench_workers.py).
+Not here: printing (cli/machine.py), the process of the reference (reference.py), the cost of a run over workers
+(workers.py).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from embedcli.models.folder import Model
 from embedcli.models.tokenizer import load_tokenizer
 from embedcli.report import Progress, Report
 from embedcli.run.tools import Tools
-from embedcli.verbs.bench_workers import coordinator_cpu_s
+from embedcli.verbs.bench.workers import coordinator_cpu_s
 
 SCRIPTS = (
     "abcdefghijklmnoprstuvwy",
@@ -319,7 +319,7 @@ def _reference(texts: Sequence[str], rows: Sequence[np.ndarray], model: Model, d
     memory is freed afterwards."""
     count = _first(rows, REFERENCE_TOKENS.get(device, REFERENCE_TOKENS["cpu"]))
     order = json.dumps({"folder": str(model.folder), "device": device, "texts": list(texts[:count])})
-    command = [sys.executable, "-m", "embedcli.verbs.bench_reference"]
+    command = [sys.executable, "-m", "embedcli.verbs.bench.reference"]
     try:
         ran = subprocess.run(command, input=order, capture_output=True, text=True, timeout=REFERENCE_TIMEOUT_S)
     except subprocess.TimeoutExpired:

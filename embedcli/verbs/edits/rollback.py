@@ -17,7 +17,7 @@ from embedcli.index.change_lists import incomplete
 from embedcli.index.generations import Index, current_of
 from embedcli.index.publish import finish_changes, point_back
 from embedcli.report import Say
-from embedcli.verbs.change import Done, done, locked
+from embedcli.verbs.edits.change import Done, done, locked
 
 
 def rollback(index: Index, *, to: int | None = None, warn: Say) -> Done:

@@ -12,7 +12,7 @@ import pytest
 from embedcli.errors import InputError
 from embedcli.index.generations import Index
 from embedcli.index.manifest import manifest_bytes
-from embedcli.verbs.moved import moved
+from embedcli.verbs.edits.moved import moved
 from tests.faults import KilledAt
 from tests.published import changes, damage, filled, index_of, silent, two_roots, vectors
 from tests.workshop import Workshop, follow, words
