@@ -483,6 +483,7 @@ NOT_HERE = {
         (
             "upgrade with `pip install --upgrade embedcli`",
             "upgrade the server to Qdrant 1.16 or newer",
+            "upgrade the server to Milvus 2.5 or newer",
             *(f"`apt install {package}`" for package in ("gcc", "g++", "python3.11-dev")),
             "`pip install ninja`",
         ),

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from embedcli.errors import TargetError
 from embedcli.stores import rows as reading
 from embedcli.stores.aliased import AliasedStore, Collection, Errors
 from embedcli.stores.contract import Layout, Memory, batches, id_batches, versions_table
@@ -30,6 +32,8 @@ _BATCH = 1024
 _IDS = 1024
 _KEY = "embedcli.memory"
 _TABLE = "embedcli.table"
+LEAST_VERSION = (2, 5)
+"""The first server that has columns without values."""
 MOST_BYTES = 65_535
 """The longest text of a server, in bytes; Lite counts letters."""
 
@@ -95,6 +99,7 @@ class MilvusStore(AliasedStore["MilvusTable"]):
         return self._open(name)
 
     def _make(self, name: str, layout: Layout, memory: Memory) -> MilvusTable:
+        self._check_version()
         index = self._client.prepare_index_params()
         index.add_index("vector", index_type="AUTOINDEX", metric_type="COSINE")
         self._client.create_collection(
@@ -104,6 +109,18 @@ class MilvusStore(AliasedStore["MilvusTable"]):
             properties={_KEY: memory.to_json(), _TABLE: self._target.table},
         )
         return MilvusTable(self._target, self._client, self._errors, name, memory)
+
+    def _check_version(self) -> None:
+        """Raise TargetError for a server that cannot hold rows of ours: it takes the table, and refuses the rows."""
+        if self._target.path is not None:
+            return
+        version = str(self._client.get_server_version())
+        numbers = re.match(r"v?(\d+)\.(\d+)", version)
+        if numbers and (int(numbers[1]), int(numbers[2])) < LEAST_VERSION:
+            raise TargetError(
+                f"`{self._target.shown}` is Milvus {version}, in which every column needs a value",
+                "upgrade the server to Milvus 2.5 or newer",
+            )
 
     def _drop(self, name: str) -> None:
         self._client.drop_collection(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
@@ -170,6 +171,28 @@ def test_meta_can_be_filtered_by_in_each_store(place: Place) -> None:
     else:
         read = {"qdrant": qdrant_rows, "milvus": milvus_rows, "postgresql": postgres_rows}[place.kind]
         assert read(path)[0]["meta"] == {"author": "Ann", "tags": ["x"]}
+
+
+@pytest.mark.parametrize(("version", "is_taken"), [("v2.3.5-lite", False), ("2.4.15", False), ("v2.5.0", True)])
+def test_a_milvus_server_without_columns_without_values_is_refused_before_a_table_is_made(
+    version: str, is_taken: bool
+) -> None:
+    """Milvus 2.3.5 took the table, and refused the first row that had no `meta`."""
+
+    class Made(Exception):
+        pass
+
+    class Server:
+        def get_server_version(self) -> str:
+            return version
+
+        def prepare_index_params(self) -> None:
+            raise Made(version)
+
+    client: Any = Server()
+    store = milvus.MilvusStore(parse_target("milvus:http://127.0.0.1:19530", index=Path("notes")), client)
+    with pytest.raises(Made if is_taken else TargetError, match=re.escape(version)):
+        store._make("_notes_a", Layout(4, "layout"), MEMORY)
 
 
 # ---- somebody else's
