@@ -1,8 +1,7 @@
 """What records cost: read and parsed, sifted against what is known, and as documents: a table, no test.
 
 In: how many records of about 500 bytes (default: 1,000,000). Out: lines on stdout: MB/s of processor time (MB of the
-records as JSON, whatever the format), and the
-memory of the process, for all records and for a tenth of them: what grows with them is 16 bytes a record. The last
+records as JSON, whatever the format), and the memory of the process, for all records and for a tenth of them. The last
 lines are of whole runs with a fake engine, for all records and for a fifth of them: the first one; an unchanged night;
 one in which nothing but the file's time has changed; one in which 1 % of the records have; one that reads all of them
 again. A table says how much memory each stage of them took in this process, and its children, what that is a record,
