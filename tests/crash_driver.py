@@ -106,7 +106,7 @@ def _ingest(order: dict[str, Any], disk: Disk) -> int:
 
 def _verb(order: dict[str, Any], disk: Disk) -> int:
     verb, *arguments = order["verb"]
-    change = getattr(importlib.import_module(f"embedcli.verbs.{verb}"), verb)
+    change = getattr(importlib.import_module(f"embedcli.verbs.edits.{verb}"), verb)
     change(Index(Path(order["index"]), disk=disk), *arguments, warn=print)
     return 0
 

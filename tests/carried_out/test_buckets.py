@@ -111,14 +111,11 @@ def test_credentials_that_are_exported_are_used(
     "write `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`",
     "name one: `s3://BUCKET/FOLDER`",
     "use a shorter prefix",
-    "name a shared folder with `--index`, or leave `--workers` out",
 )
 def test_urls_that_are_mended_work(place: str, ingest: Callable[..., Any], shop: Workshop, command: Command) -> None:
     bucket = place.removesuffix("/idx")
     refused(ingest("http://x/y"), "write `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`", 2)
     refused(ingest(f"{place}/{'x' * 250}"), "use a shorter prefix", 2)
-    shared = "name a shared folder with `--index`, or leave `--workers` out"
-    refused(ingest(place, "--workers", "ray://auto"), shared, 2)
     works(ingest(place))
     refused(command("ingest", "s3://", "--index", shop.index), "name one: `s3://BUCKET/FOLDER`", 15)
     open_vault(bucket).put_new("docs/a.txt", words(60).encode())

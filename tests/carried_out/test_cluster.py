@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from embedcli.cluster import coordinator, worker_run
-from embedcli.errors import EmbedcliError
+from embedcli.cluster import adopting, worker_run
+from embedcli.errors import EmbedcliError, StorageError
+from embedcli.vault.lease import Borrowed, Lease
+from embedcli.vault.opened import open_vault
 from tests.carried_out.table import CARRIED, Command, Row, carries_out, carry_out
 from tests.cluster_doubles import Double, Processes, Threads
 from tests.hint_states import HERE, nothing
@@ -113,8 +115,8 @@ def test_workers_with_the_same_model_are_taken(full: Workshop, tmp_path: Path) -
 @carries_out("the index has to lie on a filesystem that every worker shares")
 def test_shards_that_come_to_be_seen_are_taken(full: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(coordinator, "VISIBLE_S", 0.1)
-        patched.setattr(coordinator, "_is_visible", lambda _: False)
+        patched.setattr(adopting, "VISIBLE_S", 0.1)
+        patched.setattr(adopting, "_is_visible", lambda _: False)
         hint = hint_of(full, Threads(1, wait_s=0.5))
     assert "the index has to lie on a filesystem that every worker shares" in hint
     works(full, Threads(1))
@@ -124,7 +126,7 @@ def test_shards_that_come_to_be_seen_are_taken(full: Workshop, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("elsewhere", "hint"),
     [
-        ({"folder": Path("/not/mounted")}, "mount it under the same path on every machine"),
+        ({"run": "not-mounted"}, "mount it under the same path on every machine"),
         ({"witnesses": (("/not/mounted/a.txt", 1),)}, "mount the sources under the same path on every machine"),
     ],
 )
@@ -132,11 +134,23 @@ def test_a_worker_to_which_the_folders_were_mounted_is_taken(
     full: Workshop, monkeypatch: pytest.MonkeyPatch, elsewhere: dict[str, Any], hint: str
 ) -> None:
     """All workers of a test are on one machine: for this one the folders of the run are elsewhere."""
-    check = worker_run._check_folders
+    check = worker_run.check_folders
     with monkeypatch.context() as patched:
-        patched.setattr(worker_run, "_check_folders", lambda job: check(dataclasses.replace(job, **elsewhere)))
+        patched.setattr(
+            worker_run, "check_folders", lambda job, index: check(dataclasses.replace(job, **elsewhere), index)
+        )
         assert hint in hint_of(full, Threads(1, wait_s=0.5))
     works(full, Threads(1))
+
+
+@carries_out("every worker has to reach the same vault")
+def test_a_worker_that_reaches_the_vault_of_its_run_may_store(tmp_path: Path) -> None:
+    here, elsewhere = (open_vault(f"file://{tmp_path / name}") for name in ("here", "elsewhere"))
+    with Lease(here, "the run", warn=print) as lease:
+        with pytest.raises(StorageError) as raised:
+            Borrowed(elsewhere, lease.fence).check()
+        assert raised.value.hint == "every worker has to reach the same vault"
+        Borrowed(here, lease.fence).check()
 
 
 @carries_out(LOST)
