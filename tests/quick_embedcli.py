@@ -25,7 +25,6 @@ from embedcli.models.folder import Model  # noqa: E402
 from tests.fake_engines import FakeEngine  # noqa: E402
 from tests.held import after, hold  # noqa: E402
 
-LOADS_S = 1.2
 TOKENS_PER_S = float(os.environ.get("QUICK_TOKENS_PER_S", "8000"))
 PROBE_ROWS = 18
 """An engine that opens is given the probe set, nine texts, alone and together."""
@@ -49,7 +48,6 @@ class QuickEngine(FakeEngine):
 
 def open_engine(model: Model, *, dim: int, device: str, threads: int | None = None) -> QuickEngine:
     hold("loading")
-    time.sleep(LOADS_S)
     return QuickEngine(dim=dim, depth=1)
 
 

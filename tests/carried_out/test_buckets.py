@@ -178,6 +178,9 @@ def test_a_run_that_was_stopped_leaves_the_lease(
 ) -> None:
     """`unlock` is told of the run; once that has ended, both commands work."""
     works(ingest(place))
+    defaults = Mirror.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "lease_s", 1.0)  # `unlock` waits as long as a run that is alive may be silent
     with Lease(open_vault(place), "the other", warn=silent, lease_s=1.0):
         ran = command("unlock", place)
         hint = str(getattr(ran.exception, "hint", ran.output))
