@@ -39,12 +39,6 @@ _RAISED_BREAK = re.compile(
     r"|(?=\d)(?:(?<=[\d)\]]\r\n)|(?<=\W[A-Za-z]\r\n)|(?<=\W[a-z]{2}\r\n))(?=\d{1,3}[\s.,;:)\]])"  # up to an exponent
     r"|(?=[.,;:!?)\]’”*†‡§¶])(?<=\S\r\n))"  # or from a lowered one to the end of the sentence
 )
-_BREAK = re.compile(
-    r"\r\n(?:(?<=[\d*†‡§¶™®©ªº°◦]\r\n)(?!\d)"  # back down from a raised mark
-    r"|(?<=\d(?:st|nd|rd|th|er|re)\r\n)"
-    r"|(?:(?<=[\d)\]]\r\n)|(?<=\W[A-Za-z]\r\n)|(?<=\W[a-z]{2}\r\n))(?=\d{1,3}[\s.,;:)\]])"  # up to an exponent
-    r"|(?<=\S\r\n)(?=[.,;:!?)\]’”*†‡§¶]))"  # or from a lowered one to the end of the sentence
-)
 _BREAK = re.compile(r"(?<=\S)[^\S\n]*+\n\s*+(?=\S)")
 _CLOSING = ".,;:!?)]’”"
 _ACCENTS = {
