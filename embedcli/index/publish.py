@@ -80,7 +80,7 @@ def publish(
         index.disk.make_folder(temporary, must_be_new=True)
     except StorageError as error:
         is_taken = isinstance(error.__cause__, FileExistsError)
-        raise (published_elsewhere(str(index.folder)) if is_taken else error) from None
+        raise (published_elsewhere(index.shown) if is_taken else error) from None
     index.disk.make_folder(temporary / "vectors")
     compacted = _compact(index, draft, temporary / "vectors", seconds_left())
     generation = _write_files(index, temporary, draft, _describe(draft, parent, compacted), compacted.tables)
@@ -115,7 +115,7 @@ def point_back(
 
 def _check_unchanged(index: Index, expected: int | None, lock_held: Callable[[], bool]) -> None:
     if not lock_held() or index.linked_number() != expected:
-        raise published_elsewhere(str(index.folder))
+        raise published_elsewhere(index.shown)
 
 
 def _swap(index: Index, number: int, retired: int | None) -> None:

@@ -248,18 +248,20 @@ def test_a_second_run_on_another_machine_is_told_who_works(one: Machine, two: Ma
 
 
 class OtherMachinePublishes(Mirror):
-    """Before the swap the run is suspended past its lease, and another machine publishes."""
+    """At a step before the swap the run is suspended past its lease, and another machine publishes."""
 
-    def __init__(self, machine: Machine, meanwhile: Callable[[], None]) -> None:
+    def __init__(self, machine: Machine, meanwhile: Callable[[], None], *, at: str = "before swap") -> None:
         super().__init__(machine.index, machine.vault, lease_s=100.0)
         self.meanwhile = meanwhile
+        self.at = at
 
     def step(self, name: str) -> None:
-        if name == "before swap":
+        if name == self.at:
             self.meanwhile()
 
 
-def test_a_run_that_was_suspended_past_its_lease_changes_nothing(one: Machine, two: Machine) -> None:
+@pytest.mark.parametrize("at", ["generation written", "before swap"])
+def test_a_run_that_was_suspended_past_its_lease_changes_nothing(one: Machine, two: Machine, at: str) -> None:
     one.write("a.txt", words(60))
     one.ingest()
     one.write("b.txt", words(60, 1))
@@ -268,8 +270,9 @@ def test_a_run_that_was_suspended_past_its_lease_changes_nothing(one: Machine, t
         two.ingest(disk=Mirror(two.index, two.vault, lease_s=0.5))
 
     with pytest.raises(Locked) as lost:
-        one.ingest(disk=OtherMachinePublishes(one, publish_elsewhere))
+        one.ingest(disk=OtherMachinePublishes(one, publish_elsewhere, at=at))
     assert lost.value.exit_code == 11 and one.pointer().number == 2 and one.pointer().fence == 3
+    assert f"`{one.vault.url}`" in str(lost.value), "the index, not the mirror of this machine"
     assert one.verified() == [] and {row["path"] for row in one.rows()} == {"a.txt", "b.txt"}
     one.write("c.txt", words(60, 2))
     assert one.ingest().generation == 3 and len(one.rows()) == len(two.rows())
