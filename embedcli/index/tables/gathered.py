@@ -2,13 +2,12 @@
 a name, mapped.
 
 In: parts of one array, a folder. Out: the array. Its file goes with it, and with the process whatever ends that.
-Not here: files that are kept (search/sealed.py), tables (spilled.py).
+Not here: the mapping (mapped.py), files that are kept (search/sealed.py), tables (spilled.py).
 """
 
 from __future__ import annotations
 
 import io
-import mmap
 import tempfile
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from embedcli.errors import storage_errors
+from embedcli.index.tables.mapped import map_file
 
 IN_MEMORY_BYTES = 4 << 20
 
@@ -53,8 +53,7 @@ class Gathered:
         if self._memory is not None:
             data = self._memory.getbuffer()
         else:
-            self._sink.flush()
-            data = memoryview(mmap.mmap(self._sink.fileno(), 0, access=mmap.ACCESS_READ))
+            data = memoryview(map_file(self._sink))
             self._sink.close()
         return np.frombuffer(data, self._empty.dtype).reshape(-1, *self._empty.shape[1:])
 

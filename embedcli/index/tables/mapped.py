@@ -51,8 +51,13 @@ def mapped(folder: Path, fill: Callable[[BinaryIO], None]) -> mmap.mmap:
     """What is written into a file without a name. Raises OSError."""
     with tempfile.TemporaryFile(dir=folder) as file:
         fill(file)
-        file.flush()
-        found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return map_file(file)
+
+
+def map_file(file: BinaryIO) -> mmap.mmap:
+    """All that was written into an open file; it may be closed then. Raises OSError."""
+    file.flush()
+    found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     _maps.add(found)
     return found
 
