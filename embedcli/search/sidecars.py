@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedcli.columns import Floats
-from embedcli.errors import StorageError, storage_errors
+from embedcli.errors import DamagedShard, StorageError, storage_errors
 from embedcli.index.shards import Shard, read_rows, vectors_of
 from embedcli.index.tables.gathered import Gathered
 from embedcli.search import postings, sealed
@@ -90,6 +90,8 @@ def open_sidecar(index: Index, shard: Shard, *, with_text: bool, anew: bool = Fa
     if arrays is None:
         try:
             built = build(shard, with_text=with_text, folder=index.folder)
+        except DamagedShard:  # in memory it is damaged too
+            raise
         except StorageError:  # of a folder in which nothing can be written
             built = build(shard, with_text=with_text)
         arrays = Arrays(built)
