@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from embedcli.reading.office.package import Package, relation_target, title_of
 from embedcli.reading.office.xml_events import Attributes, End, Handler, Start, attribute, pass_over
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
-from embedcli.reading.text.symbols import Symbols, as_seen, as_term, private_as_seen, symbols_of
+from embedcli.reading.text.fractions import Fractions
+from embedcli.reading.text.symbols import Symbols, as_seen, private_as_seen, symbols_of
 from embedcli.records import Document
 
 CELL_SEPARATOR = " | "
@@ -182,7 +183,7 @@ class _Paragraph:
     joins_next: bool = False  # its end was deleted
     reading: str = ""  # how the characters at hand are read; it stands above them, and is written before them
     reading_begins: int = 0
-    terms: list[int] = field(default_factory=list)  # where in the words the open parts of fractions begin
+    fractions: Fractions = field(default_factory=Fractions)
 
 
 @dataclass(slots=True)
@@ -388,14 +389,12 @@ class _Body(Handler):
             self._paragraph.reading = ""
 
     def _start_term(self, _attributes: Attributes) -> None:
-        """Of a fraction, whose parts would be one number without a sign between them."""
         if self._paragraph is not None:
-            self._paragraph.terms.append(len(self._paragraph.words))
+            self._paragraph.fractions.begin(self._paragraph.words)
 
     def _end_term(self, sign: str) -> None:
-        if (paragraph := self._paragraph) is not None and paragraph.terms:
-            begins = paragraph.terms.pop()
-            paragraph.words[begins:] = [as_term("".join(paragraph.words[begins:])) + sign]
+        if self._paragraph is not None:
+            self._paragraph.fractions.end(self._paragraph.words, sign)
 
     def _field(self, attributes: Attributes) -> None:
         kind = attribute(attributes, "fldCharType")

@@ -15,7 +15,8 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 from embedcli.errors import UnreadableSource
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
 from embedcli.reading.text.declared import decode_page
-from embedcli.reading.text.symbols import as_seen, as_term, symbols_of
+from embedcli.reading.text.fractions import Fractions
+from embedcli.reading.text.symbols import as_seen, symbols_of
 from embedcli.records import Beat, Document
 
 CELL_SEPARATOR = " | "
@@ -99,8 +100,7 @@ def _symbols(root: LexborNode) -> dict[int, str]:
     """What is seen of the texts that are set in a font of symbols, as Word and Outlook write bullets and arrows."""
     found: dict[int, str] = {}
     for node in root.css(_SET_IN_SYMBOLS):
-        fonts = (node.attributes.get("face"), *_FONT.findall(node.attributes.get("style") or ""))
-        symbols = next(filter(None, map(symbols_of, fonts)), None)
+        symbols = symbols_of(node.attributes.get("face"), *_FONT.findall(node.attributes.get("style") or ""))
         if symbols:
             found |= {text.mem_id: as_seen(text.text_content or "", symbols) for text in _texts_in_the_font_of(node)}
     return found
@@ -135,7 +135,7 @@ class _Page:
         self._mark = ""  # of the item of a list that has no text yet
         self._rows: list[list[list[Block]]] = []  # of the open tables the cells of the row at hand
         self._outer: list[list[Block]] = []
-        self._terms: list[int] = []  # where in the words the open parts of fractions begin
+        self._fractions = Fractions()
 
     def read(self, root: LexborNode) -> list[Block]:
         for number, (tag, node, is_start) in enumerate(_events(root, self._is_passed_over)):
@@ -198,15 +198,13 @@ class _Page:
         self._blocks.append((CELL_SEPARATOR.join(texts), 0, LINE))
 
     def _term(self, node: LexborNode, is_start: bool) -> None:
-        """Of a fraction, whose parts would be one number without a sign between them."""
         if is_start:
             if node.prev is not None and node.prev.tag == TEXT:  # white space between the parts
                 self._words.pop()
-            self._terms.append(len(self._words))
-        elif self._terms:
-            begins = self._terms.pop()
-            sign = "/" if node.next is not None and node.parent is not None and node.parent.last_child != node else ""
-            self._words[begins:] = [as_term("".join(self._words[begins:]).strip()) + sign]
+            self._fractions.begin(self._words)
+        else:
+            is_last = node.parent is not None and node.parent.last_child == node
+            self._fractions.end(self._words, "" if node.next is None or is_last else "/")
 
     def _break_line(self) -> None:
         self._lines.append(self._line())

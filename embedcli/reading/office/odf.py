@@ -243,8 +243,7 @@ class _Body(Handler):
             self._hidden_styles.add(self._style)
 
     def _text_properties(self, attributes: Attributes) -> None:
-        fonts = (attribute(attributes, name) for name in ("font-name", "font-family"))
-        symbols = next(filter(None, map(symbols_of, fonts)), None)
+        symbols = symbols_of(attribute(attributes, "font-name"), attribute(attributes, "font-family"))
         if symbols is not None:
             self._symbols[self._style] = symbols
 

@@ -73,7 +73,7 @@ def without_data(text: str) -> tuple[str, int]:
 
     def replace(run: re.Match[str]) -> str:
         nonlocal count
-        if run.end() - run.start() <= LONGEST_WORD or not _is_data(run[0]):
+        if run.end() - run.start() <= LONGEST_WORD or not _is_data(run):
             return run[0]
         count += 1
         return "\n" if "\n" in run[0] else ""
@@ -98,11 +98,11 @@ def _is_hexadecimal(probe: str) -> bool:
     return len(others) <= (1 - LEAST_HEXADECIMAL_IN_PROBE) * len(probe)
 
 
-def _is_data(run: str) -> bool:
-    sample = run[:SAMPLE_CHARACTERS]
-    if _UUENCODED.match(sample):
+def _is_data(run: re.Match[str]) -> bool:
+    sample = run[0][:SAMPLE_CHARACTERS]
+    if run.re is _UUENCODED:
         return _entropy(sample) >= LEAST_UUENCODED_ENTROPY
-    if _DUMP.match(sample):
+    if run.re is _DUMP:
         return len(_HEXADECIMAL_LETTER.findall(sample)) >= LEAST_LETTERS_IN_DUMP * len(_HEXADECIMAL.findall(sample))
     if len(sample.encode("ascii", "ignore")) < LEAST_ASCII * len(sample):
         return False

@@ -53,9 +53,11 @@ _WINGDINGS = {
 _FONTS: dict[str, Symbols] = {"symbol": _SYMBOL, "wingdings": _WINGDINGS}
 
 
-def symbols_of(font: str | None) -> Symbols | None:
-    """The characters of a font by its name; None for one whose text is what it says."""
-    return _FONTS.get((font or "").strip(" \t\n'\"").casefold())
+def symbols_of(*fonts: str | None) -> Symbols | None:
+    """The characters of the first of these fonts, by their names, that is one of symbols; None where the text is what
+    it says."""
+    names = ((font or "").strip(" \t\n'\"").casefold() for font in fonts)
+    return next((_FONTS[name] for name in names if name in _FONTS), None)
 
 
 def as_seen(text: str, symbols: Symbols) -> str:
@@ -84,8 +86,3 @@ def _code(character: str) -> int | None:
 
 def _is_private(character: str) -> bool:
     return PRIVATE + 0x20 <= ord(character) <= PRIVATE + 0xFF
-
-
-def as_term(text: str) -> str:
-    """The upper or lower part of a fraction that is written on a line: in brackets where it is more than a word."""
-    return text if text.isalnum() else f"({text})"
