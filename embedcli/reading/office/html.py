@@ -46,6 +46,12 @@ _BLOCKS = frozenset(_HEADINGS) | _LINES | {
 }  # fmt: skip
 _AS_WRITTEN = frozenset({"pre", "listing", "plaintext", "xmp", "textarea"})
 _CELLS = frozenset({"td", "th"})
+_FORMULA = "<math"
+_FORMULAS = frozenset({
+    *("math", "semantics", "mrow", "mstyle", "mfrac", "msqrt", "mroot", "msub", "msup", "msubsup", "munder", "mover"),
+    *("munderover", "mmultiscripts", "mfenced", "menclose", "mpadded", "mtable", "mtr", "mtd"),
+})  # fmt: skip
+"""Elements of a formula that hold others: white space between these is only how the source is laid out."""
 _XHTML = "http://www.w3.org/1999/xhtml"
 HEAD_CHARACTERS = 2_000
 _EMPTY_ELEMENT = re.compile(
@@ -79,8 +85,8 @@ def add_page(blocks: Blocks, page: str, beat: Beat) -> str | None:
     root = tree.root
     if root is None:
         return None
-    symbols = _symbols(root) if any(name in page for name in _SYMBOL_FONTS) else {}
-    found = _Page(_UNSEEN, _hidden(root), symbols, beat).read(root) or _Page(_NEVER, set(), symbols, beat).read(root)
+    seen = _seen_otherwise(page, root)
+    found = _Page(_UNSEEN, _hidden(root), seen, beat).read(root) or _Page(_NEVER, set(), seen, beat).read(root)
     for text, level, gap in found:
         if level:
             blocks.heading(text, level=level)
@@ -94,6 +100,17 @@ def _hidden(root: LexborNode) -> set[int]:
     """The elements that are not displayed, as far as they say so themselves."""
     styled = (node for node in root.css(_STYLED) if _NOT_DISPLAYED_STYLE.search(node.attributes.get("style") or ""))
     return {node.mem_id for node in (*root.css(_NOT_DISPLAYED), *styled)}
+
+
+def _seen_otherwise(page: str, root: LexborNode) -> dict[int, str]:
+    """What is seen of the texts of which a reader sees something else. Most pages have none."""
+    found = _symbols(root) if any(name in page for name in _SYMBOL_FONTS) else {}
+    return found | _layout_of_formulas(root) if _FORMULA in page else found
+
+
+def _layout_of_formulas(root: LexborNode) -> dict[int, str]:
+    texts = (node for node in root.traverse(include_text=True) if node.tag == TEXT)
+    return {text.mem_id: "" for text in texts if _tag_above(text) in _FORMULAS and (text.text_content or "").isspace()}
 
 
 def _symbols(root: LexborNode) -> dict[int, str]:
@@ -126,8 +143,8 @@ def _without_empty_elements(page: str) -> str:
 class _Page:
     """A walk through the tree without recursion: pages are nested as deep as anybody likes."""
 
-    def __init__(self, passed_over: frozenset[str], hidden: set[int], symbols: dict[int, str], beat: Beat) -> None:
-        self._passed_over, self._hidden, self._symbols, self._beat = passed_over, hidden, symbols, beat
+    def __init__(self, passed_over: frozenset[str], hidden: set[int], seen: dict[int, str], beat: Beat) -> None:
+        self._passed_over, self._hidden, self._seen, self._beat = passed_over, hidden, seen, beat
         self._blocks: list[Block] = []  # of the innermost cell
         self._words: list[str] = []  # of the line at hand
         self._lines: list[str] = []  # of the block at hand, before the last <br>
@@ -142,10 +159,10 @@ class _Page:
             if number % NODES_A_BEAT == 0:
                 self._beat(0)
             if tag == TEXT:
-                self._words.append(self._symbols.get(node.mem_id, node.text_content or ""))
+                self._words.append(self._seen.get(node.mem_id, node.text_content or ""))
             elif tag == "br":
                 self._break_line()
-            elif tag.startswith("m") and node.parent is not None and node.parent.tag == "mfrac":
+            elif tag.startswith("m") and _tag_above(node) == "mfrac":
                 self._term(node, is_start)
             elif tag in _BLOCKS:
                 self._start(tag) if is_start else self._end(tag)
@@ -199,12 +216,9 @@ class _Page:
 
     def _term(self, node: LexborNode, is_start: bool) -> None:
         if is_start:
-            if node.prev is not None and node.prev.tag == TEXT:  # white space between the parts
-                self._words.pop()
             self._fractions.begin(self._words)
         else:
-            is_last = node.parent is not None and node.parent.last_child == node
-            self._fractions.end(self._words, "" if node.next is None or is_last else "/")
+            self._fractions.end(self._words, "/" if _is_first(node) else "")
 
     def _break_line(self) -> None:
         self._lines.append(self._line())
@@ -225,6 +239,18 @@ class _Page:
         is_line = tag in _LINES or bool(self._mark)
         self._blocks.append((self._mark + text, _HEADINGS.get(tag, 0), LINE if is_line else PARAGRAPH))
         self._mark = ""
+
+
+def _tag_above(node: LexborNode) -> str | None:
+    return node.parent.tag if node.parent is not None else None
+
+
+def _is_first(node: LexborNode) -> bool:
+    """Whether no element stands before it beside it."""
+    before = node.prev
+    while before is not None and before.tag == TEXT:
+        before = before.prev
+    return before is None
 
 
 def _events(

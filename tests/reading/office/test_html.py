@@ -95,6 +95,10 @@ def test_a_fraction_of_a_formula_is_no_number_of_its_own() -> None:
     assert text_of(f"<p>Turn <math>{half}</math>, then <math><mi>x</mi><mo>=</mo>{inner}</math>.</p>") == (
         "Turn 1/2, then x=(a+b)/(1/2)."
     )
+    on_lines = f"<math>\n <mfrac>\n  <mn>1</mn>\n  <mrow>\n {half}\n </mrow>\n </mfrac>\n</math>".replace(
+        "><m", ">\n<m"
+    )
+    assert text_of(f"<p>Turn {on_lines}.</p>") == "Turn 1/(1/2)."
 
 
 def test_code_keeps_its_lines_and_blanks() -> None:
@@ -148,7 +152,9 @@ def test_pictures_inside_a_page_are_no_text() -> None:
     assert (document.text, document.pages_skipped) == ("ab", 0)
 
 
-@pytest.mark.parametrize("hostile", ["<b>", "<table><tr><td>", "<p><i>", "<br>", "<td>", "&amp;", "<", "<!--", "<tr>"])
+@pytest.mark.parametrize(
+    "hostile", ["<math> <mfrac>", "<b>", "<table><tr><td>", "<p><i>", "<br>", "<td>", "&amp;", "<", "<!--", "<tr>"]
+)
 def test_time_is_linear_in_hostile_markup(hostile: str) -> None:
     started = time.process_time()
     read_bytes(f"<p>x</p>{hostile * (200_000 // len(hostile))}".encode(), "a.html")
