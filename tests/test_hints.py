@@ -28,14 +28,13 @@ from tests.carried_out.table import (
     Command,
     Row,
     assert_given,
+    assert_types_what_it_names,
     carries_out,
     carry_out,
     cases,
     code_of,
     filled,
     type_in,
-    typed,
-    words_to_type,
 )
 from tests.hint_states import (
     HERE,
@@ -526,8 +525,7 @@ def test_a_hint_is_given_in_its_state_and_helps(shop: Workshop, command: Command
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.hint[:60] for row in ROWS])
 def test_the_ways_type_what_the_hint_names(row: Row) -> None:
-    for word in words_to_type(row.hint):
-        assert word in typed(row), word
+    assert_types_what_it_names(row)
 
 
 def carried() -> set[str]:

@@ -98,6 +98,11 @@ def filled(hint: str, shop: Workshop) -> str:
     return hint
 
 
+def assert_types_what_it_names(row: Row) -> None:
+    for word in words_to_type(row.hint):
+        assert word in typed(row), word
+
+
 def words_to_type(hint: str) -> list[str]:
     """Commands and flags that a hint names."""
     pieces = re.findall(r"`([^`]+)`", hint)

@@ -13,13 +13,12 @@ from embedcli.search.sealed import DamagedCache
 from tests.carried_out.table import (
     Command,
     Row,
+    assert_types_what_it_names,
     carries_out,
     carry_out,
     cases,
     code_of,
     type_in,
-    typed,
-    words_to_type,
 )
 from tests.fake_engines import FakeEngine
 from tests.hint_states import State, after, indexed, nothing, shell, twice, with_a_damaged_list, with_records
@@ -271,8 +270,7 @@ def test_a_hint_is_given_in_its_state_and_helps(shop: Workshop, command: Command
 
 @pytest.mark.parametrize("row", ROWS, ids=[ascii(row.hint[:60]) for row in ROWS])
 def test_the_ways_type_what_the_hint_names(row: Row) -> None:
-    for word in words_to_type(row.hint):
-        assert word in typed(row), word
+    assert_types_what_it_names(row)
 
 
 @carries_out("`rm /srv/index/cache/part.search`: the next search makes it again")

@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -80,19 +81,52 @@ class Runs:
         holders, largest = 2, 20 // (4 * WORKERS) + 1
         assert published or again <= 2 * WORKERS * largest + holders
 
+    def kill_a_worker(self, name: str, **order: Any) -> None:
+        """Of one that is killed at an operation the run makes up for itself."""
+        self.fresh()
+        status = self.run(double=self.double(kill_at=[name, 1], once=self.folder / "once"), **order)
+        assert status == 3, f"{name}: {self.said.read_text()}"
+        assert " is lost: " in self.said.read_text(), name
+        self.assert_as_alone()
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    def kill_both(self, seed: int) -> int:
+        """A worker and the run, each at a random operation; returns the status of the run, which may end first."""
+        chance = random.Random(seed)
+        self.fresh()
+        status = self.run(
+            double=self.double(kill_at=[None, chance.randint(2, 30)], once=self.folder / "once"),
+            kill=[None, chance.randint(10, 60)],
+        )
+        assert status in (SIGKILLED, 3), self.said.read_text()
+        return status
+
+
+AnyRuns = TypeVar("AnyRuns", bound=Runs)
+
+
+@contextmanager
+def driven(kind: type[AnyRuns], folder: Path) -> Iterator[AnyRuns]:
+    """Runs in a folder, forked from one process that has its imports done."""
     command = [sys.executable, str(DRIVER)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield Runs(tmp_path_factory.mktemp("kills"), process)
+        yield kind(folder, process)
         assert process.stdin
         process.stdin.close()
 
 
 @pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    with driven(Runs, tmp_path_factory.mktemp("kills")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
 def operations(runs: Runs) -> tuple[list[str], list[str]]:
     """What the workers and what the run do on the disk, by name."""
+    return operations_of(runs)
+
+
+def operations_of(runs: Runs) -> tuple[list[str], list[str]]:
     runs.fresh()
     by_workers, by_run = runs.folder / "workers", runs.folder / "run"
     assert runs.run(double=runs.double(record=by_workers), record=by_run) == 3
@@ -106,11 +140,7 @@ def test_a_worker_that_is_killed_at_any_operation_changes_nothing(
     names = operations[0]
     assert {"step shard stored", "append writer/journal.jsonl", "step staging begun"} <= set(names)
     for name in names:
-        runs.fresh()
-        status = runs.run(double=runs.double(kill_at=[name, 1], once=runs.folder / "once"))
-        assert status == 3, f"{name}: {runs.said.read_text()}"
-        assert " is lost: " in runs.said.read_text(), name
-        runs.assert_as_alone()
+        runs.kill_a_worker(name)
 
 
 def test_a_run_that_is_killed_at_any_operation_is_finished_by_a_plain_one(
@@ -130,13 +160,6 @@ def test_workers_and_a_run_that_are_both_killed_at_random_lose_nothing(
     runs: Runs, operations: tuple[list[str], list[str]]
 ) -> None:
     for seed in range(BOTH):
-        chance = random.Random(seed)
-        runs.fresh()
-        status = runs.run(
-            double=runs.double(kill_at=[None, chance.randint(2, 30)], once=runs.folder / "once"),
-            kill=[None, chance.randint(10, 60)],
-        )
-        assert status in (SIGKILLED, 3), runs.said.read_text()
-        if status == SIGKILLED:
+        if runs.kill_both(seed) == SIGKILLED:
             runs.go_on_alone()
         runs.assert_as_alone()

@@ -7,11 +7,8 @@ suspended at named operations. Not here: the same in a shared folder (test_coord
 from __future__ import annotations
 
 import os
-import random
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +25,7 @@ from embedcli.vault.lease import Borrowed
 from embedcli.vault.opened import open_vault
 from embedcli.vault.stubs import fetched
 from tests.cluster.test_coordinator import COMPARED, fill, state_of
-from tests.cluster.test_kills import BOTH, DRIVER, LONG, SIGKILLED, WORKERS, Runs
+from tests.cluster.test_kills import BOTH, LONG, SIGKILLED, WORKERS, Runs, driven, operations_of
 from tests.cluster_doubles import Double, Processes, ProcessHandle, Threads
 from tests.index.mirror.test_mirror import Machine, OtherMachinePublishes
 from tests.s3 import S3
@@ -272,22 +269,15 @@ class VaultRuns(Runs):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VaultRuns]:
-    command = [sys.executable, str(DRIVER)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield VaultRuns(tmp_path_factory.mktemp("kills"), process)
-        assert process.stdin
-        process.stdin.close()
+    with driven(VaultRuns, tmp_path_factory.mktemp("kills")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def operations(runs: VaultRuns) -> tuple[list[str], list[str]]:
     """What the workers and what the run do, by name."""
-    runs.fresh()
-    by_workers, by_run = runs.folder / "workers", runs.folder / "run"
-    assert runs.run(double=runs.double(record=by_workers), record=by_run) == 3
-    runs.assert_as_alone()
-    names = [sorted(set(path.read_text().splitlines())) for path in (by_workers, by_run)]
-    return names[0], [name for name in names[1] if not name.startswith("step runs/")]  # the history, after everything
+    by_workers, by_run = operations_of(runs)
+    return by_workers, [name for name in by_run if not name.startswith("step runs/")]  # the history, after everything
 
 
 def go_on(runs: VaultRuns, workers: int) -> None:
@@ -306,11 +296,7 @@ def test_a_worker_that_is_killed_at_any_operation_on_a_vault_changes_nothing(
     names = [name for name in operations[0] if LONG or re.search(r"put |journal/|^step writer/", name)]
     assert {PUT_SHARD, "step put keys/part.npy", "step journal/N.jsonl"} <= set(names)
     for name in names:
-        runs.fresh()
-        status = runs.run(workers=1, double=runs.double(kill_at=[name, 1], once=runs.folder / "once"))
-        assert status == 3, f"{name}: {runs.said.read_text()}"
-        assert " is lost: " in runs.said.read_text(), name
-        runs.assert_as_alone()
+        runs.kill_a_worker(name, workers=1)
 
 
 def test_a_run_that_is_killed_at_any_operation_on_a_vault_is_finished_elsewhere(
@@ -330,14 +316,7 @@ def test_workers_and_a_run_on_a_vault_that_are_both_killed_at_random_lose_nothin
     runs: VaultRuns, operations: tuple[list[str], list[str]]
 ) -> None:
     for seed in range(BOTH):
-        chance = random.Random(seed)
-        runs.fresh()
-        status = runs.run(
-            double=runs.double(kill_at=[None, chance.randint(2, 30)], once=runs.folder / "once"),
-            kill=[None, chance.randint(10, 60)],
-        )
-        assert status in (SIGKILLED, 3), runs.said.read_text()
-        if status == SIGKILLED:
+        if runs.kill_both(seed) == SIGKILLED:
             go_on(runs, workers=WORKERS * (seed % 2))
         runs.assert_as_alone()
 
