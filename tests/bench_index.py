@@ -178,16 +178,16 @@ def planning(count: int) -> None:
     base = pq.read_table(folder / "documents.parquet", schema=documents.SCHEMA)
     rules = config.Rules(folder / "index", False, False, False, False, "r", 1 << 28, 50.0)
     root = Root(ROOT.id, str(folder / "docs"))
-    tonight = compare(base, Scopes((root,), (Scope(root),), frozenset(), ()), {}, rules)
+    plan = compare(base, Scopes((root,), (Scope(root),), frozenset(), ()), {}, rules)
     planned = time.perf_counter()
     stored = [shards.load_keys(path) for path in sorted(folder.glob("*.npy"))]
     found = 0
-    for task in tonight.tasks:
+    for task in plan.tasks:
         keys = keys_of_number(int(Path(task.source.path).stem))
         found += sum(int((shards.find(one, keys) >= 0).sum()) for one in stored if one is not None)
     print(
-        f"{count} sources, {count * ROWS} keys: planned in {planned - started:.1f} s ({tonight.unchanged} unchanged,"
-        f" {tonight.tasks.count} to read), {found} keys found in {time.perf_counter() - planned:.1f} s;"
+        f"{count} sources, {count * ROWS} keys: planned in {planned - started:.1f} s ({plan.unchanged} unchanged,"
+        f" {plan.tasks.count} to read), {found} keys found in {time.perf_counter() - planned:.1f} s;"
         f" peak RSS {peak_mb():.0f} MB ({before_mb:.0f} before)"
     )
     shutil.rmtree(folder)

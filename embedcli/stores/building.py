@@ -1,4 +1,4 @@
-"""What a person is told while PostgreSQL builds the index of vectors: how far it is, and once what the server says of
+"""What a person reads while PostgreSQL builds the index of vectors: how far it is, and once what the server says of
 its memory, with what to type.
 
 In: the connection that builds, and a way to open another one, for the first is busy. Out: lines of the report.
@@ -62,7 +62,7 @@ def facts(connection: Connection, rows: int, url: str) -> Build:
 
 
 @contextmanager
-def told(
+def reported(
     connection: Connection,
     build: Build,
     report: Report,
@@ -95,19 +95,19 @@ def told(
 
 
 class _Notices:
-    """Tells each notice once, and after the first about memory what helps."""
+    """Warns with each notice once, and says after the first about memory what helps."""
 
     def __init__(self, build: Build, report: Report) -> None:
         self._build = build
         self._report = report
-        self._told: set[str] = set()
+        self._seen: set[str] = set()
 
     def __call__(self, diagnostic: Any) -> None:
         parts = (diagnostic.message_primary, diagnostic.message_detail)
         text = ". ".join(" ".join(part.split()).rstrip(".") for part in parts if part)
-        if text in self._told:
+        if text in self._seen:
             return
-        self._told.add(text)
+        self._seen.add(text)
         self._report.warn(f"PostgreSQL says: {text}")
         if "maintenance_work_mem" in text:
             self._report.line(self._build.advice(text))

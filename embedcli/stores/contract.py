@@ -102,8 +102,8 @@ class Table(Protocol):
         """How many rows there are, those just written included."""
 
     def settle(self, report: Report) -> None:
-        """Make what was written durable and quick to search, by an index where the store needs one; `report` is told
-        of what takes long."""
+        """Make what was written durable and quick to search, by an index where the store needs one; `report` shows
+        what takes long."""
 
     def remember(self, memory: Memory) -> None:
         """Replace the memory."""

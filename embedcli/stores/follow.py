@@ -183,7 +183,7 @@ def _load(store: Store, source: Source, why: str, report: Report) -> Outcome:
 
 
 def _counted(parts: Iterable[pa.Table], done: int, total: int, report: Report) -> Iterator[pa.Table]:
-    """The same rows; the report is told how many of all are read."""
+    """The same rows; the report shows how many of all were read."""
     for part in parts:
         report.looking(f"loading: {done:,} of {many(total, 'row')}")
         yield part

@@ -225,7 +225,7 @@ class PostgresTable:
 
         url = self._target.url
         build = building.facts(self._connection, self.count(), url)
-        with building.told(
+        with building.reported(
             self._connection, build, report, another=lambda: psycopg.connect(url, autocommit=True), errors=self._errors
         ):
             self._connection.execute(statement)

@@ -176,7 +176,7 @@ def test_a_new_prefix_is_taken(place: str, ingest: Callable[..., Any]) -> None:
 def test_a_run_that_was_stopped_leaves_the_lease(
     place: str, ingest: Callable[..., Any], command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`unlock` is told of the run; once that has ended, both commands work."""
+    """`unlock` finds the run and refuses; once that has ended, both commands work."""
     works(ingest(place))
     defaults = Mirror.__init__.__kwdefaults__
     assert defaults is not None

@@ -1,4 +1,4 @@
-"""The hints of `serve`, carried out: after what they say the server answers, and ends with 0 when it is told to."""
+"""The hints of `serve`, carried out: after what they say the server answers, and ends with 0 at SIGTERM."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ def test_a_worker_without_the_share_of_the_sources_is_left_out_and_no_source_van
 
 def with_notice(workforce: Any, name: str, said: list[Any], at_stop: Callable[[Any], object]) -> Any:
     """Give notice of the machine of one worker once it has stored something. `said` gets the calls to it and its
-    answers; `at_stop` is called when it is told to stop."""
+    answers; `at_stop` is called with the call to stop."""
 
     def arrived() -> list[Any]:
         for handle in (new := type(workforce).arrived(workforce)):

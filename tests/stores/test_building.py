@@ -1,5 +1,5 @@
-"""While PostgreSQL builds the index of vectors, a person is told how far it is, and what the server says, with what to
-type: what is typed works."""
+"""While PostgreSQL builds the index of vectors, the report shows how far it is, what the server says, and what to type:
+that works."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_how_far_a_build_is_comes_from_the_server(small: Place, monkeypatch: pyt
         builder.execute(WAITS)
         report.holder.execute("select pg_advisory_lock(77)")
         builder.execute("set lock_timeout = '60s'")
-        with building.told(
+        with building.reported(
             builder, building.facts(builder, 3, small.target), report,
             another=lambda: psycopg.connect(small.target, autocommit=True), errors=psycopg.Error,
         ):  # fmt: skip
