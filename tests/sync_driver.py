@@ -39,7 +39,10 @@ def _child(order: dict[str, Any]) -> int:
     except EmbedcliError as error:
         print(f"{error}\n{error.hint}", file=sys.stderr)
         return error.exit_code
-    Path(order["result"]).write_text(json.dumps({"did": done.did, "elapsed_s": done.elapsed_s}))
+    result = Path(order["result"])
+    unfinished = result.with_suffix(".part")  # the kill may come between the opening of a file and its first byte
+    unfinished.write_text(json.dumps({"did": done.did, "elapsed_s": done.elapsed_s}))
+    unfinished.replace(result)
     return 0
 
 
