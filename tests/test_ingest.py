@@ -156,7 +156,7 @@ def test_a_folder_that_is_gone_is_frozen_alone_until_it_is_let_go_or_comes_back(
     shop.write("rest/new.txt", words(20, 300))
     first = shop.ingest()
     assert (first.exit_code, first.sources["stale"], first.sources["gone"], first.sources["new"]) == (3, 10, 0, 1)
-    assert any("/share`: 10 of 10 of its known sources are gone" in line for line in shop.report.said)
+    assert any("/share`: 10 of 10 of its indexed sources are gone" in line for line in shop.report.said)
     second = shop.ingest()
     assert (second.exit_code, second.sources["stale"], second.idle) == (0, 10, True)
     (shop.docs.parent / "share").rename(shop.docs / "share")

@@ -100,7 +100,7 @@ def _judge_gone(plan: Plan, base: pa.Table, rules: Rules, is_over: Callable[[], 
     gone = documents.taken(base, documents.positions(base, plan.gone))
     plan.moved = find_moves(gone, plan.tasks, is_over)
     lost = plan.gone - {moved.key for moved in plan.moved.values()}
-    frozen = freeze(documents.files(base), lost, plan.scopes.roots, rules, new_of=plan.new_of)
+    frozen = freeze(base, lost, plan.scopes.roots, rules, new_of=plan.new_of)
     plan.frozen = dict(frozen.folders)
     plan.gone -= frozen.keys
     for row in gone.select(["root", "path", "status", "reason", "rows"]).to_pylist():

@@ -14,9 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedcli.errors import InputError, quoted
+from embedcli.index import documents
 from embedcli.records import SourceKey
 from embedcli.run.pace.time_limit import OutOfTime
 from embedcli.sources.buckets.fetched import object_digest
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from embedcli.run.tasks import Task
 
 SMALLEST_GUARDED = 10
-"""A folder of fewer known sources than this may lose them all."""
+"""A folder of fewer sources with rows than this may lose them all."""
 DIGEST_THREADS = 8
 
 Folder = tuple[str, str]
@@ -47,7 +50,7 @@ class Moved:
 @dataclass(frozen=True)
 class Frozen:
     """Sources whose rows stay although they are gone, and their folders: absolute path -> in words, how many of the
-    known sources there are gone."""
+    sources with rows there are gone."""
 
     keys: frozenset[SourceKey] = frozenset()
     folders: Mapping[str, str] = field(default_factory=dict)
@@ -110,20 +113,24 @@ def freeze(
 ) -> Frozen:
     """Which of the sources that are `lost`, gone and not moved, stay in the index.
 
-    `base`: the documents of the index; `new_of`: how many new sources each root has.
+    `base`: the documents of the index; `new_of`: how many new sources each root has. Sources of which the index has no
+    rows, pictures and scans say, count for nothing where others are left: with them nothing is lost.
     Raises InputError (exit 15) where nothing is left of a root, or a rebuild would lose rows.
     """
     if not lost:
         return Frozen()
     paths = {root.id: root.path for root in roots}
-    known, missing = _by_folder(_keys_of(base)), _by_folder(lost)
-    for (root_id, folder), count in missing.items():
-        if not folder and count == known[root_id, ""] and not new_of.get(root_id):
+    every, all_missing = _by_folder(_keys_of(documents.files(base))), _by_folder(lost)
+    for (root_id, folder), count in all_missing.items():
+        if not folder and count == every[root_id, ""] and not new_of.get(root_id):
             _refuse_lost_root(paths[root_id], count, rules)
+    guarded = _with_rows(base)
+    with_rows = set(lost).intersection(_keys_of(guarded))
+    known, missing = _by_folder(_keys_of(guarded)), _by_folder(with_rows)
     own = {folder for folder in missing if rules.own_percent(_path(paths, folder)) is not None}
     tripped = {
         folder
-        for folder, count in _by_folder(lost, apart=own).items()
+        for folder, count in _by_folder(with_rows, apart=own).items()
         if known[folder] >= SMALLEST_GUARDED and count * 100 > rules.percent_of(_path(paths, folder)) * known[folder]
     }
     keys = frozenset(key for key in lost if any(above in tripped for above in _folders_of(key, apart=own)))
@@ -131,7 +138,7 @@ def freeze(
     if rules.rebuilding and folders:
         path, share = min(folders.items())
         raise InputError(
-            f"{share} known sources of `{path}` are gone, and a rebuild needs every source",
+            f"{share} indexed sources of `{path}` are gone, and a rebuild needs every source",
             f"mount what is missing, or if they were deleted, add `--max-gone {quoted(f'{path}=100')}`",
         )
     return Frozen(keys, folders)
@@ -152,6 +159,14 @@ def _path(paths: dict[str, str], folder: Folder) -> str:
 def _keys_of(base: pa.Table) -> Iterator[SourceKey]:
     for batch in base.select(["root", "path"]).to_batches(max_chunksize=65536):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def _with_rows(base: pa.Table) -> pa.Table:
+    """The files that have rows, be they those of documents inside them."""
+    found = documents.files(base)
+    is_container = pc.is_in(found.column("path"), value_set=pc.unique(base.column("container").drop_null()))
+    has_rows = pc.greater(found.column("rows"), 0)
+    return documents.chosen(found, np.asarray(pc.or_(has_rows, is_container)))
 
 
 def _by_folder(keys: Iterable[SourceKey], *, apart: Collection[Folder] = ()) -> Counter[Folder]:

@@ -102,7 +102,7 @@ def make_plan(
             report.warn(f"`{folder}` of `--max-gone` is no folder that the index has sources of")
     for folder, lost in sorted(plan.frozen.items()):
         report.warn(
-            f"`{folder}`: {lost} of its known sources are gone; they stay in the index, stale."
+            f"`{folder}`: {lost} of its indexed sources are gone; they stay in the index, stale."
             f" If they were deleted: `--max-gone {quoted(f'{folder}=100')}`"
         )
     _check_not_empty(plan, known.table)

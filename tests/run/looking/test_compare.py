@@ -130,6 +130,23 @@ def test_one_folder_is_let_go_without_dropping_the_guard_for_the_others(docs: Pa
     assert ({path.split("/")[0] for _, path in made.gone}, list(made.frozen)) == ({"one"}, [f"{docs}/two"])
 
 
+@pytest.mark.parametrize(("lost", "frozen"), [(3, False), (8, True)])
+def test_sources_without_rows_neither_trip_the_guard_nor_hide_what_is_lost(docs: Path, lost: int, frozen: bool) -> None:
+    texts = (*write(docs, *numbered("here", 12 - lost)), *numbered("lost", lost))
+    pictures = known(docs, *numbered("picture", 60), status="skipped", chunks=0, rows=0, shard=None)
+    base = documents.in_walk_order(pa.concat_tables([known(docs, *texts), pictures]), [scopes_of(docs).roots[0].id])
+    made = make(docs, base)
+    assert made.frozen == ({str(docs): f"{lost} of 12"} if frozen else {})
+
+
+def test_an_archive_without_rows_of_its_own_is_guarded_for_what_lies_in_it(docs: Path) -> None:
+    archives = numbered("archive", 10)
+    outer = known(docs, *write(docs, "here"), *archives, chunks=0, rows=0, shard=None)
+    inner = pa.concat_tables([known(docs, f"{name}/inside.txt", container=name) for name in archives])
+    base = documents.in_walk_order(pa.concat_tables([outer, inner]), [scopes_of(docs).roots[0].id])
+    assert make(docs, base).frozen == {str(docs): "10 of 10"}
+
+
 def test_of_nested_folders_the_warning_names_the_one_that_lost_everything(docs: Path) -> None:
     rest = write(docs, *numbered("rest/here", 40))
     made = make(docs, known(docs, *rest, *numbered("a/b/c/lost", 10)))
