@@ -21,8 +21,10 @@ import pyarrow.compute as pc
 
 from embedcli.columns import Floats, VectorKeys
 from embedcli.engines.contract import Refusal
+from embedcli.errors import storage_errors
 from embedcli.index import shards
 from embedcli.index.known_vectors import KnownVectors
+from embedcli.index.tables.mapped import take_room
 from embedcli.reading.rows import Reading
 from embedcli.records import Stat
 from embedcli.run.tasks import Contained, RecordTask, Refused, Task
@@ -209,7 +211,8 @@ class PendingDocuments:
         size = rows * self._dim * 4
         if size <= IN_MEMORY_BYTES:
             return np.empty((rows, self._dim), np.float32)
-        with tempfile.TemporaryFile(dir=self._spool_folder) as file:
+        with storage_errors(self._spool_folder), tempfile.TemporaryFile(dir=self._spool_folder) as file:
+            take_room(file, size)
             room: Floats = np.memmap(file, np.float32, "w+", shape=(rows, self._dim))
         return room
 

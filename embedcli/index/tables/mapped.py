@@ -1,13 +1,15 @@
-"""Files without names, mapped into memory, and the pages of them that were read, given back while more are read.
+"""Files mapped into memory, the room that they take on the disk, and their pages, given back while more are read.
 
-In: what fills a file. Out: its bytes, mapped. By themselves pages that were read stay counted for this process until
-the system is short of memory, and a table that was read once from end to end would seem to be in memory as a whole.
+In: what fills a file without a name, or how large one is to be. Out: its bytes, mapped. By themselves pages that were
+read stay counted for this process until the system is short of memory, and a table that was read once from end to end
+would seem to be in memory as a whole.
 Not here: what is in the files (spilled.py).
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import tempfile
 import threading
 import weakref
@@ -60,6 +62,15 @@ def map_file(file: BinaryIO) -> mmap.mmap:
     found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     _maps.add(found)
     return found
+
+
+def take_room(file: BinaryIO, size_bytes: int) -> None:
+    """Have the disk keep room for a file that is written through a map, at least so many bytes. Raises OSError.
+
+    A disk that is full ends a process that writes to a mapped page; here it is an error like any other.
+    """
+    if size_bytes and hasattr(os, "posix_fallocate"):  # macOS has none
+        os.posix_fallocate(file.fileno(), 0, size_bytes)
 
 
 def give_back() -> None:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from embedcli.columns import VectorKeys
 from embedcli.errors import storage_errors
 from embedcli.index import shards
+from embedcli.index.tables.mapped import take_room
 from embedcli.index.tables.merged_keys import SideBySide, merged
 from embedcli.reading.containers.fields import bad_line
 from embedcli.records import Record, digest, shown_id
@@ -47,8 +48,9 @@ class KnownFiles:
         files = cls(folder / f"{name}-keys.npy", folder / f"{name}-digests.npy")
         high = np.zeros(count, np.uint64)
         with storage_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
+            take_room(file, count * 8)
             low = np.memmap(file, np.uint64, "w+", shape=(max(1, count),))
-            digests = np.lib.format.open_memmap(files.digests, "w+", np.uint64, (2, count))
+            digests = _array(files.digests, (2, count))
             start = 0
             for ids, found in known:
                 end = start + len(ids)
@@ -56,7 +58,7 @@ class KnownFiles:
                 digests[:, start:end] = shards.keys_of([bytes.fromhex(one or "00" * 16) for one in found])
                 start = end
             order = np.argsort(high)
-            keys = np.lib.format.open_memmap(files.keys, "w+", np.uint64, (3, count))
+            keys = _array(files.keys, (3, count))
             for start in range(0, count, RECENT):
                 rows = order[start : start + RECENT]
                 keys[:, start : start + RECENT] = high[rows], low[rows], rows
@@ -65,6 +67,14 @@ class KnownFiles:
     def remove(self) -> None:
         self.keys.unlink(missing_ok=True)
         self.digests.unlink(missing_ok=True)
+
+
+def _array(path: Path, shape: tuple[int, int]) -> VectorKeys:
+    """An array to be filled in, in a file that has its room already. Raises OSError."""
+    made = np.lib.format.open_memmap(path, "w+", np.uint64, shape)
+    with open(path, "r+b") as file:
+        take_room(file, path.stat().st_size)
+    return made
 
 
 def key_of(shown: str) -> bytes:
