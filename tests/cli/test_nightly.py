@@ -164,7 +164,8 @@ def test_every_thread_and_process_of_a_run_stands_back(corpus: Path) -> None:
     command = [*QUICK, "ingest", "docs", "--index", "index", "--model", "minilm", "--nice", "7"]
     own, readers = set[int](), set[int]()
     held = Held(corpus / "held", "reading")
-    env = {**QUIET, **held.environment, "OMP_NUM_THREADS": "1"}  # else numpy starts threads before the flags are read
+    env = {**QUIET, **held.environment, "QUICK_TOKENS_PER_S": "1e6"}
+    env["OMP_NUM_THREADS"] = "1"  # else numpy starts threads before the flags are read
     with subprocess.Popen(command, cwd=corpus, env=env, stderr=subprocess.DEVNULL) as run:
         held.wait(run)
         process = psutil.Process(run.pid)
