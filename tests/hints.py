@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import embedcli
@@ -22,34 +23,42 @@ GIVE_HINTS = {"way_back", "offline_hint", "_check_spelling", "hint", "storage_er
 NAMES = {"hint", "mend", "kept", "hints"}
 
 
+@cache
 def templates() -> dict[str, str]:
     """Each hint of the program as a pattern, and the module that gives it."""
     found: dict[str, str] = {}
     for path in sorted(FOLDER.rglob("*.py")):
         constants = dict(_constants(path))
-        for node in _hints_in(ast.parse(path.read_text())):
+        for node in _hints_in(_tree(path)):
             for pattern in _patterns(node, constants):
                 found.setdefault(pattern, path.relative_to(FOLDER).as_posix())
     return found
 
 
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def _constants(path: Path) -> Iterator[tuple[str, str]]:
     """The strings that a module has names for, its own and those that it imports with a name or a module."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("embedcli"):
             parts = str(node.module).split(".")[1:]
             for file in (FOLDER.joinpath(*parts), *(FOLDER.joinpath(*parts, name.name) for name in node.names)):
                 if file.with_suffix(".py").exists() and file.with_suffix(".py") != path:
-                    yield from _own_constants(ast.parse(file.with_suffix(".py").read_text()))
-    yield from _own_constants(tree)
+                    yield from _own_constants(file.with_suffix(".py"))
+    yield from _own_constants(path)
 
 
-def _own_constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    for node in tree.body:
+@cache
+def _own_constants(path: Path) -> list[tuple[str, str]]:
+    found = []
+    for node in _tree(path).body:
         value = node.value.value if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) else None
         if isinstance(node, ast.Assign) and isinstance(value, str):
-            yield ast.unparse(node.targets[0]), value
+            found.append((ast.unparse(node.targets[0]), value))
+    return found
 
 
 def _hints_in(tree: ast.Module) -> Iterator[ast.expr]:
