@@ -148,12 +148,17 @@ def test_the_chunk_that_kills_cards_is_found_and_all_others_are_embedded() -> No
 
 
 def starter(
-    *engines: FakeEngine | EngineError, beside: FakeEngine | None = None
+    *engines: FakeEngine | EngineError, answered: threading.Event, beside: FakeEngine | None = None
 ) -> Callable[[Card, threading.Event], Engine]:
-    """Gives the engines of card 0 one after the other; the other card is sound."""
+    """Gives the engines of card 0 one after the other; the other card is sound.
+
+    Card 0 comes back once the other one has `answered`: its vectors are compared with that answer.
+    """
     left = list(engines)
 
     def start(card: Card, stop: threading.Event) -> Engine:
+        if card.index == 0 and len(left) < len(engines):
+            assert answered.wait(10)
         engine = left.pop(0) if card.index == 0 else beside or FakeEngine()
         if isinstance(engine, EngineError):
             raise engine
@@ -164,7 +169,9 @@ def starter(
 
 def test_a_card_that_does_not_start_is_left_out() -> None:
     said: list[str] = []
-    engine = open_on_all(CARDS[:2], starter(EngineError("no kernel")), warn=said.append, revive_after_s=1e6)
+    engine = open_on_all(
+        CARDS[:2], starter(EngineError("no kernel"), answered=threading.Event()), warn=said.append, revive_after_s=1e6
+    )
     assert engine.submit([row(1)]).result(0).shape == (1, 16)
     assert said == ["card 0 is left out, 1 at work: no kernel"]
     engine.close()
@@ -183,13 +190,15 @@ def test_cards_of_which_none_starts_raise_the_first_error() -> None:
 
 def test_a_dead_card_is_started_again_and_works_beside_the_others() -> None:
     said: list[str] = []
+    answered = threading.Event()
     dead, beside, back = PatientEngine(), PatientEngine(), FakeEngine(depth=7)
-    start = starter(dead, EngineDied("not yet"), back, beside=beside)
+    start = starter(dead, EngineDied("not yet"), back, answered=answered, beside=beside)
     both = open_on_all(CARDS[:2], start, warn=said.append, revive_after_s=0.01)
     futures = [both.submit([row(token)]) for token in range(4)]
     dead.die(EngineDied("fell off the bus"))
     beside.answer_all()
     assert all(future.result(0).shape == (1, 16) for future in futures)
+    answered.set()
     wait_for(lambda: len(said) == 2)
     assert said == ["card 0 is lost, 1 at work: fell off the bus", "card 0 is back, 2 at work"]
     assert dead.closed and both.depth == 2 + 7
@@ -204,11 +213,12 @@ def test_a_card_that_comes_back_with_other_vectors_does_not_work() -> None:
         def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray:
             return np.stack([-vector(one, self.dim) for one in rows])
 
-    other, sound = Other(), FakeEngine()
-    engines = starter(EngineError("not at first"), other, sound)
+    other, sound, answered = Other(), FakeEngine(), threading.Event()
+    engines = starter(EngineError("not at first"), other, sound, answered=answered)
     said: list[str] = []
     both = open_on_all(CARDS[:2], engines, warn=said.append, revive_after_s=0.01)
     both.submit([row(1), row(2)]).result(0)
+    answered.set()
     wait_for(lambda: len(said) == 2)
     assert other.closed and not sound.closed and other.log == [[1, 1]]
     both.close()
