@@ -63,10 +63,14 @@ class Corpus:
         root = self.chance.choice(self.roots)
         self._write(root / f"{self.chance.choice('abc')}/{self.texts:04d}.txt")
 
-    def _write(self, path: Path) -> None:
+    def add_long(self) -> None:
+        """A file of many batches: in between the engine has answered for a part of it."""
+        self._write(self.roots[0] / f"long/{self.texts:04d}.txt", 600)
+
+    def _write(self, path: Path, count: int | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.texts += 1
-        path.write_text(words(self.chance.choice((20, 20, 120)), self.texts))
+        path.write_text(words(count or self.chance.choice((20, 20, 120)), self.texts))
         os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS + self.texts))
 
     def files(self) -> list[Path]:
@@ -218,7 +222,14 @@ def _killed_at(name: str, runs: Runs, corpus: Corpus) -> bool:
     """Kill a run at the operation `name`, sometimes after another edit; returns whether it was killed."""
     if runs.last_status == 0 or corpus.chance.random() < 0.5:
         corpus.edit()
-    return runs.run(corpus, kill=[name, 1], reading_processes=True) == SIGKILLED
+    order = {"kill": [name, 1], "reading_processes": True}
+    return runs.run(corpus, **order, **(in_parts(corpus) if "loose" in name else {})) == SIGKILLED
+
+
+def in_parts(corpus: Corpus) -> dict[str, Any]:
+    """An order of a run that finds a document of which a checkpoint can store a part, on a busy machine too."""
+    corpus.add_long()
+    return {"batch_s": SLOW_BATCH_S}
 
 
 def test_runs_killed_at_random_moments_lose_and_duplicate_nothing(runs: Runs, tmp_path: Path) -> None:
