@@ -82,12 +82,20 @@ class Runs:
         assert published or again <= 2 * WORKERS * largest + holders
 
     def kill_a_worker(self, name: str, **order: Any) -> None:
-        """Of one that is killed at an operation the run makes up for itself."""
-        self.fresh()
-        status = self.run(double=self.double(kill_at=[name, 1], once=self.folder / "once"), **order)
-        assert status == 3, f"{name}: {self.said.read_text()}"
-        assert " is lost: " in self.said.read_text(), name
-        self.assert_as_alone()
+        """Of one that is killed at an operation the run makes up for itself.
+
+        Parts of documents are stored where the engine is slow, and on a busy machine not in each run.
+        """
+        in_parts = "loose" in name
+        speed = {"tokens_per_s": 3_000.0} if in_parts else {}
+        for _ in range(4 if in_parts else 1):
+            self.fresh()
+            status = self.run(double=self.double(kill_at=[name, 1], once=self.folder / "once", **speed), **order)
+            assert status == 3, f"{name}: {self.said.read_text()}"
+            self.assert_as_alone()
+            if " is lost: " in self.said.read_text():
+                return
+        pytest.fail(f"no worker came to `{name}`")
 
     def kill_both(self, seed: int) -> int:
         """A worker and the run, each at a random operation; returns the status of the run, which may end first."""
