@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -282,8 +283,10 @@ def main(count: int) -> None:
                 path = folder / f"a{suffix.removesuffix('.zst')}"
                 make(path, part)
                 if suffix.endswith(".zst"):
-                    subprocess.run(["zstd", "-qf", "--rm", str(path)], check=True)
-                    path = folder / f"a{suffix}"
+                    plain, path = path, folder / f"a{suffix}"
+                    with plain.open("rb") as source, pa.output_stream(str(path), compression="zstd") as packed:
+                        shutil.copyfileobj(source, packed)
+                    plain.unlink()
                 found = measured(path, folder, False)
                 lines.append(f"{part:,} records: {part * record_mb / found['s']:.0f} MB/s, {found['mb']:.0f} MB")
             print(f"{suffix:11} all new: {'; '.join(lines)}")

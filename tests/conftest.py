@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from tests.fake_cards import make_machine
 from tests.published import filled
 from tests.s3 import S3, moto_server
 from tests.workshop import Workshop, _resolve, wide_engine
+
+# `import openvino` would send its maker a note, by a process that runs the whole of `__main__` again on Python 3.14.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers have the cores, torch's threads would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -124,6 +124,9 @@ def place(models: Path, tmp_path: Path) -> Path:
         (tmp_path / f"only_{name}").mkdir()
         for package in (FAKE / "packages").glob(f"{name}*"):
             (tmp_path / f"only_{name}/{package.name}").symlink_to(package)
+    (tmp_path / "only_sglang/torch").mkdir()
+    (tmp_path / "only_sglang/torch/__init__.py").touch()
+    (tmp_path / "only_sglang/torch/version.py").write_text("cuda = None\n")  # the build for CPUs
     (tmp_path / "docs").mkdir()
     for number in range(3):
         (tmp_path / f"docs/{number}.txt").write_text(words(60, number))
