@@ -75,7 +75,7 @@ def doctor(
 
 
 def _current(index: Index) -> Generation | None:
-    return index.current() if index.folder.exists() and index.current_number() is not None else None
+    return index.current() if index.is_there and index.current_number() is not None else None
 
 
 def _started(start: Callable[[], str]) -> Line:

@@ -18,6 +18,7 @@ from embedcli.cli import flags
 from embedcli.cli.app import Debug, tools_maker
 from embedcli.config import MIB, index_folder, mirrored_url, model_name
 from embedcli.errors import UsageError
+from embedcli.paths import exists
 from embedcli.report import say, say_warning
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _index_folder(argument: str | None, option: str | None, others: Mapping[str,
     given = [flag for flag, value in others.items() if value is not None]
     if argument is None and option is None:
         folder = index_folder(None)
-        is_there = mirrored_url(folder) is not None or (folder / "current").exists()
+        is_there = mirrored_url(folder) is not None or exists(folder / "current")
         return folder if not given and is_there else None
     if given:
         raise UsageError(f"`{given[0]}` cannot be combined with an index, which has its own", f"leave `{given[0]}` out")

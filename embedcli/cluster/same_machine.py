@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from embedcli.errors import InputError, Mismatch, StorageError
+from embedcli.paths import is_file
 from embedcli.run.settings import fingerprints_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def check_folders(job: Job, index: Index) -> None:
     """Raise StorageError or InputError where this machine does not see what the run sees."""
     folder = index.staging / job.run
-    if not (folder / "run.json").is_file():
+    if not is_file(folder / "run.json"):
         raise StorageError(
             f"`{folder}` is not there: the index has to lie on a filesystem that every worker shares",
             "mount it under the same path on every machine",

@@ -30,6 +30,7 @@ from embedcli.fields import Fields
 from embedcli.fingerprints import PROBE_VERSION
 from embedcli.models import resolve
 from embedcli.models.tokenizer import Tokens, load_tokenizer, skipped_tokens
+from embedcli.paths import exists
 from embedcli.records import digest
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _check(engine: Engine, index: IndexModel, model: Model) -> None:
     if index.reference is None:
         return
     mark = _mark(engine, index, index.reference)
-    if mark is not None and mark.exists():
+    if mark is not None and exists(mark):
         return
     encode, most = load_tokenizer(model.folder, prompt=model.prompt).row_of, index.reference.max_tokens
     probe.judge(engine, index.reference, encode=encode, max_tokens=most, model=model.name)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from embedcli.index.generations import Index
 from embedcli.index.leftovers import run_folders
 from embedcli.index.publish import finish_changes
+from embedcli.paths import exists
 
 RETIRED_KEPT_S = 3600.0
 BUILDING_KEPT_S = 3600.0
@@ -30,7 +31,7 @@ def clear(index: Index, *, keep: int) -> None:
         for path in folder.glob(pattern):
             index.disk.remove(path)
     for path in run_folders(index.staging):
-        if not (path / "run.json").exists():
+        if not exists(path / "run.json"):
             index.disk.remove(path)
     finish_changes(index)
     _clear_retired(index, keep)

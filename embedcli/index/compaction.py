@@ -21,6 +21,7 @@ import pyarrow as pa
 from embedcli import columns
 from embedcli.index import documents
 from embedcli.index.shards import Shard, keys_by_row, read_rows, write_shard
+from embedcli.paths import exists
 from embedcli.vault.disk import Disk
 
 FULL_BYTES = 64 << 20
@@ -167,7 +168,7 @@ def write(
 def _carry(shard: Shard, folder: Path, keys_folder: Path, disk: Disk) -> Shard:
     new = replace(shard, folder=folder, keys_folder=keys_folder)
     disk.carry(shard.path, new.path)
-    if shard.keys_path.exists() and not new.keys_path.exists():
+    if exists(shard.keys_path) and not exists(new.keys_path):
         disk.carry(shard.keys_path, new.keys_path)
     return new
 

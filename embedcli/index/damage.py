@@ -20,6 +20,7 @@ from embedcli.index import compaction, documents, shards
 from embedcli.index.compaction import Piece
 from embedcli.index.documents import Mark
 from embedcli.index.shards import Shard
+from embedcli.paths import exists
 from embedcli.records import SourceKey
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def left_over(
     stuck = [
         piece for piece in compaction.live_pieces(documents.without(mine, replaced), known) if not _readable(piece)
     ]
-    torn = {piece.shard.name for piece in stuck if piece.shard.path.exists()}
+    torn = {piece.shard.name for piece in stuck if exists(piece.shard.path)}
     missing = {piece.shard.name for piece in stuck} - torn
 
     def keys(names: Collection[str]) -> frozenset[SourceKey]:

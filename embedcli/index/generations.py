@@ -27,6 +27,7 @@ from embedcli.index.documents import SCHEMA
 from embedcli.index.leftovers import leftovers
 from embedcli.index.manifest import FORMAT, Generation
 from embedcli.index.shards import Shard
+from embedcli.paths import exists, is_file, is_folder, is_link
 from embedcli.vault.disk import Disk, digest_of
 from embedcli.vault.stubs import fetched
 
@@ -64,6 +65,26 @@ class Index:
 
     # ---- what is there
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the folder of the index is there. Raises OSError."""
+        return exists(self.folder)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a run has made the folders of the index. Raises OSError."""
+        return exists(self.generations)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no generation, and nothing that a run has left. Raises OSError."""
+        kept = (self.staging, self.keys, self.changes, self.generations)
+        return self.current_number() is None and not any(any(folder.iterdir()) for folder in kept if exists(folder))
+
+    def has(self, number: int) -> bool:
+        """Whether the folder of this generation is there. Raises OSError."""
+        return exists(self.path(number))
+
     def check(self) -> None:
         """Raise NoIndex when the folder is a file, holds files that are not of an index, or can be the folder of none:
         readers of Parquet, ours too, take paths as text."""
@@ -72,9 +93,9 @@ class Index:
                 f"`{self.shown}` cannot be the folder of an index: its path is not UTF-8",
                 "name an empty or a new folder with `--index`",
             )
-        if not self.folder.exists():
+        if not self.is_there:
             return
-        if not self.folder.is_dir():
+        if not is_folder(self.folder):
             raise NoIndex(f"`{self.shown}` is a file, not an index", "name a folder with `--index`")
         try:
             names = {name for name in os.listdir(self.folder) if name != "lock" and not name.endswith(".tmp")}
@@ -96,7 +117,7 @@ class Index:
         if "generations" not in names or not names <= _OURS:
             return False
         inside = (path for name in names - {"state"} for path in (self.folder / name).rglob("*"))
-        return not any(path.is_file() and path.suffix != ".tmp" for path in inside)
+        return not any(is_file(path) and path.suffix != ".tmp" for path in inside)
 
     def create(self, mode: int | None = None) -> None:
         """Make the folders of an index, as open as `mode` or else the index's own folder. Raises StorageError, also
@@ -123,7 +144,7 @@ class Index:
         none a file with the target."""
         place = self.folder / "current"
         try:
-            if place.is_file():
+            if is_file(place):
                 return _number_in(place.read_text("utf-8")) if place.stat().st_size < LONGEST_TARGET else None
             copied = (place / "manifest.json").read_bytes()
             number = Fields(json.loads(copied)).whole("generation")
@@ -134,7 +155,7 @@ class Index:
     @property
     def current_is_copied(self) -> bool:
         """Whether `current` is recognised, but no link: `create` mends it."""
-        return not (self.folder / "current").is_symlink() and self.linked_number() is not None
+        return not is_link(self.folder / "current") and self.linked_number() is not None
 
     def current_number(self) -> int | None:
         """None where nothing was published yet. Raises DamagedIndex when `current` is missing or no link of ours."""
@@ -278,7 +299,7 @@ class Index:
         names = (path.parent.name for path in self.generations.glob("[0-9]*/manifest.json"))
         found = sorted(int(name) for name in names if name.isdigit())
         current = self.linked_number()
-        return [number for number in found if number == current or not self.pending_changes(number, number).exists()]
+        return [number for number in found if number == current or not exists(self.pending_changes(number, number))]
 
     def next_number(self) -> int:
         """One more than the highest number ever published; no number is used twice."""

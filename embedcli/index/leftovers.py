@@ -20,6 +20,7 @@ from embedcli.index.known_vectors import KnownVectors
 from embedcli.index.outcomes import Outcome, Stored
 from embedcli.index.shards import Shard
 from embedcli.index.staging import WRITER, RunHeader, Staging, load_kept, read_journal_line
+from embedcli.paths import exists, is_folder
 from embedcli.records import MOMENT_REASONS, SourceKey, Stat
 from embedcli.vault.disk import digest_of
 from embedcli.vault.stubs import fetched
@@ -175,7 +176,7 @@ def _is_whole(shard: Shard) -> bool:
 def writer_folders(run_folder: Path) -> list[Path]:
     """The folders of the writers of a run; none where workers have not stored anything for it."""
     try:
-        return sorted(path for path in run_folder.iterdir() if path.name.startswith(WRITER) and path.is_dir())
+        return sorted(path for path in run_folder.iterdir() if path.name.startswith(WRITER) and is_folder(path))
     except OSError:
         return []
 
@@ -188,7 +189,7 @@ def run_folders(parent_folder: Path) -> list[Path]:
 def leftovers(parent_folder: Path) -> list[Leftover]:
     """The leftovers of all runs that did not end, the oldest first."""
     found = []
-    for folder in run_folders(parent_folder) if parent_folder.exists() else ():
+    for folder in run_folders(parent_folder) if exists(parent_folder) else ():
         try:
             found.append(Leftover(folder, RunHeader.of(json.loads((folder / "run.json").read_bytes()))))
         except (OSError, ValueError, RecursionError):

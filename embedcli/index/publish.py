@@ -149,7 +149,7 @@ def finish_changes(index: Index) -> None:
             index.disk.fsync_folder(index.changes)
             continue
         with storage_errors(index.path(number)):
-            unseen = number == target and index.path(number).exists()
+            unseen = number == target and index.has(number)
         if unseen:
             index.disk.remove(index.path(number))  # no reader has seen this generation, and `staging/` has all of it
         index.disk.remove(path)

@@ -29,6 +29,7 @@ from embedcli.fingerprints import Fingerprints
 from embedcli.index import documents, shards
 from embedcli.index.outcomes import Outcome, Stored
 from embedcli.index.shards import Shard
+from embedcli.paths import exists
 from embedcli.records import Root
 from embedcli.vault.disk import Disk, is_full
 
@@ -178,7 +179,7 @@ class Staging:
             old = found[name]
             new = replace(old, folder=self.folder, keys_folder=self.folder)
             self._disk.carry(old.path, new.path)
-            if old.keys_path.exists():
+            if exists(old.keys_path):
                 self._disk.carry(old.keys_path, new.keys_path)
             self.shards[name] = new
         self._disk.fsync_folder(self.folder)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcli.errors import ModelUnavailable
+from embedcli.paths import exists, is_file
 
 OTHER_MODEL = "choose another model: `--model minilm`, a hub id or a folder saved by sentence-transformers"
 
@@ -25,10 +26,10 @@ Json = dict[str, Any]
 def missing_part(folder: Path) -> str | None:
     """What a broken download left out, in words; None when the folder is whole."""
     for name in ("config.json", "modules.json", "tokenizer.json"):
-        if not (folder / name).is_file():
+        if not is_file(folder / name):
             return f"it has no {name}"
     for unfinished in folder.glob("*.incomplete"):
-        if not unfinished.with_suffix("").exists():
+        if not exists(unfinished.with_suffix("")):
             return f"{unfinished.name} was never finished"
     files = weight_files(folder)
     if not files:
@@ -38,7 +39,7 @@ def missing_part(folder: Path) -> str | None:
 
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights, in name order; a shard that the index names may be missing."""
-    if (folder / "model.safetensors").exists():
+    if exists(folder / "model.safetensors"):
         return [folder / "model.safetensors"]
     index = read_json(folder / "model.safetensors.index.json", optional=True)
     return [folder / str(shard) for shard in sorted(set(index.get("weight_map", {}).values()))]
@@ -64,7 +65,7 @@ def _weights_problem(file: Path) -> str | None:
 
 def read_json(file: Path, *, optional: bool = False) -> Json:
     """The object in the file; an optional file that is absent gives an empty one."""
-    if optional and not file.exists():
+    if optional and not exists(file):
         return {}
     content = load_json(file)
     if not isinstance(content, dict):

@@ -23,6 +23,7 @@ from embedcli.models.files import (
     weight_files,
     weights_digest,
 )
+from embedcli.paths import is_file
 
 MINILM_WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -130,9 +131,9 @@ def read_model(folder: Path, *, name: str, commit: str | None, cache: Path | Non
 
 def _checked_config(folder: Path) -> Json:
     """config.json of a folder that is meant to be an embedding model whose code is not in the folder."""
-    if not (folder / "config.json").is_file():
+    if not is_file(folder / "config.json"):
         raise ModelUnavailable(f"the folder holds no model, it has no config.json: `{folder}`", OTHER_MODEL)
-    if not (folder / "modules.json").is_file():
+    if not is_file(folder / "modules.json"):
         raise ModelUnavailable(f"`{folder}` is not an embedding model: it has no modules.json", OTHER_MODEL)
     if not weight_files(folder) and (any(folder.glob("*.bin")) or any(folder.glob("*.pt"))):
         raise ModelUnavailable(f"the weights are pickled, which may run code, not safetensors: `{folder}`", OTHER_MODEL)
@@ -183,7 +184,7 @@ def _bert_config(folder: Path) -> Json:
     """sentence_bert_config.json, or by the name of another family (sentence_roberta_config.json ...)."""
     others = sorted(folder.glob("sentence_*_config.json"))
     files = [folder / "sentence_bert_config.json", *others]
-    return next((read_json(file) for file in files if file.is_file()), {})
+    return next((read_json(file) for file in files if is_file(file)), {})
 
 
 def _tokenizer_configs(folder: Path) -> tuple[Json, Json]:

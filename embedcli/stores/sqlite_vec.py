@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from embedcli.errors import TargetError
+from embedcli.paths import exists, is_folder
 from embedcli.stores import rows as reading
 from embedcli.stores.contract import VERSIONS, Layout, Memory, batches, id_batches, versions_table
 from embedcli.stores.target import Target, not_ours, target_errors
@@ -33,9 +34,9 @@ def connect(target: Target) -> SqliteStore:
     import sqlite_vec
 
     assert target.path is not None
-    if not target.path.parent.is_dir():
+    if not is_folder(target.path.parent):
         raise TargetError(f"`{target.path.parent}` is not a folder", "make it first")
-    is_new = not target.path.exists()
+    is_new = not exists(target.path)
     with target_errors(target, apsw.Error):
         connection = apsw.Connection(str(target.path))
         connection.set_busy_timeout(_BUSY_MS)
@@ -121,7 +122,7 @@ class SqliteStore:
         """A transaction that was not committed is rolled back; a new file that holds nothing is removed again."""
         self._connection.close()
         path = self._target.path
-        if self._is_new and path is not None and path.exists() and not path.stat().st_size:
+        if self._is_new and path is not None and exists(path) and not path.stat().st_size:
             path.unlink()
 
 

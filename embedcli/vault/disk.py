@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from embedcli.errors import StorageError, storage_errors
+from embedcli.paths import is_folder, is_link
 
 if TYPE_CHECKING:
     from embedcli.vault.lease import Term
@@ -254,7 +255,7 @@ class Disk:
             with suppress(FileNotFoundError):
                 temporary.unlink()
             self.symlink(target, temporary)
-            if link.is_dir() and not link.is_symlink():
+            if is_folder(link) and not is_link(link):
                 shutil.rmtree(trash, ignore_errors=True)
                 self.rename(link, trash)
             self.rename(temporary, link)
@@ -316,7 +317,7 @@ class Disk:
             try:
                 folder.mkdir(mode)
             except FileExistsError:
-                if must_be_new or not folder.is_dir():
+                if must_be_new or not is_folder(folder):
                     raise
                 return
             set_mode(folder, mode)
@@ -324,7 +325,7 @@ class Disk:
     def remove(self, path: Path) -> None:
         """Remove a file, or a folder with its contents; a folder is renamed first, so that no run uses half of it."""
         with storage_errors(path):
-            if path.is_dir() and not path.is_symlink():
+            if is_folder(path) and not is_link(path):
                 trash = path.with_name(f".trash-{path.name.removeprefix('.trash-')}")
                 if trash != path:
                     shutil.rmtree(trash, ignore_errors=True)

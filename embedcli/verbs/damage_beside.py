@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from embedcli.index import changes, state
 from embedcli.index.generations import Index
 from embedcli.index.manifest import Generation, is_as_written
+from embedcli.paths import exists
 from embedcli.search import sidecars
 from embedcli.vault.stubs import fetched
 
@@ -61,7 +62,7 @@ def in_older(index: Index, current: Generation) -> Iterator[Found]:
         if other is None:
             continue
         found = [item for item in _in_generation(index, other, checked, keys_checked) if item[0].stem not in noted]
-        if index.path(number).exists():
+        if index.has(number):
             yield from found
 
 
@@ -79,7 +80,7 @@ def _in_generation(
             yield shard.path, problem_of(shard.path, shard.size_bytes, shard.sha256)
         if shard.name not in keys_checked:
             keys_checked.add(shard.name)
-            if shard.keys_path.exists():  # without them a vector is computed again, no more
+            if exists(shard.keys_path):  # without them a vector is computed again, no more
                 yield shard.keys_path, problem_of(shard.keys_path, None, shard.keys_sha256)
 
 
@@ -98,7 +99,7 @@ def in_change_lists(index: Index, current: Generation) -> Iterator[Found]:
         with suppress(FileNotFoundError):
             yield path, _problem_of_list(path)
     waiting = index.pending_changes(current.number, current.number)
-    if not waiting.exists() and not any(int(path.stem) >= current.number for path in paths if path.stem.isdigit()):
+    if not exists(waiting) and not any(int(path.stem) >= current.number for path in paths if path.stem.isdigit()):
         yield index.changes / f"{current.number:06d}.parquet", "is missing: loaders have to load everything again"
 
 

@@ -56,7 +56,7 @@ def dry_run(asked: Options, *, tools: Tools, report: Report) -> Forecast:
 @contextmanager
 def _locked(index: Index, report: Report) -> Iterator[lock.Hold]:
     """Hold the lock, so that no run changes the index meanwhile; a folder that is not there is not made."""
-    if not index.generations.exists():
+    if not index.is_begun:
         yield lock.no_hold(index.folder, report.warn)
         return
     with lock.hold(index.folder, index.disk, report.warn) as held:

@@ -24,6 +24,7 @@ from embedcli.columns import Floats, row_schema
 from embedcli.errors import UsageError, storage_errors
 from embedcli.index.generations import Index, current_of
 from embedcli.index.shards import Shard, cut, read_rows, vectors_of
+from embedcli.paths import exists, is_link
 from embedcli.search.narrow import DTYPES, FORMULAS, column, column_type, meant, narrowed
 from embedcli.search.recall import Recall
 
@@ -93,7 +94,7 @@ def _checked_dim(generation: Generation, dim: int | None, dtype: str) -> int:
 def _check_out(index: Index, out: Path) -> None:
     if index.folder == out or index.folder in out.parents:
         raise UsageError(f"`{out}` is in the index itself", "name a folder elsewhere with `--out`")
-    if out.exists() or out.is_symlink():
+    if exists(out) or is_link(out):
         raise UsageError(f"`{out}` exists already", "name a new folder with `--out`")
 
 

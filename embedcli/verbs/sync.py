@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from embedcli.errors import DamagedShard, Locked, StorageError
 from embedcli.index.change_lists import Trail, trail
 from embedcli.index.generations import Index
+from embedcli.paths import exists
 from embedcli.report import Report
 from embedcli.stores import follow
 from embedcli.stores.follow import Outcome, Source
@@ -69,7 +70,7 @@ def sync(index: Index, target: Target, *, replace: bool = False, dry_run: bool =
 
 
 def _outcome(source: Source, target: Target, replace: bool, dry_run: bool, report: Report) -> Outcome:
-    if dry_run and target.path is not None and not target.path.exists():  # opening it would make it
+    if dry_run and target.path is not None and not exists(target.path):  # opening it would make it
         return Outcome("loaded", source.rows, 0, source.rows)
     with opened(target) as store:
         return follow.sync(store, source, replace=replace, dry_run=dry_run, report=report)
@@ -97,7 +98,7 @@ def _alone(index: Index, target: Target) -> Iterator[None]:
 
 def _replaced(index: Index, found: Trail) -> StorageError | None:
     """The error of a sync that took longer than the index keeps a generation which is no longer current."""
-    if index.path(found.generation.number).exists():
+    if index.has(found.generation.number):
         return None
     return StorageError(
         f"generation {found.generation.number} was replaced and removed before all of it was read",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from embedcli.cli.app import print_json
 from embedcli.errors import StorageError, quoted
+from embedcli.paths import exists
 from embedcli.report import many, one_line
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def hints_of(index: Index, verdict: Verdict, unnoted: StorageError | None) -> li
     change_list, keys = (quoted(index.folder / (verdict.first_below(name) or "")) for name in ("changes", "keys"))
     lists = verdict.first_below("changes")
     all_rows = f"`embedcli changes {quoted(index.shown)} --since 0`"
-    is_lost = lists is not None and not (index.folder / lists).exists()
+    is_lost = lists is not None and not exists(index.folder / lists)
     other = quoted(index.path((verdict.damaged_others or [0])[0]))
     hints = {
         "shards": unnoted.hint if unnoted else f"{again} reads the documents of damaged shards again",

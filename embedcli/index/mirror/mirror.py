@@ -26,6 +26,7 @@ from embedcli.index.lock import on_network, published_elsewhere
 from embedcli.index.mirror import collect, refresh
 from embedcli.index.mirror.keys import SEEN, Keys, journal_key, run_key
 from embedcli.index.mirror.pointer import KEY, Place, Pointer
+from embedcli.paths import exists
 from embedcli.vault.contract import Overtaken, Vault, Version
 from embedcli.vault.disk import Disk, Written
 from embedcli.vault.lease import LEASE_S, Borrowed, Lease, Term, read_term, release
@@ -67,7 +68,7 @@ class Mirror(Disk):
         if time.monotonic() - self._refreshed_s < REFRESH_S:
             return
         self._refreshed_s = time.monotonic()  # of an attempt that fails too: a server must not wait at every search
-        if not self.folder.exists() and not refresh.is_begun(self.vault):
+        if not exists(self.folder) and not refresh.is_begun(self.vault):
             return
         super().make_folder(self.folder, CLOSED)
         with self._alone():  # the pointer that is read here is not older than what the mirror has
@@ -82,7 +83,7 @@ class Mirror(Disk):
             try:
                 lease = stack.enter_context(Lease(self.vault, self._new_owner(), warn=warn, lease_s=self._lease_s))
             except EmbedcliError:
-                if not (self.folder / "generations").exists():
+                if not exists(self.folder / "generations"):
                     super().remove(self.folder / "state")  # where there is no index there is no history
                 raise
             self._lease = lease
@@ -146,7 +147,7 @@ class Mirror(Disk):
             refresh.staged(writer, self.vault, "/".join(self._keys.parts(writer)))
 
     def expect(self, path: Path, size_bytes: int | None, sha256: str) -> None:
-        if not path.exists():
+        if not exists(path):
             super().make_folder(path.parent)
             with storage_errors(path):
                 make_stub(path, Stub(self.vault.url, str(self._keys.of(path)), size_bytes, sha256))

@@ -23,6 +23,7 @@ from embedcli.index.leftovers import run_folders
 from embedcli.index.mirror.keys import SEEN
 from embedcli.index.mirror.pointer import KEY, Place, Pointer
 from embedcli.index.staging import WRITER, read_journal_line
+from embedcli.paths import exists, is_link
 from embedcli.vault.contract import Stored, Vault, Version
 from embedcli.vault.disk import Disk, digest_of
 from embedcli.vault.stubs import Stub, fetched, is_stub, make_stub
@@ -100,13 +101,13 @@ def generations(folder: Path, vault: Vault, pointer: Pointer) -> None:
         _change_lists(folder, vault, pointer)
         _drop(folder, pointer)
         target = f"generations/{pointer.number:06d}"
-        if not (folder / "current").is_symlink() or os.readlink(folder / "current") != target:
+        if not is_link(folder / "current") or os.readlink(folder / "current") != target:
             Disk().point(folder / "current", target)
 
 
 def _forget(folder: Path) -> None:
     """Somebody has emptied the vault: what was published is no more."""
-    if (folder / "current").is_symlink():
+    if is_link(folder / "current"):
         (folder / "current").unlink()
         for name in ("generations", "changes", "keys", "cache", "staging"):
             Disk().remove(folder / name)
@@ -141,7 +142,7 @@ def _is_here(folder: Path, number: int, place: Place) -> bool:
 def _make(folder: Path, vault: Vault, number: int, place: Place) -> None:
     """The folder of a generation: its manifest, shards that other generations have as well, stubs of all others."""
     room, final = folder / "state" / "refreshing", folder / "generations" / f"{number:06d}"
-    if final.exists():
+    if exists(final):
         Disk().remove(final)
     shutil.rmtree(room, ignore_errors=True)
     (room / "vectors").mkdir(parents=True)
@@ -171,16 +172,14 @@ def _make_shard(folder: Path, room: Path, vault: Vault, shard: dict[str, str | i
     except OSError:
         make_stub(path, Stub(vault.url, str(shard["key"]), int(shard["bytes"]), str(shard["sha256"])))
     keys = folder / "keys" / f"{path.stem}.npy"
-    if not keys.exists():
+    if not exists(keys):
         make_stub(keys, Stub(vault.url, f"keys/{path.stem}.npy", None, str(shard["keys_sha256"])))
 
 
 def _change_lists(folder: Path, vault: Vault, pointer: Pointer) -> None:
     """Stubs with the time at which the list was stored, for it is kept 90 days from then."""
     missing = {
-        key: path
-        for n, key in pointer.changes.items()
-        if not (path := folder / "changes" / f"{n:06d}.parquet").exists()
+        key: path for n, key in pointer.changes.items() if not exists(path := folder / "changes" / f"{n:06d}.parquet")
     }
     times = {item.key: item.modified for item in vault.list("changes")} if missing else {}
     for key, path in missing.items():
@@ -195,7 +194,7 @@ def _change_lists(folder: Path, vault: Vault, pointer: Pointer) -> None:
 def shard_names(folder: Path, number: int) -> list[str]:
     """The shards of a generation of the mirror, by its manifest; none where that is lost, for nobody can read it."""
     file = folder / "generations" / f"{number:06d}" / "manifest.json"
-    if not file.exists():
+    if not exists(file):
         return []
     manifest = json.loads(file.read_bytes())
     return [Path(shard["key"]).stem for shard in manifest["shards"]]
@@ -212,7 +211,7 @@ def store_lost(folder: Path, vault: Vault, number: int) -> list[Path]:
             (f"vectors/{name}.parquet", vectors / f"{name}.parquet"),
             (f"keys/{name}.npy", folder / "keys" / f"{name}.npy"),
         ):
-            here = path.exists() and not is_stub(path)
+            here = exists(path) and not is_stub(path)
             if key in sizes and (not here or sizes[key] == path.stat().st_size):
                 continue
             if here:
@@ -246,7 +245,7 @@ def _history(folder: Path, vault: Vault, keys: list[str]) -> None:
     lines = folder / "state" / "runs"
     lines.mkdir(exist_ok=True)
     for key in keys[-RUNS_FETCHED:]:
-        if not (lines / Path(key).name).exists():
+        if not exists(lines / Path(key).name):
             (lines / Path(key).name).write_bytes(_read(vault, key))
     _replace(folder / "state" / "runs.jsonl", (path.read_bytes() for path in sorted(lines.iterdir())))
 
@@ -332,7 +331,7 @@ def _header_key(run: str) -> str:
 
 
 def _header(room: Path, vault: Vault) -> None:
-    if not (room / "run.json").exists():
+    if not exists(room / "run.json"):
         _replace(room / "run.json", [_read(vault, _header_key(room.name))])
 
 
@@ -341,14 +340,14 @@ def _room(room: Path, vault: Vault, items: list[Stored]) -> None:
     items.sort(key=lambda item: item.key)
     journal = [item for item in items if "/journal/" in item.key]
     path = room / "journal.jsonl"
-    if sum(item.size_bytes for item in journal) > (path.stat().st_size if path.exists() else 0):
+    if sum(item.size_bytes for item in journal) > (path.stat().st_size if exists(path) else 0):
         _replace(path, [_read(vault, item.key) for item in journal])
         for line in path.read_bytes().splitlines(keepends=True):
             with suppress(ValueError):  # damaged: what runs make of it is no business of ours
                 _make_staged(room, vault, read_journal_line(line).get("shard"))
     for item in items:
         name = Path(item.key).name
-        if item not in journal and not (room / name).exists():
+        if item not in journal and not exists(room / name):
             with suppress(FileNotFoundError):  # loose vectors that a writer has just stored in a shard
                 make_stub(room / name, Stub(vault.url, item.key, item.size_bytes))
                 fetched(room / name)
@@ -358,10 +357,10 @@ def _make_staged(room: Path, vault: Vault, shard: dict[str, str | int] | None) -
     if shard is None:
         return
     path = room / f"{shard['name']}.parquet"
-    if not path.exists():
+    if not exists(path):
         make_stub(path, Stub(vault.url, f"vectors/{path.name}", int(shard["size_bytes"]), str(shard["sha256"])))
     keys = path.with_suffix(".npy")
-    if not keys.exists():
+    if not exists(keys):
         make_stub(keys, Stub(vault.url, f"keys/{keys.name}", None, str(shard["keys_sha256"])))
 
 

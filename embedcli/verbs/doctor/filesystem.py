@@ -19,6 +19,7 @@ from embedcli.errors import EmbedcliError, StorageError, storage_error
 from embedcli.index import lock
 from embedcli.index.generations import Index
 from embedcli.index.mirror.place import open_index
+from embedcli.paths import exists, is_folder
 from embedcli.vault.disk import Disk
 from embedcli.verbs.doctor.check import GIB, STORAGE, Line
 from embedcli.verbs.rights import openness
@@ -32,8 +33,8 @@ LOCAL = "put the index on a local disk (ext4, xfs) with `--index`"
 
 
 def storage(index: Path) -> Iterator[Line]:
-    parent = next(folder for folder in (index, *index.parents) if folder.exists())
-    if not parent.is_dir():
+    parent = next(folder for folder in (index, *index.parents) if exists(folder))
+    if not is_folder(parent):
         yield Line("index", f"`{parent}` is a file", False, "name another folder with `--index`", STORAGE)
         return
     refused = _refused(index, parent)
@@ -65,7 +66,7 @@ def _refused(index: Path, existing: Path) -> StorageError | None:
     which it would be made. It is tried, as permissions alone do not tell."""
     of_index = Index(index, disk=Disk())
     folders = (existing, of_index.generations, of_index.staging, of_index.keys, of_index.changes, of_index.state)
-    for place in (folder for folder in folders if folder.is_dir()):
+    for place in (folder for folder in folders if is_folder(folder)):
         try:
             with tempfile.NamedTemporaryFile(prefix=".embedcli-doctor-", suffix=".tmp", dir=place):
                 pass

@@ -27,6 +27,7 @@ from embedcli.engines.sglang.settings import SGLangSettings, plan, read_shape
 from embedcli.errors import EngineError, ModelUnavailable
 from embedcli.models import resolve
 from embedcli.models.files import read_json
+from embedcli.paths import exists
 from embedcli.report import many
 from embedcli.verbs.doctor.check import ENGINE, GIB, Line
 from embedcli.verbs.doctor.filesystem import storage
@@ -104,7 +105,7 @@ def _compilers(environment: Mapping[str, str]) -> Iterator[Line]:
     yield _program("c++", [environment.get("CXX", "c++")], environment, mend="`apt install g++`")
     yield _program("ninja", ["ninja"], environment, mend="`pip install ninja`")
     yield _program("nvcc", _places_of_nvcc(environment), environment, mend=toolkit)
-    if not headers.exists():
+    if not exists(headers):
         mend = f"`apt install python3.{sys.version_info.minor}-dev`"
         yield Line("headers", f"Python's header files are not installed: `{headers}` is missing", False, mend, ENGINE)
 
@@ -133,7 +134,7 @@ def _caches(environment: Mapping[str, str]) -> Iterator[Line]:
 
 def _writable(folder: Path) -> Line:
     """Whether kernels can be stored in `folder`; for a missing folder its nearest existing parent is tested."""
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    existing = next(parent for parent in (folder, *folder.parents) if exists(parent))
     with suppress(OSError), tempfile.NamedTemporaryFile(dir=existing):
         return Line("kernel cache", f"{folder} can be written to")
     mend = "set `export EMBEDCLI_CACHE=` to a folder that you can write to"

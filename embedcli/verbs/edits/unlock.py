@@ -16,6 +16,7 @@ from embedcli.errors import Locked, storage_errors
 from embedcli.index import lock
 from embedcli.index.generations import Index, current_of
 from embedcli.index.lock import Holder, read_holder
+from embedcli.paths import exists
 from embedcli.report import Say
 
 
@@ -30,7 +31,7 @@ def unlock(index: Index, *, warn: Say, sleep: Callable[[float], None] = time.sle
 
 def _unlock(index: Index, warn: Say, sleep: Callable[[float], None]) -> Holder | None:
     path = index.folder / "lock"
-    if not path.exists() or not path.read_bytes().strip():
+    if not exists(path) or not path.read_bytes().strip():
         current_of(index)
         return None
     holder = read_holder(index.folder) or Holder("unknown", 0, "unknown", None)  # the lock file is damaged
