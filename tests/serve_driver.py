@@ -32,11 +32,12 @@ PROBE_LISTS = 10
 
 
 class Holds(FakeEngine):
-    """Answers nothing with a killer in it until the file `go` is in the working directory."""
+    """Answers nothing with a killer in it until the file `go` is there; makes `held` when it has such a batch."""
 
     def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
         if not any(KILLER in row for row in rows):
             return super().submit(rows)
+        Path("held").touch()
         future: Future[np.ndarray] = Future()
         threading.Thread(target=self._answer_later, args=(future, rows), daemon=True).start()
         return future

@@ -80,12 +80,11 @@ def test_while_the_model_loads_the_answer_is_503_and_health_says_so(tmp_path: Pa
         assert server.get("/health").status_code == 200 and vectors(server.embed("one")).shape == (1, 16)
 
 
-def asked(threads: ThreadPoolExecutor, server: Server, text: str) -> Future[httpx.Response]:
-    """A request of which the engine has a part when this returns."""
-    before = waiting(server)
-    future = threads.submit(server.embed, text)
+def held(threads: ThreadPoolExecutor, server: Server) -> Future[httpx.Response]:
+    """A request that the engine has when this returns: what comes later is in no batch with it."""
+    future = threads.submit(server.embed, f"it {KILLER} this")
     until = time.monotonic() + 30
-    while waiting(server) == before and time.monotonic() < until:
+    while not (server.folder / "held").exists() and time.monotonic() < until:
         time.sleep(0.01)
     return future
 
@@ -97,7 +96,7 @@ def waiting(server: Server) -> int:
 
 def test_sigterm_answers_what_was_asked_and_then_ends_with_0(tmp_path: Path) -> None:
     with serving(tmp_path, *MINILM, fault="holds") as server, ThreadPoolExecutor() as threads:
-        answer = asked(threads, server, f"it {KILLER} this")
+        answer = held(threads, server)
         server.signal()
         with pytest.raises(httpx.TransportError):
             while True:
@@ -109,7 +108,7 @@ def test_sigterm_answers_what_was_asked_and_then_ends_with_0(tmp_path: Path) -> 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     with serving(tmp_path, *MINILM, fault="holds") as server, ThreadPoolExecutor() as threads:
-        answer = asked(threads, server, f"it {KILLER} this")
+        answer = held(threads, server)
         server.signal(signal.SIGINT)
         with pytest.raises(httpx.TransportError):  # refused, or taken and cut off as the door is closed
             while True:
@@ -125,7 +124,7 @@ def test_a_full_queue_is_429_and_what_fits_is_answered(tmp_path: Path) -> None:
         serving(tmp_path, *MINILM, "--max-queue", "30", fault="holds") as server,
         ThreadPoolExecutor() as threads,
     ):
-        first = asked(threads, server, f"it {KILLER} this")
+        first = held(threads, server)
         answer = server.embed(["a b c d e f g h i j k l m n o"] * 2)
         assert error(answer, 429)["code"] == "queue_full" and int(answer.headers["retry-after"]) >= 1
         assert vectors(server.embed("small")).shape == (1, 16)
