@@ -222,14 +222,17 @@ def _killed_at(name: str, runs: Runs, corpus: Corpus) -> bool:
     """Kill a run at the operation `name`, sometimes after another edit; returns whether it was killed."""
     if runs.last_status == 0 or corpus.chance.random() < 0.5:
         corpus.edit()
-    order = {"kill": [name, 1], "reading_processes": True}
-    return runs.run(corpus, **order, **(in_parts(corpus) if "loose" in name else {})) == SIGKILLED
+    return runs.run(corpus, **coming_to(name, corpus), reading_processes=True) == SIGKILLED
 
 
-def in_parts(corpus: Corpus) -> dict[str, Any]:
-    """An order of a run that finds a document of which a checkpoint can store a part, on a busy machine too."""
-    corpus.add_long()
-    return {"batch_s": SLOW_BATCH_S}
+def coming_to(name: str, corpus: Corpus) -> dict[str, Any]:
+    """An order of a run that is killed at the operation `name`. Where that stores a part of a document the run finds
+    a long one, and an engine slow enough for it, on a busy machine too."""
+    order: dict[str, Any] = {"kill": [name, 1]}
+    if "loose" in name:
+        corpus.add_long()
+        order["batch_s"] = SLOW_BATCH_S
+    return order
 
 
 def test_runs_killed_at_random_moments_lose_and_duplicate_nothing(runs: Runs, tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ Not here: files that are written as such (test_storage_faults.py), the hints abo
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.unprivileged import skip_unless_it_mounts
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -41,8 +42,7 @@ except StorageError as error:
 
 
 def on_a_disk(folder: Path, size: str, writer: str) -> subprocess.CompletedProcess[str]:
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
-        pytest.skip("this user may not mount a disk")
+    skip_unless_it_mounts()
     script = 'mount -t tmpfs -o "size=$1" small "$2" && shift && exec "$0" -c "$PROGRAM" "$@"'
     return subprocess.run(
         ["unshare", "-m", "bash", "-c", script, sys.executable, size, str(folder), WRITERS[writer]],

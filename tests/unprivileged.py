@@ -1,14 +1,24 @@
-"""Tests run as root too, who may read everything: a way to be somebody who may not."""
+"""Tests run as root too, who may read everything: a way to be somebody who may not; and what only root can do."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 NOBODY = 65534
+
+
+def skip_unless_it_mounts() -> None:
+    """Skip the test where this user may not mount a disk that nobody else sees."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("this user may not mount a disk")
 
 
 def give_to_nobody(*folders: Path) -> None:

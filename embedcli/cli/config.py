@@ -18,7 +18,6 @@ from embedcli.cli.ingest import MIB
 from embedcli.cli.ingest import ingest as ingest_command
 from embedcli.cli.values.group import NOT_SET_BY_FILE, options, origins
 from embedcli.config import index_folder
-from embedcli.paths import exists
 
 if TYPE_CHECKING:
     from embedcli.index.manifest import Generation
@@ -69,7 +68,7 @@ def _source(context: typer.Context, key: str) -> str:
 def _current(index: Path) -> Generation | None:
     opened = opened_index(None, str(index))
     opened.check()
-    return opened.current() if exists(index) else None
+    return opened.current() if opened.is_there else None
 
 
 def _remembered(current: Generation, name: str) -> Any:

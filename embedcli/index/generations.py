@@ -76,10 +76,16 @@ class Index:
         return exists(self.generations)
 
     @property
+    def kept(self) -> tuple[Path, ...]:
+        """The folders of what runs store. `generations` is the last: without it the folder is known for no index."""
+        return (self.staging, self.keys, self.changes, self.generations)
+
+    @property
     def is_empty(self) -> bool:
         """Whether it has no generation, and nothing that a run has left. Raises OSError."""
-        kept = (self.staging, self.keys, self.changes, self.generations)
-        return self.current_number() is None and not any(any(folder.iterdir()) for folder in kept if exists(folder))
+        return self.current_number() is None and not any(
+            any(folder.iterdir()) for folder in self.kept if exists(folder)
+        )
 
     def has(self, number: int) -> bool:
         """Whether the folder of this generation is there. Raises OSError."""

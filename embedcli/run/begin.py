@@ -132,10 +132,9 @@ def _remove_if_empty(index: Index, *, folder_too: bool) -> None:
     if not index.is_empty:
         return
     index.disk.remove(index.state)
-    kept = (index.staging, index.keys, index.changes, index.generations)
     with suppress(OSError):
         (index.folder / "lock").unlink()
-        for folder in (*kept, index.folder) if folder_too else kept:
+        for folder in (*index.kept, index.folder) if folder_too else index.kept:
             folder.rmdir()
 
 

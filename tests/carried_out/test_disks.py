@@ -6,7 +6,6 @@ Not here: quotas, and filesystems without links (test_storage_faults.py makes th
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pytest
 
 from tests.carried_out.table import CARRIED
 from tests.hint_states import HERE, nothing, places
+from tests.unprivileged import skip_unless_it_mounts
 from tests.workshop import Workshop
 
 INGEST = "{program} ingest {docs} --index {disk}/index --dim 16 --max-tokens 64"
@@ -78,8 +78,7 @@ def on_disk(shop: Workshop) -> Callable[[DiskRow, Sequence[str]], str]:
     nothing(shop)
     disk = shop.index.parent / "disk"
     disk.mkdir()
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
-        pytest.skip("this user may not mount a disk")
+    skip_unless_it_mounts()
 
     def run(row: DiskRow, way: Sequence[str]) -> str:
         named = {**places(shop), "disk": f"'{disk}'"}

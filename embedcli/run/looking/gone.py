@@ -120,12 +120,13 @@ def freeze(
     if not lost:
         return Frozen()
     paths = {root.id: root.path for root in roots}
-    every, all_missing = _by_folder(_keys_of(documents.files(base))), _by_folder(lost)
+    files = documents.files(base)
+    every, all_missing = _by_folder(_keys_of(files)), _by_folder(lost)
     for (root_id, folder), count in all_missing.items():
         if not folder and count == every[root_id, ""] and not new_of.get(root_id):
             _refuse_lost_root(paths[root_id], count, rules)
-    guarded = _with_rows(base)
-    with_rows = set(lost).intersection(_keys_of(guarded))
+    guarded = _with_rows(files, base)
+    with_rows = list(_keys_of(documents.taken(guarded, documents.positions(guarded, lost))))
     known, missing = _by_folder(_keys_of(guarded)), _by_folder(with_rows)
     own = {folder for folder in missing if rules.own_percent(_path(paths, folder)) is not None}
     tripped = {
@@ -161,12 +162,11 @@ def _keys_of(base: pa.Table) -> Iterator[SourceKey]:
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def _with_rows(base: pa.Table) -> pa.Table:
-    """The files that have rows, be they those of documents inside them."""
-    found = documents.files(base)
-    is_container = pc.is_in(found.column("path"), value_set=pc.unique(base.column("container").drop_null()))
-    has_rows = pc.greater(found.column("rows"), 0)
-    return documents.chosen(found, np.asarray(pc.or_(has_rows, is_container)))
+def _with_rows(files: pa.Table, base: pa.Table) -> pa.Table:
+    """The files that have rows, be they those of documents inside them, which `base` has too."""
+    is_container = pc.is_in(files.column("path"), value_set=pc.unique(base.column("container").drop_null()))
+    has_rows = pc.greater(files.column("rows"), 0)
+    return documents.chosen(files, np.asarray(pc.or_(has_rows, is_container)))
 
 
 def _by_folder(keys: Iterable[SourceKey], *, apart: Collection[Folder] = ()) -> Counter[Folder]:

@@ -27,7 +27,7 @@ from embedcli.verbs.shards import shards
 from embedcli.verbs.verify import verify
 from tests.crash_driver import BATCH_ROWS
 from tests.s3 import S3
-from tests.test_crash import SIGKILLED, Corpus, Runs, driver, in_parts, rows_of
+from tests.test_crash import SIGKILLED, Corpus, Runs, coming_to, driver, rows_of
 
 LONG = os.environ.get("EMBEDCLI_TESTS_LONG") == "1"
 KILLS = 200 if LONG else 12
@@ -145,7 +145,7 @@ def test_runs_killed_at_named_operations_are_continued_on_any_machine(fleet: Fle
                 break
             for name in list(left):
                 corpus.edit()
-                if fleet.run(corpus, kill=[name, 1], **(in_parts(corpus) if "loose" in name else {})) == SIGKILLED:
+                if fleet.run(corpus, **coming_to(name, corpus)) == SIGKILLED:
                     left.remove(name)
             fleet.assert_as_from_scratch(corpus)
     assert not left
