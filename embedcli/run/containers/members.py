@@ -29,6 +29,10 @@ class Members:
     def __init__(self, base: pa.Table) -> None:
         self._base = base
 
+    def is_container(self, key: SourceKey) -> bool:
+        """Whether the index knows of documents in this source."""
+        return key in self._counts
+
     def of(self, key: SourceKey) -> pa.Table:
         """What the index knows of the documents in one source: rows of `base`."""
         return documents.chosen(*self.around(key))
@@ -36,7 +40,7 @@ class Members:
     def around(self, key: SourceKey) -> tuple[pa.Table, documents.Mask]:
         """A range of `base`, and which rows of it are the documents in one source: between them are those inside
         them."""
-        if key not in self._counts:
+        if not self.is_container(key):
             return self._base.slice(0, 0), np.zeros(0, np.bool_)
         start, stop = self._roots[key[0]]
         bounds = [documents.components(f"{key[1]}{mark}") for mark in ("#", AFTER_MARK)]
