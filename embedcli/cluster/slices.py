@@ -8,6 +8,7 @@ Not here: reaching a worker (crew.py), what is done with an answer (coordinator.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,7 +21,16 @@ from embedcli.run.looking.gone import Moved
 from embedcli.run.pace.remaining import DEFAULT_RATIO, RATIOS, known_tokens
 from embedcli.run.tasks import Task
 
-MOST_DOCUMENTS = 64
+FIRST_DOCUMENTS = 64
+"""How many documents the first slice of a worker has at most."""
+
+MOST_DOCUMENTS = 1024
+"""The same of a worker that has shown how fast it is: 64 small ones last an eighth of a second on a fast card."""
+
+SHORT_S = 1.0
+"""After a slice that was answered sooner than this after it was given away, waiting behind another one included, the
+next one of that worker may have twice as many documents."""
+
 MOST_BYTES = 64 << 20
 MOST_S = 20.0
 """How long the engine of a worker may have work with one slice, by the speed of the last ones."""
@@ -32,8 +42,8 @@ TAIL = 4
 """The last slices are this many times smaller than a worker's share of the rest: nobody waits for one long slice."""
 
 CUT_INTO = 8
-"""A slice that lost its worker is cut in so many: one source of 64 that kills workers is found after three, where
-halves would take seven."""
+"""A slice that lost its worker is cut in so many, a large one in the square root of its sources: one source of 64 that
+kills workers is found after three, one of 1,024 after four, where halves would take seven and eleven."""
 
 LOST_LIMIT = 2
 LATE = 3.0
@@ -94,7 +104,7 @@ class Slices:
         has = [out for out in self._out.values() if worker in out.since_s]
         if len(has) >= OUTSTANDING or any(out.lost for out in has):
             return None
-        out = self._again(alone=not has, number=number) or self._fresh(workers, number)
+        out = self._again(alone=not has, number=number) or self._fresh(worker, workers, number)
         if out is None and not has:
             out = self._late()
         if out is None:
@@ -110,8 +120,8 @@ class Slices:
                 return _Out(self._slice(waiting.tasks, number, waiting.lend), waiting.lost)
         return None
 
-    def _fresh(self, workers: int, number: int) -> _Out | None:
-        tasks = self._rest.cut(workers, self._pace.most_weight)
+    def _fresh(self, worker: str, workers: int, number: int) -> _Out | None:
+        tasks = self._rest.cut(workers, self._pace.most_documents(worker), self._pace.most_weight)
         return _Out(self._slice(tasks, number), lost=0) if tasks else None
 
     def _late(self) -> _Out | None:
@@ -150,7 +160,7 @@ class Slices:
         if left:
             self._waiting.append(_Waiting(left, out.lost, _lent(out, writer)))
         elif worker in out.since_s:
-            self._pace.note(worker, out.since_s[worker], self._clock(), out.weight)
+            self._pace.note(worker, out.since_s[worker], self._clock(), out.weight, len(out.slice.tasks))
         return done
 
     def drop(self, worker: str) -> None:
@@ -176,7 +186,7 @@ class Slices:
             if is_blamed and len(tasks) == 1 and lost >= LOST_LIMIT:
                 guilty += tasks
                 continue
-            size = -(-len(tasks) // CUT_INTO)
+            size = -(-len(tasks) // max(CUT_INTO, math.isqrt(len(tasks))))
             parts = [tasks[start : start + size] for start in range(0, len(tasks), size)]
             self._waiting.extend(_Waiting(part, lost, _lent(out, writer)) for part in parts)
         return guilty
@@ -214,10 +224,10 @@ class _Rest:
     def any(self) -> bool:
         return self._next is not None
 
-    def cut(self, workers: int, most_weight: float) -> tuple[Task, ...]:
+    def cut(self, workers: int, most_documents: int, most_weight: float) -> tuple[Task, ...]:
         """Consecutive sources: copies and versions of a document stand side by side, and share vectors."""
         share = TAIL * max(1, workers)
-        most = max(1, min(MOST_DOCUMENTS, self._documents // share))
+        most = max(1, min(most_documents, self._documents // share))
         most_bytes = min(MOST_BYTES, max(1, self._bytes // share))
         taken: list[Task] = []
         size_bytes, heavy = 0, 0.0
@@ -233,22 +243,30 @@ class _Rest:
 
 
 class _Pace:
-    """How long the last slices took for each token that they were expected to have."""
+    """How long the last slices took for each token that they were expected to have, and who is fast."""
 
     KEPT = 64
 
     def __init__(self) -> None:
         self._rates: deque[float] = deque(maxlen=self.KEPT)
         self._answered_s: dict[str, float] = {}
+        self._most_documents: dict[str, int] = {}
 
-    def note(self, worker: str, since_s: float, now_s: float, expected: float) -> None:
+    def note(self, worker: str, since_s: float, now_s: float, expected: float, documents: int) -> None:
         """A slice that waited behind another one of the same worker is counted from the answer to that one."""
         self._rates.append((now_s - max(since_s, self._answered_s.get(worker, since_s))) / expected)
         self._answered_s[worker] = now_s
+        if now_s - since_s < SHORT_S:
+            most = max(self.most_documents(worker), 2 * documents)
+            self._most_documents[worker] = min(MOST_DOCUMENTS, most)
+
+    def most_documents(self, worker: str) -> int:
+        """Of the next slice of this worker. One fast slice may have been of copies: it only doubles what comes next."""
+        return self._most_documents.get(worker, FIRST_DOCUMENTS)
 
     @property
     def most_weight(self) -> float:
-        return MOST_S / max(median(self._rates), 1e-9) if self._rates else float("inf")
+        return MOST_S / max(median(self._rates), 1e-9) if self._rates else math.inf
 
     def is_late(self, expected: float, age_s: float) -> bool:
         return bool(self._rates) and age_s > LATE * OUTSTANDING * max(1.0, expected * median(self._rates))

@@ -204,11 +204,9 @@ class _Working:
         self._answers.note_left(run.plan.gone, run.plan.cleared)
         run.plan.gone.clear()
         run.plan.cleared.clear()
-        if self._answers.any_to_store:
-            work.checkpoints.save()
-        else:
-            work.checkpoints.write_if_due()
+        work.checkpoints.settle()
         self._out.answer(self._answers.take(work.checkpoints.staging.shards), work.embedder.tokens)
+        work.checkpoints.write_if_due(is_awaited=self._answers.any_to_store)  # the engine does not wait for the disk
         self._begin_offered(run, work)
 
     def _begin_offered(self, run: Run, work: Work) -> None:

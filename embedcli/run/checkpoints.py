@@ -133,10 +133,19 @@ class Checkpoints:
         self.staging.adopt(stored, found)
         self.outcomes.store(stored)
 
-    def write_if_due(self) -> None:
+    def write_if_due(self, *, is_awaited: bool = False) -> None:
+        """Hand what is finished to the writer thread where a checkpoint is due; where it `is_awaited`, as soon as the
+        one before it is durable. Does not wait for the disk, unless a checkpoint is due before the last one is written.
+        """
         anything = bool(self._finished) or self._pending.has_fresh
-        if self._rhythm.is_due(self._finished_bytes, anything=anything):
+        is_due = self._rhythm.is_due(self._finished_bytes, anything=anything)
+        if is_due or (is_awaited and anything and self._writing is None):
             self._write()
+
+    def settle(self) -> None:
+        """Count as stored what is durable by now. Raises StorageError where it could not be written."""
+        if self._writing is not None and self._writing.stored.done():
+            self._wait()
 
     def save(self) -> None:
         """Write a checkpoint and return when it is durable. Raises StorageError."""
