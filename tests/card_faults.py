@@ -8,6 +8,9 @@ over: seconds until it was noticed, until the engine was ready again, until all 
 that was not there before; then whether the index that went through all of this is the one of a run without a fault.
 Every step ends by itself; a run that does not is killed and told as such. The lines that runs printed are kept in
 $OUT, or in a folder of /tmp that is named.
+
+Seen with 0.6B on two H200: a card is lost at work, which the run notices after 1.0 s; nothing is left of it, and of
+86,647 rows all are those of a run without a fault, the least cosine 0.999996.
 """
 
 from __future__ import annotations
@@ -153,6 +156,8 @@ class Run:
             for at, line in list(self.lines):
                 if at >= since and text in line:
                     return f"{at - since:.1f}"
+            if self.process.poll() is not None and not self._followers[0].is_alive():
+                break
             time.sleep(0.02)
         return "never"
 
