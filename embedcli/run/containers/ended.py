@@ -77,8 +77,6 @@ class OpenContainers:
 
     def _known(self, key: SourceKey) -> dict[str, LastSeen]:
         """By their paths, those of a run that ended early too, which knew nothing of the source that holds them."""
-        if not self._members.is_container(key):  # most sources are none: what follows costs a quarter of a millisecond
-            return {}
         return {prior.path: prior for prior in self._members.seen(self._members.of(key))}
 
     def batch(self, batch: RecordTask) -> None:
