@@ -61,6 +61,7 @@ class SlowDisk:
 
     shards: dict[str, Any] = {}
     has_fresh = False
+    refusal: StorageError | None = None
 
     def __init__(self) -> None:
         self.has_begun, self.may_end = threading.Event(), threading.Event()
@@ -71,6 +72,8 @@ class SlowDisk:
         self.begun.append(finished)
         self.has_begun.set()
         assert self.may_end.wait(30.0)
+        if self.refusal is not None:
+            raise self.refusal
         return Stored([item.outcome for item in finished], [])
 
     def store(self, stored: Stored) -> None:
@@ -108,18 +111,13 @@ def test_what_is_awaited_is_stored_at_once_and_nobody_waits_for_the_disk() -> No
 
 def test_what_the_disk_refused_is_raised_when_it_is_counted() -> None:
     disk: Any = SlowDisk()
-    with (
-        pytest.raises(StorageError, match="full"),
-        Checkpoints(disk, disk, disk, disk, every_bytes=1 << 30, every_s=1e9) as checkpoints,
-    ):
-        disk.checkpoint = lambda *_: raise_(StorageError("the disk is full"))
+    disk.refusal = StorageError("the disk is full")
+    disk.may_end.set()
+    with Checkpoints(disk, disk, disk, disk, every_bytes=1 << 30, every_s=1e9) as checkpoints:
         checkpoints.add(finished("a"))
         checkpoints.write_if_due(is_awaited=True)
         until_s = time.monotonic() + 30.0
-        while time.monotonic() < until_s:
-            checkpoints.settle()
+        with pytest.raises(StorageError, match="full"):
+            while time.monotonic() < until_s:
+                checkpoints.settle()
     assert not disk.durable
-
-
-def raise_(error: Exception) -> None:
-    raise error
