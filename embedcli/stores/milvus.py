@@ -11,18 +11,22 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from embedcli.errors import TargetError
+from embedcli.paths import exists
 from embedcli.stores import rows as reading
 from embedcli.stores.aliased import AliasedStore, Collection, Errors
 from embedcli.stores.contract import Layout, Memory, batches, id_batches, versions_table
 from embedcli.stores.target import Target, target_errors
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pymilvus import MilvusClient
 
     from embedcli.report import Report
@@ -100,6 +104,8 @@ class MilvusStore(AliasedStore["MilvusTable"]):
 
     def _make(self, name: str, layout: Layout, memory: Memory) -> MilvusTable:
         self._check_version()
+        if self._target.path is not None:
+            _remove_torn(self._target.path / "collections" / name)
         index = self._client.prepare_index_params()
         index.add_index("vector", index_type="AUTOINDEX", metric_type="COSINE")
         self._client.create_collection(
@@ -139,6 +145,16 @@ class MilvusStore(AliasedStore["MilvusTable"]):
             from milvus_lite.server_manager import server_manager_instance
 
             server_manager_instance.release_server(str(self._target.path))
+
+
+def _remove_torn(folder: Path) -> None:
+    """Remove the folder of a collection that Milvus Lite does not list, if there is one.
+
+    It makes the folder before the schema in it, and may remove the schema before the rest: after a kill in between it
+    knows no such collection, and refuses for ever to make one. Raises OSError.
+    """
+    if exists(folder) and not exists(folder / "schema.json"):
+        shutil.rmtree(folder)
 
 
 def _schema(client: MilvusClient, layout: Layout) -> Any:

@@ -21,6 +21,7 @@ from embedcli.stores import lancedb, milvus, pgvector
 from embedcli.stores.contract import Layout, Memory, Store, Table
 from embedcli.stores.open import opened
 from embedcli.stores.target import parse_target
+from tests.store_readers import difference, read
 from tests.stores.conftest import Moment, Place
 from tests.workshop import Lines
 
@@ -303,6 +304,20 @@ def test_a_milvus_collection_of_another_table_or_behind_an_alias_is_never_the_on
         with opened(parse_target(place.target, index=Path("notes"), into=name)) as other:
             live = other.live()
             assert live is not None and live.count() == 3
+
+
+@pytest.mark.parametrize("left", ["schema.json.tmp", "manifest.json"])
+def test_a_milvus_collection_that_was_killed_while_it_was_made_or_dropped_is_made_again(
+    make_place: MakePlace, moments: dict[str, Moment], left: str
+) -> None:
+    """Milvus Lite makes the folder before the schema in it, and may remove the schema before the rest of the folder."""
+    place = make_place("milvus")
+    for name, moment in (("_notes_a", "first"), ("_notes_b", "rebuilt")):
+        torn = Path(path_of(place)) / "collections" / name
+        torn.mkdir(parents=True)
+        (torn / left).write_text("{}")
+        assert place.sync(moments[moment]).did == "loaded"
+        assert difference(read(place.target), moments[moment].rows) == []
 
 
 def milvus_client(path: str, call: Callable[[Any], object]) -> None:
