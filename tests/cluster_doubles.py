@@ -110,6 +110,7 @@ class Double:
     """A file that the worker does not see."""
     spoil: float = 0.0
     """How much of another direction the vectors of this worker have."""
+    precision: str = "float32"
 
     def tools(
         self, say: Callable[[str], None], *, stop_signal: Callable[[], int | None],
@@ -159,6 +160,7 @@ class Double:
 
     def _engine(self, dim: int, *, spoiled: bool) -> SpeedEngine:
         engine = SpeedEngine(dim, self.tokens_per_s, self.log_file)
+        engine.precision = self.precision
         if self.spoil and spoiled:
             sound = engine.embed
 

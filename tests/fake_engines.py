@@ -199,6 +199,25 @@ class EngineDiffersInBatches(FakeEngine):
         return np.stack([vector(row if len(rows) == 1 else row[:-1], self.dim) for row in rows])
 
 
+class EngineTilts(FakeEngine):
+    """Its vectors of two texts or more at once (`alone`: of one text too) have this cosine with a sound engine's."""
+
+    def __init__(self, cosine: float, *, precision: str, alone: bool = False) -> None:
+        super().__init__()
+        self.precision = precision
+        self._cosine, self._alone = cosine, alone
+
+    def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
+        tilts = self._alone or len(rows) > 1
+        return np.stack([tilted(vector(row, self.dim), self._cosine if tilts else 1.0) for row in rows])
+
+
+def tilted(sound: np.ndarray, cosine: float) -> np.ndarray:
+    """A vector of unit length that has this cosine with the sound one."""
+    aside = np.roll(sound, 1) - sound * (np.roll(sound, 1) @ sound)
+    return (cosine * sound + np.sqrt(1 - cosine**2) * aside / np.linalg.norm(aside)).astype(np.float32)
+
+
 def in_turn(*engines: Callable[[], FakeEngine]) -> Callable[[], FakeEngine]:
     """An opener: each call opens the next, the last one for ever."""
     left = list(engines)

@@ -19,7 +19,7 @@ from embedcli.cluster.crew import Crew, Event, Leaving, LeftOut, Lost, Member, R
 from embedcli.cluster.job import job_of
 from embedcli.cluster.messages import Collected
 from embedcli.cluster.slices import Slices
-from embedcli.engines.probe import PROBE_AGREEMENT, Reference, compare_probe
+from embedcli.engines.probe import Reference, compare_probe, least_agreement
 from embedcli.errors import EmbedcliError, EngineError, Stopped
 from embedcli.report import many
 from embedcli.run.tasks import Refused
@@ -134,7 +134,7 @@ class _Coordinator:
             self._probe = work.embedder.reference = Reference(facts.probe, self._run.settings.max_tokens)
             work.tally.progress.embedding_since = time.monotonic()
         agreement = compare_probe(facts.probe, self._probe.vectors)
-        if not agreement >= PROBE_AGREEMENT:
+        if not agreement >= least_agreement(self._run.settings.quantization):
             return self._leave_out(member, _other_vectors(agreement))
         work.embedder.precisions |= set(facts.precisions)
         self._run.report.line(f"worker {member.name} is ready: {', '.join(facts.precisions)} on {facts.device}")

@@ -21,7 +21,7 @@ import numpy as np
 
 from embedcli.engines.contract import Engine, check_vectors
 from embedcli.engines.nvml import Card
-from embedcli.engines.probe import PROBE_AGREEMENT, PROBE_TIMEOUT_S, compare_probe
+from embedcli.engines.probe import PROBE_TIMEOUT_S, compare_probe, least_agreement
 from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
 from embedcli.report import Say
 
@@ -266,4 +266,5 @@ def _agrees(engine: Engine, chunks: Sequence[np.ndarray], vectors: np.ndarray) -
         now, sound = check_vectors(engine.submit(chunks).result(PROBE_TIMEOUT_S))
     except (EngineError, FutureTimeout):
         return False
-    return bool(sound.all()) and compare_probe(now, check_vectors(vectors)[0]) >= PROBE_AGREEMENT
+    cosine = compare_probe(now, check_vectors(vectors)[0])
+    return bool(sound.all()) and cosine >= least_agreement(engine.precision)

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from embedcli import columns
 from embedcli.columns import Floats
-from embedcli.engines.probe import PROBE_AGREEMENT, compare_probe
+from embedcli.engines.probe import compare_probe, least_agreement
 from embedcli.fingerprints import PROBE_VERSION
 from embedcli.index import documents
 from embedcli.index.documents import InPlaceOrder, Numbers, taken
@@ -127,7 +127,7 @@ def compare_engine(index: Index, verdict: Verdict, probe: Probe) -> None:
     if not len(stored) or generation.probe_version != PROBE_VERSION:
         return
     verdict.probe_cosine = compare_probe(probe(generation), stored)
-    if verdict.probe_cosine < PROBE_AGREEMENT:
+    if verdict.probe_cosine < least_agreement(generation.settings.quantization):
         problem = f"the engine now gives other vectors: cosine {verdict.probe_cosine:.4f}"
         verdict.damage.append(Damage(file, problem))
 

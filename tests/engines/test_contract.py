@@ -14,12 +14,18 @@ from hypothesis import strategies as st
 from embedcli.engines import contract
 from embedcli.engines.contract import Engine, batch_cost, check_vectors, ids_problem, on_worker, pack, truncate
 from embedcli.engines.nvml import Card
-from embedcli.engines.probe import PROBE_TEXTS, compare_probe, probe, probe_set
+from embedcli.engines.probe import PROBE_TEXTS, Reference, compare_probe, judge, probe, probe_set
 from embedcli.engines.sglang.engine import start_engine
 from embedcli.engines.sglang.settings import GIB, SGLangSettings
 from embedcli.errors import EngineDied, EngineError
 from embedcli.models.folder import read_model
-from tests.fake_engines import EngineDiffersInBatches, EngineHangsOnKiller, EngineReturnsNaN, FakeEngine
+from tests.fake_engines import (
+    EngineDiffersInBatches,
+    EngineHangsOnKiller,
+    EngineReturnsNaN,
+    EngineTilts,
+    FakeEngine,
+)
 from tests.tiny_models import make_bert, make_qwen
 
 OpenWith = Callable[[int], Engine]
@@ -245,6 +251,37 @@ def test_a_broken_engine_does_not_pass_the_probe(broken: FakeEngine, message: st
     rows = [np.array([3, 7_777, 4, number], np.uint32) for number in range(3)]
     with pytest.raises(EngineError, match=message):
         probe(broken, rows)
+
+
+AS_FAR_APART = [("fp8", 0.9977, True), ("fp8", 0.985, False), ("bfloat16", 0.9977, False)]
+"""A precision, a cosine, and whether two vectors of a text that far apart may be from one model."""
+
+
+@pytest.mark.parametrize(("precision", "cosine", "accepted"), AS_FAR_APART)
+def test_vectors_of_8_bits_may_differ_more_in_a_batch(precision: str, cosine: float, accepted: bool) -> None:
+    """Qwen3-Embedding-4B in fp8 gave 0.9977 on a card, and so no run ever began."""
+    rows = [np.array([3, 4, number], np.uint32) for number in range(3)]
+    engine = EngineTilts(cosine, precision=precision)
+    if accepted:
+        assert probe(engine, rows).shape == (3, 16)
+    else:
+        with pytest.raises(EngineError, match="another vector in a batch than alone"):
+            probe(engine, rows)
+
+
+@pytest.mark.parametrize(("precision", "cosine", "accepted"), AS_FAR_APART)
+def test_vectors_of_8_bits_may_differ_more_from_those_of_the_index(
+    precision: str, cosine: float, accepted: bool
+) -> None:
+    encode = encode_within(1_000)
+    stored = Reference(probe(FakeEngine(), probe_set(encode, 512)), 512)
+    engine = EngineTilts(cosine, precision=precision, alone=True)
+    if accepted:
+        judged = judge(engine, stored, encode=encode, max_tokens=512, model="m")
+        np.testing.assert_array_equal(judged.vectors, stored.vectors)
+    else:
+        with pytest.raises(EngineError, match="gives other vectors than those of the index"):
+            judge(engine, stored, encode=encode, max_tokens=512, model="m")
 
 
 def test_an_engine_that_hangs_at_the_probe_is_dead() -> None:

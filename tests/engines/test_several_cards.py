@@ -15,7 +15,7 @@ from embedcli.engines.feeder import Feeder
 from embedcli.engines.nvml import Card
 from embedcli.engines.several_cards import CardsEngine, open_on_all
 from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
-from tests.fake_engines import KILLER, EngineDiesOfKiller, EngineOutOfMemoryAbove, FakeEngine, vector
+from tests.fake_engines import KILLER, EngineDiesOfKiller, EngineOutOfMemoryAbove, EngineTilts, FakeEngine, vector
 
 
 class PatientEngine(FakeEngine):
@@ -206,6 +206,18 @@ def test_a_dead_card_is_started_again_and_works_beside_the_others() -> None:
     assert both.submit([row(10)]).result(0).shape == (1, 16), "the patient one would not have answered"
     both.close()
     assert back.closed
+
+
+def test_a_card_of_8_bits_comes_back_with_vectors_that_differ_by_as_much_as_such_vectors_do() -> None:
+    """Batches of another make-up differ in fp8 by more than in bfloat16."""
+    back, answered, said = EngineTilts(0.9977, precision="fp8", alone=True), threading.Event(), list[str]()
+    start = starter(EngineError("not at first"), back, answered=answered)
+    both = open_on_all(CARDS[:2], start, warn=said.append, revive_after_s=0.01)
+    both.submit([row(1), row(2)]).result(0)
+    answered.set()
+    wait_for(lambda: len(said) == 2)
+    assert said[1] == "card 0 is back, 2 at work"
+    both.close()
 
 
 def test_a_card_that_comes_back_with_other_vectors_does_not_work() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from embedcli.index.manifest import Generation
 from embedcli.verbs import verify
 from embedcli.verbs.edits import forget
 from embedcli.verbs.verify import Damage
+from tests.fake_engines import tilted
 from tests.published import Rows, damage, filled, index_of, put, rewrite_documents, rewritten, silent, spoil
 from tests.workshop import Workshop, words
 
@@ -233,3 +235,19 @@ def test_an_engine_that_gives_other_vectors_is_reported(kept: Workshop) -> None:
     assert (same.probe_cosine, same.damage) == (pytest.approx(1.0), [])
     verify.compare_engine(index_of(kept), other, lambda _: np.roll(stored, 1, axis=0))
     assert [item.problem[:38] for item in other.damage] == ["the engine now gives other vectors: co"]
+
+
+@pytest.mark.parametrize(("quantization", "sound"), [("fp8", True), (None, False)])
+def test_vectors_of_8_bits_may_differ_more_from_the_stored_ones(
+    kept: Workshop, quantization: str | None, sound: bool
+) -> None:
+    manifest = kept.index / "current/manifest.json"
+    data = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(data | {"settings": data["settings"] | {"quantization": quantization}}))
+    index = index_of(kept)
+    now = np.stack([tilted(one, 0.9977) for one in index.probe(1)])
+    verdict = verify.verify(index)
+    before = list(verdict.damage)
+    verify.compare_engine(index, verdict, lambda _: now)
+    assert verdict.probe_cosine == pytest.approx(0.9977)
+    assert (verdict.damage == before) is sound
