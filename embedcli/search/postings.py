@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedcli.index.tables.gathered import Gathered
 from embedcli.search.sealed import Arrays
@@ -26,8 +28,9 @@ BLOCK_DISTINCT = 1 << 18
 """A block with so many different terms is full: 50 MB."""
 LONGEST_REMEMBERED = 40
 MOST_REMEMBERED = 1 << 18
-PART_TERMS = 1 << 17
-"""Of so many terms, with repetitions, the numbers are Python's, and then four bytes each."""
+PART_BYTES = 2 << 20
+"""Texts of so many bytes are split at once: of each run of text among them Python sees one. A block may be larger than
+it should be by the terms of one part."""
 SORTED_TERMS = 1 << 20
 SORTED_RANKS = 1 << 16
 """The most terms, with repetitions, and the most different ones that are sorted at once: with the row a rank among so
@@ -75,31 +78,32 @@ class _Block:
 
     def __init__(self) -> None:
         self._vocabulary = _Vocabulary()
-        self._numbers: list[int] = []
         self._parts: list[npt.NDArray[np.uint32]] = []
         self._terms = 0
         self.lengths: list[int] = []
 
-    def add(self, text: str) -> None:
-        before = len(self._numbers)
-        self._numbers.extend(chain.from_iterable(map(self._vocabulary.__getitem__, text.split())))
-        self.lengths.append(len(self._numbers) - before)
-        self._terms += self.lengths[-1]
-        if len(self._numbers) >= PART_TERMS:
-            self._close_part()
+    def add(self, texts: pa.StringArray) -> None:
+        """Count these texts, one a row, none of them null."""
+        split = pc.utf8_split_whitespace(texts)
+        runs = pc.dictionary_encode(split.flatten())
+        terms_of = [self._vocabulary[run] for run in runs.dictionary.to_pylist()]
+        numbers = np.fromiter(chain.from_iterable(terms_of), np.uint32)
+        counts = np.fromiter(map(len, terms_of), np.int64, len(terms_of))
+        which = runs.indices.to_numpy()
+        stops = np.append(0, np.cumsum(counts[which]))  # of each run, in the order of the text
+        firsts = (np.cumsum(counts) - counts)[which] - stops[:-1]
+        part = numbers[np.repeat(firsts, counts[which]) + np.arange(stops[-1])]
+        self._parts.append(part)
+        self._terms += part.size
+        self.lengths.extend(np.diff(stops[split.offsets.to_numpy()]).tolist())
 
     @property
     def is_full(self) -> bool:
         return self._terms >= BLOCK_TERMS or len(self._vocabulary.numbers) >= BLOCK_DISTINCT
 
-    def _close_part(self) -> None:
-        self._parts.append(np.array(self._numbers, np.uint32))
-        self._numbers = []
-
     def write(self, into: Mapping[str, Gathered]) -> list[int]:
         """Add the arrays of this block: terms by their hashes, ascending; for each the rows that hold it once, and
         those that hold it more often. Returns how many items went into those of _COUNTED."""
-        self._close_part()
         hashes = np.fromiter(map(term_hash, self._vocabulary.numbers), np.uint64, len(self._vocabulary.numbers))
         order = np.argsort(hashes)
         rank = np.empty(order.size, np.uint32)
@@ -170,10 +174,17 @@ class Builder:
             self._gathered[name].add(np.zeros(0, kind))
         self._blocks = [[0] * len(_COUNTED)]
 
-    def add(self, texts: Iterable[str]) -> None:
-        """Raises StorageError."""
-        for text in texts:
-            self._block.add(text)
+    def add(self, texts: pa.StringArray) -> None:
+        """Texts [rows]; one that is null has no words. Raises StorageError."""
+        texts = texts.fill_null("")
+        ends = np.cumsum(pc.binary_length(texts).to_numpy(), dtype=np.int64)
+        start = 0
+        while start < len(texts):
+            before = ends[start - 1] if start else 0
+            count = int(np.searchsorted(ends, before + PART_BYTES, side="right")) - start
+            count = min(max(1, count), self._block_rows - len(self._block.lengths))
+            self._block.add(texts.slice(start, count))
+            start += count
             if len(self._block.lengths) == self._block_rows or self._block.is_full:
                 self._close_block()
 
@@ -192,7 +203,7 @@ class Builder:
 def build(texts: Iterable[str], *, block_rows: int = BLOCK_ROWS) -> dict[str, np.ndarray]:
     """The arrays of these texts, in memory."""
     builder = Builder(block_rows=block_rows)
-    builder.add(texts)
+    builder.add(pa.array(list(texts), pa.string()))
     return builder.arrays()
 
 

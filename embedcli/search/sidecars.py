@@ -125,8 +125,9 @@ def build(shard: Shard, *, with_text: bool, folder: Path | None = None) -> dict[
         for part in table.to_batches(BATCH_ROWS):
             ids = part.column("chunk_id").to_pylist()
             vectors.add(vectors_of(pa.chunked_array([part.column("vector")])), [int(text[:16], 16) for text in ids])
-            if words is not None:
-                words.add(text or "" for text in part.column("text").to_pylist())
+        if words is not None:
+            for texts in table.column("text").chunks:
+                words.add(texts)
     return vectors.arrays() | (words.arrays() if words is not None else {})
 
 

@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from embedcli.index.tables import gathered
@@ -16,7 +18,7 @@ from embedcli.search.postings import Builder, Postings, build
 from embedcli.search.sealed import Arrays
 from embedcli.search.words import term_hash, terms
 
-SMALL = {"PART_TERMS": 5, "SORTED_TERMS": 8, "SORTED_RANKS": 3, "MOST_REMEMBERED": 4}
+SMALL = {"PART_BYTES": 50, "SORTED_TERMS": 8, "SORTED_RANKS": 3, "MOST_REMEMBERED": 4}
 """What is bounded for the memory's sake, so small that each bound is met."""
 
 
@@ -59,6 +61,22 @@ def test_the_rows_of_every_term_are_those_that_hold_it(block_rows: int, monkeypa
         np.testing.assert_array_equal(in_parts[name], array, strict=True)
 
 
+def test_texts_are_split_where_those_of_a_query_are() -> None:
+    """At every white space of Unicode, and nowhere else."""
+    texts = [f"a{chr(code)}b" for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    apart = pc.list_value_length(pc.utf8_split_whitespace(pa.array(texts))).to_pylist()
+    assert apart == [len(text.split()) for text in texts]
+
+
+def test_a_row_without_text_has_no_terms() -> None:
+    builder = Builder()
+    for texts in (["one two", None, " two\ttwo "], [None], []):
+        builder.add(pa.array([None, *texts, None], pa.string())[1:-1])
+    arrays = builder.arrays()
+    assert read_back(arrays) == counted(["one two", "", "two two", ""])
+    assert arrays["lengths"].tolist() == [2, 0, 2, 0]
+
+
 @pytest.mark.parametrize("texts", [[], [""], ["", "", ""]])
 def test_texts_without_words_have_rows_and_no_terms(texts: list[str]) -> None:
     arrays = build(texts)
@@ -68,6 +86,7 @@ def test_texts_without_words_have_rows_and_no_terms(texts: list[str]) -> None:
 
 def test_a_block_of_too_many_different_terms_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postings, "BLOCK_DISTINCT", 30)
+    monkeypatch.setattr(postings, "PART_BYTES", 1)
     texts = texts_of(300, words=200)
     arrays = build(texts)
     sizes = [after[1] - before[1] for before, after in pairwise(arrays["blocks"].tolist())]
@@ -83,7 +102,7 @@ def test_of_a_block_four_bytes_a_term_are_in_memory(monkeypatch: pytest.MonkeyPa
     tracemalloc.start()
     builder = Builder(folder=tmp_path)
     for _ in range(20):
-        builder.add([text] * 1_000)
+        builder.add(pa.array([text] * 1_000))
     arrays = builder.arrays()
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
