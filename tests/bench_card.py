@@ -11,7 +11,8 @@ with the same rows sent a list at a time; `equal` does so with rows alone and in
 dimensions. Each ends within ten minutes, whatever happens.
 
 Seen on one H200 with random weights, beside the table in the README: 0.6B, rows of 128, four starts: 379,600 tokens/s
-with SGLang's forward pass, 462,500 to 532,100 with ours (1.22 to 1.40). 4B on rows of 32,000 tokens: 39,400. `small` of
+with SGLang's forward pass, 462,500 to 532,100 with ours (1.22 to 1.40); four more starts on two cards, two at a time:
+482,700, 547,200, 548,800 and 554,200. 4B on rows of 32,000 tokens: 39,400. `small` of
 4B, as on 24 GB (`--gpu-memory 20 --batch-tokens 16384`): 85,500 on rows of 200 to 512, 72,700 with rows of 32,000 among
 them, in 12.3 GiB; 86,200 and 73,300 without the flags. `fp8`, 1 to 8,192 tokens: the cosine of our vectors with those
 of SGLang's forward pass is at least 0.9960 for 0.6B and 0.9957 for 4B; with float32 both are equally far off, 0.974 to

@@ -5,8 +5,11 @@
 In: a model folder, documents that keep the cards at work for two minutes or more, how many cards (0: a dry run on the
 CPU). Out: tokens/s of `--gpus 0,1` and of `--workers ray://auto`; then an actor is killed at work, and the engine of a
 worker: seconds until all was gone, what is left that was not there before, whether the index is that of the first run.
-Every step ends by itself. The lines that runs printed are kept in $OUT, or in a folder of /tmp that is named. Seen: two
-workers with an H200 each gave 0.90 of `--gpus 0,1`.
+Every step ends by itself. The lines that runs printed are kept in $OUT, or in a folder of /tmp that is named.
+
+Seen with 0.6B and 32 M tokens: two workers with an H200 each gave 844,800 tokens/s since both were ready, 0.93 of
+`--gpus 0,1`, and the same 86,647 rows, the least cosine 0.9998. A killed actor was noticed after 0.1 s, and another one
+was ready after 62.7 s; the rows were the same, and nothing was left on the cards.
 """
 
 from __future__ import annotations
