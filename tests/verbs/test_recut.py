@@ -11,7 +11,6 @@ import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from sentence_transformers.util import quantize_embeddings
 
 from embedcli.columns import Floats
 from embedcli.errors import DamagedShard, NoIndex, StorageError, UsageError
@@ -81,6 +80,8 @@ def test_the_scale_is_in_the_parquet_too(kept: Workshop) -> None:
 
 
 def test_bits_are_those_of_sentence_transformers_the_highest_first(kept: Workshop) -> None:
+    from sentence_transformers.util import quantize_embeddings  # seconds, of which other tests need nothing
+
     _, out = made(kept, dtype="binary")
     expected = quantize_embeddings(wide(kept), precision="ubinary")
     np.testing.assert_array_equal([row["vector"] for row in stored(out)], expected)
