@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +30,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers have the cores, torch's t
 
 # What is converted for OpenVINO once serves every later test, and stays out of the cache of whoever runs the tests.
 os.environ.setdefault("EMBEDCLI_CACHE", str(Path(__file__).resolve().parent.parent / ".pytest_cache/embedcli"))
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the long tests at the fronts of the equal shares that xdist makes of the list: one of them that began among
-    the last would leave the other workers with nothing to do."""
-    workers: int = getattr(config, "workerinput", {"workercount": 1})["workercount"]
-    long = [item for item in items if item.get_closest_marker("long")]
-    others = iter([item for item in items if not item.get_closest_marker("long")])
-    left = len(items)
-    items.clear()
-    for worker in range(workers):
-        share, first = left // (workers - worker), long[worker::workers]
-        items += [*first, *islice(others, max(0, share - len(first)))]
-        left -= share
 
 
 @pytest.fixture

@@ -199,7 +199,6 @@ def watched(index: Path) -> Iterator[None]:
     assert seen["polls"] and seen["scans"]
 
 
-@pytest.mark.long
 def test_runs_killed_at_every_named_operation_lose_and_duplicate_nothing(runs: Runs, tmp_path: Path) -> None:
     corpus = Corpus(tmp_path, seed=1)
     names = set(runs.record(corpus))
@@ -237,7 +236,6 @@ def coming_to(name: str, corpus: Corpus) -> dict[str, Any]:
     return order
 
 
-@pytest.mark.long
 def test_runs_killed_at_random_moments_lose_and_duplicate_nothing(runs: Runs, tmp_path: Path) -> None:
     corpus, chance = Corpus(tmp_path, seed=2), random.Random(3)
     runs.record(corpus)

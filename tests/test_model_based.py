@@ -360,4 +360,4 @@ Nights.TestCase.settings = settings(
     derandomize=not LONG,
     suppress_health_check=list(HealthCheck),
 )
-TestNights = pytest.mark.long(Nights.TestCase)
+TestNights = Nights.TestCase

@@ -101,7 +101,6 @@ def from_cron(command: list[str], *arguments: object, **variables: str) -> subpr
     )
 
 
-@pytest.mark.long
 def test_nights_with_a_time_limit_complete_the_index_one_after_another_from_cron(corpus: Path) -> None:
     """With real readers. The slower the machine starts, the longer the nights; the work is always two of them."""
     (corpus / "note.txt").write_text("A note.")

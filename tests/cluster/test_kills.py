@@ -142,7 +142,6 @@ def operations_of(runs: Runs) -> tuple[list[str], list[str]]:
     return sorted(set(by_workers.read_text().splitlines())), sorted(set(by_run.read_text().splitlines()))
 
 
-@pytest.mark.long
 def test_a_worker_that_is_killed_at_any_operation_changes_nothing(
     runs: Runs, operations: tuple[list[str], list[str]]
 ) -> None:

@@ -289,7 +289,6 @@ def go_on(runs: VaultRuns, workers: int) -> None:
     assert status == 3 or (published and status == 0)
 
 
-@pytest.mark.long
 def test_a_worker_that_is_killed_at_any_operation_on_a_vault_changes_nothing(
     runs: VaultRuns, operations: tuple[list[str], list[str]]
 ) -> None:
@@ -300,7 +299,6 @@ def test_a_worker_that_is_killed_at_any_operation_on_a_vault_changes_nothing(
         runs.kill_a_worker(name, workers=1)
 
 
-@pytest.mark.long
 def test_a_run_that_is_killed_at_any_operation_on_a_vault_is_finished_elsewhere(
     runs: VaultRuns, operations: tuple[list[str], list[str]]
 ) -> None:

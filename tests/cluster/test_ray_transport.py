@@ -103,7 +103,6 @@ def seconds_until_gone(pids: Callable[[], list[int]]) -> float:
 SLOW = {"tokens_per_s": 1_000.0, "reading_processes": True}
 
 
-@pytest.mark.long
 def test_the_index_of_rays_workers_is_that_of_one_process(
     begin: Callable[..., RayRun], cluster: RayCluster, corpus: tuple[Workshop, Any], tmp_path: Path
 ) -> None:

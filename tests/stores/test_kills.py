@@ -60,7 +60,6 @@ def drive(place: Place, tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]
     driver.close()
 
 
-@pytest.mark.long
 def test_whatever_is_killed_a_finished_sync_holds_exactly_one_generation(
     place: Place, moments: dict[str, Moment], drive: Callable[..., dict[str, Any]]
 ) -> None:

@@ -131,7 +131,6 @@ def watched(url: str, mirror: Path) -> Iterator[None]:
     print(f"reader: {len(seen) - 1} readings, {len(set(seen)) - 1} generations")
 
 
-@pytest.mark.long
 def test_runs_killed_at_named_operations_are_continued_on_any_machine(fleet: Fleet, tmp_path: Path) -> None:
     corpus = Corpus(tmp_path, seed=21)
     names = set(recorded(fleet, corpus))
@@ -158,7 +157,6 @@ def recorded(fleet: Fleet, corpus: Corpus) -> list[str]:
     return [name for name in record.read_text().splitlines() if not name.startswith("step runs/")]
 
 
-@pytest.mark.long
 def test_runs_killed_at_random_moments_lose_and_duplicate_nothing(s3_fleet: Fleet, tmp_path: Path) -> None:
     fleet = s3_fleet
     corpus = Corpus(tmp_path, seed=22)
