@@ -7,6 +7,10 @@ one in which nothing but the file's time has changed; one in which 1 % of the re
 again. A table says how much memory each stage of them took in this process, and its children, what that is a record,
 and what it would be for ten million.
 Run: `PYTHONPATH=. python tests/bench_records.py [RECORDS]`, the whole runs alone with `... whole_runs RECORDS`.
+
+Seen with 10,000,000 records (4.6 GB), without mapped files: the first run 621 CPU s of its own, 1,864 of its children,
+662 MB in all processes, of which 280 MB while it reads and embeds and 580 MB at most in the publish; an unchanged night
+21 s and 392 MB; one in which only the file's time has changed 18 s and 393 MB; 8.9 GB on the disk.
 """
 
 from __future__ import annotations

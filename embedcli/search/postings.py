@@ -28,9 +28,9 @@ BLOCK_DISTINCT = 1 << 18
 """A block with so many different terms is full: 50 MB."""
 LONGEST_REMEMBERED = 40
 MOST_REMEMBERED = 1 << 18
-PART_BYTES = 2 << 20
-"""Texts of so many bytes are split at once: of each run of text among them Python sees one. A block may be larger than
-it should be by the terms of one part."""
+PART_BYTES = 1 << 20
+"""Texts of so many bytes are split at once, and Python sees each different run among them once. A block is found to be
+full after a part, so it may be larger by the terms of one."""
 SORTED_TERMS = 1 << 20
 SORTED_RANKS = 1 << 16
 """The most terms, with repetitions, and the most different ones that are sorted at once: with the row a rank among so
@@ -90,7 +90,7 @@ class _Block:
         numbers = np.fromiter(chain.from_iterable(terms_of), np.uint32)
         counts = np.fromiter(map(len, terms_of), np.int64, len(terms_of))
         which = runs.indices.to_numpy()
-        stops = np.append(0, np.cumsum(counts[which]))  # of each run, in the order of the text
+        stops = np.append(0, np.cumsum(counts[which]))  # where the terms of each run end, after a 0
         firsts = (np.cumsum(counts) - counts)[which] - stops[:-1]
         part = numbers[np.repeat(firsts, counts[which]) + np.arange(stops[-1])]
         self._parts.append(part)

@@ -27,7 +27,7 @@ def prober(make_tools: Callable[[], Tools], folder: Path, device: str | None) ->
     def embed(generation: Generation) -> Floats:
         settings = dataclasses.replace(generation.settings, max_tokens=generation.probe_max_tokens)
         tools = make_tools()
-        model = tools.resolve(Options(index=folder), settings)
+        model = tools.resolve(Options(index=folder, device=device), settings)
         opened = tools.open_engine(model, settings, device or settings.device_kind)
         try:
             tokens = load_tokenizer(model.folder, prompt=model.prompt)

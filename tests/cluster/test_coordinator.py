@@ -190,13 +190,13 @@ def test_a_worker_that_gives_other_vectors_than_the_index_gets_nothing(shop: Wor
     assert shop.ingest(workforce=Threads(1)).exit_code == 0
 
 
-def test_a_worker_of_8_bits_may_differ_more_from_the_index(shop: Workshop) -> None:
-    shop.write("a.txt", words(60))
-    shop.ingest(quantization="fp8")
-    shop.write("b.txt", words(60, seed=1))
-    double = Double(spoil=0.08, precision="fp8")
-    assert shop.ingest(quantization="fp8", workforce=Threads(1, double)).exit_code == 0
-    assert shop.documents()["b.txt"]["status"] == "indexed"
+def test_workers_of_8_bits_may_differ_more_from_each_other(shop: Workshop, tmp_path: Path) -> None:
+    for number in range(40):
+        shop.write(f"{number}.txt", words(60, seed=number))
+    double = Double(spoil=0.08, once=tmp_path / "spoilt", precision="fp8", tokens_per_s=4_000.0)
+    shop.ingest(quantization="fp8", workforce=Threads(2, double))
+    assert len([line for line in shop.report.said if " is ready: fp8 " in line]) == 2, shop.report.said
+    assert {row["status"] for row in shop.documents().values()} == {"indexed"}
 
 
 def test_a_worker_that_gives_other_vectors_than_the_first_one_gets_nothing(shop: Workshop, tmp_path: Path) -> None:

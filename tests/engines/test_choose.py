@@ -143,6 +143,8 @@ def test_an_index_of_fp8_weights_refuses_every_other_engine(machine: dict[str, s
         ran = embedcli("ingest", "--index", "index", *flags, cwd=place, env=machine)
         assert ran.returncode == 2 and "has vectors of fp8 weights, which only SGLang makes" in ran.stderr
         assert f"leave `{hint}` out" in ran.stderr
+        ran = embedcli("verify", "index", "--probe", *flags, cwd=place, env=machine)
+        assert ran.returncode == 2 and "has vectors of fp8 weights, which only SGLang makes" in ran.stderr
     ran = embedcli("ingest", "--index", "index", cwd=place, env={**machine, "FAKE_CARDS": "0"})
     assert ran.returncode == 13 and "an index of fp8 vectors" in ran.stderr and "--device cpu" not in ran.stderr
 

@@ -259,7 +259,7 @@ AS_FAR_APART = [("fp8", 0.9977, True), ("fp8", 0.985, False), ("bfloat16", 0.997
 
 @pytest.mark.parametrize(("precision", "cosine", "accepted"), AS_FAR_APART)
 def test_vectors_of_8_bits_may_differ_more_in_a_batch(precision: str, cosine: float, accepted: bool) -> None:
-    """Qwen3-Embedding-4B in fp8 gave 0.9977 on a card, and so no run ever began."""
+    """A model of the shape of Qwen3-Embedding-4B gave 0.9977 in fp8 on a card, and so no run ever began."""
     rows = [np.array([3, 4, number], np.uint32) for number in range(3)]
     engine = EngineTilts(cosine, precision=precision)
     if accepted:
