@@ -41,7 +41,7 @@ MODEL = resolve.resolve("minilm", report=print)
 class FixedSpeed:
     """Answers after the time that its tokens take at `rate` tokens/s; vectors depend on the ids alone."""
 
-    max_tokens, vocabulary, device = 4_096, None, "cuda:0"
+    max_tokens, vocabulary, device, precision = 4_096, None, "cuda:0", "bfloat16"
     batch_tokens, batch_rows, padded, depth = 16_384, 1_024, False, 4
 
     def __init__(self, *, rate: float, dim: int) -> None:

@@ -26,6 +26,7 @@ HERE = Path(__file__).resolve().parent.parent
         (["bench_search.py", "rows", "300"], "the ten rows of float32 over every row: 200 of 200 queries"),
         (["bench_search.py", "scan", "2000"], "scan of 2,000 x 128"),
         (["bench_kills.py", "40000", "samples"], "killed at 75%"),
+        (["bench_embed.py", "double", "20000", "86000", "16", "jsonl"], "of the engine alone"),
         (["bench_serve.py", "0.5", "--tokens", "500", "--texts", "1"], "of the engine alone"),
         (["bench_sync.py", "300", "sqlite"], "of the bulk call's rate"),
     ],
