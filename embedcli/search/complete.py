@@ -1,8 +1,8 @@
 """After a publish: the sidecars that the shards of the new generation lack, built by several processes side by side.
 
 In: an index. Out: its cache, complete, or a warning that says why it is not. A first run over a large
-folder leaves many shards at once. One process builds the sidecars of 25,000 rows in a second, of which a fast card
-embeds 1,500 to 3,000: one process alone would make the run a tenth longer.
+folder leaves many shards at once. One process builds the sidecars of 40,000 rows in a second, of which a fast card
+embeds 1,500 to 3,000: one process alone would make the run up to a thirteenth longer.
 Not here: what a sidecar holds, and building one (sidecars.py).
 """
 

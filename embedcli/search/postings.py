@@ -90,9 +90,10 @@ class _Block:
         numbers = np.fromiter(chain.from_iterable(terms_of), np.uint32)
         counts = np.fromiter(map(len, terms_of), np.int64, len(terms_of))
         which = runs.indices.to_numpy()
-        stops = np.append(0, np.cumsum(counts[which]))  # where the terms of each run end, after a 0
+        sizes = counts[which]
+        stops = np.append(0, np.cumsum(sizes))  # where the terms of each run end, after a 0
         firsts = (np.cumsum(counts) - counts)[which] - stops[:-1]
-        part = numbers[np.repeat(firsts, counts[which]) + np.arange(stops[-1])]
+        part = numbers[np.repeat(firsts, sizes) + np.arange(stops[-1])]
         self._parts.append(part)
         self._terms += part.size
         self.lengths.extend(np.diff(stops[split.offsets.to_numpy()]).tolist())
@@ -146,11 +147,15 @@ def _ranges(counts: Ints) -> Iterator[tuple[int, int]]:
     ends = np.cumsum(counts)
     first = 0
     while first < counts.size:
-        before = ends[first - 1] if first else 0
-        stop = int(np.searchsorted(ends, before + SORTED_TERMS, side="right"))
-        stop = min(max(stop, first + 1), first + SORTED_RANKS)
+        stop = min(_stop(ends, first, SORTED_TERMS), first + SORTED_RANKS)
         yield first, stop
         first = stop
+
+
+def _stop(ends: Ints, first: int, most: int) -> int:
+    """Where a range from `first` stops that sums to `most` at most, or is one item; `ends` are sums from the start."""
+    before = ends[first - 1] if first else 0
+    return max(first + 1, int(np.searchsorted(ends, before + most, side="right")))
 
 
 def _counted(pairs: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], Ints]:
@@ -178,13 +183,11 @@ class Builder:
         """Texts [rows]; one that is null has no words. Raises StorageError."""
         texts = texts.fill_null("")
         ends = np.cumsum(pc.binary_length(texts).to_numpy(), dtype=np.int64)
-        start = 0
-        while start < len(texts):
-            before = ends[start - 1] if start else 0
-            count = int(np.searchsorted(ends, before + PART_BYTES, side="right")) - start
-            count = min(max(1, count), self._block_rows - len(self._block.lengths))
-            self._block.add(texts.slice(start, count))
-            start += count
+        first = 0
+        while first < len(texts):
+            stop = min(_stop(ends, first, PART_BYTES), first + self._block_rows - len(self._block.lengths))
+            self._block.add(texts.slice(first, stop - first))
+            first = stop
             if len(self._block.lengths) == self._block_rows or self._block.is_full:
                 self._close_block()
 

@@ -46,9 +46,8 @@ class Members:
 
     def seen(self, rows: pa.Table) -> Iterator[LastSeen]:
         """Rows of `base` as what was last seen of them."""
-        if (
-            not rows.num_rows
-        ):  # of most sources, for most are no containers: asking Arrow costs a quarter of a millisecond
+        # most sources are no containers and have no rows here: asking Arrow would cost a quarter of a millisecond each
+        if not rows.num_rows:
             return iter(())
         return last_seen_rows(last_seen(rows, self._counts))
 
