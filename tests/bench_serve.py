@@ -8,6 +8,11 @@ so many), the model and flags of a server that is started here, or the address o
 SGLang's own. Out: a row for each size of request, and for a server that is started here the engine alone before and
 after, in its own process on the same texts. CPU seconds of the server are beside, as other work on the machine
 stretches all times.
+
+Seen on an H200, random weights, vectors of full width, 10 s a row; requests/s and tokens/s of 1 to 16 texts, of 1, of
+64. 0.6B (engine alone 351,100 tokens/s): 320 and 138,000; 665 and 67,500, the median after 92 ms; 45 and 295,200. 4B
+as on 24 GB (`--gpu-memory 20 --batch-tokens 16384`; 76,000): 171 and 72,300; 468 and 47,600, after 135 ms; 12.5 and
+81,600. No error. SGLang's own server captured graphs for longer than the two minutes and a half that it was given.
 """
 
 from __future__ import annotations

@@ -316,13 +316,13 @@ class ThreadHandle:
         chaos.shuffle(answers)
         self._held = [answer for answer in answers if chaos.random() < 0.3 and not collected.ended]
         now = [answer for answer in answers if answer not in self._held]
-        now += [answer for answer in self._late if chaos.random() < 0.5]
-        self._late += now
+        again = [answer for answer in self._late if chaos.random() < 0.5]
+        self._late += now  # a repetition is not kept: there would be half as many again at every call
         if collected.answers and self._threads.losses_left and chaos.random() < 0.2:
             self._threads.losses_left -= 1
             self.dead = True
             raise WorkerLost("the double lost an answer")
-        fields = {**vars(collected), "answers": tuple(now)}
+        fields = {**vars(collected), "answers": (*now, *again)}
         return pack_reply(type(collected)(**fields))
 
     def kill(self) -> None:

@@ -27,7 +27,7 @@ from embedcli.vault.stubs import is_stub
 
 ROWS_A_PROCESS = 20_000
 """What one process builds in the time that another needs to start."""
-MOST_PROCESSES = 4
+MOST_PROCESSES = 8
 """One takes some hundred MB."""
 
 

@@ -9,6 +9,7 @@ outlive their parent until they have loaded. Not here: SGLang (host.py).
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import shutil
@@ -30,6 +31,10 @@ would cost a tenth of a core."""
 
 END_TIMEOUT_S = 10.0
 SHARED_MEMORY = Path("/dev/shm")
+
+FOLDER = "embedcli-"
+"""How the name of a host's folder begins."""
+LOG = "host.log"
 
 
 def main(channel: int, parent_pid: int) -> None:
@@ -131,3 +136,13 @@ def remove_traces(folder: Path, processes: Iterable[int]) -> None:
             if trace.stat().st_uid == os.getuid():
                 trace.unlink()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_traces_of_the_dead(base: Path) -> None:
+    """Remove the folders in `base` of hosts after which nobody is left to tidy up: Ray, for one, kills a worker and its
+    guard together. The processes of a host and its parent keep its log locked until the last of them is gone."""
+    for log in base.glob(f"{FOLDER}*/{LOG}"):
+        with contextlib.suppress(OSError), log.open("rb") as stream:
+            if log.parent.lstat().st_uid == os.getuid():
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_traces(log.parent, ())

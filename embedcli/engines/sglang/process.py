@@ -9,6 +9,7 @@ Not here: starting a process, messages (processes.py); what runs in the host (gu
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import queue
@@ -27,7 +28,14 @@ from typing import Any
 
 import numpy as np
 
-from embedcli.engines.sglang.guard import group_members, remove_traces, wait_for_group
+from embedcli.engines.sglang.guard import (
+    FOLDER,
+    LOG,
+    group_members,
+    remove_traces,
+    remove_traces_of_the_dead,
+    wait_for_group,
+)
 from embedcli.engines.sglang.wire import JOB, READY, ROWS, VECTORS, Frame, pack_rows, receive_frame, send_frame
 from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
 from embedcli.processes import last_words, spawn
@@ -89,11 +97,19 @@ class _InFlight:
 
 
 class _Log:
-    """What the host's processes write. `said_bytes` is what they had written when the host became ready."""
+    """What the host's processes write. `said_bytes` is what they had written when the host became ready.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    They and this process have it open, and with that locked: as soon as it has its name, nobody takes them for dead.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOG
         self.said_bytes = 0
+        new = folder / "new"
+        self.stream = new.open("ab")
+        with contextlib.suppress(OSError):  # a filesystem without locks: then nobody can take this one
+            fcntl.flock(self.stream, fcntl.LOCK_EX)
+        new.rename(self.path)
 
     def last_words(self) -> str:
         with contextlib.suppress(OSError), self.path.open("rb") as stream:
@@ -150,13 +166,14 @@ class Host:
         with _system_errors(), contextlib.ExitStack() as unless_started:
             folder = _own_folder()
             unless_started.callback(remove_traces, folder, ())
-            self._log = _Log(folder / "log")
+            self._log = _Log(folder)
+            unless_started.callback(self._log.stream.close)
             self._channel, theirs = socket.socketpair()
             unless_started.callback(self._channel.close)
-            with theirs, self._log.path.open("ab") as log:
+            with theirs:
                 # stdin is the lifeline: nothing is ever written to it, and its end closes with this process
                 process = spawn(
-                    GUARD, "main", theirs, stdin=subprocess.PIPE, output=log.fileno(),
+                    GUARD, "main", theirs, stdin=subprocess.PIPE, output=self._log.stream.fileno(),
                     environment={**environment, "TMPDIR": str(folder)},
                 )  # fmt: skip
             self._group = _Group(process, folder)
@@ -199,6 +216,7 @@ class Host:
         if self._follower is not None:  # the log is shown to its last line
             self._follower.join(END_TIMEOUT_S)
         self._group.remove_traces()
+        self._log.stream.close()
 
     # What the threads do.
 
@@ -281,5 +299,6 @@ def _system_errors() -> Iterator[None]:
 
 
 def _own_folder() -> Path:
-    base = SOCKET_FOLDER if os.access(SOCKET_FOLDER, os.W_OK) else None
-    return Path(tempfile.mkdtemp(prefix=f"embedcli-{os.getpid()}-", dir=base))
+    base = SOCKET_FOLDER if os.access(SOCKET_FOLDER, os.W_OK) else tempfile.gettempdir()
+    remove_traces_of_the_dead(Path(base))
+    return Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-", dir=base))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedcli.engines.sglang.guard import SHARED_MEMORY, group_members, remove_traces, wait_for_group
+from embedcli.engines.sglang.guard import LOG, SHARED_MEMORY, group_members, remove_traces, wait_for_group
 from embedcli.engines.sglang.process import Host, quote, telling_line
 from embedcli.engines.sglang.wire import pack_rows, unpack_rows
 from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
@@ -209,6 +209,35 @@ time.sleep(60)
     assert not Path(folder).exists() and not any(semaphore.exists() for semaphore in semaphores)
 
 
+def test_what_is_left_where_the_guard_is_killed_too_goes_at_the_next_start(start: StartHost) -> None:
+    """Ray kills all children of a worker that it kills. A host that runs keeps what it has."""
+    code = """
+import os, time
+from embedcli.engines.sglang.process import Host
+job = {"factory": "tests.hosted_doubles:open_double", "arguments": {}, "dim": 16, "warm_up": []}
+host = Host(job, environment=os.environ)
+host.wait_until_ready(30)
+print(host._group.process.pid, host._group.folder, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as theirs:
+        assert theirs.stdout is not None
+        group, folder = theirs.stdout.readline().split()
+        present = start()
+        assert Path(folder, LOG).exists()
+        theirs.send_signal(signal.SIGSTOP)  # it may not tidy up
+        os.kill(int(group), signal.SIGKILL)
+        assert wait_for_group(int(group), 3.0)
+        other = start()
+        assert Path(folder, LOG).exists(), "its parent is alive, and may tell the last words"
+        theirs.kill()
+    last = start()
+    assert not Path(folder).exists()
+    for host in (present, other, last):
+        host.wait_until_ready(START_S)
+        assert host._log.path.exists()
+
+
 def test_kill_9_leaves_no_file_though_the_host_notices_it_before_its_guard(tmp_path: Path) -> None:
     """When the guard looks, the host has already ended and the lifeline is closed."""
     code = """
@@ -221,7 +250,7 @@ os.waitid(os.P_PID, host, os.WEXITED | os.WNOWAIT)
 os.read(0, 1)
 _guard(host, os.getppid())
 """
-    (tmp_path / "log").touch()
+    (tmp_path / LOG).touch()
     command, environment = [sys.executable, "-c", code], {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, start_new_session=True, env=environment, cwd=REPOSITORY
