@@ -141,6 +141,7 @@ def _checked_config(folder: Path) -> Json:
     if "auto_map" in config:
         raise ModelUnavailable(f"the model brings its own code, which is never run: `{folder}`", OTHER_MODEL)
     _check_kind(folder, config)
+    _check_weights(folder, config)
     return config
 
 
@@ -151,6 +152,18 @@ def _check_kind(folder: Path, config: Json) -> None:
     decodes = bool(config.get("is_encoder_decoder")) and kind not in ENCODERS
     if decodes or kind in UNRUNNABLE or any(f"{sense}_config" in config for sense in ("vision", "audio")):
         raise ModelUnavailable(f"this kind of model cannot be run, `{kind}`: `{folder}`", OTHER_MODEL)
+
+
+def _check_weights(folder: Path, config: Json) -> None:
+    """Refuse weights of few bits: no engine of ours for CPUs takes them, so that each query would need a card too; and
+    how far their vectors may differ from batch to batch is known of `--quantization` only."""
+    stated = config.get("quantization_config") or config.get("compression_config")
+    if stated or is_file(folder / "hf_quant_config.json"):
+        method = stated.get("quant_method") if isinstance(stated, dict) else None
+        raise ModelUnavailable(
+            f"the model's weights are quantized{f', `{method}`' if method else ''}: `{folder}`",
+            "name the model that it was made from with `--model`",
+        )
 
 
 def _pooling_config(folder: Path) -> Json:

@@ -109,6 +109,12 @@ ROWS = [
         for line in ("rm {parent}/model/model.safetensors", "truncate -s 20000 {parent}/model/model.safetensors")
     ),
     Row(
+        "name the model that it was made from with `--model`",
+        with_model('sed -i \'s/^{{/{{"quantization_config": {{"bits": 4}},/\' {parent}/model/config.json'),
+        f"{INGEST} {{parent}}/model",
+        [[f"{INGEST} {{parent}}/whole"]],
+    ),
+    Row(
         "name another `--model`, or the folder of a complete one",
         with_model("echo '{{}}' > {parent}/model/tokenizer.json"),
         f"{INGEST} {{parent}}/model",

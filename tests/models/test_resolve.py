@@ -245,6 +245,18 @@ FOLDERS: Mapping[str, tuple[Change, str]] = {
         lambda folder: edit(folder, "config.json", auto_map={"AutoModel": "m.M"}),
         "its own code",
     ),
+    "weights of 8 bits": (
+        lambda folder: edit(folder, "config.json", quantization_config={"quant_method": "fp8"}),
+        "weights are quantized, `fp8`",
+    ),
+    "weights of 4 bits, as an older library says so": (
+        lambda folder: edit(folder, "config.json", compression_config={"quant_method": "compressed-tensors"}),
+        "weights are quantized, `compressed-tensors`",
+    ),
+    "weights of few bits, said in a file of its own": (
+        lambda folder: (folder / "hf_quant_config.json").write_text("{}"),
+        "weights are quantized: ",
+    ),
     "two poolings": (
         lambda folder: edit(folder, "1_Pooling/config.json", pooling_mode_cls_token=True),
         "cls+mean",
