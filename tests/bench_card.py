@@ -3,6 +3,7 @@
     PYTHONPATH=. python tests/bench_card.py rates MODEL [WORD ...]   # tokens/s on rows of one length; 128 and 512
     PYTHONPATH=. python tests/bench_card.py equal MODEL [WORD ...]   # cosines with float32; 1 to 32,000 tokens
     PYTHONPATH=. python tests/bench_card.py small MODEL [WORD ...]   # as on 24 GB, rows of 32,000 tokens among others
+    PYTHONPATH=. python tests/bench_card.py waits MODEL [WORD ...]   # how long a list takes, for a client of `serve`
 
 In: a model folder with weights (random ones will do), a card. A word is a length, `fp8`, `card=1` for another card than
 the first (with CUDA_VISIBLE_DEVICES=1), or `own` or `sglang` for one of the two forward passes: both, one after the
@@ -49,6 +50,10 @@ EQUAL_LENGTHS = (1, 2, 17, 128, 512, 2_048, 8_192, 32_000)
 LIST_ROWS = 256
 ATTENTION_STEP = 512
 """Queries at a time: all of 32,000 would need 60 GB in float32."""
+
+WAITED_ROWS = (1, 8, 64, 256)
+WAITED_TOKENS = 100
+WAITED_TIMES = 20
 
 SMALL: tuple[str, dict[str, Any]] = (
     "--gpu-memory 20 --batch-tokens 16384",
@@ -234,6 +239,33 @@ def feed(engine: Engine, lists: Sequence[Rows]) -> float:
     return sum(row.size for rows in lists for row in rows) / (time.perf_counter() - began)
 
 
+# ---- waits
+
+
+def waits(ways: Mapping[str, Callable[[int], Engine]], dims: Sequence[int]) -> None:
+    """Milliseconds from a list to its vectors with nothing else in flight: the median, of so many rows a list."""
+    source = np.random.default_rng(0)
+    print(f"{'ms for a list of':<20}", *(f"{rows:>8}" for rows in WAITED_ROWS), "rows")
+    for name, opens_at in ways.items():
+        for dim in dims:
+            engine = opens_at(dim)
+            try:
+                took_ms = [wait_ms(engine, rows, source) for rows in WAITED_ROWS]
+            finally:
+                engine.close()
+            print(f"{name:<14}{dim:>6}", *(f"{one:8.1f}" for one in took_ms), flush=True)
+
+
+def wait_ms(engine: Engine, rows: int, source: np.random.Generator) -> float:
+    took_s = []
+    for _ in range(WAITED_TIMES):
+        one = random_rows(source, np.full(rows, WAITED_TOKENS))
+        began = time.perf_counter()
+        engine.submit(one).result(ANSWER_S)
+        took_s.append(time.perf_counter() - began)
+    return 1_000 * float(np.median(took_s))
+
+
 def name_of(way: SGLangSettings) -> str:
     return f"{way.forward} {way.quantization or ''}".strip()
 
@@ -258,11 +290,13 @@ def main(mode: str, folder: str, *words: str) -> None:
         rates(model, lengths, ways)
     elif mode == "equal":
         equal(model, lengths or EQUAL_LENGTHS, ways={name_of(way): opens(model, way) for way in ways}, device="cuda")
-    else:
+    elif mode == "small":
         small(model, ways)
+    else:
+        waits({name_of(way): opens(model, way) for way in ways}, (128, model.width))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3 or sys.argv[1] not in ("rates", "equal", "small"):
+    if len(sys.argv) < 3 or sys.argv[1] not in ("rates", "equal", "small", "waits"):
         sys.exit(__doc__)
     main(*sys.argv[1:])
