@@ -28,14 +28,22 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class ChangeList:
-    """One change list: its number, its random id, the list before it (number and id; None where that is not known), and
-    the id of the first list of its index, `origin`. Lists of older versions have no ids."""
+    """One change list: its number, its random id, the list before it (number and id; None where that is not known), the
+    id of the first list of its index, `origin`, and the generation that it leads to, which after a rollback is an older
+    one. Lists of older versions do not say that, and those of still older ones have no ids."""
 
     number: int
     path: Path
     id: str | None = None
     origin: str | None = None
     previous: tuple[int, str] | None = None
+    generation: int | None = None
+
+    def leads_to(self, generation: int | None) -> bool:
+        """Whether whoever has applied it has this generation. One that does not say so does, if it is not older."""
+        if generation is None or self.generation is None:
+            return self.number >= (generation or 0)
+        return self.generation == generation
 
 
 @dataclass(frozen=True)
@@ -85,8 +93,8 @@ def trail(index: Index) -> Trail:
     """What is current now, and how it came about. Raises NoIndex, StorageError.
 
     No lock is taken: a list that still has its pending name counts as soon as its generation is current, and where a
-    run publishes between two looks, both are repeated. Where the lists were removed, a list without an id stands for
-    them, which nobody can follow.
+    run publishes between two looks, both are repeated. Where the lists were removed, or only the newest one, a list
+    without an id stands for it, which nobody can follow.
     """
     for _ in range(_TRIES):
         generation = current_of(index)
@@ -95,19 +103,36 @@ def trail(index: Index) -> Trail:
         except FileNotFoundError:  # renamed between the listing and the reading
             continue
         if index.linked_number() == generation.number:
-            number = generation.number
-            return Trail(generation, lists or (ChangeList(number, index.changes / f"{number:06d}.parquet"),))
+            if not (lists and lists[0].leads_to(generation.number)):
+                lists = (ChangeList(generation.number, lacking(index, generation.number)),)
+            return Trail(generation, lists)
     raise StorageError(f"the change lists of `{index.shown}` change all the time", "run the same command again")
+
+
+def lacking(index: Index, generation: int) -> Path:
+    """Where the list of this generation lies that is not there."""
+    return index.changes / f"{generation:06d}.parquet"
+
+
+def newest_of(index: Index, generation: int) -> ChangeList | None:
+    """The list that leads to this generation, which is the current one; None where it was removed."""
+    lists = _chain(_published(index, generation)[-1:])
+    return lists[0] if lists and lists[0].leads_to(generation) else None
 
 
 def _published(index: Index, current: int) -> list[Path]:
     """The change lists in their order, the oldest first."""
-    found = {int(path.stem): path for path in index.changes.glob("[0-9]*.parquet")}
+    found = {int(path.stem): path for path in _files(index)}
     for path in index.changes.glob("[0-9]*.when-*"):
         number, target = map(int, path.name.split(".when-"))
         if target == current:
             found.setdefault(number, path)
     return [found[number] for number in sorted(found)]
+
+
+def _files(index: Index) -> list[Path]:
+    """The published change lists, the oldest first; what somebody else has put beside them is none."""
+    return sorted(path for path in index.changes.glob("[0-9]*.parquet") if path.stem.isdigit())
 
 
 def _chain(paths: list[Path]) -> tuple[ChangeList, ...]:
@@ -126,8 +151,9 @@ def _stamp_of(path: Path) -> ChangeList:
         stamp = json.loads((pq.read_schema(fetched(path)).metadata or {}).get(_KEY, b"{}"))
         previous = stamp.get("previous")
         return ChangeList(
-            number, path, stamp.get("id"), stamp.get("origin"), (previous[0], previous[1]) if previous else None
-        )
+            number, path, stamp.get("id"), stamp.get("origin"), (previous[0], previous[1]) if previous else None,
+            stamp.get("generation"),
+        )  # fmt: skip
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException, ValueError, TypeError, AttributeError, LookupError):
@@ -139,15 +165,18 @@ def incomplete(changes: pa.Table) -> pa.Table:
     return changes.replace_schema_metadata(_INCOMPLETE)
 
 
-def stamped(index: Index, changes: pa.Table) -> pa.Table:
-    """The same changes with an id, and with the list that they follow, unless they are marked incomplete."""
-    before = [_stamp_of(path) for path in sorted(index.changes.glob("[0-9]*.parquet"))[-1:]]
+def stamped(index: Index, changes: pa.Table, *, generation: int) -> pa.Table:
+    """The changes that lead to this generation, with an id, and with the list that they follow: that of the present
+    generation, unless it was removed, or the changes are marked incomplete."""
+    before = [_stamp_of(path) for path in _files(index)[-1:]]
     last = before[0] if before and before[0].id is not None else None
     is_whole = (changes.schema.metadata or {}).get(_KEY) != _INCOMPLETE[_KEY]
+    follows = last is not None and is_whole and last.leads_to(index.linked_number())
     list_id = secrets.token_hex(16)
     stamp = {
         "id": list_id,
         "origin": last.origin if last else list_id,
-        "previous": [last.number, last.id] if last and is_whole else None,
+        "previous": [last.number, last.id] if last and follows else None,
+        "generation": generation,
     }
     return changes.replace_schema_metadata({_KEY: json.dumps(stamp).encode()})

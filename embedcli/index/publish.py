@@ -133,7 +133,7 @@ def _announce(index: Index, number: int, target: int, changes: pa.Table) -> None
     """Write the change list under a pending name; it becomes `.parquet` only once `target` is current, because loaders
     apply every `.parquet` they find."""
     finish_changes(index)
-    whole = change_lists.stamped(index, changes)
+    whole = change_lists.stamped(index, changes, generation=target)
     index.disk.write(index.pending_changes(number, target), _parquet(whole.schema, lambda: documents.parts(whole)))
 
 

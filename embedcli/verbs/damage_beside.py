@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from embedcli.index import changes, state
+from embedcli.index import change_lists, changes, state
 from embedcli.index.generations import Index
 from embedcli.index.manifest import Generation, is_as_written
 from embedcli.paths import exists
@@ -98,9 +98,9 @@ def in_change_lists(index: Index, current: Generation) -> Iterator[Found]:
     for path in paths:
         with suppress(FileNotFoundError):
             yield path, _problem_of_list(path)
-    waiting = index.pending_changes(current.number, current.number)
-    if not exists(waiting) and not any(int(path.stem) >= current.number for path in paths if path.stem.isdigit()):
-        yield index.changes / f"{current.number:06d}.parquet", "is missing: loaders have to load everything again"
+    with suppress(FileNotFoundError):
+        if change_lists.newest_of(index, current.number) is None:
+            yield change_lists.lacking(index, current.number), "is missing: loaders have to load everything again"
 
 
 def _problem_of_list(path: Path) -> str:

@@ -16,6 +16,7 @@ from embedcli.index.change_lists import Trail, touched, trail
 from embedcli.index.publish import finish_changes
 from embedcli.vault.disk import Disk
 from embedcli.verbs.edits import forget, rollback
+from embedcli.verbs.verify import verify
 from tests.published import changes, filled, index_of, silent, two_roots
 from tests.unprivileged import as_nobody, give_to_nobody
 from tests.workshop import Workshop, words
@@ -70,6 +71,38 @@ def test_a_lost_list_ends_the_trail(shop: Workshop) -> None:
     (shop.index / "changes" / "000003.parquet").unlink()
     assert numbers(trail(index_of(shop))) == [4]
     assert trail(index_of(shop)).since(found.lists[2].id) is None
+
+
+def test_whoever_has_all_lists_but_the_newest_which_is_lost_is_not_up_to_date(shop: Workshop) -> None:
+    """Neither now, nor by the list of the next night, which says what came after the lost one."""
+    found = nights(filled(shop), 2)
+    found.newest.path.unlink()
+    lost = trail(index_of(shop))
+    assert numbers(lost) == [3] and all(lost.since(item.id) is None for item in found.lists)
+    assert all(lost.since_number(number) is None for number in (1, 2, 3))
+    again = nights(shop, 2)
+    assert numbers(again) == [5, 4] and all(again.since_number(number) is None for number in (1, 2, 3))
+    assert again.since_number(4) == again.lists[:1] and again.newest.origin == found.newest.origin
+
+
+def test_whoever_has_all_lists_but_that_of_a_rollback_which_is_lost_is_not_up_to_date(shop: Workshop) -> None:
+    """The list before it is newer than the generation that is current again."""
+    found = nights(filled(shop), 1)
+    rollback.rollback(index_of(shop), warn=silent)
+    (shop.index / "changes" / "000003.parquet").unlink()
+    lost = trail(index_of(shop))
+    assert lost.newest.id is None and lost.since(found.newest.id) is None and lost.since_number(2) is None
+    assert [item.problem for item in verify(index_of(shop)).damage] == [
+        "is missing: loaders have to load everything again"
+    ]
+    again = nights(shop, 1)
+    assert numbers(again) == [again.generation.number] and again.since_number(2) is None
+
+
+def test_what_somebody_puts_beside_the_lists_is_none(shop: Workshop) -> None:
+    found = nights(filled(shop), 1)
+    shutil.copy(found.newest.path, found.newest.path.with_name("000009 copy.parquet"))
+    assert numbers(nights(shop, 2))[1:] == [2, 1]
 
 
 def test_a_rollback_is_a_list_of_the_trail(shop: Workshop) -> None:
