@@ -52,7 +52,8 @@ def changes_since(index: Index, since: int) -> Delta:
     if lists is None:
         oldest = found.lists[-1]
         first = oldest.previous[0] if oldest.previous else oldest.number
-        numbers = f"{first} to {newest.number}" if oldest.id is not None else "none"
+        kept = str(first) if first == newest.number else f"{first} to {newest.number}"
+        numbers = kept if oldest.id is not None else "none"
         raise UsageError(
             f"the changes since {since} are not all kept; kept are those since {numbers}",
             "empty what you load into, and give it everything with `--since 0`",
