@@ -254,9 +254,9 @@ class Report:
         """Print a line for people; `--quiet` drops it."""
         self._write(text, show=not self._quiet)
 
-    def warn(self, text: str) -> None:
-        """Print a warning; `--quiet` leaves it out. A warning that comes twice is printed twice."""
-        self._write(f"warning: {text}", show=not self._quiet)
+    def warn(self, text: str, *, is_news: bool = False) -> None:
+        """Print a warning; `--quiet` leaves it out, unless it `is_news`. One that comes twice is printed twice."""
+        self._write(f"warning: {text}", show=is_news or not self._quiet)
 
     def news(self, text: str) -> None:
         """Print what somebody has to know in the morning, also with `--quiet`."""

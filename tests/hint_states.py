@@ -161,6 +161,13 @@ def ten_gone(shop: Workshop) -> None:
         (shop.docs / f"part/{number}.txt").unlink()
 
 
+def ten_without_text(shop: Workshop) -> None:
+    ten_gone(shop)
+    (shop.docs / "a.txt").rename(shop.index.parent / "text")
+    for number in range(12):
+        shop.write(f"part/{number}.txt", "")
+
+
 def ten_gone_below_a_quote(shop: Workshop) -> None:
     ten_gone(shop)
     shop.docs = shop.docs.rename(shop.docs.with_name("it's"))

@@ -51,6 +51,7 @@ from tests.hint_states import (
     shell,
     ten_gone,
     ten_gone_below_a_quote,
+    ten_without_text,
     three_generations,
     twice,
     two_names,
@@ -188,6 +189,12 @@ ROWS = [
         "embedcli verify {index}",
         [[AGAIN, "embedcli verify {index}"]],
     ),
+    Row(
+        "restore them, or if they are right as they are, run again with `--max-gone 100`",
+        ten_without_text,
+        AGAIN,
+        [["cp {parent}/text {docs}/part/0.txt", AGAIN], [f"{AGAIN} --max-gone 100"]],
+    ),
     Row("name a folder with `--index`", nothing, "embedcli ingest {docs} --index {docs}/part/0.txt", [[INGEST]]),
     Row(
         "name an empty or a new folder with `--index`",
@@ -198,10 +205,10 @@ ROWS = [
     Row("name what to index: `embedcli ingest docs/ --index INDEX`", nothing, AGAIN, [[INGEST]]),
     Row("name what to index: `embedcli ingest docs/ --index {index}`", forgotten, AGAIN, [[INGEST]]),
     Row(
-        "mount what is missing, or if they were deleted, run again with `--max-gone 100`",
+        "mount what is missing, or if they were deleted, run again with `--max-gone '{docs_}=100'`",
         after(indexed, "mv {docs}/part {parent}/away"),
         AGAIN,
-        [["mv {parent}/away {docs}/part", AGAIN], [f"{AGAIN} --max-gone 100"]],
+        [["mv {parent}/away {docs}/part", AGAIN], [f"{AGAIN} --max-gone {{docs}}=100"]],
     ),
     Row(
         "mount what is missing, or if they were deleted, add `--max-gone '{docs_}/part=100'`",

@@ -53,11 +53,16 @@ def _run() -> None:
             # PYTHONUNBUFFERED: a raw stream that a signal or a full disk interrupts writes a part and raises nothing
             sys.stdout = open(sys.stdout.fileno(), "w", encoding=sys.stdout.encoding, closefd=False)  # noqa: SIM115
         sys.stdout.reconfigure(errors="backslashreplace")  # the locale may lack characters of a file name
+    stdout = sys.stdout
     try:
         try:
             app(prog_name="embedcli")
         finally:
             sys.stdout.flush()  # here, where a failure can still be reported
+    except SystemExit:
+        if sys.stdout is not stdout:  # so Typer exits with 1 where the reader of our output has left
+            sys.exit(_reader_has_left())
+        raise
     except KeyboardInterrupt:  # before a command has installed its own handler
         sys.exit(128 + signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - the one place where a bug is reported as a bug
@@ -76,8 +81,7 @@ def _code_of(error: Exception) -> int:
             print(json.dumps({"exit_code": error.exit_code, "error": str(error), "hint": error.hint}))
         return error.exit_code
     if isinstance(error, BrokenPipeError):
-        silence(sys.stdout)  # the reader of our output has left: there is nobody to tell
-        return 1
+        return _reader_has_left()
     if isinstance(error, OSError) and error.errno in STDOUT_ERRORS:
         say(f"error: cannot write the output: {error.strerror}\n\nhint: only the output is lost, all work is done")
         silence(sys.stdout)
@@ -88,3 +92,11 @@ def _code_of(error: Exception) -> int:
         "hint: report the lines above; the same command continues from the last checkpoint"
     )
     return 1
+
+
+def _reader_has_left() -> int:
+    """The exit code where nobody reads our output any more, as after `head`: there is nobody to tell."""
+    from embedcli.report import silence
+
+    silence(sys.stdout)
+    return 128 + signal.SIGPIPE

@@ -50,14 +50,15 @@ def rollback(
     index: IndexArgument = None,
     index_option: IndexFolder = None,
     to: Annotated[
-        int | None, typer.Option(help="The number of the generation; default: the parent of the current one.")
+        int | None, typer.Option(help="The number of the generation; default: the one before the current one.")
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Make an older generation the current one again.
 
-    This works even when the current generation or its symlink is damaged.
+    This works even when the current generation or its symlink is damaged; then
+    the default is the newest generation that is whole.
     """
     from embedcli.verbs.edits.rollback import rollback
 

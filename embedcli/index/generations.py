@@ -267,7 +267,8 @@ class Index:
         return "restore the folder from a copy with its links (`cp -a`, `rsync -a`), or start a new one with `--index`"
 
     def lacks(self, number: int) -> str:
-        """Why a generation cannot be read; empty where every file exists and has its size."""
+        """Why a generation cannot be read; empty where each file exists and has its size, and the table of documents is
+        as it was written."""
         try:
             generation = self._load(number)
         except (*UNREADABLE, NoIndex) as error:
@@ -275,7 +276,14 @@ class Index:
         files = {self.path(number) / name: file.size_bytes for name, file in generation.files.items()}
         files |= {shard.path: shard.size_bytes for shard in generation.shards.values()}
         torn = next((path for path, size_bytes in files.items() if _size_bytes(path) != size_bytes), None)
-        return "" if torn is None else f"`{torn}` is missing or torn"
+        if torn is not None:
+            return f"`{torn}` is missing or torn"
+        table = self.path(number) / "documents.parquet"
+        try:
+            sound = digest_of(fetched(table)) == generation.files[table.name].sha256
+        except OSError as error:
+            return f"cannot read `{table}`: {error.strerror}"
+        return "" if sound else f"`{table}` is damaged"
 
     def damaged(self, generation: Generation) -> set[str]:
         """Names of shards that are missing, have the wrong size, or were found damaged by `verify` or a run."""

@@ -115,12 +115,14 @@ def refused(source: Source, prior: LastSeen | None, reason: str, rules: Rules, *
 
 
 def is_news(outcome: Outcome, prior: LastSeen | Moved | None) -> bool:
-    """Whether a source failed, or went stale or partial, for a reason that it did not have before: then the run exits
-    with 3."""
+    """Whether a source failed, or went stale or partial, for a reason that it did not have before, or lost the text
+    that it had: then the run exits with 3."""
     if outcome.row is not None:
         status, reason = outcome.row.status, outcome.row.reason
     elif outcome.mark is not None:
         status, reason = outcome.mark.columns["status"], outcome.mark.columns["reason"]
+    if status == "skipped":
+        return isinstance(prior, LastSeen) and prior.rows > 0
     return status in TROUBLED and (prior is None or (prior.status, prior.reason) != (status, reason))
 
 

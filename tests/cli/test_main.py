@@ -229,6 +229,77 @@ def test_quiet_names_new_failures_once_and_nothing_else(tmp_path: Path) -> None:
     assert (second.returncode, second.stderr, second.stdout) == (0, "", "")
 
 
+def test_quiet_names_what_lets_a_folder_go_that_was_just_frozen(tmp_path: Path) -> None:
+    """And once: cron mails it."""
+    docs = tmp_path / "docs"
+    (docs / "share").mkdir(parents=True)
+    for number in range(12):
+        (docs / f"share/{number}.txt").write_text(words(9, number))
+    command = ["ingest", docs, "--index", "idx", "--model", "minilm", "--dim", "32", "--quiet"]
+    assert quick(*command, cwd=tmp_path).returncode == 0
+    for number in range(9):
+        (docs / f"share/{number}.txt").unlink()
+    first, second = (quick(*command, cwd=tmp_path) for _ in range(2))
+    assert first.returncode == 3 and f"If they were deleted: `--max-gone {docs}/share=100`\n" in first.stderr
+    assert (second.returncode, second.stderr) == (0, "")
+
+
+def test_sources_that_have_lost_their_text_are_news(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for number in range(3):
+        (docs / f"{number}.txt").write_text(words(9, number))
+    command = ["ingest", "docs", "--index", "idx", "--model", "minilm", "--dim", "32", "--quiet"]
+    assert quick(*command, cwd=tmp_path).returncode == 0
+    (docs / "1.txt").write_text("")
+    (docs / "2.txt").write_bytes(bytes(range(256)) * 9)
+    first, second = (quick(*command, cwd=tmp_path) for _ in range(2))
+    assert (first.returncode, first.stderr) == (3, "2 new failures: 1 empty 1.txt, 1 not_text 2.txt\n")
+    assert (second.returncode, second.stderr) == (0, "")
+
+
+def test_an_index_is_not_emptied_because_no_source_has_text_any_more(tmp_path: Path) -> None:
+    """As after a night in which the disk of a file server was full."""
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for number in range(10):
+        (docs / f"{number}.txt").write_text(words(9, number))
+    command = ["ingest", "docs", "--index", "idx", "--model", "minilm", "--dim", "32", "--quiet"]
+    assert quick(*command, cwd=tmp_path).returncode == 0
+    for number in range(10):
+        (docs / f"{number}.txt").write_text("")
+    refused = [quick(*command, cwd=tmp_path) for _ in range(2)]
+    assert [ran.returncode for ran in refused] == [15, 15]
+    assert "none of the 10 sources has text any more: 10 empty; the index stays as it was" in refused[1].stderr
+    assert os.readlink(tmp_path / "idx/current") == "generations/000001"
+    (docs / "1.txt").write_text(words(9, 1))
+    assert quick(*command, cwd=tmp_path).returncode == 3
+    (docs / "1.txt").write_text("")
+    assert quick(*command, "--max-gone", "100", cwd=tmp_path).returncode == 3
+    assert json.loads(quick("status", "idx", "--json", cwd=tmp_path).stdout)["chunks"] == 0
+
+
+@pytest.mark.parametrize("typed", ["%FF", "%25FF"])
+def test_a_folder_whose_name_looks_encoded_is_let_go_as_it_is_typed_or_shown(tmp_path: Path, typed: str) -> None:
+    docs = tmp_path / "docs"
+    (docs / "%FF").mkdir(parents=True)
+    for number in range(12):
+        (docs / f"%FF/{number}.txt").write_text(words(9, number))
+    (docs / "a.txt").write_text(words(9, 99))
+    command = ["ingest", docs, "--index", "idx", "--model", "minilm", "--dim", "32"]
+    assert quick(*command, cwd=tmp_path).returncode == 0
+    shutil.rmtree(docs / "%FF")
+    ran = quick(*command, "--max-gone", f"{docs}/{typed}=100", cwd=tmp_path)
+    assert ran.returncode == 0 and "12 gone" in ran.stderr and "warning" not in ran.stderr
+
+
+def test_a_reader_of_the_output_that_leaves_is_exit_141(indexed: Path) -> None:
+    for arguments in ("search text index", "status index --json", "shards index", "verify index", "changes index"):
+        line = f"{shlex.join(QUICK)} {arguments} | (exec 0<&-; sleep 2); exit ${{PIPESTATUS[0]}}"
+        ran = subprocess.run(["bash", "-c", line], cwd=indexed, env=QUIET, capture_output=True, text=True)
+        assert ran.returncode == 141 and "rror" not in ran.stderr, ran.stderr
+
+
 def test_quiet_prints_nothing_when_a_run_from_cron_succeeds(indexed: Path) -> None:
     command = [sys.executable, "-m", "embedcli", "ingest", "--index", str(indexed / "index"), "--quiet"]
     bare = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HERE)}

@@ -22,10 +22,16 @@ LINES = 4
 INDENT = 3
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the program to end: Rich's own would exit with 1."""
+        raise  # noqa: PLE0704 - Rich calls this while it handles the error
+
+
 def print_hits(query: str | None, found: Found) -> None:
     """`query` stands above its hits, where there are several queries."""
     width = max(20, shutil.get_terminal_size().columns)
-    console = Console(width=width, highlight=False, markup=False, emoji=False)
+    console = _Console(width=width, highlight=False, markup=False, emoji=False)
     if query is not None:
         console.print(Text(f"> {one_line(query)}", style="bold"))
     for rank, hit in enumerate(found.hits, 1):

@@ -149,7 +149,7 @@ def _refuse_lost_root(path: str, count: int, rules: Rules) -> None:
     if rules.percent_of(path) < 100:
         raise InputError(
             f"all {count:,} known sources of `{path}` are gone; nothing was changed",
-            "mount what is missing, or if they were deleted, run again with `--max-gone 100`",
+            f"mount what is missing, or if they were deleted, run again with `--max-gone {quoted(f'{path}=100')}`",
         )
 
 

@@ -26,7 +26,7 @@ from embedcli.run.pace.time_limit import OutOfTime
 from embedcli.run.plan import Plan
 from embedcli.run.settings import rules_of
 from embedcli.sources.lists import settle_sources
-from embedcli.sources.roots import Scopes
+from embedcli.sources.roots import Scopes, inside
 from embedcli.urls import absolute
 
 FOLDERS_SHOWN = 5
@@ -94,7 +94,10 @@ def make_plan(
         report.warn(f"the list has the folder `{shown}` and nothing in it: name its files, or the folder as a SOURCE")
     for folder, why in sorted(plan.unlisted.items())[:FOLDERS_SHOWN]:
         forget = f"`embedcli forget {quoted(folder)} --index {quoted(asked.shown_index)}`"
-        report.warn(f"`{folder}` {why}: what the index has of it stays as it is; if it is gone for good: {forget}")
+        report.warn(
+            f"`{folder}` {why}: what the index has of it stays as it is; if it is gone for good: {forget}",
+            is_news=_has_news(plan, folder),
+        )
     for pattern in dict.fromkeys(plan.unmatched):
         report.warn(f"the pattern `{pattern}` of `--include` or `--exclude` matches nothing")
     for folder, _ in asked.max_gone_of:
@@ -103,17 +106,27 @@ def make_plan(
     for folder, lost in sorted(plan.frozen.items()):
         report.warn(
             f"`{folder}`: {lost} of its indexed sources are gone; they stay in the index, stale."
-            f" If they were deleted: `--max-gone {quoted(f'{folder}=100')}`"
+            f" If they were deleted: `--max-gone {quoted(f'{folder}=100')}`",
+            is_news=_has_news(plan, folder),
         )
     _check_not_empty(plan, known.table)
     return plan
 
 
+def _has_news(plan: Plan, folder: str) -> bool:
+    """Whether a source at or below this place has gone stale in this run."""
+    roots = {scope.root.id: scope.root.path for scope in plan.scopes.scopes}
+    return any(inside(f"{roots[root]}/{path}", folder) for root, path in plan.news if root in roots)
+
+
 def _is_known(place: str, table: pa.Table, scopes: Scopes) -> bool:
-    """Whether the index has sources at or below an absolute path, or it stands for a stream."""
-    shown, uris = printable(os.fsencode(place)), table.column("uri")
-    found = pc.or_(pc.equal(uris, shown), pc.starts_with(uris, f"{shown.rstrip('/')}/"))
-    return pc.any(found).as_py() or any(root.stream and absolute(root.path) == place for root in scopes.roots)
+    """Whether the index has sources at or below an absolute path, typed as it is or as messages show it, or it stands
+    for a stream."""
+    uris = table.column("uri")
+    for shown in dict.fromkeys((printable(os.fsencode(place)), place)):
+        if pc.any(pc.or_(pc.equal(uris, shown), pc.starts_with(uris, f"{shown.rstrip('/')}/"))).as_py():
+            return True
+    return any(root.stream and absolute(root.path) == place for root in scopes.roots)
 
 
 def _check_not_empty(plan: Plan, table: pa.Table) -> None:

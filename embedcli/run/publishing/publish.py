@@ -14,21 +14,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from embedcli.errors import InputError
 from embedcli.index import documents, state
 from embedcli.index.change_lists import incomplete
 from embedcli.index.publish import publish as next_generation
-from embedcli.records import MOMENT_REASONS
 from embedcli.run.known import table_of
 from embedcli.run.publishing.own_staging import begin_staging, clear_staging, new_outcomes
 from embedcli.run.publishing.parts import draft_of, left_over, table_of_next
 from embedcli.run.publishing.recipe import mend_recipe
+from embedcli.run.publishing.refusals import none_readable, refuse_losing_all, refuse_losing_rebuild
 
 if TYPE_CHECKING:
     from embedcli.index.manifest import Generation
-    from embedcli.index.outcomes import Outcomes
     from embedcli.records import SourceKey
     from embedcli.run.begin_work import Work
     from embedcli.run.record import Run
@@ -106,10 +103,12 @@ def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceK
         state.write_seen(run.index.state, current.number, table.seen, run.index.disk)
         mend_recipe(run.index, current, run.report)
         return Published(current, table.table)
-    if current is None and complete and not any(documents.count_by(table.table, "shard")):
-        staging.remove()
-        raise _none_readable(table.table)
-    _refuse_losing_rebuild(run, outcomes)
+    if complete and not any(documents.count_by(table.table, "shard")):
+        if current is None:
+            staging.remove()
+            raise none_readable(table.table)
+        refuse_losing_all(run, table.table)
+    refuse_losing_rebuild(run, outcomes)
     if run.known.lacks_probe and work.embedder.reference is None:
         work.embedder.make_reference()
     work.tally.progress.phase = "publishing"
@@ -122,31 +121,8 @@ def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceK
     return Published(generation, table.table)
 
 
-def _refuse_losing_rebuild(run: Run, outcomes: Outcomes) -> None:
-    """Raise InputError if a rebuild would lose the old rows of sources that cannot be read at the moment."""
-    if not run.known.rebuilding:
-        return
-    had_rows = run.known.table.filter(pc.greater(run.known.table.column("rows"), 0))
-    reasons = outcomes.rows.column("reason")
-    momentary = outcomes.rows.filter(pc.is_in(reasons, value_set=pa.array(sorted(MOMENT_REASONS))))
-    lost = documents.parted(momentary, had_rows)[0].column("uri").to_pylist()
-    if lost:
-        raise InputError(
-            f"{len(lost)} sources that had rows cannot be read now, `{lost[0]}` the first; nothing was changed",
-            "mend their permissions or mount what is missing, then run the same command again",
-        )
-
-
 def _same_header(run: Run, current: Generation, complete: bool) -> bool:
     same = current.roots == run.scopes.roots and current.mounts == run.plan.mounts
     names = ("model", "commit", "max_file_bytes")  # the rest would make other vectors
     same_settings = all(getattr(current.settings, name) == getattr(run.settings, name) for name in names)
     return same and same_settings and current.complete == complete
-
-
-def _none_readable(table: pa.Table) -> InputError:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in documents.count_by(table, "reason").items())
-    return InputError(
-        f"none of the {table.num_rows} sources can be read: {reasons}",
-        "what is only pictures needs OCR first" if "no_text" in reasons else "name sources that can be read",
-    )

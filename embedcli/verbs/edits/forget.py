@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
+from embedcli.errors import quoted
 from embedcli.index.generations import Index
 from embedcli.records import Root, printable
 from embedcli.report import Say
+from embedcli.sources.filters import EMBEDCLIIGNORE
 from embedcli.urls import absolute, is_url
 from embedcli.verbs.edits.change import Done, changing, known_part, ops
 from embedcli.verbs.edits.new_place import without
@@ -34,12 +37,20 @@ def forget(index: Index, path: str, *, warn: Say) -> Done:
             changed=ops(gone, change.current, "removed"),
         )
         place = absolute(path)
-        if below and (is_url(place) or os.path.lexists(place)):
+        if below and root.selection is None and (is_url(place) or os.path.lexists(place)):
             shown = printable(os.fsencode(place))
-            warn(
-                f"`{shown}` is still there, and the next run reads it again unless `--exclude '/{below}'` leaves it out"
-            )
+            warn(f"`{shown}` is still there, and the next run reads it again; {_kept_out(root, below)}")
         return change.done(gone)
+
+
+def _kept_out(root: Root, below: str) -> str:
+    """How the next runs leave out what lies at this path below the root, and nothing else: a line in an ignore file,
+    for `--exclude` would take the place of the patterns that are remembered, and hold for other roots too."""
+    pattern = "/" + re.sub(r"([\\*?[]|[ \t]$)", r"\\\1", below)
+    if is_url(root.path) or "\n" in pattern or "\r" in pattern:
+        return "remove it, or leave it out with a pattern of `--exclude`"
+    ignore_file = quoted(os.path.join(root.path, EMBEDCLIIGNORE))
+    return f"`printf '%s\\n' {quoted(pattern)} >> {ignore_file}` leaves it out"
 
 
 def _roots(roots: Sequence[Root], leaving: Root, below: str) -> Iterator[Root]:

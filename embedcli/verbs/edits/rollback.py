@@ -8,6 +8,7 @@ Not here: the swap itself (index/publish.py), the text on the screen (cli/upkeep
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -21,7 +22,8 @@ from embedcli.verbs.edits.change import Done, done, locked
 
 
 def rollback(index: Index, *, to: int | None = None, warn: Say) -> Done:
-    """Make generation `to` the current one again; without `to`, the parent of the current one.
+    """Make generation `to` the current one again; without `to`, the parent of the current one, or where that cannot be
+    read the newest one that is whole.
 
     Raises UsageError when that generation is not on disk, StorageError when it is not complete.
     """
@@ -40,12 +42,12 @@ def rollback(index: Index, *, to: int | None = None, warn: Say) -> Done:
 
 
 def _target(index: Index, to: int | None) -> int:
-    """The generation to go back to, complete on disk. Without `to` the manifest of the current one must be readable."""
-    current = index.linked_number() if to is not None else index.current_number()
-    target = index.read(current).parent if to is None and current is not None else to
+    """The generation to go back to, complete on disk."""
+    current = index.linked_number()
     others = [number for number in index.numbers() if number != current]
     lacking = {number: index.lacks(number) for number in others}
     whole = [number for number in others if not lacking[number]]
+    target = to if to is not None else _before(index, current, whole)
     kept = (
         f"complete are {', '.join(map(str, whole))}: `embedcli rollback --to N --index {quoted(index.shown)}`"
         if whole
@@ -61,6 +63,12 @@ def _target(index: Index, to: int | None) -> int:
     if lacking[target]:
         raise StorageError(f"cannot roll back to generation {target}: {lacking[target]}", kept)
     return target
+
+
+def _before(index: Index, current: int | None, whole: Sequence[int]) -> int | None:
+    """The parent of the current generation; where that is not known, the newest one that is whole."""
+    generation = None if current is None else index.readable(current)
+    return max(whole, default=None) if generation is None else generation.parent
 
 
 def _changes_back(index: Index, current: int | None, target: int, warn: Say) -> pa.Table:

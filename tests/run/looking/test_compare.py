@@ -104,7 +104,7 @@ def test_a_folder_that_lost_more_than_max_gone_keeps_its_sources(
 def test_a_root_of_which_nothing_is_left_stops_the_run(docs: Path, gone: int, percent: float) -> None:
     with pytest.raises(InputError, match=f"all {gone} known sources") as caught:
         make(docs, known(docs, *numbered("lost", gone)), max_gone_percent=percent)
-    assert "--max-gone 100" in caught.value.hint
+    assert f"--max-gone {docs}=100`" in caught.value.hint
 
 
 def test_a_small_root_of_which_all_is_gone_but_something_new_came_goes_on(docs: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from embedcli.errors import InputError
 from embedcli.index.manifest import manifest_bytes
+from embedcli.records import printable
 from embedcli.verbs.edits import forget
 from embedcli.verbs.status import status
 from tests.published import changes, damage, filled, index_of, silent, two_roots, vectors
@@ -82,7 +85,7 @@ def test_forget_removes_what_lies_below_a_folder_of_a_root(shop: Workshop) -> No
     assert (done.sources, done.chunks) == (3, len(gone))
     assert changes(shop, 3) == {"removed": gone} and damage(shop) == []
     assert {path.split("/")[0] for path in shop.documents()} == {"part-0", "part-10"}
-    assert [line for line in said if "is still there" in line and "--exclude '/part-1'" in line]
+    assert [line for line in said if "is still there" in line and "printf '%s\\n' /part-1 >> " in line]
     had = shop.embedded
     assert (shop.ingest().sources["new"], shop.embedded) == (3, had), "it is still there, and known vectors are used"
     forget.forget(index_of(shop), str(shop.docs / "part-1"), warn=silent)
@@ -135,3 +138,35 @@ def test_forget_of_a_path_without_sources_names_the_roots(shop: Workshop) -> Non
         with pytest.raises(InputError) as caught:
             forget.forget(index_of(shop), str(path), warn=silent)
         assert str(shop.docs) in caught.value.hint
+
+
+ODD = ["a[1].txt", "star*.txt", "why?.txt", "back\\slash.txt", "it's.txt", "a b ", "#c.txt", "sub/!d.txt", "p%FF.txt"]
+LIKE_THEM = ["a1.txt", "starfish.txt", "whys.txt", "backslash.txt", "a b", "c.txt", "sub/d.txt", "!d.txt", "p.txt"]
+
+
+def test_the_line_that_forget_says_leaves_out_that_source_and_nothing_else(shop: Workshop) -> None:
+    """Whatever its name; in this root alone; and beside the patterns that the index remembers."""
+    other = shop.docs.parent / "more"
+    for number, name in enumerate([*ODD, *LIKE_THEM, "drafts/d.txt"]):
+        shop.write(name, words(9, number))
+        shop.write(f"../more/{name}", words(9, 100 + number))
+    shop.ingest(shop.docs, other, exclude=("drafts/",))
+    kept = {row["uri"] for row in shop.rows(["uri"])}
+    said: list[str] = []
+    for name in ODD:
+        forget.forget(index_of(shop), str(shop.docs / name), warn=said.append)
+    for line in said:
+        assert "is still there, and the next run reads it again; " in line
+        subprocess.run(["sh", "-c", line.partition("; `")[2].rpartition("` leaves it out")[0]], check=True)
+    shop.ingest()
+    left_out = {printable(os.fsencode(shop.docs / name)) for name in ODD}
+    assert left_out < kept and {row["uri"] for row in shop.rows(["uri"])} == kept - left_out
+
+
+def test_a_source_that_was_named_by_itself_is_not_said_to_be_read_again(shop: Workshop) -> None:
+    for number in range(3):
+        shop.write(f"{number}.txt", words(9, number))
+    shop.ingest(*(shop.docs / f"{number}.txt" for number in range(3)))
+    said: list[str] = []
+    forget.forget(index_of(shop), str(shop.docs / "1.txt"), warn=said.append)
+    assert not said and shop.ingest().idle and len(shop.documents()) == 2

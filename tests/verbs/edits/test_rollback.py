@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from embedcli.errors import UsageError
+from embedcli.errors import StorageError, UsageError
 from embedcli.index.clearing import CHANGES_KEPT_S, clear
 from embedcli.verbs.edits import rollback
 from tests.published import changes, damage, filled, index_of, silent, vectors
@@ -86,3 +86,34 @@ def test_rollback_says_which_file_a_loader_has_to_apply(shop: Workshop, command:
     again = json.loads(command("rollback", shop.index, "--to", 2, "--json").stdout)
     assert (again["generation"], again["changes"]) == (2, 4)
     assert changes(shop, 4).keys() == {"added"} and follow(shop.index) == shop.ids()
+
+
+@pytest.mark.parametrize("lost", ["current", "current/manifest.json"])
+def test_without_a_number_it_goes_to_the_newest_whole_generation_where_the_current_one_cannot_be_read(
+    shop: Workshop, lost: str
+) -> None:
+    filled(shop)
+    before = vectors(shop)
+    shop.write("new.txt", words(20, 50))
+    shop.ingest()
+    after = vectors(shop)
+    (shop.index / lost).unlink()
+    rollback.rollback(index_of(shop), warn=silent)
+    assert vectors(shop) == (after if lost == "current" else before)
+
+
+def test_a_generation_whose_table_of_documents_is_damaged_is_no_way_back(shop: Workshop) -> None:
+    """Also where the damage has left its size as it was."""
+    filled(shop)
+    shop.write("new.txt", words(20, 50))
+    shop.ingest()
+    for number in (1, 2):
+        path = shop.index / f"generations/{number:06d}/documents.parquet"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 255
+        path.write_bytes(data)
+    index = index_of(shop)
+    with pytest.raises(StorageError, match="documents.parquet` is damaged") as error:
+        rollback.rollback(index, to=1, warn=silent)
+    for said in (error.value.hint, index.way_back(2), index.way_back()):
+        assert "rollback --to" not in said
