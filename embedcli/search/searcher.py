@@ -81,8 +81,10 @@ class Vectors(Protocol):
 class Searcher:
     """Any number of threads may search. A search begins on the generation that is current then, and ends on it."""
 
-    def __init__(self, index: Index, vectors: Vectors) -> None:
+    def __init__(self, index: Index, vectors: Vectors, *, for_clients: bool = False) -> None:
+        """`for_clients`: conditions come from others, and may not take all memory."""
         self._index = index
+        self._for_clients = for_clients
         self._vectors = vectors
         self._lock = threading.Lock()
         self._opened: tuple[Mark, View] | None = None
@@ -143,7 +145,7 @@ class Searcher:
         asked = parse(query) if isinstance(query, str) else None
         mode = mode or ("hybrid" if asked is not None and view.has_words else "vector")
         phrases = Phrases(asked.phrases) if asked is not None and asked.phrases else None
-        condition = None if where is None else Where(where, dim=view.generation.settings.dim)
+        condition = self._condition(view, where)
         if mode != "vector" or phrases:
             _ = view.words  # a search for words in an index without them ends before a model is loaded
         if not view.rows:
@@ -164,12 +166,16 @@ class Searcher:
 
     def _like(self, view: View, chunk_id: str, k: int, where: str | None, min_score: float | None) -> Found:
         row = view.row_of(chunk_id)
-        condition = None if where is None else Where(where, dim=view.generation.settings.dim)
+        condition = self._condition(view, where)
         allowed = view.allowed(condition, None)
         allowed = np.ones(view.rows, np.bool_) if allowed is None else allowed
         allowed[row] = False
         ranked = _ranked(view, view.vectors.vector(row), None, allowed, k)
         return _found(view, "vector", None, ranked, k, min_score)
+
+    def _condition(self, view: View, where: str | None) -> Where | None:
+        dim = view.generation.settings.dim
+        return None if where is None else Where(where, dim=dim, limited=self._for_clients)
 
     def _vector(self, view: View, query: str | Floats, asked: Query | None) -> Floats:
         if asked is not None:

@@ -87,4 +87,9 @@ def _has_key(header: str, api_key: str) -> bool:
             return False
     elif kind.lower() != "bearer":
         return False
-    return hmac.compare_digest(value.strip().encode(), api_key.encode())
+    value = value.strip()
+    sent = {
+        value.encode(),
+        value.encode("latin-1", "replace"),
+    }  # the server reads headers as latin-1, clients send UTF-8
+    return any([hmac.compare_digest(one, api_key.encode()) for one in sent])

@@ -5,6 +5,7 @@ In: requests. Out: hits as JSON or as a page, files. Not here: vectors and error
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from embedcli.errors import EmbedcliError, UsageError
+from embedcli.records import printable
 from embedcli.serving import embeddings, files, page, searching
 from embedcli.serving.answers import Problem, json_answer
 from embedcli.serving.clients import service_of, unless_client_leaves
@@ -114,5 +116,6 @@ def _sent(path: Path) -> Response:
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
     if kind != files.PDF:  # the browser's own viewer needs what this forbids
         headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    name = printable(os.fsencode(path.name))
     shown = "attachment" if kind == files.DOWNLOAD else "inline"
-    return FileResponse(path, headers=headers, media_type=kind, filename=path.name, content_disposition_type=shown)
+    return FileResponse(path, headers=headers, media_type=kind, filename=name, content_disposition_type=shown)

@@ -48,7 +48,7 @@ class Searching:
         """Made in the event loop. `own` makes the vectors of queries where the shared engine cannot."""
         self.index = index
         self._threads = ThreadPoolExecutor(THREADS, "embedcli-search")
-        self._searcher = Searcher(index, own or _SharedVectors(embed_query))
+        self._searcher = Searcher(index, own or _SharedVectors(embed_query), for_clients=True)
 
     async def search(self, wanted: Wanted) -> Found:
         """Raises Problem, EmbedcliError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -143,3 +144,34 @@ def test_the_connection_itself_can_neither_read_nor_write(statement: str, tmp_pa
     with pytest.raises(duckdb.Error):
         connection.execute(statement.format(file=file)).fetchall()
     assert os.listdir(tmp_path) == ["a.csv"] and file.read_text() == "a\n1\n"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "path like 'a!%' escape '!' and modified_at > now() - interval 7 days",
+        "lower(title) ilike '%x%' or path similar to 'a.*' or path glob '*.md' or text[1:3] = 'abc'",
+        "year(modified_at) = 2026 and date_trunc('day', modified_at) = '2026-01-01' and -chunk_index % 2 < 0",
+        "try_cast(meta.n as int) between 2 and 4 and coalesce(section, '') <> '' and meta.a.b in ('x', 'y')",
+        "starts_with(path, 'a/') and not contains(text, 'z') and case when page_start is null then true else false end",
+    ],
+)
+def test_a_client_of_a_server_may_say_what_people_say(sql: str) -> None:
+    Where(sql, dim=DIM, limited=True)
+
+
+@pytest.mark.parametrize(
+    ("sql", "name"),
+    [
+        ("length(repeat(text, 200000)) > 0", "repeat"),
+        ("len(lpad(text, 1000000, 'x')) > 1", "lpad"),
+        ("list_sum(range(1000000)) > 0", "list_sum"),
+        ("replace(text, 'a', 'bbbb') = 'x'", "replace"),
+        ("len(printf('%100000000d', 1)) > 0", "printf"),
+        ("text || text || text = ''", "||"),
+    ],
+)
+def test_a_client_of_a_server_may_not_take_all_memory(sql: str, name: str) -> None:
+    with pytest.raises(UsageError, match=rf"it calls `{re.escape(name)}`, which a server does not do"):
+        Where(sql, dim=DIM, limited=True)
+    Where(sql, dim=DIM)

@@ -179,6 +179,13 @@ def test_another_name_of_this_machine_is_refused(server: Server) -> None:
     assert server.get("/v1/models", headers={"Host": "localhost"}).status_code == 200
 
 
+def test_a_key_that_is_not_ascii_is_taken_as_clients_send_it(tmp_path: Path) -> None:
+    with serving(tmp_path, "--model", "minilm", EMBEDCLI_API_KEY="sécret") as server:
+        for sent in ("sécret".encode(), "sécret".encode("latin-1")):
+            assert server.get("/v1/models", headers={b"Authorization": b"Bearer " + sent}).status_code == 200
+        assert server.get("/v1/models", headers={b"Authorization": b"Bearer s?cret"}).status_code == 401
+
+
 def test_a_key_is_asked_for_by_bearer_or_by_a_browser(tmp_path: Path) -> None:
     with serving(tmp_path, "--model", "minilm", EMBEDCLI_API_KEY="secret") as server:
         assert error(server.embed("a"), 401)["code"] == "invalid_api_key"

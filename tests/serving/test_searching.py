@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import threading
@@ -136,6 +137,25 @@ def test_a_document_is_opened_where_files_are_allowed(server: Server, lamp: Work
     assert answer.text == (lamp.docs / "manual/red.md").read_text()
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_document_whose_name_is_not_utf_8_is_opened_too(tmp_path: Path) -> None:
+    shop = Workshop(tmp_path, index="idx")
+    shop.docs.mkdir(exist_ok=True)
+    Path(os.fsdecode(os.fsencode(shop.docs) + b"/latin\xe9.txt")).write_text("narwhal " * 9)
+    shop.ingest()
+    with serving(tmp_path, str(shop.index), "--files") as server:
+        html = server.get("/", params={"q": "narwhal"}).text
+        address = re.search(r'href="(/files/[^"]+)"', html)
+        assert address
+        answer = server.get(address[1])
+    assert answer.status_code == 200 and answer.text == "narwhal " * 9
+    assert "latin%25E9.txt" in answer.headers["content-disposition"]
+
+
+def test_a_condition_that_would_take_all_memory_is_refused(server: Server) -> None:
+    body = {"query": "red", "where": "length(repeat(text, 200000)) > 0"}
+    assert "calls `repeat`" in error(server.post("/v1/search", body), 400)["message"]
 
 
 def test_a_pdf_opens_at_its_page(server: Server, lamp: Workshop) -> None:
