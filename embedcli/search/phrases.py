@@ -33,6 +33,13 @@ def required_terms(phrase: str) -> set[str]:
     return found
 
 
+def short_runs(text: str) -> tuple[str, ...]:
+    """The words of a query of which each is shorter than an n-gram of its script, as a Chinese word of one character
+    may be: no term finds them inside longer runs, so they are looked for as phrases. Else none."""
+    kinds = {kind for _, kind in pieces(fold(text))}
+    return tuple(text.split()) if kinds and kinds <= _SIZES.keys() and not required_terms(text) else ()
+
+
 class Phrases:
     """Whole words only: `"art 5"` is not in `part 57`."""
 

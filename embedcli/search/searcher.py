@@ -23,7 +23,7 @@ from embedcli.models.fusing import cosine_share
 from embedcli.search import fuse
 from embedcli.search.bm25 import Scored
 from embedcli.search.passages import passages
-from embedcli.search.phrases import Phrases
+from embedcli.search.phrases import Phrases, short_runs
 from embedcli.search.query import Query, parse
 from embedcli.search.scan import Allowed, Rows, best
 from embedcli.search.sealed import DamagedCache
@@ -37,6 +37,8 @@ T = TypeVar("T")
 MODES = ("hybrid", "vector", "words")
 CANDIDATES = 100
 """How many of the best rows of each side are judged by both; more where more hits are asked for."""
+A_WORD = float(np.finfo(np.float32).tiny)
+"""A row with a word of the query has a higher score by words than this."""
 Scores = np.ndarray
 
 
@@ -144,7 +146,8 @@ class Searcher:
     ) -> Found:
         asked = parse(query) if isinstance(query, str) else None
         mode = mode or ("hybrid" if asked is not None and view.has_words else "vector")
-        phrases = Phrases(asked.phrases) if asked is not None and asked.phrases else None
+        wanted = () if asked is None else asked.phrases or (short_runs(asked.text) if mode == "words" else ())
+        phrases = Phrases(wanted) if wanted else None
         condition = self._condition(view, where)
         if mode != "vector" or phrases:
             _ = view.words  # a search for words in an index without them ends before a model is loaded
@@ -152,7 +155,8 @@ class Searcher:
             return Found(view.generation.number, mode, 0, frozenset(), ())
         allowed = view.allowed(condition, phrases)
         vector = None if mode == "words" else self._vector(view, query, asked)
-        ranked = _ranked(view, vector, asked if mode != "vector" else None, allowed, k)
+        words = asked if mode != "vector" else None
+        ranked = _ranked(view, vector, words, allowed, k, least=0.0 if phrases and mode == "words" else A_WORD)
         return _found(view, mode, asked, ranked, k, min_score)
 
     def like(self, chunk_id: str, *, k: int = 10, where: str | None = None, min_score: float | None = None) -> Found:
@@ -209,12 +213,14 @@ def _check(k: int, mode: str | None) -> None:
         raise UsageError(f"`--mode {mode}` is not one of {', '.join(MODES)}", "leave `--mode` out for hybrid")
 
 
-def _ranked(view: View, vector: Floats | None, words: Query | None, allowed: Allowed | None, k: int) -> _Ranked:
-    """By vector, by words, or by both where both are given."""
+def _ranked(
+    view: View, vector: Floats | None, words: Query | None, allowed: Allowed | None, k: int, *, least: float = A_WORD
+) -> _Ranked:
+    """By vector, by words, or by both where both are given; by words with a score of `least` or more."""
     scored = None if words is None else view.words.score(words.terms)
     if vector is None:
         assert scored is not None
-        rows = _best_by_words(view, scored, allowed, k)
+        rows = _best_by_words(view, scored, allowed, k, least)
         coverages = scored.coverage(rows)
         return _Ranked(rows, coverages, None, coverages)
     if scored is None:
@@ -222,7 +228,7 @@ def _ranked(view: View, vector: Floats | None, words: Query | None, allowed: All
         return _Ranked(rows, cosines, cosines)
     candidates = max(CANDIDATES, k)
     nearest, _ = view.vectors.nearest(vector, candidates, allowed)
-    rows = np.union1d(nearest, _best_by_words(view, scored, allowed, candidates))
+    rows = np.union1d(nearest, _best_by_words(view, scored, allowed, candidates, least))
     cosines, coverages = view.vectors.cosines(rows, vector), scored.coverage(rows)
     share = cosine_share(view.generation.settings.weights_digest)
     scores = fuse.by_rank(cosines, coverages) if share is None else fuse.by_share(cosines, coverages, share)
@@ -230,9 +236,9 @@ def _ranked(view: View, vector: Floats | None, words: Query | None, allowed: All
     return _Ranked(rows[order], scores[order], cosines[order], coverages[order])
 
 
-def _best_by_words(view: View, scored: Scored, allowed: Allowed | None, count: int) -> Rows:
-    """The `count` rows with the highest BM25, without those that hold no word of the query."""
-    scores = np.where(scored.scores > 0, scored.scores, -np.inf)
+def _best_by_words(view: View, scored: Scored, allowed: Allowed | None, count: int, least: float) -> Rows:
+    """The `count` rows with the highest BM25, without those with less than `least`."""
+    scores = np.where(scored.scores >= least, scored.scores, -np.inf)
     if allowed is not None:
         scores[~allowed] = -np.inf
     rows = best([scores], count)

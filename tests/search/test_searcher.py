@@ -178,6 +178,28 @@ def test_what_stands_in_quotes_is_in_every_hit(filled: Workshop, query: str, exp
         assert sorted(paths(searcher(filled).search(query, mode=mode))) == expected
 
 
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("時", ["cjk/ja.txt"]),
+        ("三 终", ["cjk/zh.txt"]),
+        ("三 時", []),
+        ("강", ["cjk/ko.txt"]),
+        ("ปั๊", ["other/th.txt"]),
+        ('"の"', ["cjk/ja.txt"]),
+        ('"火"', []),
+        ('"-12-"', ["pumps/one.txt", "pumps/two.txt"]),
+        ('"++"', ["code/cpp.txt"]),
+    ],
+)
+def test_words_shorter_than_what_is_indexed_are_found_by_words_too(
+    filled: Workshop, query: str, expected: list[str]
+) -> None:
+    """A character in the middle of a longer run; and signs in quotes, which are no words at all."""
+    found = searcher(filled).search(query, mode="words")
+    assert sorted(paths(found)) == expected
+
+
 def test_where_and_quotes_both_hold(filled: Workshop) -> None:
     assert paths(searcher(filled).search('"is blocked"', where="path like '%one%'")) == ["pumps/one.txt"]
 
