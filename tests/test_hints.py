@@ -256,9 +256,9 @@ ROWS = [
         [["cp {samples}/cjk.pdf {docs}/a.pdf", f"{INGEST} --include '*.pdf'"]],
     ),
     Row(
-        "leave out `--include`, `--exclude` and `--gitignore`, or name the folder",
+        "name the folder, or leave out `--include`, `--exclude`, `--gitignore` and `--records`",
         nothing,
-        "embedcli ingest {docs}/part/0.txt --index {index} --exclude '*.md' --include '*.txt' --gitignore",
+        "embedcli ingest {docs}/part/0.txt --index {index} --exclude '*.md' --gitignore --records '*.csv'",
         [["embedcli ingest {docs}/part/0.txt --index {index}"], [f"{INGEST} --exclude '*.md'"]],
     ),
     Row("name the folder of the documents", indexed, "embedcli ingest {index} --index {index}", [[INGEST]]),

@@ -108,7 +108,8 @@ def rows(
 ) -> None:
     """Write the rows of an index to stdout.
 
-    A condition names columns, and fields of `meta` as meta.NAME: "path like 'contracts/%' and meta.author = 'Lee'".
+    A condition names columns, and fields of `meta` as meta.NAME, which are text: "path like 'contracts/%' and
+    cast(meta.price as double) > 9".
     """
     from embedcli.verbs import rows as verb
 

@@ -49,7 +49,7 @@ def settle_sources(asked: Options, known: Sequence[Root], *, everything: bool) -
     if asked.listed is not None and any_filter(asked):
         raise UsageError(
             "filters are for folders, and `--files-from` names files",
-            "leave out `--include`, `--exclude` and `--gitignore`, or name the folder",
+            "name the folder, or leave out `--include`, `--exclude`, `--gitignore` and `--records`",
         )
     if asked.listed is None:
         return scopes

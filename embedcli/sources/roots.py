@@ -149,7 +149,7 @@ def _select(files: Sequence[str], roots: dict[str, Root], ids: set[str], asked: 
     if files and any_filter(asked):
         raise UsageError(
             f"filters are for folders, and `{printable(os.fsencode(files[0]))}` is a file named by itself",
-            "leave out `--include`, `--exclude` and `--gitignore`, or name the folder",
+            "name the folder, or leave out `--include`, `--exclude`, `--gitignore` and `--records`",
         )
     selected: dict[str, set[str]] = {}
     rest: list[str] = []

@@ -158,7 +158,7 @@ def target_errors(target: Target, *kinds: type[BaseException]) -> Iterator[None]
 def target_error(target: Target, error: BaseException) -> TargetError:
     return TargetError(
         f"`{target.shown}`: {target.without_secrets(str(error)) or type(error).__name__}",
-        "the same command goes on where this one ended; what the target remembers is unchanged",
+        "mend what the message names, then run the same command again: it goes on where this one ended",
     )
 
 

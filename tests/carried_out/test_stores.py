@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 SYNC = "embedcli sync sqlite:{parent}/notes.db {index}"
-AGAIN = "the same command goes on where this one ended; what the target remembers is unchanged"
+AGAIN = "mend what the message names, then run the same command again: it goes on where this one ended"
 KINDS = (
     "postgresql://USER@HOST/DATABASE, qdrant:./FOLDER or qdrant:http://HOST:6333, milvus:./FILE.db or"
     " milvus:http://HOST:19530, chroma:./FOLDER or chroma:http://HOST:8000, lancedb:./FOLDER or"
