@@ -277,9 +277,9 @@ def test_a_kill_costs_at_most_a_checkpoint_interval(runs: Runs, tmp_path: Path) 
     for checkpoint in (5, 2):  # of ten or more; a quick machine has few left for the second run
         assert runs.run(corpus, kill=["append N/journal.jsonl", checkpoint], **slow) == SIGKILLED
     assert runs.run(corpus, **slow) == 0
-    rows, allowed = len(rows_of(runs.index)), ROWS_PER_S * 2 * INTERVAL_S
+    rows, allowed = len(rows_of(runs.index)), ROWS_PER_S * 3 * INTERVAL_S  # a busy machine comes late to a checkpoint
     print(f"of {rows} rows embedded again after each kill: {runs.repeated}, {allowed:.0f} allowed")
-    assert max(runs.repeated) <= allowed < rows / 5, "a run that adopts nothing would embed far more"
+    assert max(runs.repeated) <= allowed < rows / 3, "a run that adopts nothing would embed half of them again"
 
 
 def test_a_rebuild_killed_at_random_moments_is_continued_by_a_plain_run(runs: Runs, tmp_path: Path) -> None:
