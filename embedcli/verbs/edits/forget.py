@@ -50,7 +50,8 @@ def _kept_out(root: Root, below: str) -> str:
     if is_url(root.path) or "\n" in pattern or "\r" in pattern:
         return "remove it, or leave it out with a pattern of `--exclude`"
     ignore_file = quoted(os.path.join(root.path, EMBEDCLIIGNORE))
-    return f"`printf '%s\\n' {quoted(pattern)} >> {ignore_file}` leaves it out"
+    # a line of its own, also where the file does not end in one
+    return f"`printf '\\n%s\\n' {quoted(pattern)} >> {ignore_file}` leaves it out"
 
 
 def _roots(roots: Sequence[Root], leaving: Root, below: str) -> Iterator[Root]:

@@ -85,7 +85,7 @@ def test_forget_removes_what_lies_below_a_folder_of_a_root(shop: Workshop) -> No
     assert (done.sources, done.chunks) == (3, len(gone))
     assert changes(shop, 3) == {"removed": gone} and damage(shop) == []
     assert {path.split("/")[0] for path in shop.documents()} == {"part-0", "part-10"}
-    assert [line for line in said if "is still there" in line and "printf '%s\\n' /part-1 >> " in line]
+    assert [line for line in said if "is still there" in line and "printf '\\n%s\\n' /part-1 >> " in line]
     had = shop.embedded
     assert (shop.ingest().sources["new"], shop.embedded) == (3, had), "it is still there, and known vectors are used"
     forget.forget(index_of(shop), str(shop.docs / "part-1"), warn=silent)
@@ -150,6 +150,7 @@ def test_the_line_that_forget_says_leaves_out_that_source_and_nothing_else(shop:
     for number, name in enumerate([*ODD, *LIKE_THEM, "drafts/d.txt"]):
         shop.write(name, words(9, number))
         shop.write(f"../more/{name}", words(9, 100 + number))
+    shop.write(".embedcliignore", "*.tmp")
     shop.ingest(shop.docs, other, exclude=("drafts/",))
     kept = {row["uri"] for row in shop.rows(["uri"])}
     said: list[str] = []
