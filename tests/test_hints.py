@@ -258,7 +258,8 @@ ROWS = [
     Row(
         "name the folder, or leave out `--include`, `--exclude`, `--gitignore` and `--records`",
         nothing,
-        "embedcli ingest {docs}/part/0.txt --index {index} --exclude '*.md' --gitignore --records '*.csv'",
+        "embedcli ingest {docs}/part/0.txt --index {index} --exclude '*.md' --include '*.txt' --gitignore"
+        " --records '*.csv'",
         [["embedcli ingest {docs}/part/0.txt --index {index}"], [f"{INGEST} --exclude '*.md'"]],
     ),
     Row("name the folder of the documents", indexed, "embedcli ingest {index} --index {index}", [[INGEST]]),

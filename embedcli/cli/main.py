@@ -78,7 +78,10 @@ def _code_of(error: Exception) -> int:
             traceback.print_exception(error)
         say(f"error: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""))
         if output.as_json:
-            print(json.dumps({"exit_code": error.exit_code, "error": str(error), "hint": error.hint}))
+            try:
+                print(json.dumps({"exit_code": error.exit_code, "error": str(error), "hint": error.hint}), flush=True)
+            except BrokenPipeError:
+                return _reader_has_left()
         return error.exit_code
     if isinstance(error, BrokenPipeError):
         return _reader_has_left()

@@ -104,7 +104,8 @@ def trail(index: Index) -> Trail:
             continue
         if index.linked_number() == generation.number:
             if not (lists and lists[0].leads_to(generation.number)):
-                lists = (ChangeList(generation.number, lacking(index, generation.number)),)
+                origin = lists[0].origin if lists else None
+                lists = (ChangeList(generation.number, lacking(index, generation.number), origin=origin),)
             return Trail(generation, lists)
     raise StorageError(f"the change lists of `{index.shown}` change all the time", "run the same command again")
 

@@ -27,17 +27,23 @@ FORBIDDEN = {"SUBQUERY": "a `select` inside it", "STAR": "a `*` inside it"}
 """Nodes of DuckDB's tree that reach beyond one row, or beyond the columns that are read."""
 
 _SMALL = """
-+ - * / // % ~~ !~~ ~~* !~~* ~~~ ->> -> @ ^@ abs round floor ceil ceiling sign greatest least len length strlen
-lower lcase upper ucase trim ltrim rtrim left right substring substr contains starts_with prefix ends_with suffix
-instr strpos position split_part regexp_matches regexp_full_match regexp_extract like_escape not_like_escape
-ilike_escape not_ilike_escape ifnull nullif json_extract json_extract_string json_extract_path json_exists json_type
-json_valid json_array_length json_contains list_contains array_contains list_has in now today current_date
-get_current_timestamp current_timestamp date_part datepart date_trunc datetrunc date_diff datediff date_sub year
-month day hour minute week quarter dayofweek isodow dayofyear epoch epoch_ms make_date strftime strptime
-try_strptime age to_years to_months to_weeks to_days to_hours to_minutes to_seconds trunc isnan isfinite
++ - * / // % ~~ !~~ ~~* !~~* ~~~ @ ^@ abs round floor ceil ceiling sign greatest least len length strlen lower lcase
+upper ucase trim ltrim rtrim left right substring substr contains starts_with prefix ends_with suffix instr strpos
+position split_part regexp_matches regexp_full_match regexp_extract like_escape not_like_escape ilike_escape
+not_ilike_escape ifnull nullif list_contains array_contains list_has in now today current_date get_current_timestamp
+current_timestamp date_part datepart date_trunc datetrunc date_diff datediff date_sub year month day hour minute
+week quarter dayofweek isodow dayofyear epoch epoch_ms make_date strftime strptime try_strptime age to_years
+to_months to_weeks to_days to_hours to_minutes to_seconds trunc isnan isfinite
 """
 SMALL_FUNCTIONS = frozenset(_SMALL.split())
 """Functions and operators whose values are no larger than what they are given."""
+
+_TYPES = """
+bool boolean tinyint smallint int integer bigint hugeint int1 int2 int4 int8 float float4 float8 real double decimal
+numeric varchar text string char date time timestamp timestamptz datetime interval
+"""
+SMALL_TYPES = frozenset(_TYPES.split())
+"""Types to which a cast makes nothing much longer, as one to bits does."""
 
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
@@ -53,7 +59,7 @@ class Where:
     """A condition that was parsed and checked against the columns. Raises UsageError (exit 2) where it is not one.
 
     `columns`: the columns of the index that it needs. A field of `meta` is `meta.NAME`, as text. With `limited` it may
-    use SMALL_FUNCTIONS only: it comes from somebody else, and DuckDB's limit of memory is not one of values.
+    use SMALL_FUNCTIONS and SMALL_TYPES only: it comes from others, and DuckDB's limit of memory is not one of values.
     """
 
     def __init__(self, sql: str, *, dim: int, limited: bool = False) -> None:
@@ -69,11 +75,8 @@ class Where:
         tree, condition = self._parsed(sql)
         if problem := next((FORBIDDEN[node["class"]] for node in _nodes(condition) if node["class"] in FORBIDDEN), ""):
             raise self._error(f"it has {problem}, and a condition is about one row")
-        called = {
-            str(node.get("function_name", "")).lower() for node in _nodes(condition) if node["class"] == "FUNCTION"
-        }
-        if limited and (large := sorted(called - SMALL_FUNCTIONS)):
-            raise self._error(f"it calls `{large[0]}`, which a server does not do for its clients")
+        if limited and (large := next(filter(None, map(_large, _nodes(condition))), "")):
+            raise self._error(f"it has `{large}`, which a server does not run for its clients")
         named = {name.lower() for node in _nodes(condition) for name in node.get("column_names", ())}
         self.columns = tuple(name for name in schema.names if name in named) or ("chunk_index",)  # else: how many rows?
         for node in list(_nodes(condition)):
@@ -164,6 +167,17 @@ def _nodes(tree: Any) -> Iterator[Json]:
     if isinstance(tree, list):
         for part in tree:
             yield from _nodes(part)
+
+
+def _large(node: Json) -> str:
+    """The name of a function or type in this node that may make values larger than what it is given; else nothing."""
+    if node["class"] == "FUNCTION":
+        name, small = str(node.get("function_name")).lower(), SMALL_FUNCTIONS
+    elif node["class"] == "CAST":
+        name, small = str((node.get("type_expr") or {}).get("type_name")).lower(), SMALL_TYPES
+    else:
+        return ""
+    return "" if name in small else name
 
 
 def _meta_path(node: Json) -> list[str] | None:

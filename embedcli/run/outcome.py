@@ -122,7 +122,7 @@ def is_news(outcome: Outcome, prior: LastSeen | Moved | None) -> bool:
     elif outcome.mark is not None:
         status, reason = outcome.mark.columns["status"], outcome.mark.columns["reason"]
     if status == "skipped":
-        return isinstance(prior, LastSeen) and prior.rows > 0
+        return isinstance(prior, LastSeen) and prior.holds
     return status in TROUBLED and (prior is None or (prior.status, prior.reason) != (status, reason))
 
 

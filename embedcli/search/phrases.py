@@ -36,8 +36,9 @@ def required_terms(phrase: str) -> set[str]:
 def short_runs(text: str) -> tuple[str, ...]:
     """The words of a query of which each is shorter than an n-gram of its script, as a Chinese word of one character
     may be: no term finds them inside longer runs, so they are looked for as phrases. Else none."""
-    kinds = {kind for _, kind in pieces(fold(text))}
-    return tuple(text.split()) if kinds and kinds <= _SIZES.keys() and not required_terms(text) else ()
+    found = list(pieces(fold(text)))
+    is_short = all(kind in _SIZES for _, kind in found) and not required_terms(text)
+    return tuple(piece for piece, _ in found) if is_short else ()
 
 
 class Phrases:

@@ -116,6 +116,6 @@ def _sent(path: Path) -> Response:
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
     if kind != files.PDF:  # the browser's own viewer needs what this forbids
         headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
-    name = printable(os.fsencode(path.name))
+    name = path.name if path.name.isprintable() else printable(os.fsencode(path.name))
     shown = "attachment" if kind == files.DOWNLOAD else "inline"
     return FileResponse(path, headers=headers, media_type=kind, filename=name, content_disposition_type=shown)

@@ -279,6 +279,36 @@ def test_an_index_is_not_emptied_because_no_source_has_text_any_more(tmp_path: P
     assert json.loads(quick("status", "idx", "--json", cwd=tmp_path).stdout)["chunks"] == 0
 
 
+def test_containers_that_were_all_emptied_are_not_lost_either(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for number in range(10):
+        (docs / f"{number}.jsonl").write_text("".join(json.dumps({"text": words(9, n)}) + "\n" for n in range(2)))
+    command = ["ingest", "docs", "--index", "idx", "--model", "minilm", "--dim", "32", "--quiet"]
+    assert quick(*command, cwd=tmp_path).returncode == 0
+    for number in range(10):
+        (docs / f"{number}.jsonl").write_text("")
+    ran = quick(*command, cwd=tmp_path)
+    assert ran.returncode == 15 and "none of the 10 sources has text any more: 10 empty" in ran.stderr
+
+
+def test_what_may_go_may_leave_sources_without_text_behind(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for number in range(12):
+        (docs / f"{number}.txt").write_text(words(9, number))
+    (docs / "picture.bin").write_bytes(bytes(range(256)) * 9)
+    command = ["ingest", docs, "--index", "idx", "--model", "minilm", "--dim", "32"]
+    assert quick(*command, cwd=tmp_path).returncode == 0
+    for number in range(12):
+        (docs / f"{number}.txt").unlink()
+    frozen = quick(*command, cwd=tmp_path)
+    flag = re.search(r"`(--max-gone [^`]+)`", frozen.stderr)
+    assert frozen.returncode == 3 and flag
+    ran = quick(*command, *shlex.split(flag[1]), cwd=tmp_path)
+    assert ran.returncode == 0 and "12 gone" in ran.stderr
+
+
 @pytest.mark.parametrize("typed", ["%FF", "%25FF"])
 def test_a_folder_whose_name_looks_encoded_is_let_go_as_it_is_typed_or_shown(tmp_path: Path, typed: str) -> None:
     docs = tmp_path / "docs"
@@ -294,10 +324,11 @@ def test_a_folder_whose_name_looks_encoded_is_let_go_as_it_is_typed_or_shown(tmp
 
 
 def test_a_reader_of_the_output_that_leaves_is_exit_141(indexed: Path) -> None:
-    for arguments in ("search text index", "status index --json", "shards index", "verify index", "changes index"):
+    commands = ("search text index", "status index --json", "shards index", "verify index", "changes index")
+    for arguments in (*commands, "status nothing --json"):
         line = f"{shlex.join(QUICK)} {arguments} | (exec 0<&-; sleep 2); exit ${{PIPESTATUS[0]}}"
         ran = subprocess.run(["bash", "-c", line], cwd=indexed, env=QUIET, capture_output=True, text=True)
-        assert ran.returncode == 141 and "rror" not in ran.stderr, ran.stderr
+        assert ran.returncode == 141 and "Error" not in ran.stderr, ran.stderr
 
 
 def test_quiet_prints_nothing_when_a_run_from_cron_succeeds(indexed: Path) -> None:

@@ -78,6 +78,7 @@ def test_whoever_has_all_lists_but_the_newest_which_is_lost_is_not_up_to_date(sh
     found = nights(filled(shop), 2)
     found.newest.path.unlink()
     lost = trail(index_of(shop))
+    assert lost.newest.origin == found.newest.origin
     assert numbers(lost) == [3] and all(lost.since(item.id) is None for item in found.lists)
     assert all(lost.since_number(number) is None for number in (1, 2, 3))
     again = nights(shop, 2)

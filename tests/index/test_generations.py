@@ -178,11 +178,10 @@ MANIFESTS = {"truncated": '{"format": 1, "gener', "list": "[]", "shape": '{"form
 @pytest.mark.parametrize("how", MANIFESTS)
 def test_an_unreadable_manifest_is_an_error_that_names_the_rollback(two: Workshop, how: str) -> None:
     (two.index / "current/manifest.json").write_text(MANIFESTS[how])
-    for verb in (lambda: without_a_flag(two), lambda: rollback.rollback(index_of(two), warn=silent)):
-        with pytest.raises(DamagedIndex) as caught:
-            verb()
-        assert f"embedcli rollback --to 1 --index {two.index}" in caught.value.hint
-    rollback.rollback(index_of(two), to=1, warn=silent)
+    with pytest.raises(DamagedIndex) as caught:
+        without_a_flag(two)
+    assert f"embedcli rollback --to 1 --index {two.index}" in caught.value.hint
+    rollback.rollback(index_of(two), warn=silent)
     assert verify.verify(index_of(two)).damage == [
         verify.Damage("generations/000002/manifest.json", "cannot be read, so no rollback can go to it")
     ]

@@ -152,7 +152,7 @@ def test_the_records_of_a_container_that_was_emptied_are_gone_unless_the_guard_k
     shop.ingest()
     file = fill(0)
     summary = shop.ingest()
-    assert (summary.sources["gone"], by_path(shop), summary.exit_code) == (5, {}, 0)
+    assert (summary.sources["gone"], by_path(shop), summary.exit_code) == (5, {}, 3), "its text is lost, which is news"
     assert shop.documents()[name]["reason"] == "empty" and shop.ingest().idle
     fill(20)
     shop.ingest()

@@ -182,7 +182,9 @@ def test_what_stands_in_quotes_is_in_every_hit(filled: Workshop, query: str, exp
     ("query", "expected"),
     [
         ("時", ["cjk/ja.txt"]),
-        ("三 终", ["cjk/zh.txt"]),
+        ("「時」?", ["cjk/ja.txt"]),
+        ("三、终", ["cjk/zh.txt"]),
+        ("...", []),
         ("三 時", []),
         ("강", ["cjk/ko.txt"]),
         ("ปั๊", ["other/th.txt"]),

@@ -142,7 +142,8 @@ def remove_traces_of_the_dead(base: Path) -> None:
     """Remove the folders in `base` of hosts after which nobody is left to tidy up: Ray, for one, kills a worker and its
     guard together. The processes of a host and its parent keep its log locked until the last of them is gone."""
     for log in base.glob(f"{FOLDER}*/{LOG}"):
-        with contextlib.suppress(OSError), log.open("rb") as stream:
+        with contextlib.suppress(OSError):
             if log.parent.lstat().st_uid == os.getuid():
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove_traces(log.parent, ())
+                with log.open("rb") as stream:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove_traces(log.parent, ())

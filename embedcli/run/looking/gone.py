@@ -125,13 +125,13 @@ def freeze(
     for (root_id, folder), count in all_missing.items():
         if not folder and count == every[root_id, ""] and not new_of.get(root_id):
             _refuse_lost_root(paths[root_id], count, rules)
-    guarded = _with_rows(files, base)
-    with_rows = list(_keys_of(documents.taken(guarded, documents.positions(guarded, lost))))
-    known, missing = _by_folder(_keys_of(guarded)), _by_folder(with_rows)
+    guarded = with_rows(files, base)
+    lost_rows = list(_keys_of(documents.taken(guarded, documents.positions(guarded, lost))))
+    known, missing = _by_folder(_keys_of(guarded)), _by_folder(lost_rows)
     own = {folder for folder in missing if rules.own_percent(_path(paths, folder)) is not None}
     tripped = {
         folder
-        for folder, count in _by_folder(with_rows, apart=own).items()
+        for folder, count in _by_folder(lost_rows, apart=own).items()
         if known[folder] >= SMALLEST_GUARDED and count * 100 > rules.percent_of(_path(paths, folder)) * known[folder]
     }
     keys = frozenset(key for key in lost if any(above in tripped for above in _folders_of(key, apart=own)))
@@ -162,7 +162,7 @@ def _keys_of(base: pa.Table) -> Iterator[SourceKey]:
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def _with_rows(files: pa.Table, base: pa.Table) -> pa.Table:
+def with_rows(files: pa.Table, base: pa.Table) -> pa.Table:
     """The files that have rows, be they those of documents inside them, which `base` has too."""
     is_container = pc.is_in(files.column("path"), value_set=pc.unique(base.column("container").drop_null()))
     has_rows = pc.greater(files.column("rows"), 0)

@@ -13,11 +13,11 @@ from dataclasses import asdict
 from embedcli.config import Rules
 from embedcli.index.documents import Mark
 from embedcli.index.outcomes import Outcome
-from embedcli.records import COLD_STORAGE, SKIP_REASONS, Source
+from embedcli.records import COLD_STORAGE, Source
 from embedcli.run.looking.again import due_again, is_as_seen, was_only_unseen
 from embedcli.run.looking.missing import Missing
 from embedcli.run.looking.walks import sources_of
-from embedcli.run.outcome import refused
+from embedcli.run.outcome import is_news, refused
 from embedcli.run.pace.time_limit import OutOfTime
 from embedcli.run.plan import Plan
 from embedcli.run.tasks import LastSeen, TaskList
@@ -132,6 +132,5 @@ class Join:
         outcome = refused(source, prior, reason, self._rules)
         self._plan.outcomes.append(outcome)
         self._plan.changed += prior is not None
-        is_trouble = outcome.mark is not None or reason not in SKIP_REASONS
-        if is_trouble and not same:
+        if is_news(outcome, prior) and not same:
             self._plan.news.add((source.root_id, source.path))

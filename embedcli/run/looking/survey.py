@@ -92,7 +92,8 @@ def make_plan(
     for folder in [*scopes.bare_folders, *plan.bare_folders][:FOLDERS_SHOWN]:
         shown = printable(os.fsencode(folder))
         report.warn(f"the list has the folder `{shown}` and nothing in it: name its files, or the folder as a SOURCE")
-    for folder, why in sorted(plan.unlisted.items())[:FOLDERS_SHOWN]:
+    news_first = sorted(plan.unlisted.items(), key=lambda found: (not _has_news(plan, found[0]), found))
+    for folder, why in news_first[:FOLDERS_SHOWN]:
         forget = f"`embedcli forget {quoted(folder)} --index {quoted(asked.shown_index)}`"
         report.warn(
             f"`{folder}` {why}: what the index has of it stays as it is; if it is gone for good: {forget}",

@@ -103,12 +103,13 @@ def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceK
         state.write_seen(run.index.state, current.number, table.seen, run.index.disk)
         mend_recipe(run.index, current, run.report)
         return Published(current, table.table)
-    if complete and not any(documents.count_by(table.table, "shard")):
-        if current is None:
+    refuse_losing_rebuild(run, outcomes)
+    if not any(documents.count_by(table.table, "shard")):
+        if current is not None:
+            refuse_losing_all(run, table.table)
+        elif complete:
             staging.remove()
             raise none_readable(table.table)
-        refuse_losing_all(run, table.table)
-    refuse_losing_rebuild(run, outcomes)
     if run.known.lacks_probe and work.embedder.reference is None:
         work.embedder.make_reference()
     work.tally.progress.phase = "publishing"

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from embedcli.errors import InputError
 from embedcli.index import documents
 from embedcli.records import MOMENT_REASONS
-from embedcli.run.looking.gone import SMALLEST_GUARDED
+from embedcli.run.looking.gone import SMALLEST_GUARDED, with_rows
 
 if TYPE_CHECKING:
     from embedcli.index.outcomes import Outcomes
@@ -31,13 +31,16 @@ def none_readable(table: pa.Table) -> InputError:
 
 
 def refuse_losing_all(run: Run, table: pa.Table) -> None:
-    """Raise InputError where no source has text any more, as on a file server whose disk is full: `table` has no rows.
-    As many sources must have had some as a folder that is not let go at once; records are judged with their file."""
-    known = run.known.table
-    had_text = pc.and_(pc.greater(known.column("rows"), 0), pc.is_null(known.column("container")))
-    if table.num_rows and (pc.sum(had_text).as_py() or 0) >= SMALLEST_GUARDED and run.rules.max_gone_percent < 100:
+    """Raise InputError where no source has text any more, as on a file server whose disk is full: of `table` none has.
+
+    As many of those that are still there must have had some as make a folder that does not go at once; whether what is
+    gone may go is judged before. Records count with their file.
+    """
+    had_text = with_rows(documents.files(run.known.table), run.known.table)
+    lost = documents.taken(table, documents.positions(table, set(documents.keys(had_text))))
+    if lost.num_rows >= SMALLEST_GUARDED and run.rules.max_gone_percent < 100:
         raise InputError(
-            f"none of the {table.num_rows:,} sources has text any more: {_reasons(table)}; the index stays as it was",
+            f"none of the {table.num_rows:,} sources has text any more: {_reasons(lost)}; the index stays as it was",
             "restore them, or if they are right as they are, run again with `--max-gone 100`",
         )
 

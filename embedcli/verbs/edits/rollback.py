@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from embedcli.errors import DamagedShard, StorageError, UsageError, quoted
+from embedcli.errors import DamagedIndex, DamagedShard, StorageError, UsageError, quoted
 from embedcli.index import changes
 from embedcli.index.change_lists import incomplete
 from embedcli.index.generations import Index, current_of
@@ -47,7 +47,7 @@ def _target(index: Index, to: int | None) -> int:
     others = [number for number in index.numbers() if number != current]
     lacking = {number: index.lacks(number) for number in others}
     whole = [number for number in others if not lacking[number]]
-    target = to if to is not None else _before(index, current, whole)
+    target = to if to is not None else _before(index, whole)
     kept = (
         f"complete are {', '.join(map(str, whole))}: `embedcli rollback --to N --index {quoted(index.shown)}`"
         if whole
@@ -65,10 +65,16 @@ def _target(index: Index, to: int | None) -> int:
     return target
 
 
-def _before(index: Index, current: int | None, whole: Sequence[int]) -> int | None:
-    """The parent of the current generation; where that is not known, the newest one that is whole."""
-    generation = None if current is None else index.readable(current)
-    return max(whole, default=None) if generation is None else generation.parent
+def _before(index: Index, whole: Sequence[int]) -> int | None:
+    """The parent of the current generation; where that cannot be read, the newest one that is whole. Raises
+    DamagedIndex where there is none, and NoIndex where an older program cannot read the current one."""
+    try:
+        generation = index.current()
+    except DamagedIndex:
+        if not whole:
+            raise
+        return max(whole)
+    return None if generation is None else generation.parent
 
 
 def _changes_back(index: Index, current: int | None, target: int, warn: Say) -> pa.Table:

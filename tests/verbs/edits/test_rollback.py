@@ -102,6 +102,13 @@ def test_without_a_number_it_goes_to_the_newest_whole_generation_where_the_curre
     assert vectors(shop) == (after if lost == "current" else before)
 
 
+def test_where_nothing_can_be_read_the_index_is_damaged(kept: Workshop) -> None:
+    (kept.index / "current/manifest.json").write_text("")
+    with pytest.raises(StorageError, match=r"manifest\.json") as error:
+        rollback.rollback(index_of(kept), warn=silent)
+    assert "restore the folder from a copy" in error.value.hint
+
+
 def test_a_generation_whose_table_of_documents_is_damaged_is_no_way_back(shop: Workshop) -> None:
     """Also where the damage has left its size as it was."""
     filled(shop)
