@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Ray 2.60.0, seen 2026-11-30: `ray.kill(actor)` sends SIGKILL to the processes that the actor has started, also to one in a
-# session of its own, before the actor itself is gone. A helper that is to tidy up when its parent dies (it watches a pipe, or
-# asks for a signal) never gets to it, while it does where the actor's process is killed from outside. What such a helper
+# session of its own, before the actor itself is gone. A helper that is to tidy up when its parent dies (it watches a pipe,
+# or asks for a signal) never gets to it, while it does where the actor's process is killed from outside. What such a helper
 # would remove (a folder, shared memory) has to be found and removed by the next one.
 # Output seen: by ray.kill: started
 #              by SIGKILL: started, parent is gone
