@@ -32,6 +32,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers have the cores, torch's t
 os.environ.setdefault("EMBEDCLI_CACHE", str(Path(__file__).resolve().parent.parent / ".pytest_cache/embedcli"))
 
 
+WAITS = "test_ray_transport.py"
+"""A file whose tests wait for two minutes and compute for fifteen seconds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits begins first: at the end no other test would be left that could run meanwhile."""
+    items.sort(key=lambda item: item.path.name != WAITS)
+
+
 @pytest.fixture
 def shop(tmp_path: Path) -> Workshop:
     """An empty corpus beside an index that does not exist yet."""
