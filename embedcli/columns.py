@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-import embedcli.arrow  # noqa: F401
+import embedcli.arrow  # noqa: F401 - before the first array is made
 
 VectorKeys = npt.NDArray[np.uint64]
 """Vector keys, shape [2, n]: the high and the low half of each blake2b-128."""

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 
 from embedcli.errors import Mismatch, UsageError
 from embedcli.fields import Fields
-from embedcli.records import RecordRule, printable_path
+from embedcli.records import RecordRule
 from embedcli.vault.buckets import FILE, has_scheme, split_url
 
 if TYPE_CHECKING:
@@ -367,19 +367,13 @@ class Rules:
     max_file_bytes: int
     max_gone_percent: float
     max_gone_of: tuple[tuple[str, float], ...] = ()
+    """By folder: as it was typed, and as messages show it."""
 
     def own_percent(self, folder: str) -> float | None:
         """What `--max-gone FOLDER=PERCENT` allows to be gone of exactly this folder, by its absolute path."""
-        return next((percent for path, percent in self._named if path == folder), None)
+        return next((percent for path, percent in self.max_gone_of if path == folder), None)
 
     def percent_of(self, folder: str) -> float:
         """The percentage of the innermost named folder that holds this one, else the general one."""
-        named = [pair for pair in self._named if f"{folder}/".startswith(f"{pair[0].rstrip('/')}/")]
+        named = [pair for pair in self.max_gone_of if f"{folder}/".startswith(f"{pair[0].rstrip('/')}/")]
         return max(named, key=lambda pair: len(pair[0]))[1] if named else self.max_gone_percent
-
-    @property
-    def _named(self) -> list[tuple[str, float]]:
-        """The folders as they were typed, and as messages show them, in case they were typed so."""
-        return [
-            (form, percent) for path, percent in self.max_gone_of for form in (path, printable_path(os.fsencode(path)))
-        ]

@@ -7,10 +7,7 @@ Not here: embedding (verbs/embed.py), reading the index (verbs/rows.py, verbs/sh
 from __future__ import annotations
 
 import dataclasses
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +16,7 @@ from embedcli.cli import flags
 from embedcli.cli.app import AsJson, Debug, print_json, tools_maker
 from embedcli.config import index_folder, model_name
 from embedcli.errors import UsageError
-from embedcli.report import say, silence
+from embedcli.report import say
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -91,8 +88,7 @@ def embed(
     tools = tools_maker(context)("auto", say, warn=say)
     if sys.stdin is not None and sys.stdin.isatty() and "-" in (files or ["-"]):
         say("reading texts from the terminal; Ctrl-D ends them")
-    with _stdout(format) as out:
-        embed_texts(files or ["-"], form, asked, shape, out=out, tools=tools, say=say)
+    embed_texts(files or ["-"], form, asked, shape, out=_stdout(format), tools=tools, say=say)
 
 
 def rows(
@@ -116,8 +112,7 @@ def rows(
     format = flags.one_of("--format", format, ROWS_FORMATS) or format
     names = None if columns is None else tuple(name.strip() for name in columns.split(","))
     choice = verb.Choice(names, where, since)
-    with _stdout(format) as out:
-        verb.rows(flags.opened_index(index, index_option), choice, format=format, out=out)
+    verb.rows(flags.opened_index(index, index_option), choice, format=format, out=_stdout(format))
 
 
 def shards(
@@ -157,13 +152,8 @@ def _of_index(context: typer.Context) -> bool:
     return "index" in given and ("index" in typed or not typed)
 
 
-@contextmanager
-def _stdout(format: str) -> Iterator[BinaryIO]:
-    """The stream for the rows. When its reader leaves, as `head` does, the program ends as if SIGPIPE had ended it."""
+def _stdout(format: str) -> BinaryIO:
+    """The stream for the rows."""
     if format in BINARY and sys.stdout.isatty():
         raise UsageError(f"`--format {format}` is no text for a terminal", f"write it to a file: `> vectors.{format}`")
-    try:
-        yield sys.stdout.buffer
-    except BrokenPipeError:
-        silence(sys.stdout)
-        raise typer.Exit(128 + signal.SIGPIPE) from None
+    return sys.stdout.buffer

@@ -105,14 +105,9 @@ def trail(index: Index) -> Trail:
         if index.linked_number() == generation.number:
             if not (lists and lists[0].leads_to(generation.number)):
                 origin = lists[0].origin if lists else None
-                lists = (ChangeList(generation.number, lacking(index, generation.number), origin=origin),)
+                lists = (ChangeList(generation.number, index.change_list(generation.number), origin=origin),)
             return Trail(generation, lists)
     raise StorageError(f"the change lists of `{index.shown}` change all the time", "run the same command again")
-
-
-def lacking(index: Index, generation: int) -> Path:
-    """Where the list of this generation lies that is not there."""
-    return index.changes / f"{generation:06d}.parquet"
 
 
 def newest_of(index: Index, generation: int) -> ChangeList | None:

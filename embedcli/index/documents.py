@@ -374,6 +374,11 @@ def count_by(table: pa.Table, column: str) -> dict[str, int]:
     return dict(sorted((item["values"], item["counts"]) for item in counted if item["values"] is not None))
 
 
+def any_rows(table: pa.Table) -> bool:
+    """Whether any of the documents has rows."""
+    return bool(table.column("shard").null_count < table.num_rows)
+
+
 def in_shards(table: pa.Table, names: Collection[str]) -> pa.Table:
     """The documents of `table` whose chunks lie in the shards called `names`."""
     return table.filter(are_in_shards(table, names))

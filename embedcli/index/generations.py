@@ -247,15 +247,18 @@ class Index:
 
     def _sound_file(self, number: int, name: str) -> Path:
         """The path of a file of a generation, after its digest was checked. Raises DamagedIndex."""
-        path = self.path(number) / name
-        known = self.read(number).files[name]
+        if problem := self._damage(self.read(number), name):
+            raise DamagedIndex(problem, self.way_back(number))
+        return self.path(number) / name
+
+    def _damage(self, generation: Generation, name: str) -> str:
+        """What is wrong with a file of a generation by its digest; empty where nothing is."""
+        path = self.path(generation.number) / name
         try:
-            sound = digest_of(fetched(path)) == known.sha256
+            sound = digest_of(fetched(path)) == generation.files[name].sha256
         except OSError as error:
-            raise DamagedIndex(f"cannot read `{path}`: {error.strerror}", self.way_back(number)) from error
-        if not sound:
-            raise DamagedIndex(f"`{path}` is damaged: its sha256 is not the one in the manifest", self.way_back(number))
-        return path
+            return f"cannot read `{path}`: {error.strerror}"
+        return "" if sound else f"`{path}` is damaged: its sha256 is not the one in the manifest"
 
     def way_back(self, damaged: int | None = None) -> str:
         """A hint: the command that makes a readable generation current again, or else how to restore the index."""
@@ -276,14 +279,7 @@ class Index:
         files = {self.path(number) / name: file.size_bytes for name, file in generation.files.items()}
         files |= {shard.path: shard.size_bytes for shard in generation.shards.values()}
         torn = next((path for path, size_bytes in files.items() if _size_bytes(path) != size_bytes), None)
-        if torn is not None:
-            return f"`{torn}` is missing or torn"
-        table = self.path(number) / "documents.parquet"
-        try:
-            sound = digest_of(fetched(table)) == generation.files[table.name].sha256
-        except OSError as error:
-            return f"cannot read `{table}`: {error.strerror}"
-        return "" if sound else f"`{table}` is damaged"
+        return f"`{torn}` is missing or torn" if torn is not None else self._damage(generation, "documents.parquet")
 
     def damaged(self, generation: Generation) -> set[str]:
         """Names of shards that are missing, have the wrong size, or were found damaged by `verify` or a run."""
@@ -331,6 +327,10 @@ class Index:
             else:
                 found |= generation.shards
         return found.values()
+
+    def change_list(self, number: int) -> Path:
+        """The name of change list `number` once it is published."""
+        return self.changes / f"{number:06d}.parquet"
 
     def pending_changes(self, number: int, target: int) -> Path:
         """The pending name of change list `number`, under which it waits until generation `target` is current."""

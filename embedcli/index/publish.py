@@ -145,7 +145,7 @@ def finish_changes(index: Index) -> None:
         number, target = map(int, path.name.split(".when-"))
         if target == current:
             with storage_errors(path):
-                index.disk.rename(path, index.changes / f"{number:06d}.parquet")
+                index.disk.rename(path, index.change_list(number))
             index.disk.fsync_folder(index.changes)
             continue
         with storage_errors(index.path(number)):

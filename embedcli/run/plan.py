@@ -15,7 +15,7 @@ from embedcli.index.documents import Mark
 from embedcli.index.outcomes import Outcome
 from embedcli.records import SourceKey
 from embedcli.report import Largest
-from embedcli.run.looking.gone import Moved
+from embedcli.run.looking.gone import Moved, folders_of
 from embedcli.run.tasks import TaskList
 from embedcli.sources.roots import Scopes
 
@@ -82,6 +82,10 @@ class Plan:
             self.news.add(key)
         else:
             self.unchanged += 1
+
+    def folders_with_news(self) -> set[str]:
+        """The folders in which a source that is news lies, at any depth, by their absolute paths."""
+        return folders_of(self.news, self.scopes.roots)
 
     @property
     def dropped(self) -> set[SourceKey]:

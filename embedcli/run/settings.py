@@ -7,12 +7,14 @@ Not here: choosing the model (engines/choose.py), the record of the run (record.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from embedcli import config, fingerprints
 from embedcli.config import IndexSettings, Options, Rules
 from embedcli.errors import Mismatch, quoted
 from embedcli.fingerprints import BOUNDARY_VERSION, Fingerprints
+from embedcli.records import printable_path
 
 if TYPE_CHECKING:
     from embedcli.models.folder import Model
@@ -32,7 +34,11 @@ def rules_of(asked: Options, memory: Memory, *, rebuilding: bool) -> Rules:
         read_fingerprint=fingerprints.read_fingerprint(fingerprints.READ_VERSION),
         max_file_bytes=_max_file_bytes(asked, memory),
         max_gone_percent=asked.max_gone_percent,
-        max_gone_of=asked.max_gone_of,
+        max_gone_of=tuple(
+            (form, percent)
+            for folder, percent in asked.max_gone_of
+            for form in (folder, printable_path(os.fsencode(folder)))
+        ),
     )
 
 

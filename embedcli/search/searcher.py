@@ -37,8 +37,6 @@ T = TypeVar("T")
 MODES = ("hybrid", "vector", "words")
 CANDIDATES = 100
 """How many of the best rows of each side are judged by both; more where more hits are asked for."""
-A_WORD = float(np.finfo(np.float32).tiny)
-"""A row with a word of the query has a higher score by words than this."""
 Scores = np.ndarray
 
 
@@ -156,7 +154,7 @@ class Searcher:
         allowed = view.allowed(condition, phrases)
         vector = None if mode == "words" else self._vector(view, query, asked)
         words = asked if mode != "vector" else None
-        ranked = _ranked(view, vector, words, allowed, k, least=0.0 if phrases and mode == "words" else A_WORD)
+        ranked = _ranked(view, vector, words, allowed, k, wordless=phrases is not None)
         return _found(view, mode, asked, ranked, k, min_score)
 
     def like(self, chunk_id: str, *, k: int = 10, where: str | None = None, min_score: float | None = None) -> Found:
@@ -214,13 +212,19 @@ def _check(k: int, mode: str | None) -> None:
 
 
 def _ranked(
-    view: View, vector: Floats | None, words: Query | None, allowed: Allowed | None, k: int, *, least: float = A_WORD
+    view: View,
+    vector: Floats | None,
+    words: Query | None,
+    allowed: Allowed | None,
+    k: int,
+    *,
+    wordless: bool = False,
 ) -> _Ranked:
-    """By vector, by words, or by both where both are given; by words with a score of `least` or more."""
+    """By vector, by words, or by both where both are given; by words alone also `wordless` rows, with none of them."""
     scored = None if words is None else view.words.score(words.terms)
     if vector is None:
         assert scored is not None
-        rows = _best_by_words(view, scored, allowed, k, least)
+        rows = _best_by_words(view, scored, allowed, k, wordless=wordless)
         coverages = scored.coverage(rows)
         return _Ranked(rows, coverages, None, coverages)
     if scored is None:
@@ -228,7 +232,7 @@ def _ranked(
         return _Ranked(rows, cosines, cosines)
     candidates = max(CANDIDATES, k)
     nearest, _ = view.vectors.nearest(vector, candidates, allowed)
-    rows = np.union1d(nearest, _best_by_words(view, scored, allowed, candidates, least))
+    rows = np.union1d(nearest, _best_by_words(view, scored, allowed, candidates))
     cosines, coverages = view.vectors.cosines(rows, vector), scored.coverage(rows)
     share = cosine_share(view.generation.settings.weights_digest)
     scores = fuse.by_rank(cosines, coverages) if share is None else fuse.by_share(cosines, coverages, share)
@@ -236,9 +240,9 @@ def _ranked(
     return _Ranked(rows[order], scores[order], cosines[order], coverages[order])
 
 
-def _best_by_words(view: View, scored: Scored, allowed: Allowed | None, count: int, least: float) -> Rows:
-    """The `count` rows with the highest BM25, without those with less than `least`."""
-    scores = np.where(scored.scores >= least, scored.scores, -np.inf)
+def _best_by_words(view: View, scored: Scored, allowed: Allowed | None, count: int, *, wordless: bool = False) -> Rows:
+    """The `count` rows with the highest BM25; those that hold no word of the query only if `wordless`."""
+    scores = np.where(wordless | (scored.scores > 0), scored.scores, -np.inf)
     if allowed is not None:
         scores[~allowed] = -np.inf
     rows = best([scores], count)

@@ -88,8 +88,6 @@ def _has_key(header: str, api_key: str) -> bool:
     elif kind.lower() != "bearer":
         return False
     value = value.strip()
-    sent = {
-        value.encode(),
-        value.encode("latin-1", "replace"),
-    }  # the server reads headers as latin-1, clients send UTF-8
+    # the server reads headers as latin-1, and clients send UTF-8
+    sent = (value.encode(), value.encode("latin-1", "replace"))
     return any([hmac.compare_digest(one, api_key.encode()) for one in sent])

@@ -21,6 +21,7 @@ from embedcli.records import Root
 from embedcli.sources import walk
 from embedcli.sources.filters import Filter
 from embedcli.sources.roots import (
+    NO_FILTERS,
     Scope,
     Scopes,
     any_filter,
@@ -49,7 +50,7 @@ def settle_sources(asked: Options, known: Sequence[Root], *, everything: bool) -
     if asked.listed is not None and any_filter(asked):
         raise UsageError(
             "filters are for folders, and `--files-from` names files",
-            "name the folder, or leave out `--include`, `--exclude`, `--gitignore` and `--records`",
+            NO_FILTERS,
         )
     if asked.listed is None:
         return scopes

@@ -20,6 +20,9 @@ from embedcli.sources import walk
 from embedcli.sources.filters import refuse_lists
 from embedcli.urls import is_url, real
 
+NO_FILTERS = "name the folder, or leave out `--include`, `--exclude`, `--gitignore` and `--records`"
+"""The hint where filters were given for single files."""
+
 _PART = re.compile(r"[^/]+")
 
 
@@ -149,7 +152,7 @@ def _select(files: Sequence[str], roots: dict[str, Root], ids: set[str], asked: 
     if files and any_filter(asked):
         raise UsageError(
             f"filters are for folders, and `{printable(os.fsencode(files[0]))}` is a file named by itself",
-            "name the folder, or leave out `--include`, `--exclude`, `--gitignore` and `--records`",
+            NO_FILTERS,
         )
     selected: dict[str, set[str]] = {}
     rest: list[str] = []

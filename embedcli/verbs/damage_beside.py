@@ -100,7 +100,7 @@ def in_change_lists(index: Index, current: Generation) -> Iterator[Found]:
             yield path, _problem_of_list(path)
     with suppress(FileNotFoundError):
         if change_lists.newest_of(index, current.number) is None:
-            yield change_lists.lacking(index, current.number), "is missing: loaders have to load everything again"
+            yield index.change_list(current.number), "is missing: loaders have to load everything again"
 
 
 def _problem_of_list(path: Path) -> str:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -229,97 +230,81 @@ def test_quiet_names_new_failures_once_and_nothing_else(tmp_path: Path) -> None:
     assert (second.returncode, second.stderr, second.stdout) == (0, "", "")
 
 
+def first_night(folder: Path, texts: Mapping[str, str]) -> tuple[Path, Callable[..., subprocess.CompletedProcess[str]]]:
+    """An index of these texts, by their paths. Returns their folder, and what runs the next night, with more flags."""
+    docs = folder / "docs"
+    for name, text in texts.items():
+        (docs / name).parent.mkdir(parents=True, exist_ok=True)
+        (docs / name).write_text(text)
+    command = ["ingest", docs, "--index", "idx", "--model", "minilm", "--dim", "32"]
+    assert quick(*command, cwd=folder).returncode == 0
+    return docs, lambda *flags: quick(*command, *flags, cwd=folder)
+
+
+def numbered(count: int, name: str = "{}.txt") -> dict[str, str]:
+    return {name.format(number): words(9, number) for number in range(count)}
+
+
 def test_quiet_names_what_lets_a_folder_go_that_was_just_frozen(tmp_path: Path) -> None:
     """And once: cron mails it."""
-    docs = tmp_path / "docs"
-    (docs / "share").mkdir(parents=True)
-    for number in range(12):
-        (docs / f"share/{number}.txt").write_text(words(9, number))
-    command = ["ingest", docs, "--index", "idx", "--model", "minilm", "--dim", "32", "--quiet"]
-    assert quick(*command, cwd=tmp_path).returncode == 0
+    docs, night = first_night(tmp_path, numbered(12, "share/{}.txt"))
     for number in range(9):
         (docs / f"share/{number}.txt").unlink()
-    first, second = (quick(*command, cwd=tmp_path) for _ in range(2))
+    first, second = (night("--quiet") for _ in range(2))
     assert first.returncode == 3 and f"If they were deleted: `--max-gone {docs}/share=100`\n" in first.stderr
     assert (second.returncode, second.stderr) == (0, "")
 
 
 def test_sources_that_have_lost_their_text_are_news(tmp_path: Path) -> None:
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    for number in range(3):
-        (docs / f"{number}.txt").write_text(words(9, number))
-    command = ["ingest", "docs", "--index", "idx", "--model", "minilm", "--dim", "32", "--quiet"]
-    assert quick(*command, cwd=tmp_path).returncode == 0
+    docs, night = first_night(tmp_path, numbered(3))
     (docs / "1.txt").write_text("")
     (docs / "2.txt").write_bytes(bytes(range(256)) * 9)
-    first, second = (quick(*command, cwd=tmp_path) for _ in range(2))
+    first, second = (night("--quiet") for _ in range(2))
     assert (first.returncode, first.stderr) == (3, "2 new failures: 1 empty 1.txt, 1 not_text 2.txt\n")
     assert (second.returncode, second.stderr) == (0, "")
 
 
 def test_an_index_is_not_emptied_because_no_source_has_text_any_more(tmp_path: Path) -> None:
     """As after a night in which the disk of a file server was full."""
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    for number in range(10):
-        (docs / f"{number}.txt").write_text(words(9, number))
-    command = ["ingest", "docs", "--index", "idx", "--model", "minilm", "--dim", "32", "--quiet"]
-    assert quick(*command, cwd=tmp_path).returncode == 0
+    docs, night = first_night(tmp_path, numbered(10))
     for number in range(10):
         (docs / f"{number}.txt").write_text("")
-    refused = [quick(*command, cwd=tmp_path) for _ in range(2)]
+    refused = [night("--quiet") for _ in range(2)]
     assert [ran.returncode for ran in refused] == [15, 15]
     assert "none of the 10 sources has text any more: 10 empty; the index stays as it was" in refused[1].stderr
     assert os.readlink(tmp_path / "idx/current") == "generations/000001"
     (docs / "1.txt").write_text(words(9, 1))
-    assert quick(*command, cwd=tmp_path).returncode == 3
+    assert night("--quiet").returncode == 3
     (docs / "1.txt").write_text("")
-    assert quick(*command, "--max-gone", "100", cwd=tmp_path).returncode == 3
+    assert night("--quiet", "--max-gone", "100").returncode == 3
     assert json.loads(quick("status", "idx", "--json", cwd=tmp_path).stdout)["chunks"] == 0
 
 
 def test_containers_that_were_all_emptied_are_not_lost_either(tmp_path: Path) -> None:
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    for number in range(10):
-        (docs / f"{number}.jsonl").write_text("".join(json.dumps({"text": words(9, n)}) + "\n" for n in range(2)))
-    command = ["ingest", "docs", "--index", "idx", "--model", "minilm", "--dim", "32", "--quiet"]
-    assert quick(*command, cwd=tmp_path).returncode == 0
+    records = "".join(json.dumps({"text": words(9, number)}) + "\n" for number in range(2))
+    docs, night = first_night(tmp_path, dict.fromkeys(numbered(10, "{}.jsonl"), records))
     for number in range(10):
         (docs / f"{number}.jsonl").write_text("")
-    ran = quick(*command, cwd=tmp_path)
+    ran = night("--quiet")
     assert ran.returncode == 15 and "none of the 10 sources has text any more: 10 empty" in ran.stderr
 
 
 def test_what_may_go_may_leave_sources_without_text_behind(tmp_path: Path) -> None:
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    for number in range(12):
-        (docs / f"{number}.txt").write_text(words(9, number))
-    (docs / "picture.bin").write_bytes(bytes(range(256)) * 9)
-    command = ["ingest", docs, "--index", "idx", "--model", "minilm", "--dim", "32"]
-    assert quick(*command, cwd=tmp_path).returncode == 0
+    docs, night = first_night(tmp_path, {**numbered(12), "empty.txt": ""})
     for number in range(12):
         (docs / f"{number}.txt").unlink()
-    frozen = quick(*command, cwd=tmp_path)
+    frozen = night()
     flag = re.search(r"`(--max-gone [^`]+)`", frozen.stderr)
     assert frozen.returncode == 3 and flag
-    ran = quick(*command, *shlex.split(flag[1]), cwd=tmp_path)
+    ran = night(*shlex.split(flag[1]))
     assert ran.returncode == 0 and "12 gone" in ran.stderr
 
 
 @pytest.mark.parametrize("typed", ["%FF", "%25FF"])
 def test_a_folder_whose_name_looks_encoded_is_let_go_as_it_is_typed_or_shown(tmp_path: Path, typed: str) -> None:
-    docs = tmp_path / "docs"
-    (docs / "%FF").mkdir(parents=True)
-    for number in range(12):
-        (docs / f"%FF/{number}.txt").write_text(words(9, number))
-    (docs / "a.txt").write_text(words(9, 99))
-    command = ["ingest", docs, "--index", "idx", "--model", "minilm", "--dim", "32"]
-    assert quick(*command, cwd=tmp_path).returncode == 0
+    docs, night = first_night(tmp_path, {**numbered(12, "%FF/{}.txt"), "a.txt": words(9, 99)})
     shutil.rmtree(docs / "%FF")
-    ran = quick(*command, "--max-gone", f"{docs}/{typed}=100", cwd=tmp_path)
+    ran = night("--max-gone", f"{docs}/{typed}=100")
     assert ran.returncode == 0 and "12 gone" in ran.stderr and "warning" not in ran.stderr
 
 

@@ -16,7 +16,7 @@ from embedcli.errors import DamagedShard, EngineDied, EngineError, NoIndex, Usag
 from embedcli.models.folder import Model
 from embedcli.run.tools import Tools
 from embedcli.search.query_vector import QueryVectors
-from embedcli.search.searcher import Found, Searcher
+from embedcli.search.searcher import MODES, Found, Searcher
 from embedcli.verbs.edits.forget import forget
 from embedcli.verbs.search import query_vectors as query_vectors_of
 from tests.fake_engines import FakeEngine
@@ -174,7 +174,7 @@ def test_where_is_a_condition_over_the_columns(filled: Workshop) -> None:
     ],
 )
 def test_what_stands_in_quotes_is_in_every_hit(filled: Workshop, query: str, expected: list[str]) -> None:
-    for mode in ("hybrid", "vector"):
+    for mode in MODES:
         assert sorted(paths(searcher(filled).search(query, mode=mode))) == expected
 
 

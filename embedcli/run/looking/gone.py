@@ -157,6 +157,12 @@ def _path(paths: dict[str, str], folder: Folder) -> str:
     return "/".join(filter(None, (paths[folder[0]], folder[1])))
 
 
+def folders_of(keys: Iterable[SourceKey], roots: Iterable[Root]) -> set[str]:
+    """The folders in which these sources lie, at any depth, by their absolute paths."""
+    paths = {root.id: root.path for root in roots}
+    return {_path(paths, folder) for folder in _by_folder(keys)}
+
+
 def _keys_of(base: pa.Table) -> Iterator[SourceKey]:
     for batch in base.select(["root", "path"]).to_batches(max_chunksize=65536):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

@@ -26,7 +26,7 @@ from embedcli.run.pace.time_limit import OutOfTime
 from embedcli.run.plan import Plan
 from embedcli.run.settings import rules_of
 from embedcli.sources.lists import settle_sources
-from embedcli.sources.roots import Scopes, inside
+from embedcli.sources.roots import Scopes
 from embedcli.urls import absolute
 
 FOLDERS_SHOWN = 5
@@ -92,12 +92,12 @@ def make_plan(
     for folder in [*scopes.bare_folders, *plan.bare_folders][:FOLDERS_SHOWN]:
         shown = printable(os.fsencode(folder))
         report.warn(f"the list has the folder `{shown}` and nothing in it: name its files, or the folder as a SOURCE")
-    news_first = sorted(plan.unlisted.items(), key=lambda found: (not _has_news(plan, found[0]), found))
-    for folder, why in news_first[:FOLDERS_SHOWN]:
+    fresh = plan.folders_with_news()
+    for folder, why in sorted(plan.unlisted.items(), key=lambda found: (found[0] not in fresh, found))[:FOLDERS_SHOWN]:
         forget = f"`embedcli forget {quoted(folder)} --index {quoted(asked.shown_index)}`"
         report.warn(
             f"`{folder}` {why}: what the index has of it stays as it is; if it is gone for good: {forget}",
-            is_news=_has_news(plan, folder),
+            is_news=folder in fresh,
         )
     for pattern in dict.fromkeys(plan.unmatched):
         report.warn(f"the pattern `{pattern}` of `--include` or `--exclude` matches nothing")
@@ -108,16 +108,10 @@ def make_plan(
         report.warn(
             f"`{folder}`: {lost} of its indexed sources are gone; they stay in the index, stale."
             f" If they were deleted: `--max-gone {quoted(f'{folder}=100')}`",
-            is_news=_has_news(plan, folder),
+            is_news=folder in fresh,
         )
     _check_not_empty(plan, known.table)
     return plan
-
-
-def _has_news(plan: Plan, folder: str) -> bool:
-    """Whether a source at or below this place has gone stale in this run."""
-    roots = {scope.root.id: scope.root.path for scope in plan.scopes.scopes}
-    return any(inside(f"{roots[root]}/{path}", folder) for root, path in plan.news if root in roots)
 
 
 def _is_known(place: str, table: pa.Table, scopes: Scopes) -> bool:

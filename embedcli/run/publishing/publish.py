@@ -67,7 +67,7 @@ def publish_so_far(run: Run, work: Work) -> Run:
     """Publish the whole documents finished so far; returns the record under which the run goes on."""
     checkpoints = work.checkpoints
     checkpoints.save()
-    if not any(documents.count_by(checkpoints.outcomes.rows, "shard")):
+    if not documents.any_rows(checkpoints.outcomes.rows):
         return run
     run.report.line(f"publishing {len(checkpoints.outcomes):,} documents; the rest follows")
     phase = work.tally.progress.phase
@@ -104,7 +104,7 @@ def publish(run: Run, work: Work, *, complete: bool, dropped: Collection[SourceK
         mend_recipe(run.index, current, run.report)
         return Published(current, table.table)
     refuse_losing_rebuild(run, outcomes)
-    if not any(documents.count_by(table.table, "shard")):
+    if not documents.any_rows(table.table):
         if current is not None:
             refuse_losing_all(run, table.table)
         elif complete:

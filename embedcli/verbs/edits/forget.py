@@ -47,8 +47,8 @@ def _kept_out(root: Root, below: str) -> str:
     """How the next runs leave out what lies at this path below the root, and nothing else: a line in an ignore file,
     for `--exclude` would take the place of the patterns that are remembered, and hold for other roots too."""
     pattern = "/" + re.sub(r"([\\*?[]| $)", r"\\\1", below)
-    is_a_line = len(pattern.splitlines()) == 1 and pattern.removesuffix("\\ ") == pattern.removesuffix("\\ ").rstrip()
-    if is_url(root.path) or not is_a_line:
+    bare = pattern.removesuffix("\\ ")
+    if is_url(root.path) or pattern.splitlines() != [pattern] or bare != bare.rstrip():  # as ignore files are read
         return "remove it, or leave it out with a pattern of `--exclude`"
     ignore_file = quoted(os.path.join(root.path, EMBEDCLIIGNORE))
     # a line of its own, also where the file does not end in one
