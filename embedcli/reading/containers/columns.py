@@ -1,7 +1,7 @@
 """Parquet and Arrow files -> Records, a batch of rows at a time.
 
-In: an open file that can be searched (Parquet, Arrow's file format) or a stream (Arrow's stream format), a RecordRule.
-Out: a Record for each row. Raises UnreadableSource.
+In: a file (Parquet, Arrow's file format) or a stream (Arrow's stream format), a RecordRule. Out: a Record for each row.
+Raises UnreadableSource.
 Not here: the fields (fields.py), the index's own Parquet (index/shards.py).
 """
 
@@ -23,7 +23,7 @@ _BROKEN = (pa.ArrowException, OSError, ValueError, KeyError)
 
 def parquet_rows(file: BinaryIO, rule: RecordRule) -> Iterator[Record]:
     try:
-        parquet = pq.ParquetFile(file)
+        parquet = pq.ParquetFile(_native(file), pre_buffer=False)
         names = parquet.schema_arrow.names
         batches = parquet.iter_batches(BATCH_ROWS, use_threads=False)
     except _BROKEN as error:
@@ -36,11 +36,17 @@ def arrow_rows(file: BinaryIO, rule: RecordRule, *, is_stream: bool) -> Iterator
         if is_stream:
             reader = pa.ipc.open_stream(file)
             return _rows(reader, reader.schema.names, rule)
-        whole = pa.ipc.open_file(file)
+        whole = pa.ipc.open_file(_native(file))
         batches = (whole.get_batch(number) for number in range(whole.num_record_batches))
         return _rows(batches, whole.schema.names, rule)
     except _BROKEN as error:
         raise UnreadableSource("damaged", str(error)) from error
+
+
+def _native(file: BinaryIO) -> pa.NativeFile:
+    """The same file, opened by Arrow itself. Arrow's threads read the end of a file and what they expect to be asked
+    for, and may still hold the file when the process ends: a thread that calls a Python object then aborts it."""
+    return pa.OSFile(f"/dev/fd/{file.fileno()}")
 
 
 def _rows(batches: Iterable[pa.RecordBatch], names: list[str], rule: RecordRule) -> Iterator[Record]:

@@ -11,6 +11,7 @@ import io
 import json
 import shutil
 import subprocess
+import threading
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -75,6 +76,42 @@ def test_tables_of_pandas_and_of_excel(tmp_path: Path, frame: pandas.DataFrame, 
     found = good(tmp_path / name, named=True)
     assert [(one, text.replace("\r", ""), title, meta) for one, text, title, meta in found] == expected(str)
     assert read(tmp_path / name) is None
+
+
+class _Watched(io.FileIO):
+    """A file that knows which threads have used it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.threads: set[int] = set()
+
+    def seek(self, *position: int) -> int:
+        self.threads.add(threading.get_ident())
+        return super().seek(*position)
+
+    def tell(self) -> int:
+        self.threads.add(threading.get_ident())
+        return super().tell()
+
+    def read(self, *size: int) -> bytes:
+        self.threads.add(threading.get_ident())
+        return super().read(*size)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow file", "arrow stream"])
+def test_no_thread_of_arrow_uses_a_file_of_python(tmp_path: Path, kind: str) -> None:
+    """One that still does when the process ends aborts it."""
+    path, table = tmp_path / "a", pa.Table.from_pylist(ROWS)
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        new = pa.ipc.new_file if kind == "arrow file" else pa.ipc.new_stream
+        with new(path, table.schema) as writer:
+            writer.write_table(table)
+    with _Watched(path) as file:
+        found = records_in(file, path.name, Asked(RecordRule(), False), spool_folder=tmp_path)
+        assert found is not None and [one.id for one in found] == ["1", "2"]
+        assert file.threads == {threading.get_ident()}
 
 
 def test_parquet_and_csv_of_duckdb(tmp_path: Path, frame: pandas.DataFrame) -> None:
