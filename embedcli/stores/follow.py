@@ -95,10 +95,13 @@ def sync(store: Store, source: Source, *, replace: bool = False, dry_run: bool =
     return _load(store, source, why, report)
 
 
-def _check_same_index(memory: Memory, source: Source) -> None:
+def _is_same_index(memory: Memory, source: Source) -> bool:
     origin = source.trail.newest.origin
-    is_same = memory.origin == origin if memory.origin and origin else memory.index == source.index
-    if not is_same:
+    return memory.origin == origin if memory.origin and origin else memory.index == source.index
+
+
+def _check_same_index(memory: Memory, source: Source) -> None:
+    if not _is_same_index(memory, source):
         raise TargetError(
             f"the target holds another index, `{memory.index}`, not `{source.index}`",
             "name another table with `--into NAME`, or let this index take its place with `--replace`",
@@ -118,6 +121,11 @@ def _why(live: Table | None, source: Source, lists: tuple[ChangeList, ...] | Non
     """Why a new table is loaded; empty for the first one."""
     if live is None or not live.memory.finished:
         return ""
+    if not _is_same_index(live.memory, source):
+        return (
+            f"the target holds another index, `{live.memory.index}`:"
+            " a new table is loaded and takes the old one's place"
+        )
     if live.memory.layout != source.layout.digest:
         return (
             "the index has another model, dimension or columns now: a new table is loaded and takes the old one's place"

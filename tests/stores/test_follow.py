@@ -115,7 +115,8 @@ def test_another_index_is_refused_and_with_replace_takes_the_place(
         place.sync(other)
     assert "--into" in error.value.hint and "--replace" in error.value.hint
     assert difference(read(place.target), moments["first"].rows) == []
-    place.sync(other, replace=True)
+    synced = place.sync(other, replace=True)
+    assert synced.why.startswith("the target holds another index") and str(moments["first"].index.folder) in synced.why
     assert difference(read(place.target), other.rows) == []
 
 
