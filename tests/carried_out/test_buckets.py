@@ -180,7 +180,7 @@ def test_a_run_that_was_stopped_leaves_the_lease(
     works(ingest(place))
     defaults = Mirror.__init__.__kwdefaults__
     assert defaults is not None
-    monkeypatch.setitem(defaults, "lease_s", 1.0)  # `unlock` waits as long as a run that is alive may be silent
+    monkeypatch.setitem(defaults, "lease_s", 40.0)  # `unlock` waits a thirteenth of it for a sign of life
     with Lease(open_vault(place), "the other", warn=silent, lease_s=1.0):
         ran = command("unlock", place)
         hint = str(getattr(ran.exception, "hint", ran.output))

@@ -240,7 +240,7 @@ def test_a_second_run_on_another_machine_is_told_who_works(one: Machine, two: Ma
     index = two.opened()
     with Lease(one.vault, "the other", warn=silent, lease_s=1.0):
         with pytest.raises(Locked, match="is locked by another run: pid") as refused:
-            one.ingest(disk=Mirror(one.index, one.vault, lease_s=1.0))
+            one.ingest(disk=Mirror(one.index, one.vault, lease_s=10.0))
         assert refused.value.exit_code == 11
         running = status(index).running
         assert running is not None and running["pid"] == os.getpid() and running["alive"] is None
