@@ -19,7 +19,9 @@ from embedcli.errors import InputError, quoted, storage_errors
 from embedcli.records import Root, digest
 from embedcli.sources.roots import Scope, Scopes, StreamIn, with_rules
 
-SPOOL = "stream-in"
+SPOOL = "stream-in.tmp"
+"""What a killed run leaves under such a name makes no folder somebody else's."""
+
 BLOCK_BYTES = 1 << 20
 
 
@@ -47,12 +49,15 @@ def with_streams(scopes: Scopes, asked: Options, known: Sequence[Root], *, every
 
 @contextmanager
 def spooled(asked: Options, folder: Path, stdin: BinaryIO | None = None) -> Iterator[Options]:
-    """Read stdin to its end into a file of `folder`, which goes with the context: a run may have to read it twice.
+    """Read stdin to its end into a file of `folder`, which goes with the context: a run may have to read it twice. One
+    that a killed run has left goes in any case.
 
     Raises StorageError, and InputError where nothing came.
     """
     file = folder / SPOOL
     if asked.stream is None or asked.stream.file:
+        with storage_errors(folder):
+            file.unlink(missing_ok=True)
         yield asked
         return
     try:

@@ -5,10 +5,13 @@ In: the real `ingest` with the real readers over a fake engine. Not here: the fo
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import mailbox
+import os
 import shutil
+import signal
 from collections.abc import Iterable
 from email.message import EmailMessage
 from pathlib import Path
@@ -445,6 +448,52 @@ def test_a_whole_stream_that_lost_everything_is_kept_by_the_guard(
         stream(shop, monkeypatch, [], whole=True)
     summary = stream(shop, monkeypatch, [record(9)], whole=True)
     assert (summary.exit_code, len(by_path(shop))) == (3, 5)
+
+
+class _Killed(io.RawIOBase):
+    """Some of a stream, and then the end of the process that reads it."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._data:
+            os.kill(os.getpid(), signal.SIGKILL)
+        count = min(len(buffer), len(self._data))
+        buffer[:count], self._data = self._data[:count], self._data[count:]
+        return count
+
+
+def killed_half_way_through_stdin(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = json.dumps(record(0)).encode() + b"\n"
+    pid = os.fork()
+    if not pid:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(_Killed(half), 1)))
+        with contextlib.suppress(BaseException):
+            shop.ingest(stream=Stream("tickets"))
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_a_first_run_killed_while_it_reads_a_stream_is_run_again(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_half_way_through_stdin(shop, monkeypatch)
+    assert stream(shop, monkeypatch, map(record, range(2))).complete
+    assert by_path(shop).keys() == {"tickets#0", "tickets#1"} and sound(shop)
+
+
+def test_what_came_on_stdin_for_a_killed_run_goes_with_the_next_run(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream(shop, monkeypatch, map(record, range(2)))
+    killed_half_way_through_stdin(shop, monkeypatch)
+    assert list((shop.index / "staging").iterdir())
+    assert shop.ingest().idle
+    assert not list((shop.index / "staging").iterdir())
 
 
 def test_a_rebuild_asks_for_the_streams_again(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
