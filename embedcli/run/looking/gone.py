@@ -193,13 +193,13 @@ def _folders_of(key: SourceKey, *, apart: Collection[Folder]) -> Iterator[Folder
 
 def _up_to(root_id: str, folder: str, apart: Collection[Folder]) -> Iterator[Folder]:
     """A folder and those that it lies in, up to the first that is in `apart`."""
-    for above in _ancestors(folder):
+    for above in ancestors(folder):
         yield root_id, above
         if (root_id, above) in apart:
             return
 
 
-def _ancestors(folder: str) -> Iterator[str]:
+def ancestors(folder: str) -> Iterator[str]:
     """`a/b`, `a` and the empty path for `a/b`."""
     while folder:
         yield folder
@@ -209,15 +209,15 @@ def _ancestors(folder: str) -> Iterator[str]:
 
 def _named(tripped: Collection[Folder], missing: Counter[Folder]) -> Iterator[Folder]:
     """Of nested folders that lost the same sources only the innermost; of other nested folders the outermost."""
+    inner_lost_all = {
+        (root_id, above)
+        for root_id, path in tripped
+        for above in ancestors(path)
+        if above != path and missing[root_id, above] == missing[root_id, path]
+    }
     for folder in tripped:
         root_id, path = folder
-        inner = [other for other in tripped if other[0] == root_id and other != folder and _is_below(other[1], path)]
-        outer = [(root_id, above) for above in _ancestors(path) if above != path]
+        outer = ((root_id, above) for above in ancestors(path))
         outer_lost_more = any(other in tripped and missing[other] > missing[folder] for other in outer)
-        inner_lost_all = any(missing[other] == missing[folder] for other in inner)
-        if not outer_lost_more and not inner_lost_all:
+        if not outer_lost_more and folder not in inner_lost_all:
             yield folder
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return not folder or path.startswith(f"{folder}/")

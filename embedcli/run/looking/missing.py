@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from embedcli.errors import InputError
+from embedcli.run.looking.gone import ancestors
 from embedcli.run.plan import Plan
 from embedcli.run.tasks import LastSeen
 from embedcli.sources.filters import Filter
@@ -37,11 +38,13 @@ class Missing:
         visited = [mount for mount in self._mounts if self._scope.holds(mount)]
         lost = {mount: "io" for mount in visited if mount not in problems.mounts}
         unseen = lost | problems.unlisted
+        first = {folder: number for number, folder in enumerate(unseen)}
         filters = Filter(self._scope.root, ignore_files=problems.ignore_files)
         waited_for: set[str] = set()
         for prior in missing:
             key = (self._scope.root.id, prior.path)
-            folder = next((folder for folder in unseen if not folder or prior.path.startswith(f"{folder}/")), None)
+            above = (folder for folder in ancestors(prior.path.rpartition("/")[0]) if folder in unseen)
+            folder = min(above, key=first.__getitem__, default=None)
             if self._scope.root.selection is None and filters.leaves_out(prior.path):
                 self._plan.excluded.add(key)
             elif folder is not None:
