@@ -15,6 +15,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from embedcli.errors import EngineDied, StorageError
+from embedcli.index import state
 from embedcli.index.clearing import clear
 from embedcli.index.generations import Index
 from embedcli.index.state import read_seen
@@ -25,6 +26,7 @@ from embedcli.verbs.verify import verify
 from tests.fake_engines import FakeEngine
 from tests.faults import DiskFull, KilledAt, ReaderRefuses
 from tests.pdf_files import lines, pdf
+from tests.published import edit_manifest
 from tests.workshop import Workshop, follow, words
 
 TRUNCATED = b"%PDF-1.7\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
@@ -319,3 +321,19 @@ def test_vectors_of_a_killed_run_are_used_under_another_number_too(shop: Worksho
     summary = shop.ingest()
     assert summary.generation == 4 and shop.embedded == embedded
     assert {row["changed_in"] for row in shop.rows() if row["path"] == "a.txt"} == {4}
+
+
+def test_documents_of_a_damaged_shard_are_read_once_and_published_together(shop: Workshop) -> None:
+    for number in range(6):
+        shop.write(f"{number}.txt", words(100, number))
+    shop.ingest()
+    edit_manifest(shop, lambda data: data.update(complete=False))  # as after a first run whose time was over
+    (shard,) = shop.index.glob("current/vectors/*.parquet")
+    data = bytearray(shard.read_bytes())
+    data[4 : len(data) // 2] = bytes(len(data) // 2 - 4)
+    shard.write_bytes(data)
+    state.note_damaged(shop.index / "state", [shard.stem], Disk())
+    summary = shop.ingest(open_engine=slowly, publish_every_s=0.01, checkpoint_every_s=0.0)
+    assert (summary.exit_code, summary.complete) == (0, True)
+    assert verify(Index(shop.index, disk=Disk())).damage == [] and len(shop.documents()) == 6
+    assert shop.ingest().idle

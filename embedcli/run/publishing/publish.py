@@ -45,12 +45,13 @@ def publish_timer(run: Run) -> Callable[[], bool]:
     """Returns a function that says whether it is time to publish the finished documents: True once in each interval.
 
     Only until the first complete generation, and never while documents of two settings would be mixed, or those of a
-    root with those of a wider root that takes it over.
+    root with those of a wider root that takes it over; nor while those of a damaged shard, which is kept or goes as a
+    whole, are not all read again.
     """
     complete = run.known.current is not None and run.known.current.complete
     asked = run.asked.publish_every_s
     every_s = FIRST_PUBLISH_EVERY_S if asked is None else asked
-    if run.known.rebuilding or complete or run.scopes.absorbed or not every_s:
+    if run.known.rebuilding or complete or run.scopes.absorbed or run.known.damaged or not every_s:
         return lambda: False
     last_s = time.monotonic()
 
