@@ -244,6 +244,10 @@ def _history(folder: Path, vault: Vault, keys: list[str]) -> None:
     """`runs.jsonl`, of the lines that the vault has and that were fetched before."""
     lines = folder / "state" / "runs"
     lines.mkdir(exist_ok=True)
+    kept = {Path(key).name for key in keys}
+    for path in lines.iterdir():
+        if path.name not in kept:
+            path.unlink()
     for key in keys[-RUNS_FETCHED:]:
         if not exists(lines / Path(key).name):
             (lines / Path(key).name).write_bytes(_read(vault, key))

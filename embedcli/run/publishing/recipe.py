@@ -10,6 +10,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from embedcli.config import mirrored_url
 from embedcli.errors import ModelUnavailable
 from embedcli.models.resolve import of_recipe
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 def mend_recipe(index: Index, current: Generation, report: Report) -> None:
     """Look for the model anew where its folder is gone, as after a move of the environment; nothing is downloaded.
 
-    Readers see the manifest as it was or with the other folder: it is replaced by one rename.
+    Readers see the manifest as it was or with the other folder: it is replaced by one rename. That of an index in a
+    bucket is the same on all machines, and each finds the model where it has it.
     """
     folder = str(current.query["folder"])
     if os.path.isdir(folder):
@@ -31,6 +33,8 @@ def mend_recipe(index: Index, current: Generation, report: Report) -> None:
         model = of_recipe(current.query)
     except ModelUnavailable as error:
         report.warn(f"`{folder}`, which the manifest names for queries, is gone: {error}; {error.hint}")
+        return
+    if mirrored_url(index.folder) is not None:
         return
     manifest = index.path(current.number) / "manifest.json"
     data = json.loads(manifest.read_bytes())

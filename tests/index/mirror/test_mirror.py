@@ -7,6 +7,7 @@ Not here: kills (test_kills.py), the contract of a vault (tests/vault/test_contr
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -34,7 +35,7 @@ from embedcli.search.complete import complete
 from embedcli.vault.contract import Vault
 from embedcli.vault.lease import Lease
 from embedcli.vault.opened import open_vault
-from embedcli.vault.stubs import is_stub
+from embedcli.vault.stubs import fetched, is_stub
 from embedcli.verbs.edits.forget import forget
 from embedcli.verbs.edits.moved import moved
 from embedcli.verbs.edits.rollback import rollback
@@ -217,6 +218,43 @@ def test_a_night_on_a_new_machine_fetches_and_stores_what_changed(
         before = two.stored() - two.stored("state")
         assert two.ingest().idle
         assert proxy.sent_bytes < 4_000 and two.stored() - two.stored("state") == before, "a beat, a line of history"
+
+
+def name_a_folder_of_another_machine(machine: Machine) -> None:
+    """As if generation 1 had been made where the model lies in a folder that is not here."""
+    pointer, version = machine.pointer(), machine.vault.read("current.json")[1]
+    key = f"{pointer.generations[1].folder}/manifest.json"
+    manifest = json.loads(machine.vault.read(key)[0])
+    manifest["query"]["folder"] = "/home/elsewhere/minilm"
+    content = json.dumps(manifest, indent=1).encode()
+    machine.vault.remove([key])
+    machine.vault.put_new(key, content)
+    place = dataclasses.replace(pointer.generations[1], manifest_sha256=hashlib.sha256(content).hexdigest())
+    machine.vault.swap("current.json", version, dataclasses.replace(pointer, generations={1: place}).dumps())
+
+
+def test_nights_where_the_model_lies_in_another_folder_keep_what_was_fetched(one: Machine, two: Machine) -> None:
+    one.write("long.txt", words(2_000))
+    one.ingest()
+    name_a_folder_of_another_machine(one)
+    assert two.ingest().sources["unchanged"] == 1
+    for path in (two.index / "current/vectors").iterdir():
+        fetched(path)
+    kept = two.fetched()
+    assert kept and two.ingest().sources["unchanged"] == 1
+    assert two.fetched() == kept
+    assert not any("/home/elsewhere" in line for line in two.report.said)
+
+
+def test_a_machine_keeps_no_more_of_the_history_than_the_vault(one: Machine) -> None:
+    one.write("a.txt", words(60))
+    one.ingest()
+    lines = one.index / "state" / "runs"
+    for number in range(300):
+        (lines / f"{number:020d}-0.json").write_text("{}\n")
+    one.ingest()
+    assert {path.name for path in lines.iterdir()} <= {Path(key).name for key in one.stored("state/runs")}
+    assert len(status(one.opened()).runs) == 2
 
 
 def test_a_search_fetches_each_shard_once(one: Machine, two: Machine) -> None:
