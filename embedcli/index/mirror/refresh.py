@@ -177,7 +177,11 @@ def _make_shard(folder: Path, room: Path, vault: Vault, shard: dict[str, str | i
 
 
 def _change_lists(folder: Path, vault: Vault, pointer: Pointer) -> None:
-    """Stubs with the time at which the list was stored, for it is kept 90 days from then."""
+    """Stubs with the time at which the list was stored, for it is kept 90 days from then; and no others: the content of
+    one that the pointer does not name any more cannot be fetched."""
+    for path in (folder / "changes").glob("[0-9]*.parquet"):
+        if path.stem.isdigit() and int(path.stem) not in pointer.changes:
+            path.unlink()
     missing = {
         key: path for n, key in pointer.changes.items() if not exists(path := folder / "changes" / f"{n:06d}.parquet")
     }

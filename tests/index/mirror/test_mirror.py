@@ -25,6 +25,7 @@ import pytest
 
 from embedcli.config import Options, index_folder
 from embedcli.errors import Locked, NoIndex, StorageError
+from embedcli.index.change_lists import trail
 from embedcli.index.generations import Index
 from embedcli.index.mirror.mirror import Mirror
 from embedcli.index.mirror.place import first_hand, open_index
@@ -255,6 +256,22 @@ def test_a_machine_keeps_no_more_of_the_history_than_the_vault(one: Machine) -> 
     one.ingest()
     assert {path.name for path in lines.iterdir()} <= {Path(key).name for key in one.stored("state/runs")}
     assert len(status(one.opened()).runs) == 2
+
+
+def test_a_machine_that_only_reads_forgets_the_change_lists_that_the_vault_has_removed(
+    one: Machine, two: Machine
+) -> None:
+    for night in range(4):
+        one.write(f"{night}.txt", words(60, night))
+        one.ingest()
+        two.opened()
+    oldest = one.pointer().changes[1]
+    os.utime(one.index / "changes/000001.parquet", (0, 0))  # as if 90 days had passed
+    one.write("more.txt", words(60, 9))
+    one.ingest()
+    one.vault.remove([oldest])  # as the collector does an hour later
+    assert [item.number for item in trail(one.opened()).lists] == [5, 4, 3, 2]
+    assert [item.number for item in trail(two.opened()).lists] == [5, 4, 3, 2]
 
 
 def test_a_search_fetches_each_shard_once(one: Machine, two: Machine) -> None:
