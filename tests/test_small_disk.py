@@ -1,4 +1,5 @@
-"""What is written through a map of a file, on a disk that has no room for it: an error, not the death of the process.
+"""What is written through a map of a file, on a disk that has no room for it: an error, not the death of the process;
+and temporary files, where no disk has room for one.
 
 In: tmpfs, mounted where nobody else sees it; skipped where this user may not mount one.
 Not here: files that are written as such (test_storage_faults.py), the hints about disks (carried_out/test_disks.py).
@@ -58,3 +59,30 @@ def test_a_full_disk_is_said_where_a_file_is_written_through_a_map(tmp_path: Pat
     assert (ran.returncode, ran.stderr) == (14, "")
     assert f"cannot write `{tmp_path}`: No space left on device\nfree some space" in ran.stdout
     assert on_a_disk(tmp_path, "100m", writer).returncode == 0
+
+
+WITHOUT_TEMPORARY_FILES = {
+    "the last words of a reading process": """
+        from embedcli.reading.pool import Limits, Pool
+        with Pool(None, processes=1, limits=Limits()) as pool:
+            pool.feed(iter([1]))
+            pool.get(60.0)
+    """,
+    "the vectors of `embed --format npy`": """
+        import io
+        import pyarrow as pa
+        from embedcli.pipes.output import Npy
+        Npy(io.BytesIO(), pa.schema([("vector", pa.list_(pa.float32(), 2))]))
+    """,
+}
+
+
+@pytest.mark.parametrize("writer", WITHOUT_TEMPORARY_FILES)
+def test_disks_without_room_for_a_temporary_file_are_no_bug(tmp_path: Path, writer: str) -> None:
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n{PROGRAM}"
+    ran = subprocess.run(
+        [sys.executable, "-c", limited, str(tmp_path), WITHOUT_TEMPORARY_FILES[writer]],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HERE)}, capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (14, "")
+    assert "No usable temporary directory" in ran.stdout and "check the disk" in ran.stdout

@@ -8,7 +8,6 @@ Not here: which rows (verbs/embed.py, verbs/rows.py).
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from shutil import copyfileobj
 from typing import Any, BinaryIO, Protocol, Self
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from embedcli.columns import Floats
 from embedcli.index.shards import ROW_GROUP_ROWS, regroup
+from embedcli.vault.disk import temporary_file
 
 SLICE_ROWS = 1024
 JSON_TEXT = {b"holds": b"json"}
@@ -171,7 +171,7 @@ class Npy:
         self._out = out
         self._name = next(field.name for field in schema if pa.types.is_fixed_size_list(field.type))
         self._dim = schema.field(self._name).type.list_size
-        self._kept = tempfile.TemporaryFile()  # noqa: SIM115 - lasts as long as the writer
+        self._kept = temporary_file()
         self._rows = 0
 
     def write(self, table: pa.Table) -> None:

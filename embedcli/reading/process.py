@@ -20,7 +20,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -41,6 +40,7 @@ from embedcli.processes import (
     spawn,
 )
 from embedcli.records import Beat
+from embedcli.vault.disk import temporary_file
 
 NICENESS = 5
 LAST_WORDS_BYTES = 4096
@@ -105,7 +105,7 @@ class Child:
     def __init__(self, work: bytes, limits: Limits) -> None:
         self._limits = limits  # those of the task that the child has
         self._ready = False
-        self._words = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        self._words = temporary_file(buffering=0)
         # truncated before each task, so the child must write at the end, wherever that is
         fcntl.fcntl(self._words, fcntl.F_SETFL, os.O_APPEND)
         self._socket, theirs = socket.socketpair()

@@ -15,11 +15,12 @@ import hashlib
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
 from embedcli.errors import StorageError, storage_errors
 from embedcli.paths import is_folder, is_link
@@ -94,6 +95,12 @@ def set_mode(path: Path | int, mode: int) -> None:
     if found & 0o777 != mode:
         with suppress(OSError):
             os.chmod(path, (found & ~0o777) | mode)
+
+
+def temporary_file(*, buffering: int = -1) -> IO[bytes]:
+    """A file without a name that is no part of an index, where the system keeps such. Raises StorageError."""
+    with storage_errors(Path("/tmp")):
+        return tempfile.TemporaryFile(buffering=buffering)
 
 
 def digest_of(path: Path) -> str:
