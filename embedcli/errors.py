@@ -8,6 +8,7 @@ Not here: printing and the mapping to the process's exit status (cli/).
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -208,7 +209,23 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise storage_error(error, path) from error
 
 
-def storage_error(error: OSError, path: Path) -> StorageError:
+_NOT_OURS = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT,
+    errno.ENOTCONN, errno.ENODEV, errno.ENXIO,
+}  # fmt: skip
+"""What a disk, a file server and the owner of a file answer, whatever the program does."""
+
+
+def disk_error(error: OSError) -> StorageError | None:
+    """The StorageError for an OSError that says which file it is about and is no bug; None for any other."""
+    if not isinstance(error.filename, str | bytes) or error.errno not in _NOT_OURS:
+        return None
+    found = storage_error(error, Path(os.fsdecode(error.filename)), cannot="read or write")
+    found.__cause__ = error
+    return found
+
+
+def storage_error(error: OSError, path: Path, *, cannot: str = "write") -> StorageError:
     """The StorageError for an OSError at `path`, with a hint for the commonest causes."""
     hints = {
         errno.ENOSPC: "free some space, then run the same command again: finished documents are kept",
@@ -217,4 +234,4 @@ def storage_error(error: OSError, path: Path) -> StorageError:
         errno.EACCES: f"give this user the right to write there, e.g. `chown -R $USER {quoted(path.parent)}`",
     }
     hint = hints.get(error.errno or 0, "run the same command again; if it fails again, check the disk")
-    return StorageError(f"cannot write `{path}`: {error.strerror or error}", hint)
+    return StorageError(f"cannot {cannot} `{path}`: {error.strerror or error}", hint)

@@ -17,10 +17,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from embedcli.cli.main import main
 from embedcli.errors import Locked, StorageError
 from embedcli.index import lock
 from embedcli.index.generations import Index
@@ -44,7 +46,7 @@ from tests.faults import (
     VanishingFile,
     kind,
 )
-from tests.unprivileged import as_nobody
+from tests.unprivileged import as_nobody, give_to_nobody
 from tests.workshop import Workshop, words
 
 SMALL_CHECKPOINTS = {"checkpoint_bytes": 1, "checkpoint_every_s": 0.0}
@@ -225,6 +227,53 @@ def test_an_index_without_write_permission_is_exit_14(shop: Workshop) -> None:
     for path in folders:
         path.chmod(0o755)
     assert shop.ingest().generation == 2
+
+
+def closed_to_its_owner(shop: Workshop, folder: str, action: Callable[[], None]) -> None:
+    """Do something as a user who may not look into a folder of the index, as after a run with `sudo`."""
+    give_to_nobody(shop.docs.parent)
+    (shop.index / folder).chmod(0)
+    as_nobody(shop.docs.parent, action)
+
+
+@pytest.mark.parametrize("folder", ["state", "keys", "changes", "generations/000001/vectors"])
+def test_a_part_of_an_index_that_may_not_be_looked_into_is_exit_14(shop: Workshop, folder: str) -> None:
+    fill(shop)
+    shop.ingest()
+    shop.write("new.txt", words(20, 70))
+
+    def refused_run() -> None:
+        with pytest.raises(StorageError, match="Permission denied") as caught:
+            shop.ingest()
+        assert "chown" in caught.value.hint
+
+    closed_to_its_owner(shop, folder, refused_run)
+    (shop.index / folder).chmod(0o755)
+    last = json.loads((shop.index / "state/runs.jsonl").read_text().splitlines()[-1])
+    assert last["exit_code"] == (0 if folder == "state" else 14)
+    assert shop.ingest().generation == 2
+
+
+@pytest.mark.parametrize(("verb", "folder"), [("status", "staging"), ("verify", "state"), ("verify", "changes")])
+def test_a_command_that_may_not_look_into_a_part_of_an_index_says_so(
+    shop: Workshop, verb: str, folder: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fill(shop)
+    shop.ingest()
+    monkeypatch.setattr(sys, "argv", ["embedcli", verb, str(shop.index)])
+
+    def code() -> int | str | None:
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code
+
+    def refused() -> None:
+        assert code() == 14
+
+    assert code() == 0, "and what is imported on the way has to be read by root"
+    closed_to_its_owner(shop, folder, refused)
+    said = capfd.readouterr().err
+    assert f"error: cannot read or write `{shop.index / folder}" in said and "Traceback" not in said
 
 
 def test_without_hard_links_shards_are_copied_with_a_warning(shop: Workshop) -> None:

@@ -17,7 +17,7 @@ import traceback
 from contextlib import suppress
 
 from embedcli.cli.app import app, output
-from embedcli.errors import EmbedcliError, StorageError
+from embedcli.errors import EmbedcliError, StorageError, disk_error
 
 STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 """Errors of writing to stdout when it is a file. Errors of writing to the index are StorageErrors."""
@@ -85,6 +85,8 @@ def _code_of(error: Exception) -> int:
         return error.exit_code
     if isinstance(error, BrokenPipeError):
         return _reader_has_left()
+    if isinstance(error, OSError) and (found := disk_error(error)) is not None:
+        return _code_of(found)
     if isinstance(error, OSError) and error.errno in STDOUT_ERRORS:
         say(f"error: cannot write the output: {error.strerror}\n\nhint: only the output is lost, all work is done")
         silence(sys.stdout)

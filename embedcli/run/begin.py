@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from embedcli.errors import DamagedShard, EmbedcliError, Mismatch, StorageError, quoted
+from embedcli.errors import DamagedShard, EmbedcliError, Mismatch, StorageError, disk_error, quoted
 from embedcli.index import lock, state
 from embedcli.index.clearing import clear
 from embedcli.index.damage import mend_probe
@@ -63,6 +63,11 @@ def history_line(index: Index, summary: Summary) -> Iterator[None]:
     except EmbedcliError as raised:
         summary.exit_code, error = raised.exit_code, str(raised)
         raise
+    except OSError as raised:
+        if (found := disk_error(raised)) is None:
+            raise
+        summary.exit_code, error = found.exit_code, str(found)
+        raise found from raised
     finally:
         summary.elapsed_s = round(time.monotonic() - started, 3)
         ended_at = datetime.now(UTC).isoformat(timespec="seconds")
