@@ -208,6 +208,8 @@ _SKIPPED = {  # with the kinds of files named, or without
     "empty": ("empty", False),
     "too_large": ("too large", False),
     "not_a_file": ("no file", False),
+    "portfolio": ("portfolio", False),
+    "cold_storage": ("in cold storage", False),
     "outside": ("linked from outside the roots (`--follow-links` reads them)", False),
 }
 MOST_KINDS_SHOWN = 5

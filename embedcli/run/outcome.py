@@ -121,8 +121,8 @@ def is_news(outcome: Outcome, prior: LastSeen | Moved | None) -> bool:
         status, reason = outcome.row.status, outcome.row.reason
     elif outcome.mark is not None:
         status, reason = outcome.mark.columns["status"], outcome.mark.columns["reason"]
-    if status == "skipped":  # whether links are followed is a setting
-        return isinstance(prior, LastSeen) and prior.holds and reason != "outside"
+    if status == "skipped":  # whether links are followed is a setting; the text of a portfolio is that of its files
+        return isinstance(prior, LastSeen) and prior.holds and reason not in ("outside", "portfolio")
     return status in TROUBLED and (prior is None or (prior.status, prior.reason) != (status, reason))
 
 

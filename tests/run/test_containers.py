@@ -659,6 +659,18 @@ def test_the_files_in_a_portfolio_are_documents_of_their_own(shop: Workshop) -> 
     assert shop.ingest().idle and sound(shop)
 
 
+def test_a_portfolio_that_is_read_again_is_no_news(shop: Workshop) -> None:
+    shop.write("all.pdf", portfolio(("a.pdf", offer()), ("b.txt", b"Three")))
+    assert shop.ingest().exit_code == 0
+    assert shop.ingest(reread=True).exit_code == 0
+    shop.write("all.pdf", portfolio(("a.pdf", offer()), ("b.txt", b"Four")))
+    summary = shop.ingest()
+    assert (summary.exit_code, summary.news, summary.skipped) == (0, [], {"portfolio": {".pdf": 1}})
+    assert collided(shop) == {"all.pdf#a.pdf": "Offer 4711", "all.pdf#b.txt": "Four"}
+    shop.write("all.pdf", b"")
+    assert shop.ingest().exit_code == 3, "its text is lost, which is news"
+
+
 def test_nights_are_the_same_however_little_of_the_tables_is_looked_at_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

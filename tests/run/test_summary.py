@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from embedcli.records import SKIP_REASONS
 from embedcli.report import skipped_line
 
 
@@ -19,3 +20,7 @@ def test_of_many_kinds_of_skipped_files_the_commonest_are_named() -> None:
         "1,036 skipped: 1,000 no suffix archived, 8 .a8 archived, 7 .a7 archived, 6 .a6 archived, 5 .a5 archived,"
         " 10 other archived"
     )
+
+
+def test_every_reason_for_which_a_file_is_skipped_has_its_words() -> None:
+    assert {reason for reason in SKIP_REASONS if skipped_line({reason: {".x": 1}}).endswith(": ")} == set()
