@@ -16,7 +16,7 @@ from embedcli.index.outcomes import Outcome
 from embedcli.records import SourceKey
 from embedcli.report import Largest
 from embedcli.run.looking.gone import Moved, folders_of
-from embedcli.run.tasks import TaskList
+from embedcli.run.tasks import NEVER, LastSeen, TaskList
 from embedcli.sources.roots import Scopes
 
 
@@ -74,10 +74,14 @@ class Plan:
             root.id for root in self.scopes.roots if not root.stream
         }
 
-    def keep(self, key: SourceKey, status: str, reason: str | None, rows: int, *, why: str) -> None:
+    def keep(self, key: SourceKey, prior: LastSeen, *, why: str) -> None:
         """A known source that cannot be seen keeps its rows, and is stale for the reason `why`."""
-        if rows and (status, reason) != ("stale", why):
-            self.outcomes.append(Outcome(None, mark=Mark(key, {"status": "stale", "reason": why})))
+        self.unchanged += prior.members
+        if prior.holds and (prior.status, prior.reason) != ("stale", why):
+            columns = {"status": "stale", "reason": why}
+            if prior.status == "skipped":  # a portfolio: only reading it again tells its status
+                columns["tried"] = NEVER
+            self.outcomes.append(Outcome(None, mark=Mark(key, columns)))
             self.changed += 1
             self.news.add(key)
         else:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from embedcli.errors import UnreadableSource
     from embedcli.reading.splitter import Whole
 
+NEVER = "never"
+"""In place of what `tried()` tells: no file has this stat, so the source is read as soon as it is seen."""
+
 
 class LastSeen(NamedTuple):
     """What the index knows of a source: `path`, then columns of documents.parquet, `lacking` and `row`."""

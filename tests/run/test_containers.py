@@ -647,6 +647,58 @@ def test_mails_with_one_message_id_are_all_there(shop: Workshop) -> None:
     assert "box.mbox#One@example.org-3" in by_path(shop) and shop.ingest().idle and sound(shop)
 
 
+def with_mounts(index: Path, *folders: str) -> None:
+    """As if these folders of the first root had been mount points."""
+    manifest = index / "current" / "manifest.json"
+    data = json.loads(manifest.read_text())
+    data["roots"][0]["mounts"] = folders
+    manifest.write_text(json.dumps(data))
+
+
+def test_containers_on_a_share_that_is_not_mounted_are_stale_until_it_is(shop: Workshop) -> None:
+    shop.write("here.txt", words(20))
+    write(shop, map(record, range(4)), "share/tickets.jsonl")
+    shop.write("share/box.mbox", b"".join(b"From a x\n" + bytes(mail(f"M{n}", "Text.")) + b"\n" for n in range(3)))
+    shop.write("share/all.pdf", portfolio(("a.pdf", offer()), ("b.txt", b"Three")))
+    shop.ingest()
+    before, documents = shop.rows(), shop.documents()
+    with_mounts(shop.index, "share")
+    (shop.docs / "share").rename(shop.docs.parent / "away")
+    (shop.docs / "share").mkdir()
+    for exit_code in (3, 0):
+        summary = shop.ingest()
+        assert (summary.exit_code, summary.sources["stale"], summary.sources["gone"]) == (exit_code, 3, 0)
+        assert summary.sources["changed"] + summary.sources["unchanged"] == len(documents)
+        stale = {path for path, row in shop.documents().items() if (row["status"], row["reason"]) == ("stale", "io")}
+        assert stale == {"share/tickets.jsonl", "share/box.mbox", "share/all.pdf"} and shop.rows() == before
+    (shop.docs / "share").rmdir()
+    (shop.docs.parent / "away").rename(shop.docs / "share")
+    embedded = shop.embedded
+    summary = shop.ingest()
+    assert (summary.exit_code, summary.sources["stale"], shop.embedded) == (0, 0, embedded)
+    assert summary.sources["changed"] + summary.sources["unchanged"] == len(documents)
+    assert {path: (row["status"], row["reason"]) for path, row in shop.documents().items()} == {
+        path: (row["status"], row["reason"]) for path, row in documents.items()
+    }
+    assert shop.rows() == before and shop.ingest().idle and follow(shop.index) == shop.ids()
+
+
+def test_the_containers_of_a_folder_that_lost_too_many_are_stale_and_news(shop: Workshop) -> None:
+    shop.write("here.txt", words(20))
+    for number in range(12):
+        write(shop, [record(number)], f"old/{number}.jsonl")
+    shop.ingest()
+    before = shop.rows()
+    (shop.docs / "old").rename(shop.docs.parent / "away")
+    for exit_code in (3, 0):
+        summary = shop.ingest()
+        assert (summary.exit_code, summary.sources["stale"], shop.rows()) == (exit_code, 12, before)
+    (shop.docs.parent / "away").rename(shop.docs / "old")
+    summary = shop.ingest()
+    assert (summary.exit_code, summary.sources["stale"], shop.rows()) == (0, 0, before)
+    assert shop.ingest().idle and sound(shop)
+
+
 def test_the_files_in_a_portfolio_are_documents_of_their_own(shop: Workshop) -> None:
     inner = portfolio(("deep.pdf", offer(b"Deep")))
     shop.write("all.pdf", portfolio(("a.pdf", offer()), ("b.txt", b"Three"), ("in.pdf", inner), ("x.pdf", b"no PDF")))

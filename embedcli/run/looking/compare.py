@@ -64,7 +64,7 @@ def compare(
     _check_absorbed(plan)
     for root_id in scopes.absorbed:
         plan.absorbed |= {(root_id, prior.path) for prior in _priors(seen, known, Scope(Root(root_id, "")))}
-    _judge_gone(plan, base, rules, is_over)
+    _judge_gone(plan, base, known, rules, is_over)
     plan.gone |= orphans(scopes, base)
     for leaving in (plan.gone, plan.excluded, plan.absorbed):
         leaving |= documents.members(base, leaving)
@@ -93,8 +93,9 @@ def _check_absorbed(plan: Plan) -> None:
             )
 
 
-def _judge_gone(plan: Plan, base: pa.Table, rules: Rules, is_over: Callable[[], bool]) -> None:
-    """Recognise moved sources first. The others that are gone leave the index, unless their folder lost too much."""
+def _judge_gone(plan: Plan, base: pa.Table, known: pa.Table, rules: Rules, is_over: Callable[[], bool]) -> None:
+    """Recognise moved sources first. The others that are gone leave the index, unless their folder lost too much.
+    `known`: the files of `base`, a row for each row of `plan.tasks.seen`."""
     if not plan.gone:
         return
     gone = documents.taken(base, documents.positions(base, plan.gone))
@@ -103,9 +104,10 @@ def _judge_gone(plan: Plan, base: pa.Table, rules: Rules, is_over: Callable[[], 
     frozen = freeze(base, lost, plan.scopes.roots, rules, new_of=plan.new_of)
     plan.frozen = dict(frozen.folders)
     plan.gone -= frozen.keys
-    for row in gone.select(["root", "path", "status", "reason", "rows"]).to_pylist():
-        if (row["root"], row["path"]) in frozen.keys:
-            plan.keep((row["root"], row["path"]), row["status"], row["reason"], row["rows"], why="vanished")
+    numbers = documents.positions(known, frozen.keys)
+    keys = documents.keys(documents.taken(known.select(["root", "path"]), numbers))
+    for key, prior in zip(keys, last_seen_rows(documents.taken(plan.tasks.seen, numbers)), strict=True):
+        plan.keep(key, prior, why="vanished")
 
 
 def _digest_suspects(

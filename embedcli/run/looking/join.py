@@ -105,6 +105,7 @@ class Join:
         elif was_only_unseen(source, prior, rules):
             self._plan.outcomes.append(Outcome(None, mark=Mark(source.key, {"status": "indexed", "reason": None})))
             self._plan.changed += 1
+            self._plan.unchanged += prior.members
         elif rules.rehash or not is_as_seen(source, prior):
             digested = prior.sha256 is not None and prior.status != "stale"
             (self._suspects if digested else self._plan.tasks).add(source, prior)

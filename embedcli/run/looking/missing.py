@@ -49,7 +49,7 @@ class Missing:
                 self._plan.excluded.add(key)
             elif folder is not None:
                 waited_for.add(folder)
-                self._plan.keep(key, prior.status, prior.reason, prior.rows, why=unseen[folder])
+                self._plan.keep(key, prior, why=unseen[folder])
             else:
                 self._plan.gone.add(key)
         self._note_unseen(lost, problems, waited_for)
