@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from embedcli.verbs.damage_beside import LEADS_ELSEWHERE
 from tests.help_texts import typed
 from tests.published import damage, filled, index_of
 from tests.workshop import Workshop, words
@@ -86,6 +87,20 @@ def test_a_copy_that_followed_links_is_recognised_and_the_next_run_mends_it(
     assert not (shop.index / "current").is_symlink(), "what only reads changes nothing"
     is_whole(shop, content, command)
     assert not list(shop.index.glob(".trash*"))
+
+
+def test_after_a_backup_was_copied_over_an_index_verify_names_the_list_that_leads_elsewhere(
+    tmp_path: Path, command: Command
+) -> None:
+    shop = two_generations(Workshop(tmp_path, index="idx"))
+    run("tar -czf backup.tar.gz idx", shop)
+    shop.write("later.txt", words(20, 5))
+    shop.ingest()
+    run("tar -xzf backup.tar.gz", shop)
+    assert [(item.file, item.problem) for item in damage(shop)] == [("changes/000003.parquet", LEADS_ELSEWHERE)]
+    told = command("verify", shop.index).stderr
+    assert "--since 0` gives loaders everything" in told and "mv " not in told
+    assert shop.ingest().sources["new"] == 1 and damage(shop) == []
 
 
 @pytest.mark.parametrize("verb", ["rollback", "forget"])

@@ -26,6 +26,9 @@ from embedcli.vault.stubs import fetched
 
 Found = tuple[Path, str]
 OPS = pa.array(["added", "changed", "removed"])
+LIST_MISSING = "is missing: loaders have to load everything again"
+LEADS_ELSEWHERE = "is the newest and does not lead to the current generation: loaders have to load everything again"
+"""The list of a rollback was lost, or a backup was copied over an index that had gone on."""
 
 
 def problem_of(path: Path, size_bytes: int | None, sha256: str) -> str:
@@ -100,7 +103,9 @@ def in_change_lists(index: Index, current: Generation) -> Iterator[Found]:
             yield path, _problem_of_list(path)
     with suppress(FileNotFoundError):
         if change_lists.newest_of(index, current.number) is None:
-            yield index.change_list(current.number), "is missing: loaders have to load everything again"
+            expected = index.change_list(current.number)
+            later = [path for path in paths if path.stem.isdigit() and path.stem > expected.stem]
+            yield (later[-1], LEADS_ELSEWHERE) if later else (expected, LIST_MISSING)
 
 
 def _problem_of_list(path: Path) -> str:

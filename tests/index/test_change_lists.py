@@ -15,6 +15,7 @@ from embedcli.index import change_lists
 from embedcli.index.change_lists import Trail, touched, trail
 from embedcli.index.publish import finish_changes
 from embedcli.vault.disk import Disk
+from embedcli.verbs.damage_beside import LEADS_ELSEWHERE
 from embedcli.verbs.edits import forget, rollback
 from embedcli.verbs.verify import verify
 from tests.published import changes, filled, index_of, silent, two_roots
@@ -93,8 +94,8 @@ def test_whoever_has_all_lists_but_that_of_a_rollback_which_is_lost_is_not_up_to
     (shop.index / "changes" / "000003.parquet").unlink()
     lost = trail(index_of(shop))
     assert lost.newest.id is None and lost.since(found.newest.id) is None and lost.since_number(2) is None
-    assert [item.problem for item in verify(index_of(shop)).damage] == [
-        "is missing: loaders have to load everything again"
+    assert [(item.file, item.problem) for item in verify(index_of(shop)).damage] == [
+        ("changes/000002.parquet", LEADS_ELSEWHERE)
     ]
     again = nights(shop, 1)
     assert numbers(again) == [again.generation.number] and again.since_number(2) is None

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from embedcli.cli.app import print_json
 from embedcli.errors import StorageError, quoted
-from embedcli.paths import exists
 from embedcli.report import many, one_line
 
 if TYPE_CHECKING:
@@ -20,12 +19,14 @@ if TYPE_CHECKING:
 
 def hints_of(index: Index, verdict: Verdict, unnoted: StorageError | None) -> list[str]:
     """What to type against each kind of damage that there is."""
+    from embedcli.verbs.damage_beside import LEADS_ELSEWHERE, LIST_MISSING
+
     place = f"generations/{verdict.generation:06d}"
     files, again = {item.file for item in verdict.damage}, f"`embedcli ingest --index {quoted(index.shown)}`"
     change_list, keys = (quoted(index.folder / (verdict.first_below(name) or "")) for name in ("changes", "keys"))
     lists = verdict.first_below("changes")
     all_rows = f"`embedcli changes {quoted(index.shown)} --since 0`"
-    is_lost = lists is not None and not exists(index.folder / lists)
+    is_lost = any(item.file == lists and item.problem in (LIST_MISSING, LEADS_ELSEWHERE) for item in verdict.damage)
     other = quoted(index.path((verdict.damaged_others or [0])[0]))
     hints = {
         "shards": unnoted.hint if unnoted else f"{again} reads the documents of damaged shards again",
