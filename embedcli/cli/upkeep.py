@@ -64,8 +64,8 @@ def rollback(
 
     done = rollback(opened_index(index, index_option), to=to, warn=say_warning)
     old = f"; {done.before} is kept for an hour" if done.before is not None else ""
-    told = f"loaders follow by `changes/{done.changes:06d}.parquet`"
-    _print_done(done, as_json, f"is current again{old}; {told}")
+    told = f"; loaders follow by `changes/{done.changes:06d}.parquet`" if done.has_changes else ""
+    _print_done(done, as_json, f"is current again{old}{told}")
 
 
 def unlock(

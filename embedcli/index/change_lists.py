@@ -161,13 +161,17 @@ def incomplete(changes: pa.Table) -> pa.Table:
     return changes.replace_schema_metadata(_INCOMPLETE)
 
 
+def is_incomplete(changes: pa.Table) -> bool:
+    """Whether they were marked so."""
+    return (changes.schema.metadata or {}).get(_KEY) == _INCOMPLETE[_KEY]
+
+
 def stamped(index: Index, changes: pa.Table, *, generation: int) -> pa.Table:
     """The changes that lead to this generation, with an id, and with the list that they follow: that of the present
     generation, unless it was removed, or the changes are marked incomplete."""
     before = [_stamp_of(path) for path in _files(index)[-1:]]
     last = before[0] if before and before[0].id is not None else None
-    is_whole = (changes.schema.metadata or {}).get(_KEY) != _INCOMPLETE[_KEY]
-    follows = last is not None and is_whole and last.leads_to(index.linked_number())
+    follows = last is not None and not is_incomplete(changes) and last.leads_to(index.linked_number())
     list_id = secrets.token_hex(16)
     stamp = {
         "id": list_id,

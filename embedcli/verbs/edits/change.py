@@ -51,6 +51,8 @@ class Done:
     sources: int
     chunks: int
     elapsed_s: float
+    has_changes: bool = True
+    """Whether that file names all that changed."""
 
 
 # ---- one change, under the lock
@@ -113,7 +115,14 @@ class Change:
 
 
 def done(
-    index: Index, verb: str, numbers: tuple[int, int | None, int], concerned: pa.Table, started: float, warn: Say
+    index: Index,
+    verb: str,
+    numbers: tuple[int, int | None, int],
+    concerned: pa.Table,
+    started: float,
+    warn: Say,
+    *,
+    has_changes: bool = True,
 ) -> Done:
     """Write the verb to the history of runs; a line that cannot be written is a warning, as the change is published.
     `numbers`: Done's generation, before and changes."""
@@ -122,7 +131,7 @@ def done(
     elapsed_s = round(time.monotonic() - started, 3)
     done = Done(
         verb, index.shown, generation, before, number,
-        sources=concerned.num_rows, chunks=chunks, elapsed_s=elapsed_s,
+        sources=concerned.num_rows, chunks=chunks, elapsed_s=elapsed_s, has_changes=has_changes,
     )  # fmt: skip
     line = {"ended_at": datetime.now(UTC).isoformat(timespec="seconds"), **dataclasses.asdict(done)}
     try:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from embedcli.errors import DamagedIndex, DamagedShard, StorageError, UsageError, quoted
 from embedcli.index import changes
-from embedcli.index.change_lists import incomplete
+from embedcli.index.change_lists import incomplete, is_incomplete
 from embedcli.index.generations import Index, current_of
 from embedcli.index.publish import finish_changes, point_back
 from embedcli.report import Say
@@ -38,7 +38,8 @@ def rollback(index: Index, *, to: int | None = None, warn: Say) -> Done:
         table = index.documents(target, ["rows"])
         reverse = _changes_back(index, current, target, warn)
         number = point_back(index, target, expected=current, changes=reverse, lock_held=lock.held)
-        return done(index, "rollback", (target, current, number), table, started, warn)
+        has_changes = not is_incomplete(reverse)
+        return done(index, "rollback", (target, current, number), table, started, warn, has_changes=has_changes)
 
 
 def _target(index: Index, to: int | None) -> int:

@@ -88,6 +88,15 @@ def test_rollback_says_which_file_a_loader_has_to_apply(shop: Workshop, command:
     assert changes(shop, 4).keys() == {"added"} and follow(shop.index) == shop.ids()
 
 
+def test_rollback_names_no_file_to_apply_where_what_changed_is_not_known(
+    shop: Workshop, command: Callable[..., Any]
+) -> None:
+    filled(shop)
+    (shop.index / "current").unlink()
+    printed = command("rollback", shop.index)
+    assert "must load the whole index again" in printed.stderr and "loaders follow" not in printed.stderr
+
+
 @pytest.mark.parametrize("lost", ["current", "current/manifest.json"])
 def test_without_a_number_it_goes_to_the_newest_whole_generation_where_the_current_one_cannot_be_read(
     shop: Workshop, lost: str
