@@ -311,8 +311,8 @@ class Disk:
         """Raise StorageError with both figures where the disk has no room. The message begins with `purpose`."""
         if not self.has_room(folder, needed_bytes):
             raise StorageError(
-                f"{purpose} needs about {needed_bytes * SPARE / 1e9:.2f} GB in `{folder}`,"
-                f" {self.free_bytes(folder) / 1e9:.2f} GB are free",
+                f"{purpose} needs about {needed_bytes * SPARE / 1e6:,.2f} MB in `{folder}`,"
+                f" {self.free_bytes(folder) / 1e6:,.2f} MB are free",
                 hint,
             )
 

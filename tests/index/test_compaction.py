@@ -173,7 +173,7 @@ def test_a_publish_without_room_names_needed_and_free_bytes_before_it_writes(
     nights(shop, 2)
     before = names(shop)
     shop.write("first.txt" if disk is HasRoomFor else "new.txt", words(60, 90))
-    with pytest.raises(StorageError, match=r"publishing needs about \d+\.\d\d GB in .*, 0\.00 GB are free"):
+    with pytest.raises(StorageError, match=r"publishing needs about 0\.0\d MB in .*, 0\.0[02] MB are free"):
         shop.ingest(disk=disk(PLENTY, free))
     assert names(shop) == before
     embedded = shop.embedded
@@ -183,6 +183,6 @@ def test_a_publish_without_room_names_needed_and_free_bytes_before_it_writes(
 
 def test_a_run_without_room_is_refused_before_the_model_is_loaded(shop: Workshop) -> None:
     shop.write("a.txt", words(5_000))
-    with pytest.raises(StorageError, match=r"needs about 0\.00 GB in .*, 0\.00 GB are free"):
+    with pytest.raises(StorageError, match=r"needs about 0\.0[1-9] MB in .*, 0\.00 MB are free"):
         shop.ingest(disk=HasRoomFor(10_000, 0))
     assert shop.embedded == 0
