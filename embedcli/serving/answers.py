@@ -6,6 +6,7 @@ Not here: what is wrong (whoever raises the Problem).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,7 +67,10 @@ def json_answer(content: Any, status: int = 200, headers: dict[str, str] | None 
 
 def dumped(content: Any) -> bytes:
     """As JSON; floats of numpy with the fewest digits that give the same float32."""
-    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    try:
+        return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:  # a whole number of more than 64 bits, as `meta` may have
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def problem_answer(problem: Problem) -> Response:

@@ -2,8 +2,8 @@
 
 In: a file or a URL (a token or `user:password` in the URL, or in MILVUS_TOKEN). Out: an alias NAME, which points to the
 collection _NAME_a or _NAME_b, so that a load swaps in by one change of the alias; no table has a name that begins so.
-`meta` is JSON; text is VARCHAR, of at most 65,535 bytes: what is longer is cut. The memory is a property of the
-collection, and so is the table that it is for.
+`meta` is JSON, in which a whole number of more than 64 bits is text; text is VARCHAR, of at most 65,535 bytes: what is
+longer is cut. The memory is a property of the collection, and so is the table that it is for.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class MilvusTable(Collection):
             for batch in batches(rows, _BATCH):
                 vectors = reading.vectors(batch)
                 data = [
-                    {**_cut(row), "vector": vector} for row, vector in zip(reading.plain(batch), vectors, strict=True)
+                    {**_taken(row), "vector": vector} for row, vector in zip(reading.plain(batch), vectors, strict=True)
                 ]
                 write(self.name, data)
 
@@ -217,12 +217,22 @@ class MilvusTable(Collection):
         self._client.alter_collection_properties(self.name, {_KEY: memory.to_json(), _TABLE: self._target.table})
 
 
-def _cut(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with texts that Milvus takes; a letter is not cut in two."""
-    return {name: _short(value) if isinstance(value, str) else value for name, value in row.items()}
+def _taken(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with texts and numbers that Milvus takes."""
+    return {name: _short(value) if isinstance(value, str) else _in_64_bits(value) for name, value in row.items()}
+
+
+def _in_64_bits(value: Any) -> Any:
+    """A value of JSON; the client refuses longer numbers, so their digits are kept as text."""
+    if isinstance(value, dict):
+        return {name: _in_64_bits(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_in_64_bits(part) for part in value]
+    return str(value) if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64 else value
 
 
 def _short(text: str) -> str:
+    """At most MOST_BYTES; a letter is not cut in two."""
     if len(text) * 4 <= MOST_BYTES:
         return text
     return text.encode()[:MOST_BYTES].decode(errors="ignore")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -66,6 +67,17 @@ def test_a_stored_passage_is_nearest_to_itself(server: Server, lamp: Workshop) -
     assert hit["chunk_id"] == row["chunk_id"] and hit["cosine"] == pytest.approx(1.0, abs=1e-5)
     vector = server.post("/v1/embeddings", {"input": row["text"]}).json()["data"][0]["embedding"]
     assert np.dot(vector, row["vector"]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_number_with_any_count_of_digits_is_found_as_it_was_read(tmp_path: Path) -> None:
+    """An account, a UUID or a key that is written as a number may have more than 64 bits."""
+    shop = Workshop(tmp_path)
+    account = 98_765_432_109_876_543_210_987
+    shop.write("accounts.jsonl", json.dumps({"id": "a", "text": RED, "account": account}))
+    shop.ingest()
+    with serving(tmp_path, str(shop.index)) as server:
+        (hit,) = search(server, "blinks red", k=1)["hits"]
+        assert hit["meta"]["account"] == account
 
 
 def test_conditions_and_folders_narrow_the_search(server: Server) -> None:

@@ -87,6 +87,23 @@ def test_every_store_takes_any_text(place: Place) -> None:
         assert live.count() == 1
 
 
+def test_every_store_takes_numbers_with_any_count_of_digits(place: Place) -> None:
+    """Milvus has no whole numbers of more than 64 bits: what has more is text there, with all of its digits."""
+    account = 98_765_432_109_876_543_210_987
+    meta = {"account": account, "least": -(1 << 63), "all": [-account, {"n": account, "small": 1, "yes": True}]}
+    with store_of(place) as store:
+        loaded(store, rows(2, meta=json.dumps(meta)))
+    read = {"chroma": chroma_rows, "qdrant": qdrant_rows, "milvus": milvus_rows, "lancedb": lance_rows}
+    read |= {"sqlite": sqlite_rows, "postgresql": postgres_rows}
+    held = read[place.kind](path_of(place))[0]["meta"]
+    text = {
+        "account": f"{account}",
+        "least": -(1 << 63),
+        "all": [f"-{account}", {"n": f"{account}", "small": 1, "yes": True}],
+    }
+    assert (json.loads(held) if isinstance(held, str) else held) == (text if place.kind == "milvus" else meta)
+
+
 def test_ids_come_back_as_they_were_given(place: Place) -> None:
     """Qdrant gives hex ids back with dashes."""
     with store_of(place) as store:
