@@ -50,7 +50,14 @@ _RESERVED = {
 }
 """Words of SQL that folders are named by: as a table's name they would have to be quoted."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{2,47}")
-"""A name that every store takes as it is."""
+"""A name that stores take as it is."""
+_KEPT = {
+    "sqlite": re.compile(r"sqlite_.*|embedcli_sync", re.IGNORECASE),
+    "lancedb": re.compile("embedcli_sync"),
+    "chroma": re.compile(".*_"),
+    "postgresql": re.compile(".*__next"),
+}
+"""But for these: names that a store refuses, and those of what is remembered or being loaded there."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,7 @@ def parse_target(text: str, *, index: Path, into: str | None = None) -> Target:
     if not colon or scheme not in KINDS or not rest:
         shown = f"`{scheme}:`" if colon else f"`{text}`"
         raise UsageError(f"{shown} is not a target to sync to", f"name one of: {', '.join(KINDS.values())}")
+    table = _free_name(scheme, table, is_given=into is not None)
     if scheme == "postgresql":
         return Target(scheme, _checked_url(scheme, text), table)
     if "://" in rest:
@@ -126,6 +134,17 @@ def parse_target(text: str, *, index: Path, into: str | None = None) -> Target:
         raise UsageError("a file of Milvus Lite has to end in `.db`", f"type {KINDS[scheme]}")
     path = Path(rest).expanduser().absolute()
     return Target(scheme, str(path), table, path)
+
+
+def _free_name(kind: str, table: str, *, is_given: bool) -> str:
+    """The name, or where nobody has given it another one, if the store keeps it. Raises UsageError."""
+    if kind not in _KEPT or not _KEPT[kind].fullmatch(table):
+        return table
+    if is_given:
+        raise UsageError(
+            f"`--into {table}` is a name that `{kind}:` keeps for itself", "name another table with `--into NAME`"
+        )
+    return _prefixed(table)
 
 
 def _checked_url(kind: str, url: str) -> str:
@@ -143,7 +162,11 @@ def table_name(index: Path) -> str:
     `index` is `embedcli_index`."""
     place = shown_index(index.absolute()).rpartition("/")[2]
     name = re.sub(r"[^a-z0-9]+", "_", place.lower()).strip("_")[:48].rstrip("_")
-    return name if _NAME.fullmatch(name) and name not in _RESERVED else f"embedcli_{name}"[:48].rstrip("_")
+    return name if _NAME.fullmatch(name) and name not in _RESERVED else _prefixed(name)
+
+
+def _prefixed(name: str) -> str:
+    return f"embedcli_{name}"[:48].rstrip("_")
 
 
 @contextmanager

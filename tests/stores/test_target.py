@@ -93,6 +93,39 @@ def test_a_name_that_some_store_does_not_take_is_refused(name: str) -> None:
         parse_target("sqlite:x.db", index=INDEX, into=name)
 
 
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("sqlite:x.db", "sqlite_notes"),
+        ("sqlite:x.db", "SQLite_notes"),
+        ("sqlite:x.db", "Embedcli_Sync"),
+        ("lancedb:x", "embedcli_sync"),
+        ("chroma:x", "notes_"),
+        ("postgresql:///x", "notes__next"),
+    ],
+)
+def test_a_name_that_a_store_keeps_for_itself_is_refused_there_and_not_given(typed: str, name: str) -> None:
+    """SQLite has no tables `sqlite_...`, a collection of Chroma ends in a letter or digit; the others are of `sync`."""
+    with pytest.raises(UsageError, match=f"`--into {name}` is a name that `.*:` keeps for itself"):
+        parse_target(typed, index=INDEX, into=name)
+    assert parse_target("qdrant:x", index=INDEX, into=name).table == name
+
+
+@pytest.mark.parametrize(
+    ("folder", "typed", "name"),
+    [
+        ("/srv/sqlite-docs", "sqlite:x.db", "embedcli_sqlite_docs"),
+        ("/srv/sqlite-docs", "qdrant:x", "sqlite_docs"),
+        ("/srv/embedcli-sync", "lancedb:x", "embedcli_embedcli_sync"),
+        ("/srv/embedcli-sync", "sqlite:x.db", "embedcli_embedcli_sync"),
+    ],
+)
+def test_a_folder_with_the_name_of_what_a_store_keeps_has_a_table_all_the_same(
+    folder: str, typed: str, name: str
+) -> None:
+    assert parse_target(typed, index=Path(folder)).table == name
+
+
 def test_errors_of_clients_lose_every_secret_and_line_break() -> None:
     target = parse_target("milvus:http://ann:s3c%40ret@host:1/db?token=k3y", index=INDEX)
     said = "cannot reach http://ann:s3c%40ret@host:1/db?token=k3y:\n password s3c@ret of\t s3c%40ret, k3y"
