@@ -7,11 +7,11 @@ Not here: which root each belongs to (sources/lists.py).
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from embedcli.errors import InputError
+from embedcli.standard_input import readable_stdin
 from embedcli.urls import SCHEMES
 
 _BUCKETS = tuple(scheme.encode() for scheme in SCHEMES)
@@ -47,7 +47,7 @@ def read_list(name: str, *, nul: bool) -> FileList:
     """The list in a file, or with `-` on stdin. Raises InputError (exit 15)."""
     try:
         if name == "-":
-            data = sys.stdin.buffer.read()
+            data = readable_stdin().read()
         else:
             with open(name, "rb") as file:
                 data = file.read()

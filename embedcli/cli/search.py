@@ -17,6 +17,7 @@ from embedcli.cli.flags import IndexFolder, one_of, opened_index
 from embedcli.errors import UsageError
 from embedcli.records import from_printable
 from embedcli.report import many, say
+from embedcli.standard_input import readable_stdin
 
 if TYPE_CHECKING:
     from embedcli.search.searcher import Found
@@ -108,11 +109,11 @@ def _index_beside_like(first: str | None, second: str | None, mode: str | None) 
 
 
 def _lines(query: str) -> Iterator[str]:
-    """The query, or for `-` each line of stdin as it comes that is not blank."""
+    """The query, or for `-` each line of stdin as it comes that is not blank. Raises InputError."""
     if query != "-":
         yield query
         return
-    for line in sys.stdin.buffer:
+    for line in readable_stdin():
         text = line.decode("utf-8", "replace").strip()
         if text:
             yield text

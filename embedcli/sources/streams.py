@@ -7,7 +7,6 @@ A run without one leaves those that are known alone. Not here: reading records (
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from embedcli.config import Options
 from embedcli.errors import InputError, quoted, storage_errors
 from embedcli.records import Root, digest
 from embedcli.sources.roots import Scope, Scopes, StreamIn, with_rules
+from embedcli.standard_input import readable_stdin
 
 SPOOL = "stream-in.tmp"
 """What a killed run leaves under such a name makes no folder somebody else's."""
@@ -52,7 +52,7 @@ def spooled(asked: Options, folder: Path, stdin: BinaryIO | None = None) -> Iter
     """Read stdin to its end into a file of `folder`, which goes with the context: a run may have to read it twice. One
     that a killed run has left goes in any case.
 
-    Raises StorageError, and InputError where nothing came.
+    Raises StorageError, and InputError where nothing came or can be read.
     """
     file = folder / SPOOL
     if asked.stream is None or asked.stream.file:
@@ -60,9 +60,9 @@ def spooled(asked: Options, folder: Path, stdin: BinaryIO | None = None) -> Iter
             file.unlink(missing_ok=True)
         yield asked
         return
+    source = readable_stdin() if stdin is None else stdin
     try:
         with storage_errors(folder), open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink:
-            source = sys.stdin.buffer if stdin is None else stdin
             while block := source.read(BLOCK_BYTES):
                 sink.write(block)
             size_bytes = sink.tell()

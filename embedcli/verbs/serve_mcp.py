@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from embedcli.index.generations import current_of
 from embedcli.search.searcher import Searcher
 from embedcli.serving import mcp
+from embedcli.standard_input import readable_stdin
 from embedcli.verbs.search import query_vectors
 from embedcli.verbs.status import status
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 
 def serve_mcp(index: Index, *, tools: Tools, say: Say) -> None:
-    """Serve until stdin ends. Raises NoIndex."""
+    """Serve until stdin ends. Raises NoIndex, InputError."""
     current_of(index)
+    readable_stdin()
     vectors = query_vectors(index, lambda _: tools, say)
     for number in (signal.SIGINT, signal.SIGTERM):  # nothing is being written: a signal ends the process at once
         signal.signal(number, signal.SIG_DFL)

@@ -105,6 +105,12 @@ ROWS = [
         )
         for form in ("parquet", "npy")
     ),
+    Row(
+        "give it a pipe, or a file with `< FILE` behind the command",
+        after(indexed, LINES),
+        "{program} search - --index {index} <&-",
+        [["{program} search - --index {index} < {parent}/lines"]],
+    ),
     Row(GIVE, TEXTS, "embedcli embed {parent}/none", [[EMBED], ["printf 'A text.' | {program} embed"]]),
     Row(GIVE, TEXTS, "embedcli embed {parent}", [[EMBED]]),
     Row(

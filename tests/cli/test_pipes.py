@@ -53,6 +53,18 @@ def test_zstd_into_a_named_stream(tmp_path: Path) -> None:
     assert again.returncode == 0 and "301 unchanged, nothing to do" in again.stderr
 
 
+@pytest.mark.parametrize("stdin", ["<&-", "0>/dev/null"], ids=["closed", "as nohup leaves it"])
+def test_a_stdin_that_cannot_be_read_is_said_and_nothing_is_done(tmp_path: Path, stdin: str) -> None:
+    write(tmp_path / "t.jsonl", 3)
+    assert shell("embedcli ingest t.jsonl --index index --dim 16", tmp_path).returncode == 0
+    commands = ("ingest --records - --name tickets", "ingest --files-from -", "search -", "serve --mcp")
+    for command in commands:
+        ran = shell(f"embedcli {command} --index index {stdin}", tmp_path)
+        assert ran.returncode == 15, f"{command}: {ran.stderr}"
+        assert "cannot read stdin: it is" in ran.stderr and "Traceback" not in ran.stderr
+    assert len(rows(tmp_path)) == 3
+
+
 @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
 def test_jq_chooses_the_fields_and_a_whole_stream_is_all_there_is(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", 9)
