@@ -8,7 +8,7 @@ Not here: the command line (cli/search.py, verbs/search.py), servers.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -129,29 +129,37 @@ class Searcher:
         k: int = 10,
         mode: str | None = None,
         where: str | None = None,
+        folder: str | None = None,
         min_score: float | None = None,
     ) -> Found:
         """The `k` best rows for a text, or for a unit vector [dim], which has no words.
 
-        `mode`: one of MODES; None: hybrid where there are words on both sides. `where`: a condition in SQL.
-        Raises UsageError, EngineError, NoIndex, DamagedIndex.
+        `mode`: one of MODES; None: hybrid where there are words on both sides. `where`: a condition in SQL. `folder`:
+        only documents in it, by their paths. Raises UsageError, EngineError, NoIndex, DamagedIndex.
         """
         _check(k, mode)
-        return self._ask(lambda view: self._search(view, query, k, mode, where, min_score))
+        inside = None if folder is None else _inside(folder)
+        return self._ask(lambda view: self._search(view, query, k, mode, (where, inside), min_score))
 
     def _search(
-        self, view: View, query: str | Floats, k: int, mode: str | None, where: str | None, min_score: float | None
+        self,
+        view: View,
+        query: str | Floats,
+        k: int,
+        mode: str | None,
+        conditions: Sequence[str | None],
+        min_score: float | None,
     ) -> Found:
         asked = parse(query) if isinstance(query, str) else None
         mode = mode or ("hybrid" if asked is not None and view.has_words else "vector")
         wanted = () if asked is None else asked.phrases or (short_runs(asked.text) if mode == "words" else ())
         phrases = Phrases(wanted) if wanted else None
-        condition = self._condition(view, where)
+        wheres = self._parsed(view, conditions)
         if mode != "vector" or phrases:
             _ = view.words  # a search for words in an index without them ends before a model is loaded
         if not view.rows:
             return Found(view.generation.number, mode, 0, frozenset(), ())
-        allowed = view.allowed(condition, phrases)
+        allowed = view.allowed(wheres, phrases)
         vector = None if mode == "words" else self._vector(view, query, asked)
         words = asked if mode != "vector" else None
         ranked = _ranked(view, vector, words, allowed, k, wordless=phrases is not None)
@@ -168,16 +176,17 @@ class Searcher:
 
     def _like(self, view: View, chunk_id: str, k: int, where: str | None, min_score: float | None) -> Found:
         row = view.row_of(chunk_id)
-        condition = self._condition(view, where)
-        allowed = view.allowed(condition, None)
+        allowed = view.allowed(self._parsed(view, [where]), None)
         allowed = np.ones(view.rows, np.bool_) if allowed is None else allowed
         allowed[row] = False
         ranked = _ranked(view, view.vectors.vector(row), None, allowed, k)
         return _found(view, "vector", None, ranked, k, min_score)
 
-    def _condition(self, view: View, where: str | None) -> Where | None:
+    def _parsed(self, view: View, conditions: Sequence[str | None]) -> list[Where]:
+        """Each for itself: as one text, a parenthesis in what a client sends could end the condition of the folder."""
         dim = view.generation.settings.dim
-        return None if where is None else Where(where, dim=dim, limited=self._for_clients)
+        given = [condition for condition in conditions if condition is not None]
+        return [Where(condition, dim=dim, limited=self._for_clients) for condition in given]
 
     def _vector(self, view: View, query: str | Floats, asked: Query | None) -> Floats:
         if asked is not None:
@@ -202,6 +211,13 @@ def _mark(index: Index) -> Mark:
     except OSError:
         return number, 0, 0
     return number, stat.st_ino, stat.st_mtime_ns
+
+
+def _inside(folder: str) -> str | None:
+    """The condition for what lies in a folder below its root; None for the root."""
+    name = folder.strip().strip("/")
+    quoted = f"{name}/".replace("'", "''")
+    return f"starts_with(path, '{quoted}')" if name else None
 
 
 def _check(k: int, mode: str | None) -> None:

@@ -8,7 +8,7 @@ Not here: which generation is current (searcher.py), texts (passages.py).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -58,9 +58,9 @@ class View:
             )
         return Words(postings)
 
-    def allowed(self, where: Where | None, phrases: Phrases | None) -> Allowed | None:
-        """Which rows meet the condition and hold the phrases [rows]; None: all of them."""
-        allowed = None if where is None else self._meeting(where)
+    def allowed(self, wheres: Sequence[Where], phrases: Phrases | None) -> Allowed | None:
+        """Which rows meet every condition and hold the phrases [rows]; None: all of them."""
+        allowed = np.logical_and.reduce([self._meeting(where) for where in wheres]) if wheres else None
         if phrases is None:
             return allowed
         held = self.words.holding(phrases.terms)

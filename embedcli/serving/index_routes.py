@@ -63,7 +63,7 @@ async def _page(request: Request) -> Response:
         generation = await here.generation()
         about = await here.do(_about, here.index, generation)
         if asked.query:
-            wanted = Wanted(asked.query, asked.count, where=searching.condition(None, asked.folder))
+            wanted = Wanted(asked.query, asked.count, folder=asked.folder)
             found = await unless_client_leaves(request, here.search(wanted))
             if FILES in request.app.state.paths:
                 linked = await here.do(_links, found.hits, generation)

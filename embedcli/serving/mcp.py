@@ -20,7 +20,6 @@ from embedcli.columns import row_json
 from embedcli.errors import EmbedcliError
 from embedcli.search.searcher import Hit, Searcher
 from embedcli.search.shown import excerpt
-from embedcli.serving.searching import condition
 
 LETTERS = 700
 MOST_HITS = 50
@@ -58,7 +57,7 @@ class _Tools:
         """Find passages by meaning and by words, the best first, each with its document, page and score."""
 
         def found() -> Json:
-            hits = self._searcher.search(query, k=k, where=condition(None, folder))
+            hits = self._searcher.search(query, k=k, folder=folder)
             shown = [_hit_json(hit, hits.terms) for hit in hits.hits]
             return {"generation": hits.generation, "mode": hits.mode, "hits": shown}
 

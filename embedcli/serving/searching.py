@@ -38,6 +38,7 @@ class Wanted:
     k: int = 10
     mode: str | None = None
     where: str | None = None
+    folder: str | None = None
     min_score: float | None = None
 
 
@@ -71,7 +72,12 @@ class Searching:
 
     def _search(self, wanted: Wanted) -> Found:
         return self._searcher.search(
-            wanted.query, k=wanted.k, mode=wanted.mode, where=wanted.where, min_score=wanted.min_score
+            wanted.query,
+            k=wanted.k,
+            mode=wanted.mode,
+            where=wanted.where,
+            folder=wanted.folder,
+            min_score=wanted.min_score,
         )
 
     def _row(self, chunk_id: str) -> dict[str, Any]:
@@ -106,18 +112,7 @@ def parse(body: dict[str, Any]) -> Wanted:
     for name in ("where", "folder"):
         if not isinstance(body.get(name), str | None):
             raise wrong(f"`{name}` must be a text", name)
-    return Wanted(query, k, mode, condition(body.get("where"), body.get("folder")), min_score)
-
-
-def condition(where: str | None, folder: str | None) -> str | None:
-    """The condition in SQL; `folder` is that of the document, below its root."""
-    inside = ""
-    if folder and (name := folder.strip().strip("/")):
-        quoted = f"{name}/".replace("'", "''")
-        inside = f"starts_with(path, '{quoted}')"
-    if where and inside:
-        return f"({where}\n) and {inside}"
-    return where or inside or None
+    return Wanted(query, k, mode, body.get("where") or None, body.get("folder"), min_score)
 
 
 def answer(found: Found) -> dict[str, Any]:

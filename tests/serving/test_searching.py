@@ -99,6 +99,7 @@ def test_conditions_and_folders_narrow_the_search(server: Server) -> None:
         ({"query": "a", "where": 1}, "`where` must be a text"),
         ({"query": "a", "top_k": 1}, "there is no field `top_k`"),
         ({"query": "a", "where": "path like"}, "`--where` cannot be used"),
+        ({"query": "a", "where": "true) or (true", "folder": "manual"}, "`--where` cannot be used: syntax error"),
         ({"query": "a", "where": "1 = (select 1)"}, "it has a `select` inside it"),
     ],
 )
