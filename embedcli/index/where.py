@@ -45,6 +45,10 @@ numeric varchar text string char date time timestamp timestamptz datetime interv
 SMALL_TYPES = frozenset(_TYPES.split())
 """Types to which a cast makes nothing much longer, as one to bits does."""
 
+MOST_LETTERS = 1 << 18
+"""Of a condition that comes from others: it takes 12 kB of memory for each comparison in it until it is parsed."""
+MOST_SHOWN = 500
+
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoload_known_extensions": "false",
@@ -71,6 +75,8 @@ class Where:
         except UnicodeEncodeError:  # an argument whose bytes are not UTF-8 has half letters for them
             raise self._error("it is not UTF-8") from None
         self._connection = _connect()
+        if limited and len(sql) > MOST_LETTERS:
+            raise self._error(f"it has {len(sql):,} letters, {MOST_LETTERS:,} at most")
         schema = row_schema(dim)
         tree, condition = self._parsed(sql)
         if problem := next((FORBIDDEN[node["class"]] for node in _nodes(condition) if node["class"] in FORBIDDEN), ""):
@@ -142,6 +148,7 @@ class Where:
 
     def _error(self, problem: str) -> UsageError:
         shown = self._sql.encode(errors="backslashreplace").decode()
+        shown = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}..."
         return UsageError(
             f"`--where` cannot be used: {problem}: `{shown}`",
             "write a condition of DuckDB's SQL over the columns in the README, such as"

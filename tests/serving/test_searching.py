@@ -169,6 +169,9 @@ def test_a_document_whose_name_is_not_utf_8_is_opened_too(tmp_path: Path) -> Non
 def test_a_condition_that_would_take_all_memory_is_refused(server: Server) -> None:
     body = {"query": "red", "where": "length(repeat(text, 200000)) > 0"}
     assert "it has `repeat`" in error(server.post("/v1/search", body), 400)["message"]
+    body["where"] = " or ".join(["path = 'x'"] * 20_000)
+    message = error(server.post("/v1/search", body), 400)["message"]
+    assert "it has 279,996 letters, 262,144 at most" in message and len(message) < 1000
 
 
 def test_a_pdf_opens_at_its_page(server: Server, lamp: Workshop) -> None:
