@@ -24,6 +24,7 @@ from embedcli.config import IndexSettings  # noqa: E402
 from embedcli.errors import EngineDied, EngineError  # noqa: E402
 from embedcli.models.folder import Model  # noqa: E402
 from embedcli.run.tools import Tools, listen  # noqa: E402
+from embedcli.serving import server  # noqa: E402
 from tests.fake_engines import KILLER, EngineDiesOfKiller, FakeEngine  # noqa: E402
 from tests.workshop import _resolve  # noqa: E402
 
@@ -102,6 +103,7 @@ ENGINES: dict[str, type[FakeEngine]] = {
     "sound": FakeEngine,
     "dies-of-killer": EngineDiesOfKiller,
     "holds": Holds,
+    "holds-too-long": Holds,
     "dies-once": DiesOnce,
     "gives-up": GivesUp,
     "never-opens": NeverOpens,
@@ -121,4 +123,6 @@ def make_tools(_: str, say: object, **__: object) -> Tools:
 if __name__ == "__main__":
     FAULT = sys.argv.pop(1)
     embedcli.run.tools.make_tools = make_tools  # type: ignore[assignment]
+    if FAULT == "holds-too-long":
+        server.DRAIN_S = 1  # in place of a minute
     main.main()

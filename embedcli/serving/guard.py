@@ -6,6 +6,7 @@ Not here: limits of a single request (limits.py).
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
@@ -24,6 +25,8 @@ LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 KEY_WANTED = {"WWW-Authenticate": 'Basic realm="embedcli: any name, the API key as the password", charset="UTF-8"'}
 """A browser asks for the key by itself."""
 
+ENDED = Problem(503, "this server has ended", code="ended", retry_after_s=10)
+
 
 class Guard:
     def __init__(
@@ -39,12 +42,12 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        started_s, status = time.monotonic(), 500
+        started_s, status, begun = time.monotonic(), 500, False
 
         async def noting(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
             await send(message)
 
         self._requests += 1
@@ -52,6 +55,11 @@ class Guard:
             problem = self._problem(scope)
             answer = self._app if problem is None else problem_answer(problem)
             await answer(scope, receive, noting)
+        except (
+            asyncio.CancelledError
+        ):  # by the end of the server, which has waited long enough; uvicorn logs it as a bug
+            if not begun:
+                await problem_answer(ENDED)(scope, receive, noting)
         finally:
             self._requests -= 1
             path = scope["path"] if scope["path"] in self._paths else "other"

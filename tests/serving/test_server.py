@@ -106,6 +106,19 @@ def test_sigterm_answers_what_was_asked_and_then_ends_with_0(tmp_path: Path) -> 
         assert vectors(answer.result(60)).shape == (1, 16) and server.exit_code() == 0
 
 
+def test_what_is_not_answered_in_time_after_sigterm_is_a_503_and_no_bug(tmp_path: Path) -> None:
+    """A request that never arrives whole, and one that takes too long."""
+    with serving(tmp_path, *MINILM, fault="holds-too-long") as server, ThreadPoolExecutor() as threads:
+        host, port = server.address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as slow:
+            slow.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+            answer = held(threads, server)
+            server.signal()
+            assert slow.recv(1 << 16).startswith(b"HTTP/1.1 503 ")
+        assert "this server has ended" in error(answer.result(60), 503)["message"]
+        assert server.exit_code() == 0 and "Traceback" not in server.log.read_text()
+
+
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     with serving(tmp_path, *MINILM, fault="holds") as server, ThreadPoolExecutor() as threads:
         answer = held(threads, server)
