@@ -192,6 +192,11 @@ class Glyphs:
         """Whether pdfium knew no code point, and gave the number that the font has for the glyph."""
         return bool(pdfium_c.FPDFText_HasUnicodeMapError(self.raw, index) == 1)
 
+    def object_of(self, index: int) -> int:
+        """What the character was drawn with: a number that those drawn at once share; 0 of a blank of pdfium's own."""
+        found = pdfium_c.FPDFText_GetTextObject(self.raw, index)
+        return ctypes.addressof(found.contents) if found else 0
+
     def font_name(self, index: int) -> str:
         buffer = ctypes.create_string_buffer(FONT_NAME_BYTES)
         flags = ctypes.c_int()

@@ -16,7 +16,8 @@ MOST_AT_ONCE_BYTES = 16 << 20
 """Of one stream: honest ones hold some hundred objects."""
 
 _NAMES = re.compile(
-    rb"/(?:OCProperties|OCMD|Collection|FreeText|Stamp|Watermark|Identity-[HV]|Encrypt|ObjStm|Differences\b[^]]{0,8000})"
+    rb"/(?:OCProperties|OCMD|Collection|FreeText|Stamp|Watermark|Identity-[HV]|Encrypt|ObjStm|Subtype\s*/Form\b"
+    rb"|Differences\b[^]]{0,8000})"
 )
 _LIGATURE_NAMES = re.compile(rb"/(?:[A-Za-z](?:_[A-Za-z])+|uni(?:[0-9A-F]{4}){2,})\b")
 _START = re.compile(rb"stream\r?\n")
@@ -36,6 +37,8 @@ class Hints:
     bare_codes: bool = False
     """Fonts whose codes may be mere glyph numbers."""
     ligatures: bool = False
+    parts: bool = False
+    """Form objects: what is drawn in a space of its own, and then set somewhere on the page."""
     portfolio: bool = False
     """A collection of files whose own page may be but a placeholder."""
     encrypted: bool = False
@@ -57,6 +60,7 @@ def hints_of(data: bytes, *, most_unpacked_bytes: int = MOST_UNPACKED_BYTES) -> 
         typed=not found.isdisjoint((b"/FreeText", b"/Stamp", b"/Watermark")),
         bare_codes=not found.isdisjoint((b"/Identity-H", b"/Identity-V")),
         ligatures=any(name.startswith(b"/Diff") and _LIGATURE_NAMES.search(name) for name in found),
+        parts=any(name.startswith(b"/Subtype") for name in found),
         portfolio=b"/Collection" in found,
         encrypted=b"/Encrypt" in found,
     )

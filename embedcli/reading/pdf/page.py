@@ -44,18 +44,19 @@ def read_page(reading: Reading, index: int) -> Page:
     """The page at `index`, from 0. Raises PdfiumError when it cannot be loaded."""
     page = _load(reading.document, index)
     try:
-        typed, combs = "", list[str]()
+        typed, combs, has_parts = "", list[str](), reading.hints.parts
         if reading.has_forms or (reading.hints.typed and _has_typed(page)):
             combs = list(_combs(reading.document, page)) if reading.has_forms else []
             typed = "\r\n".join(_typed_without_looks(page)) if reading.hints.typed else ""
             pdfium_c.FPDFPage_Flatten(page, pdfium_c.FLAT_NORMALDISPLAY)
+            has_parts = True
             _close(reading.document, page)  # what is drawn on a page is its text only after it is loaded anew
             page = None
             page = _load(reading.document, index)
         if reading.hints.layers:
             _leave_hidden_out(page)
         bare_fonts = functools.partial(reading.second.fonts_without_map, index) if reading.hints.bare_codes else None
-        text, count = read_text(page, bare_fonts=bare_fonts)
+        text, count = read_text(page, bare_fonts=bare_fonts, has_parts=has_parts)
         for comb in combs:
             text = _closed_up(text, comb)
         text = f"{text}\r\n{typed}" if text and typed else text or typed

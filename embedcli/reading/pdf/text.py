@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pypdfium2.raw as pdfium_c
@@ -20,6 +21,7 @@ from embedcli.reading.pdf.broken import looks_broken
 from embedcli.reading.pdf.glyphs import MISSING, WIDEST_TOUCH, Box, Glyphs, ink, share_a_line
 from embedcli.reading.pdf.judge import MOST_GARBLED
 from embedcli.reading.pdf.rtl import in_reading_order, turned_ligatures
+from embedcli.reading.text.hyphens import CUT
 from embedcli.reading.text.rare import rare_characters
 
 MOST_SAMPLES = 8
@@ -47,6 +49,8 @@ _ACCENTS = {
     "ˇ": "\u030c", "¸": "\u0327", "˛": "\u0328",
 }  # fmt: skip
 _WORD = re.compile(r"\S+")
+_UNCUT = re.compile(rf"[^\s{CUT}]{{2,}}")
+"""A word, or a part of one that a hyphen at the end of a line cuts."""
 _PRIVATE_OR_RTL = re.compile("[\u0590-\u08ff\uf6be-\ufdff\ufe70-\ufefc]")
 """Right-to-left text, and private code points that Adobe's names have."""
 _HALF = re.compile("[\ud800-\udfff]")
@@ -73,18 +77,27 @@ BareFonts = Callable[[], frozenset[str]]
 """Names of the page's fonts whose codes are numbers of glyphs; slow."""
 
 
-def read_text(page: Any, *, bare_fonts: BareFonts | None = None) -> tuple[str, int]:
+def read_text(page: Any, *, bare_fonts: BareFonts | None = None, has_parts: bool = False) -> tuple[str, int]:
     """The text, and how many characters pdfium has. What is no text but numbers of glyphs is U+FFFD, or gone where it
-    is little; without `bare_fonts` there is none."""
+    is little; without `bare_fonts` there is none. `has_parts`: whether the page may hold form objects."""
+    has_parts = has_parts and _holds_parts(page)
     glyphs = Glyphs(page)
     try:
         unwanted = list(_bare_codes(glyphs, bare_fonts)) if bare_fonts else []
         turned = None if unwanted else _turned_quarter(glyphs, page)
         if turned is None:
-            return _mended(glyphs, unwanted), glyphs.count
+            return _mended(glyphs, unwanted, has_parts=has_parts), glyphs.count
     finally:
         glyphs.close()
-    return _turned_text(page, turned), glyphs.count
+    return _turned_text(page, turned, has_parts=has_parts), glyphs.count
+
+
+def _holds_parts(page: Any) -> bool:
+    kind_of, item = pdfium_c.FPDFPageObj_GetType, pdfium_c.FPDFPage_GetObject
+    return any(
+        kind_of(item(page, index)) == pdfium_c.FPDF_PAGEOBJ_FORM
+        for index in reversed(range(pdfium_c.FPDFPage_CountObjects(page)))
+    )
 
 
 def _bare_codes(glyphs: Glyphs, bare_fonts: BareFonts) -> Iterator[Edit]:
@@ -115,15 +128,15 @@ def _turned_quarter(glyphs: Glyphs, page: Any) -> int | None:
     return downwards if downwards in quarters else None
 
 
-def _turned_text(page: Any, quarter: int) -> str:
+def _turned_text(page: Any, quarter: int, *, has_parts: bool) -> str:
     """The text when some or all of it runs down the screen: each part read with the page turned for it."""
-    texts = [_part(page, lambda found: found != quarter, None)]
+    texts = [_part(page, lambda found: found != quarter, None, has_parts=has_parts)]
     pdfium_c.FPDFPage_SetRotation(page, -quarter % 4)
-    turned = _part(page, lambda found: found == quarter, quarter)
+    turned = _part(page, lambda found: found == quarter, quarter, has_parts=has_parts)
     return "\r\n".join(text for text in (*texts, turned) if text)
 
 
-def _part(page: Any, wanted: Callable[[int], bool], quarter: int | None) -> str:
+def _part(page: Any, wanted: Callable[[int], bool], quarter: int | None, *, has_parts: bool) -> str:
     glyphs = Glyphs(page)
     try:
         quarters = glyphs.quarters_of(range(glyphs.count))
@@ -136,7 +149,7 @@ def _part(page: Any, wanted: Callable[[int], bool], quarter: int | None) -> str:
             for index, character in enumerate(glyphs.text)
             if not character.isspace() and not wanted(quarters[index])
         ]
-        text = _mended(glyphs, unwanted)
+        text = _mended(glyphs, unwanted, has_parts=has_parts)
     finally:
         glyphs.close()
     return _without_blank_lines(text)
@@ -146,8 +159,8 @@ def _without_blank_lines(text: str) -> str:
     return "\r\n".join(line for line in text.split("\r\n") if line and not line.isspace())
 
 
-def _mended(glyphs: Glyphs, unwanted: list[Edit] | None = None) -> str:
-    edits = list(unwanted or ())
+def _mended(glyphs: Glyphs, unwanted: list[Edit], *, has_parts: bool) -> str:
+    edits = [*unwanted, *(_glued(glyphs) if has_parts else ())]
     outside: list[Edit] = []
     if not _same_line(glyphs.seen, glyphs.text) and (all_ink := ink(glyphs.text)) != (seen_ink := ink(glyphs.seen)):
         outside += _off_the_page(glyphs, *_unlike(all_ink, seen_ink))
@@ -251,6 +264,29 @@ def _false_breaks(glyphs: Glyphs, suspected: re.Pattern[str]) -> Iterator[Edit]:
         height = max(before.high - before.low, behind.high - behind.low)
         if -WIDEST_TOUCH * height <= gap <= WIDEST_GAP * height and height > 0 and share_a_line(before, behind):
             yield found.start(), after, _filling(glyphs.text, found.start(), after, apart=gap > WIDEST_TOUCH * height)
+
+
+def _glued(glyphs: Glyphs) -> Iterator[Edit]:
+    """Ends of what pdfium takes for one word although half of it stands elsewhere. It compares places without asking
+    whether they are those of the page or of a form object, and each filled-in field is such an object."""
+    for word in _UNCUT.finditer(glyphs.text):
+        start, last = word.start(), word.end() - 1
+        if glyphs.object_of(start) != glyphs.object_of(last):
+            objects = [glyphs.object_of(index) for index in range(start, last + 1)]
+            for index, (before, behind) in enumerate(pairwise(objects), start=start):
+                if before != behind and _stand_apart(glyphs, index):
+                    yield index, index + 1, f"{glyphs.text[index]}\r\n"
+
+
+def _stand_apart(glyphs: Glyphs, index: int) -> bool:
+    """Whether the character behind this one stands on another line, or in another column of it. Never told of writing
+    that is turned otherwise than most of the page."""
+    if glyphs.quarters_of((index, index + 1)) != [glyphs.quarter] * 2:
+        return False
+    before, behind = glyphs.line_box(index), glyphs.line_box(index + 1)
+    height = max(before.high - before.low, behind.high - behind.low)
+    gap = max(behind.start - before.end, before.start - behind.end)
+    return height > 0 and (gap > WIDEST_GAP * height or not share_a_line(before, behind))
 
 
 def _filling(text: str, before: int, after: int, *, apart: bool) -> str:

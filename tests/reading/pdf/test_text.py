@@ -221,3 +221,23 @@ def test_few_numbers_of_glyphs_go_and_the_page_stays() -> None:
     page = b"BT /F1 12 Tf 50 700 Td " + shifted("Th") + b" /F2 12 Tf 0 -20 Td (" + b"A good text. " * 5 + b") Tj ET"
     document = read(pdf(page, resources=wide(with_map=False), objects=[stream(b"")]))
     assert document.text.strip() == ("A good text. " * 5).strip() and document.pages_skipped == 0
+
+
+def part(text: bytes, y: int) -> bytes:
+    body = b"BT /F1 12 Tf 4 %d Td (%s) Tj ET" % (y, text)
+    head = b"<</Type/XObject/Subtype/Form/BBox[0 0 100 30]/Resources<<" + HELVETICA + b">>/Length %d>>stream\n"
+    return head % len(body) + body + b"\nendstream"
+
+
+def test_what_is_drawn_in_spaces_of_their_own_is_not_one_word() -> None:
+    """As the fields of a form are, labels, and pages on one sheet."""
+    names = b"/XObject<</A %d 0 R/B %d 0 R>>" % (FIRST_EXTRA, FIRST_EXTRA + 1)
+    content = b"q 1 0 0 1 100 700 cm /A Do Q q 1 0 0 1 100 660 cm /B Do Q"
+    made = pdf(content, resources=HELVETICA + names, objects=[part(b"12", 10), part(b"45 EUR", 12)])
+    assert read(made).text == "12\n45 EUR"
+
+
+def test_a_word_drawn_partly_in_a_space_of_its_own_is_whole() -> None:
+    names = b"/XObject<</A %d 0 R>>" % FIRST_EXTRA
+    content = b"BT /F1 12 Tf 100 700 Td (un) Tj ET q 1 0 0 1 109.3 0 cm /A Do Q"
+    assert read(pdf(content, resources=HELVETICA + names, objects=[part(b"folded", 700)])).text == "unfolded"
