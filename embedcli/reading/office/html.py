@@ -162,6 +162,8 @@ class _Page:
                 self._words.append(self._seen.get(node.mem_id, node.text_content or ""))
             elif tag == "br":
                 self._break_line()
+            elif tag == "rt":
+                self._reading(node, is_start)
             elif tag.startswith("m") and _tag_above(node) == "mfrac":
                 self._term(node, is_start)
             elif tag in _BLOCKS:
@@ -218,7 +220,19 @@ class _Page:
         if is_start:
             self._fractions.begin(self._words)
         else:
-            self._fractions.end(self._words, "/" if _is_first(node) else "")
+            self._fractions.end(self._words, "/" if _tag_before(node) is None else "")
+
+    def _reading(self, node: LexborNode, is_start: bool) -> None:
+        """How the characters before it are read, which a reader sees above them; many pages write brackets about it for
+        programs that have no place there."""
+        if _tag_before(node) == "rp":
+            return
+        if is_start:
+            self._words.append("(")
+        elif self._words[-1:] == ["("]:
+            self._words.pop()
+        else:
+            self._words.append(")")
 
     def _break_line(self) -> None:
         self._lines.append(self._line())
@@ -245,12 +259,12 @@ def _tag_above(node: LexborNode) -> str | None:
     return node.parent.tag if node.parent is not None else None
 
 
-def _is_first(node: LexborNode) -> bool:
-    """Whether no element stands before it beside it."""
+def _tag_before(node: LexborNode) -> str | None:
+    """The element that stands before it beside it; None where it is the first."""
     before = node.prev
     while before is not None and before.tag == TEXT:
         before = before.prev
-    return before is None
+    return before.tag if before is not None else None
 
 
 def _events(

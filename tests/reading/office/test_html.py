@@ -159,3 +159,16 @@ def test_time_is_linear_in_hostile_markup(hostile: str) -> None:
     started = time.process_time()
     read_bytes(f"<p>x</p>{hostile * (200_000 // len(hostile))}".encode(), "a.html")
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("ruby", "text"),
+    [
+        ("<ruby>漢字<rt>かんじ</rt></ruby>", "漢字(かんじ)"),
+        ("<ruby>東<rt>とう</rt>京<rt>きょう</rt></ruby>", "東(とう)京(きょう)"),
+        ("<ruby><rb>漢字</rb><rp>(</rp><rt>かんじ</rt><rp>)</rp></ruby>", "漢字(かんじ)"),
+        ("<ruby>漢字<rt></rt></ruby>", "漢字"),
+    ],
+)
+def test_how_characters_are_read_stands_in_brackets_behind_them(ruby: str, text: str) -> None:
+    assert read_bytes(f"<p>彼は{ruby}を読む".encode(), "a.html").text == f"彼は{text}を読む"
