@@ -30,7 +30,15 @@ Mail: TypeAlias = "Message[str, str]"  # not to be subscripted when it runs
 _HEAD = ("Subject", "From", "To", "Cc", "Date")
 _TAG = re.compile(r"<(?:style|script)\b.*?</(?:style|script)>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 _CELL = re.compile(r"<t[dh][\s>]", re.IGNORECASE)
-_EVENT_LINE = re.compile(r"^(SUMMARY|DESCRIPTION|LOCATION|DTSTART|DTEND|ORGANIZER)(?:;[^:\n]*)?:(.*)$", re.M | re.I)
+_EVENT_LINE = re.compile(
+    r"^(SUMMARY|DESCRIPTION|LOCATION|DTSTART|DTEND|ORGANIZER)(?:;(?:[^:\"\n]|\"[^\"\n]*\")*)?:(.*)$", re.M | re.I
+)
+_NO_EVENT = re.compile(r"^BEGIN:(VTIMEZONE|VALARM)\s*$.*?^END:\1\s*$", re.M | re.I | re.S)
+"""What a calendar says beside its events: when clocks are changed, how somebody is reminded."""
+_PACKED = ("application/pkcs7-mime", "application/x-pkcs7-mime")
+_SIGNED_DATA = bytes.fromhex("2a864886f70d010702")
+_SEQUENCE, _PIECES, _UNTIL_ZEROS = 0x30, 0x24, 0x80
+"""Of BER: the tags of a sequence and of text in pieces, and the length of what ends with two zero bytes."""
 _FROM_LINE = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\r\n\r\n))From \S[^\r\n]*\r?\n(?=[!-9;-~]+:)")
 _QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
 _LENGTH_LINE = re.compile(rb"\d{1,12}[ \t]*\r?\n")
@@ -89,10 +97,74 @@ def _parsed(data: bytes, beat: Beat) -> Mail:
     beat(0)
     try:
         message = email.message_from_bytes(data)
+        beat(0)
+        for part in message.walk():
+            _unpack(part)
     except RecursionError:
         raise UnreadableSource("damaged", "messages inside messages without end") from None
     beat(0)
     return message
+
+
+def _unpack(part: Mail) -> None:
+    """Make a message inside that was encoded like a file, or text that was packed with its signature, a part like any
+    other. What walks through the parts comes to it next."""
+    kind, children = part.get_content_type(), _children(part)
+    if kind == "message/rfc822" and len(children) == 1 and not children[0].keys():
+        part.set_payload(part.get_payload(0).get_payload())
+        decoded = part.get_payload(decode=True)
+        part.set_payload([email.message_from_bytes(decoded)] if isinstance(decoded, bytes) else children)
+    elif kind in _PACKED and (content := signed_content(_bytes_of(part))):
+        del part["Content-Type"], part["Content-Transfer-Encoding"], part["Content-Disposition"]
+        part["Content-Type"] = "multipart/mixed"
+        part.set_payload([email.message_from_bytes(content)])
+
+
+def _bytes_of(part: Mail) -> bytes:
+    payload = part.get_payload(decode=True)
+    return payload if isinstance(payload, bytes) else b""
+
+
+def signed_content(data: bytes) -> bytes:
+    """What is signed in a message of S/MIME that holds it (CMS, RFC 5652); empty in one that is encrypted, or broken.
+
+    The signature is the last part: ContentInfo > SignedData > EncapsulatedContentInfo > content. Any of them may say
+    its length, or go on to two zero bytes, and the content may be cut into pieces.
+    """
+    try:
+        info = _elements(_elements(data)[0][1])
+        if info[0][1] != _SIGNED_DATA:
+            return b""
+        signed = _elements(_elements(info[1][1])[0][1])
+        encapsulated = next(_elements(value) for tag, value in signed if tag == _SEQUENCE)
+        tag, value = _elements(encapsulated[1][1])[0]
+        return b"".join(piece for _, piece in _elements(value)) if tag == _PIECES else value
+    except (IndexError, StopIteration, RecursionError):
+        return b""
+
+
+def _elements(data: bytes) -> list[tuple[int, bytes]]:
+    """(tag, value) of each element of BER in a row."""
+    found = []
+    start = 0
+    while start < len(data) and data[start : start + 2] != b"\0\0":
+        tag, begin, end, start = _element(data, start)
+        found.append((tag, data[begin:end]))
+    return found
+
+
+def _element(data: bytes, start: int) -> tuple[int, int, int, int]:
+    """The tag of the element that begins there, where its value begins and ends, and where the next one begins."""
+    tag, length, begin = data[start], data[start + 1], start + 2
+    if length == _UNTIL_ZEROS:
+        end = begin
+        while data[end : end + 2] != b"\0\0":
+            end = _element(data, end)[3]
+        return tag, begin, end, end + 2
+    if length > _UNTIL_ZEROS:
+        size = length - _UNTIL_ZEROS
+        length, begin = int.from_bytes(data[begin : begin + size]), begin + size
+    return tag, begin, begin + length, begin + length
 
 
 def _without_length(data: bytes) -> bytes:
@@ -136,7 +208,7 @@ class _Writer:
         elif kind == "multipart/alternative":
             self._alternative(inner, depth)
         elif kind in ("multipart/related", "multipart/signed"):
-            for child in inner[:1]:
+            for child in _roots(part, inner):
                 self._part(child, depth + 1)
         elif part.is_multipart():
             for child in inner:
@@ -163,7 +235,7 @@ class _Writer:
         if kind == "text/html":
             add_page(self._blocks, text, self._beat)
         elif kind == "text/calendar":
-            for name, value in _EVENT_LINE.findall(re.sub(r"\r?\n[ \t]", "", text)):
+            for name, value in _EVENT_LINE.findall(_NO_EVENT.sub("", re.sub(r"\r?\n[ \t]", "", text))):
                 self._blocks.add(f"{name.capitalize()}: {_unescaped(value)}", gap=LINE)
         else:
             self._blocks.add(_unfolded(part, text))
@@ -172,6 +244,12 @@ class _Writer:
 def _children(part: Mail) -> list[Mail]:
     payload = part.get_payload() if part.is_multipart() else None
     return [child for child in payload if isinstance(child, Message)] if isinstance(payload, list) else []
+
+
+def _roots(part: Mail, inner: list[Mail]) -> list[Mail]:
+    """The part that the others belong to: the one that is named, or the first."""
+    start = part.get_param("start")
+    return [child for child in inner if start and child.get("Content-ID", "").strip() == start][:1] or inner[:1]
 
 
 def _holds(part: Mail, kind: str) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import mailbox
 import random
 import time
+from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -149,6 +151,77 @@ def test_a_calendar_alone_is_read_as_its_event() -> None:
     )
     document = raw("Subject: x", "Content-Type: text/calendar", body=event)
     assert document.text == "Subject: x\nSummary: Pump check, yearly\nDtstart: 20240501T100000"
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", '"(UTC+01:00) Amsterdam, Berlin"'])
+def test_an_event_says_nothing_of_clocks_and_reminders(zone: str) -> None:
+    lines = (
+        "BEGIN:VCALENDAR", "BEGIN:VTIMEZONE", f"TZID:{zone}", "BEGIN:STANDARD", "DTSTART:16010101T030000",
+        "END:STANDARD", "END:VTIMEZONE", "BEGIN:VEVENT", "SUMMARY:Maintenance", f"DTSTART;TZID={zone}:20240506T090000",
+        "BEGIN:VALARM", "DESCRIPTION:REMINDER", "END:VALARM", "LOCATION:Hall 3", "END:VEVENT", "END:VCALENDAR",
+    )  # fmt: skip
+    data = b"Content-Type: text/calendar; charset=utf-8\r\n\r\n" + "\r\n".join(lines).encode()
+    assert read_bytes(data, "a.eml").text == "Summary: Maintenance\nDtstart: 20240506T090000\nLocation: Hall 3"
+
+
+def multipart(kind: str, *parts: str) -> bytes:
+    body = "".join(f"--B\n{part}\n" for part in parts)
+    return f"Content-Type: multipart/{kind}; boundary=B\n\n{body}--B--\n".encode()
+
+
+def test_the_part_that_a_mail_names_as_its_root_is_read_wherever_it_stands() -> None:
+    picture = "Content-Type: image/png\nContent-ID: <logo>\n\nx"
+    page = "Content-Type: text/html\nContent-ID: <root>\n\n<p>The offer"
+    assert read_bytes(multipart('related; start="<root>"', picture, page), "a.eml").text == "The offer"
+    assert read_bytes(multipart("related", page, picture), "a.eml").text == "The offer"
+
+
+def test_a_message_inside_that_is_encoded_like_a_file_is_read() -> None:
+    inner = base64.encodebytes(mail("Inner words\n").as_bytes()).decode()
+    outer = multipart("mixed", f"Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n{inner}")
+    assert read_bytes(outer, "a.eml").text == f"Message inside:\n{HEAD}\n\nInner words"
+
+
+def element(tag: int, *inside: bytes) -> bytes:
+    value = b"".join(inside)
+    size = len(value).to_bytes(2, "big")
+    return bytes([tag]) + (b"\x82" + size if len(value) > 127 else size[1:]) + value
+
+
+def endless(tag: int, *inside: bytes) -> bytes:
+    return bytes([tag, 0x80]) + b"".join(inside) + b"\0\0"
+
+
+OCTETS, PIECES, NUMBER, NAME, SET, SEQUENCE, WRAPPED = 0x04, 0x24, 0x02, 0x06, 0x31, 0x30, 0xA0
+
+
+def signed(content: bytes, made: Callable[..., bytes], name: str = "2a864886f70d010702") -> bytes:
+    text = element(OCTETS, content)
+    if made is endless:
+        text = endless(PIECES, element(OCTETS, content[:30]), element(OCTETS, content[30:]))
+    inner = made(SEQUENCE, element(NAME, bytes.fromhex("2a864886f70d010701")), made(WRAPPED, text))
+    data = made(SEQUENCE, element(NUMBER, b"\1"), element(SET), inner, element(SET, b"signature"))
+    return made(SEQUENCE, element(NAME, bytes.fromhex(name)), made(WRAPPED, data))
+
+
+@pytest.mark.parametrize("made", [element, endless])
+def test_what_is_packed_with_its_signature_is_read(made: Callable[..., bytes]) -> None:
+    packed = mail(None)
+    packed.add_attachment(
+        signed(mail("Signed words. " * 20).as_bytes(), made), "application", "pkcs7-mime", filename="smime.p7m"
+    )
+    packed.replace_header("Content-Type", "multipart/mixed")
+    assert read_bytes(packed.as_bytes(), "a.eml").text.endswith("Signed words. " * 19 + "Signed words.")
+
+
+WHOLE = signed(b"x" * 300, endless)
+
+
+@pytest.mark.parametrize("data", [WHOLE[:-1], WHOLE[:200], WHOLE[:4], b"\x30\x80" * 100_000, b"no BER", b""])
+def test_a_broken_signature_costs_only_itself(data: bytes) -> None:
+    packed = mail()
+    packed.add_attachment(data, "application", "pkcs7-mime", filename="smime.p7m")
+    assert read_bytes(packed.as_bytes(), "a.eml").text.startswith(f"{HEAD}\n\nHello,\nsee below.")
 
 
 def test_an_encrypted_mail_is_password() -> None:
