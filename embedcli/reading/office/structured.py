@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from embedcli.errors import UnreadableSource
-from embedcli.reading.office.xml_events import SEPARATOR, Attributes, Handler, parse_all
+from embedcli.reading.office.xml_events import SEPARATOR, Attributes, Handler, attribute, parse_all
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks, as_it_stands
 from embedcli.reading.text.clean import clean
 from embedcli.reading.text.declared import decode_page
@@ -205,6 +205,14 @@ class _Values(Handler):
         return ".".join(element.name for element in self._open[-MOST_NAMES:])
 
 
+def _is_not_drawn(attributes: Attributes) -> bool:
+    return (
+        attribute(attributes, "display") == "none"
+        or attribute(attributes, "visibility") == "hidden"
+        or _NOT_DRAWN.search(attribute(attributes, "style") or "") is not None
+    )
+
+
 def read_svg(data: bytes, beat: Beat) -> Document:
     """The words of a drawing. Raises UnreadableSource; `empty` for one without."""
     words = _Words()
@@ -215,8 +223,13 @@ def read_svg(data: bytes, beat: Beat) -> Document:
     return blocks.document(title=words.title)
 
 
+_NOT_DRAWN = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
+_PAGE_BLOCKS = ("p", "div", "br", "li", "tr", "td", "th", "h1", "h2", "h3", "h4", "h5", "h6")
+
+
 class _Words(Handler):
-    """Handler of a drawing: a line for each of its texts."""
+    """Handler of a drawing: a line for each of its texts, and for each part of a page in it (`foreignObject`), as
+    programs for diagrams write their labels; what stands beside that in a `switch` is for viewers without pages."""
 
     def __init__(self) -> None:
         never: dict[str, Callable[[Attributes], bool | None]] = dict.fromkeys(
@@ -229,10 +242,24 @@ class _Words(Handler):
                 "tspan": self._part,
                 "title": self._start,
                 "desc": self._start,
-                "p": self._part,
+                "foreignObject": self._start,
+                "g": self._start_group,
+                **dict.fromkeys(("svg", "a"), _is_not_drawn),
+                **dict.fromkeys(_PAGE_BLOCKS, self._block),
+                "switch": self._start_switch,
             },
-            {"text": self._end, "title": self._end_title, "desc": self._end},
+            {
+                "text": self._end,
+                "title": self._end_title,
+                "desc": self._end,
+                "foreignObject": self._end_page,
+                "g": self._end_group,
+                **dict.fromkeys(_PAGE_BLOCKS, self._end_block),
+                "switch": self._end_switch,
+            },
         )
+        self._switches: list[bool] = []  # of the open ones, whether what is shown of it was read
+        self._groups: list[bool] = []  # of the open ones, whether it asks what a viewer can do: all do by now
         self._open = 0
         self._words: list[str] = []
         self.lines: list[str] = []
@@ -242,13 +269,46 @@ class _Words(Handler):
         if self._open:
             self._words.append(characters)
 
-    def _start(self, _attributes: Attributes) -> None:
+    def _start(self, attributes: Attributes) -> bool:
+        if _is_not_drawn(attributes) or (self._switches and self._switches[-1]):
+            return True
         self._open += 1
+        return False
 
-    def _part(self, attributes: Attributes) -> None:
+    def _part(self, attributes: Attributes) -> bool:
         """A part that has a place of its own is a word or a line of its own."""
         if {"x", "y", "dx", "dy"} & attributes.keys():
             self._words.append(" ")
+        return _is_not_drawn(attributes)
+
+    def _block(self, attributes: Attributes) -> bool:
+        self._words.append(" ")
+        return _is_not_drawn(attributes)
+
+    def _end_block(self) -> None:
+        self._words.append(" ")
+
+    def _start_group(self, attributes: Attributes) -> bool:
+        if _is_not_drawn(attributes):
+            return True
+        self._groups.append("requiredFeatures" in attributes)
+        return False
+
+    def _end_group(self) -> None:
+        if self._groups.pop() and self._switches:
+            self._switches[-1] = True
+
+    def _start_switch(self, _attributes: Attributes) -> None:
+        self._switches.append(False)
+
+    def _end_switch(self) -> None:
+        self._switches.pop()
+
+    def _end_page(self) -> None:
+        count = len(self.lines)
+        self._end()
+        if self._switches and len(self.lines) > count:
+            self._switches[-1] = True
 
     def _end(self) -> None:
         self._open -= 1

@@ -164,6 +164,27 @@ def test_subtitles_are_what_is_said() -> None:
     assert read_bytes(b"no captions", "a.srt").text == "no captions"
 
 
+def drawing(inside: str) -> str:
+    page = 'xmlns:h="http://www.w3.org/1999/xhtml"'
+    return of_xml(f'<svg xmlns="http://www.w3.org/2000/svg" {page}>{inside}</svg>', "a.svg")
+
+
+def test_labels_that_a_diagram_has_as_pages_are_read_once() -> None:
+    """As Mermaid and draw.io write them, the latter with shortened text for viewers without pages."""
+    label = "<foreignObject><h:div><h:p>Check the<h:br/>pu<h:b>mp</h:b></h:p></h:div></foreignObject>"
+    assert drawing(f"<g>{label}</g><text>yes</text>") == "Check the pump\nyes"
+    assert drawing(f"<switch>{label}<text>Check th...</text></switch><text>yes</text>") == "Check the pump\nyes"
+    unable = '<switch><g requiredFeatures="#Extensibility"/><a><text>Text is not SVG</text></a></switch>'
+    assert drawing(f"<text>yes</text>{unable}<text>no</text>") == "yes\nno"
+    assert drawing("<switch><foreignObject/><text>yes</text></switch>") == "yes"
+
+
+@pytest.mark.parametrize("how", ['display="none"', 'style="fill:red; display: none"', 'visibility="hidden"'])
+@pytest.mark.parametrize("element", ["g", "text", "a"])
+def test_words_of_a_drawing_that_are_not_drawn_are_left_out(element: str, how: str) -> None:
+    assert drawing(f"<{element} {how}><text>SECRET</text>SECRET</{element}><text>shown</text>") == "shown"
+
+
 @pytest.mark.parametrize("name", ["a.json", "a.xml", "a.svg", "a.ipynb", "a.srt"])
 @pytest.mark.parametrize(
     "hostile", ["[", '{"a":', "<a>", "<a b='c'>", "<text>", "&", "0:0", "00:00:00,0 --> 00:00:00,0\n", "<v a", "{\\"]
