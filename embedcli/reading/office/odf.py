@@ -25,7 +25,7 @@ MOST_BLANKS = 100
 MOST_COLUMNS = 1_000
 
 _UNSEEN = (
-    *("change-info", "annotation", "annotation-end", "note-citation", "binary-data", "forms"),
+    *("change-info", "annotation", "annotation-end", "note-citation", "binary-data", "forms", "script"),
     *("table-of-content-source", "alphabetical-index-source", "covered-table-cell"),
 )
 _SHAPES = (
@@ -59,6 +59,7 @@ def read_odf(package: Package) -> Document:
         package.parse("meta.xml", properties)
     if "styles.xml" in package:
         package.parse("styles.xml", styles)
+        body.hidden_texts |= styles.hidden_texts
     package.parse("content.xml", body)
     return _document(body, styles, properties.title)
 
@@ -109,6 +110,11 @@ class _Paragraph:
     after: list[Block] = field(default_factory=list)  # notes and text boxes
     level: int = 0
     is_title: bool = False
+    is_hidden: bool = False
+
+
+def _is_hidden(attributes: Attributes) -> bool:
+    return attribute(attributes, "is-hidden") == "true"
 
 
 @dataclass(slots=True)
@@ -142,13 +148,15 @@ class _Body(Handler):
         self._slide: _Slide | None = None
         self._in_spreadsheet = False
         self._style = ""
+        self._family = ""
+        self.hidden_texts: set[tuple[str, str]] = set()  # (family, name) of the styles whose text is not shown
         self._region = ""
         self._deletions: set[str] = set()  # what is between their marks is still there, if it is not in their region
         self._open_deletions: set[str] = set()
         self._hidden_styles: set[str] = set()
         self._title_styles: set[str] = {"Title"}
         self._symbols: dict[str, Symbols] = {}  # by the name of a style whose font is one of symbols
-        self._spans: list[Symbols | None] = []  # of the open spans
+        self._spans: list[tuple[Symbols | None, bool]] = []  # of the open spans: of which font, whether hidden
 
     def _all_starts(self) -> dict[str, Start]:
         return {
@@ -160,6 +168,8 @@ class _Body(Handler):
             "ruby-text": lambda _: self._character("("),
             "style": self._start_style,
             "text-properties": self._text_properties,
+            "hidden-text": _is_hidden,
+            "hidden-paragraph": self._hidden_paragraph,
             "span": self._start_span,
             "drawing-page-properties": self._slide_properties,
             "table-properties": self._table_properties,
@@ -199,17 +209,20 @@ class _Body(Handler):
 
     def text(self, characters: str) -> None:
         """White space is one blank, across the borders of elements too; more are written as elements."""
-        if self._paragraph is None or self._open_deletions:
+        if self._paragraph is None or self._is_unseen():
             return
         words = self._paragraph.words
-        if self._spans and (symbols := self._spans[-1]) is not None:
+        if self._spans and (symbols := self._spans[-1][0]) is not None:
             characters = private_as_seen(characters, symbols)
         text = " ".join(f"|{characters}|".split())[1:-1]
         words.append(text.lstrip(" ") if words and words[-1].endswith(" ") else text)
 
     def _character(self, characters: str) -> None:
-        if self._paragraph is not None and not self._open_deletions:
+        if self._paragraph is not None and not self._is_unseen():
             self._paragraph.words.append(characters)
+
+    def _is_unseen(self) -> bool:
+        return bool(self._open_deletions) or any(is_hidden for _, is_hidden in self._spans)
 
     # tracked changes
 
@@ -230,9 +243,12 @@ class _Body(Handler):
     # styles
 
     def _start_style(self, attributes: Attributes) -> None:
-        self._style = attribute(attributes, "name") or ""
-        if (attribute(attributes, "parent-style-name") or "") in self._title_styles:
+        self._style, self._family = attribute(attributes, "name") or "", attribute(attributes, "family") or ""
+        parent = attribute(attributes, "parent-style-name") or ""
+        if parent in self._title_styles:
             self._title_styles.add(self._style)
+        if (self._family, parent) in self.hidden_texts:
+            self.hidden_texts.add((self._family, self._style))
 
     def _slide_properties(self, attributes: Attributes) -> None:
         if attribute(attributes, "visibility") == "hidden":
@@ -246,11 +262,15 @@ class _Body(Handler):
         symbols = symbols_of(attribute(attributes, "font-name"), attribute(attributes, "font-family"))
         if symbols is not None:
             self._symbols[self._style] = symbols
+        if (display := attribute(attributes, "display")) is not None:
+            style = {(self._family, self._style)}
+            self.hidden_texts = self.hidden_texts | style if display == "none" else self.hidden_texts - style
 
     # paragraphs
 
     def _start_span(self, attributes: Attributes) -> None:
-        self._spans.append(self._symbols.get(attribute(attributes, "style-name") or ""))
+        style = attribute(attributes, "style-name") or ""
+        self._spans.append((self._symbols.get(style), ("text", style) in self.hidden_texts))
 
     def _end_span(self) -> None:
         self._spans.pop()
@@ -263,23 +283,31 @@ class _Body(Handler):
             self._character(")")
 
     def _start_paragraph(self, attributes: Attributes) -> None:
-        level = attribute(attributes, "outline-level") or "0"
-        is_title = (attribute(attributes, "style-name") or "") in self._title_styles
-        self._paragraph = _Paragraph(level=int(level) if level.isdecimal() else 0, is_title=is_title)
+        level, style = attribute(attributes, "outline-level") or "0", attribute(attributes, "style-name") or ""
+        self._paragraph = _Paragraph(
+            level=int(level) if level.isdecimal() else 0,
+            is_title=style in self._title_styles,
+            is_hidden=("paragraph", style) in self.hidden_texts,
+        )
+
+    def _hidden_paragraph(self, attributes: Attributes) -> bool:
+        if self._paragraph is not None and _is_hidden(attributes):
+            self._paragraph.is_hidden = True
+        return True
 
     def _end_paragraph(self) -> None:
         paragraph, self._paragraph = self._paragraph, None
         if paragraph is None:
             return
         text = "".join(paragraph.words).strip()
-        if text:
+        if text and not paragraph.is_hidden:
             if paragraph.is_title and self.title is None:
                 self.title = " ".join(text.split())
             is_item = self._in_items > 0 and not paragraph.level
             mark = "- " if is_item and self._is_first_in_item else ""
             self._is_first_in_item = False
             self.blocks.append(Block(mark + text, paragraph.level, LINE if is_item else PARAGRAPH))
-        self.blocks += paragraph.after
+        self.blocks += [] if paragraph.is_hidden else paragraph.after
 
     def _blanks(self, attributes: Attributes) -> None:
         count = attribute(attributes, "c") or "1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedcli.errors import UnreadableSource
-from tests.office_files import ODF_NAMESPACES, odf, read_bytes, zipped
+from tests.office_files import ODF_NAMESPACES, odf, read_bytes, replaced, zipped
 
 
 def text_of(body: str, **parts: str) -> str:
@@ -150,3 +150,31 @@ def test_an_encrypted_file_is_password_and_half_of_one_damaged() -> None:
         with pytest.raises(UnreadableSource) as caught:
             read_bytes(broken, "a.odt")
         assert caught.value.reason == reason
+
+
+HIDING = '<style:style style:name="{}" style:family="{}"><style:text-properties text:display="none"/></style:style>'
+
+
+def test_text_that_is_not_displayed_is_left_out() -> None:
+    styles = HIDING.format("H", "text") + HIDING.format("P", "paragraph")
+    styles += '<style:style style:name="Q" style:parent-style-name="P" style:family="paragraph"/>'
+    styles += '<style:style style:name="P" style:family="text"/>'
+    body = (
+        '<text:p>The pump <text:span text:style-name="H">SECRET <text:span>SECRET</text:span></text:span>starts.</text:p>'
+        '<text:p text:style-name="P">SECRET</text:p><text:p text:style-name="Q">SECRET</text:p>'
+        '<text:p>It <text:span text:style-name="P">stops.</text:span>'
+        '<text:hidden-text text:is-hidden="true">SECRET</text:hidden-text>'
+        '<text:script>SECRET()</text:script></text:p>'
+        '<text:p>SECRET<text:hidden-paragraph text:is-hidden="true"/>SECRET</text:p>'
+        '<text:p>End<text:hidden-paragraph text:is-hidden="false"/></text:p>'
+    )  # fmt: skip
+    assert read_bytes(odf(body, styles=styles), "a.odt").text == "The pump starts.\n\nIt stops.\n\nEnd"
+
+
+def test_text_is_hidden_by_a_style_that_the_document_shares() -> None:
+    shared = f"<office:document-styles {ODF_NAMESPACES}><office:styles>{HIDING.format('Hidden', 'text')}"
+    made = replaced(
+        odf('<text:p>seen<text:span text:style-name="Hidden">SECRET</text:span></text:p>'),
+        {"styles.xml": f"{shared}</office:styles></office:document-styles>"},
+    )
+    assert read_bytes(made, "a.odt").text == "seen"
