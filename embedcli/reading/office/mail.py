@@ -111,9 +111,8 @@ def _unpack(part: Mail) -> None:
     other. What walks through the parts comes to it next."""
     kind, children = part.get_content_type(), _children(part)
     if kind == "message/rfc822" and len(children) == 1 and not children[0].keys():
-        part.set_payload(part.get_payload(0).get_payload())
-        decoded = part.get_payload(decode=True)
-        part.set_payload([email.message_from_bytes(decoded)] if isinstance(decoded, bytes) else children)
+        part.set_payload(children[0].get_payload())
+        part.set_payload([email.message_from_bytes(_bytes_of(part))])
     elif kind in _PACKED and (content := signed_content(_bytes_of(part))):
         del part["Content-Type"], part["Content-Transfer-Encoding"], part["Content-Disposition"]
         part["Content-Type"] = "multipart/mixed"

@@ -160,7 +160,8 @@ def test_text_that_is_not_displayed_is_left_out() -> None:
     styles += '<style:style style:name="Q" style:parent-style-name="P" style:family="paragraph"/>'
     styles += '<style:style style:name="P" style:family="text"/>'
     body = (
-        '<text:p>The pump <text:span text:style-name="H">SECRET <text:span>SECRET</text:span></text:span>starts.</text:p>'
+        '<text:p>The pump <text:span text:style-name="H">SECRET <text:span>SECRET</text:span></text:span>starts.'
+        "</text:p>"
         '<text:p text:style-name="P">SECRET</text:p><text:p text:style-name="Q">SECRET</text:p>'
         '<text:p>It <text:span text:style-name="P">stops.</text:span>'
         '<text:hidden-text text:is-hidden="true">SECRET</text:hidden-text>'
