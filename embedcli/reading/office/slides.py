@@ -1,14 +1,18 @@
 """A PowerPoint presentation (.pptx, .ppsx, .potx) -> a Document: a page for each slide that is shown.
 
+`diagram_lines` and `chart_lines` give what is drawn in Word documents too.
+
 In: an open Package. Out: the slides in the order of the show, the title first and as the section, text shapes, tables
-row by row, diagrams, and the speaker's notes behind their slide. Left out: hidden slides and shapes, comments, slide
-numbers and dates; a footer is read once. Not here: zip archives (package.py), .odp (odf.py).
+row by row, diagrams, the words of charts, and the speaker's notes behind their slide. Left out: hidden slides and
+shapes, comments, slide numbers and dates; a footer is read once. Not here: zip archives (package.py), .odp (odf.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
+from embedcli.errors import UnreadableSource
 from embedcli.reading.office.package import Package, relation_target, title_of
 from embedcli.reading.office.xml_events import Attributes, End, Handler, Start, attribute, pass_over, qualified
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
@@ -47,9 +51,11 @@ def _add_slide(blocks: Blocks, package: Package, name: str, number: int, footers
     beside = [relation for relation in package.relations(name).values() if relation.target in package]
     for relation in beside:
         if relation.kind == "diagramData":
-            diagram = _Slide()
-            package.parse(relation.target, diagram)
-            slide.shapes.append(_Shape(lines=[line for shape in diagram.shapes for line in shape.lines]))
+            slide.shapes.append(_Shape(lines=diagram_lines(package, relation.target)))
+    charts = {key: relation.target for key, relation in package.relations(name).items() if relation.kind == "chart"}
+    for shape in slide.shapes:
+        if shape.chart in charts:
+            shape.lines += chart_lines(package, charts[shape.chart])
     notes = _notes(package, [relation.target for relation in beside if relation.kind == "notesSlide"])
     title = " ".join(line for shape in slide.shapes if shape.kind in _TITLES for line in shape.lines)
     shapes = [shape for shape in slide.shapes if shape.lines and shape.kind not in _TITLES]
@@ -66,6 +72,22 @@ def _add_slide(blocks: Blocks, package: Package, name: str, number: int, footers
             _add_lines(blocks, shape.lines)
             footers.update(shape.lines if shape.kind == "ftr" else ())
     _add_lines(blocks, ["Notes:", *notes] if notes else [])
+
+
+def diagram_lines(package: Package, name: str) -> list[str]:
+    """The texts in the part with a diagram's data; none of a broken one."""
+    diagram = _Slide()
+    with contextlib.suppress(UnreadableSource):
+        package.parse(name, diagram)
+    return [line for shape in diagram.shapes for line in shape.lines]
+
+
+def chart_lines(package: Package, name: str) -> list[str]:
+    """The titles, the names of the series and the categories in the part with a chart, each once."""
+    chart = _Chart()
+    with contextlib.suppress(UnreadableSource):
+        package.parse(name, chart)
+    return list(dict.fromkeys(line for line in chart.lines if line))
 
 
 def _add_lines(blocks: Blocks, lines: list[str]) -> None:
@@ -99,6 +121,49 @@ class _Shape:
     kind: str = ""  # of a placeholder: `title`, `body`, `ftr`
     lines: list[str] = field(default_factory=list)
     is_hidden: bool = False
+    chart: str = ""  # the id of the part that has it
+
+
+class _Chart(Handler):
+    """Handler of a chart: a line for each title and each series, and one for the categories of an axis. Numbers are
+    left out: they are seen as bars."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                **dict.fromkeys(("p", "tx", "cat"), self._start_names),
+                **dict.fromkeys(("t", "v"), self._start_text),
+                **dict.fromkeys(("numCache", "val", "xVal", "yVal"), pass_over),
+            },
+            {**dict.fromkeys(("p", "tx", "cat"), self._end_names), "t": self._end_text, "v": self._end_value},
+        )
+        self._names: list[str] = []
+        self._words: list[str] = []
+        self._in_text = False
+        self.lines: list[str] = []
+
+    def text(self, characters: str) -> None:
+        if self._in_text:
+            self._words.append(characters)
+
+    def _start_names(self, _attributes: Attributes) -> None:
+        self._names, self._words = [], []
+
+    def _start_text(self, _attributes: Attributes) -> None:
+        self._in_text = True
+
+    def _end_text(self) -> None:
+        self._in_text = False
+
+    def _end_value(self) -> None:
+        self._end_text()
+        self._names.append(" ".join("".join(self._words).split()))
+        self._words = []
+
+    def _end_names(self) -> None:
+        self._end_value()
+        self.lines.append(CELL_SEPARATOR.join(name for name in self._names if name))
+        self._names = []
 
 
 class _Slide(Handler):
@@ -113,6 +178,8 @@ class _Slide(Handler):
         self._symbols: Symbols | None = None  # of the font of the run, if that is one of symbols
         self._row: list[str] | None = None
         self._cell: list[str] | None = None
+        self._groups: list[bool] = []  # of the open ones, whether it is hidden
+        self._begins_group = False
 
     def _all_starts(self) -> dict[str, Start]:
         shape: dict[str, Start] = dict.fromkeys(("sp", "graphicFrame", "pic", "cxnSp"), self._start_shape)
@@ -120,6 +187,8 @@ class _Slide(Handler):
             **shape,
             "sld": self._start_slide,
             "cNvPr": self._shape_properties,
+            "grpSp": self._start_group,
+            "chart": self._chart,
             "ph": self._placeholder,
             "p": self._start_paragraph,
             **dict.fromkeys(("r", "fld"), self._start_run),
@@ -135,7 +204,14 @@ class _Slide(Handler):
 
     def _all_ends(self) -> dict[str, End]:
         shape: dict[str, End] = dict.fromkeys(("sp", "graphicFrame", "pic", "cxnSp"), self._end_shape)
-        return {**shape, "p": self._end_paragraph, "t": self._end_text, "tr": self._end_row, "tc": self._end_cell}
+        return {
+            **shape,
+            "p": self._end_paragraph,
+            "t": self._end_text,
+            "tr": self._end_row,
+            "tc": self._end_cell,
+            "grpSp": self._end_group,
+        }
 
     def text(self, characters: str) -> None:
         if self._in_text:
@@ -150,12 +226,26 @@ class _Slide(Handler):
 
     def _end_shape(self) -> None:
         shape = self.shapes[-1]
-        if shape.is_hidden or shape.kind in _MACHINE_MADE:
-            shape.lines = []
+        if shape.is_hidden or any(self._groups) or shape.kind in _MACHINE_MADE:
+            shape.lines, shape.chart = [], ""
         self.shapes.append(_Shape())
 
     def _shape_properties(self, attributes: Attributes) -> None:
-        self.shapes[-1].is_hidden = (attribute(attributes, "hidden") or "0") in _ON
+        is_hidden = (attribute(attributes, "hidden") or "0") in _ON
+        if self._begins_group:
+            self._groups[-1], self._begins_group = is_hidden, False
+        else:
+            self.shapes[-1].is_hidden = is_hidden
+
+    def _start_group(self, _attributes: Attributes) -> None:
+        self._groups.append(False)
+        self._begins_group = True
+
+    def _end_group(self) -> None:
+        self._groups.pop()
+
+    def _chart(self, attributes: Attributes) -> None:
+        self.shapes[-1].chart = qualified(attributes, "id") or ""
 
     def _placeholder(self, attributes: Attributes) -> None:
         self.shapes[-1].kind = attribute(attributes, "type") or "body"

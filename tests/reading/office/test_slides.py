@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from pptx import Presentation
+from pptx.chart.data import CategoryChartData
+from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches
 
 from embedcli.errors import UnreadableSource
@@ -166,3 +168,44 @@ def test_a_presentation_without_text_is_empty_and_half_of_one_damaged() -> None:
         with pytest.raises(UnreadableSource) as caught:
             read_bytes(broken, "a.pptx")
         assert caught.value.reason == reason
+
+
+def test_the_words_of_a_chart_stand_where_it_is_and_its_numbers_do_not() -> None:
+    show = Presentation()
+    data = CategoryChartData()
+    data.categories = ["East", "West"]
+    data.add_series("Sales 2024", (19.25, 21.5))
+    data.add_series("Sales 2025", (20.25, 22.5))
+    made = slide(show, "Revenue")
+    chart = made.shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, 900, 900, data).chart
+    chart.has_title = True
+    chart.chart_title.text_frame.text = "Revenue by region"
+    made.shapes.add_textbox(0, 0, 9, 9).text_frame.text = "Source: ACME"
+    text = "Revenue\n\nRevenue by region\nSales 2024\nEast | West\nSales 2025\n\nSource: ACME"
+    assert read_bytes(saved(show), "a.pptx").text == text
+    made.shapes[-2]._element.nvGraphicFramePr.cNvPr.set("hidden", "1")
+    assert read_bytes(saved(show), "a.pptx").text == "Revenue\n\nSource: ACME"
+
+
+def test_a_broken_chart_costs_only_itself() -> None:
+    show = Presentation()
+    made = slide(show, "Revenue")
+    data = CategoryChartData()
+    data.categories = ["East"]
+    data.add_series("", (1,))
+    made.shapes.add_chart(XL_CHART_TYPE.PIE, 0, 0, 900, 900, data)
+    whole = saved(show)
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        name = next(name for name in archive.namelist() if name.startswith("ppt/charts/chart"))
+    assert read_bytes(replaced(whole, {name: "<c:chartSpace"}), "a.pptx").text == "Revenue"
+
+
+def test_the_shapes_of_a_hidden_group_are_left_out() -> None:
+    show = Presentation()
+    made = slide(show, "Steps")
+    hidden, shown = made.shapes.add_group_shape(), made.shapes.add_group_shape()
+    inner = hidden.shapes.add_group_shape()
+    for group, text in ((hidden, "SECRET"), (inner, "SECRET"), (shown, "Order")):
+        group.shapes.add_textbox(0, 0, 9, 9).text_frame.text = text
+    hidden._element.nvGrpSpPr.cNvPr.set("hidden", "1")
+    assert read_bytes(saved(show), "a.pptx").text == "Steps\n\nOrder"
