@@ -1,8 +1,9 @@
 """A Word document (.docx, .docm, .dotx) -> a Document: what its reader would see with all changes accepted.
 
-In: an open Package. Out: paragraphs, headings as sections, list items and rows of tables on lines of their own; notes
-and text boxes after the paragraph that they belong to; headers first and footers last, each once. Left out: deleted and
-moved-away text, comments, hidden text, the instructions of fields, placeholders of empty content controls.
+In: an open Package. Out: paragraphs, headings as sections, list items and rows of tables on lines of their own; notes,
+text boxes and the words of diagrams and charts after the paragraph that they belong to; headers first and footers last,
+each once. Left out: deleted and moved-away text, comments, hidden text, the instructions of fields, placeholders of
+empty content controls.
 Not here: zip archives (package.py), how blocks become a Document (text/blocks.py).
 """
 
@@ -11,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from embedcli.reading.office.package import Package, relation_target, title_of
+from embedcli.reading.office.package import Package, Relation, relation_target, title_of
+from embedcli.reading.office.slides import chart_lines, diagram_lines
 from embedcli.reading.office.xml_events import Attributes, End, Handler, Start, attribute, pass_over
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
 from embedcli.reading.text.fractions import Fractions
@@ -25,7 +27,7 @@ MOST_STYLES_ABOVE = 20
 
 _OFF = ("0", "false", "off", "none")
 _FORMATTING = ("pPrChange", "rPrChange", "sectPrChange", "tblPr", "tblGrid", "tcPr", "tblPrEx", "numPrChange")
-_UNSEEN = ("Fallback", "instrText", "delText", "delInstrText", "ffData", "annotationRef", "object")
+_UNSEEN = ("Fallback", "instrText", "delText", "delInstrText", "annotationRef", "object")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,11 @@ def read_docx(package: Package, main: str) -> Document:
         parts.setdefault(relation.kind, []).append(relation.target)
     styles = _styles(package, parts.get("styles", []))
     notes = {kind: _notes(package, parts.get(kind, []), styles) for kind in ("footnotes", "endnotes")}
-    body = _Body(styles, notes["footnotes"], notes["endnotes"])
+    body = _Body(styles, notes["footnotes"], notes["endnotes"], _drawn(package, relations))
     package.parse(main, body)
-    shown = [relations[key].target for key in body.headers_and_footers if key in relations]
+    kinds = {"default", "first"} if body.has_title_page else {"default"}
+    kinds |= {"even"} if _has_even_pages(package, parts.get("settings", [])) else set()
+    shown = [relations[key].target for kind, key in body.headers_and_footers if kind in kinds and key in relations]
     headers = [name for name in shown if name in parts.get("header", [])]
     footers = [name for name in shown if name in parts.get("footer", [])]
 
@@ -70,13 +74,46 @@ def _once(package: Package, names: list[str], styles: dict[str, Style]) -> Itera
     """The paragraphs of headers or footers: most sections of a document have the same ones."""
     seen: set[str] = set()
     for name in dict.fromkeys(names):
-        part = _Body(styles, {}, {})
+        part = _Body(styles, {}, {}, {})
         if name in package:
             package.parse(name, part)
         for block in part.blocks:
             if block.text.strip() and block.text not in seen:
                 seen.add(block.text)
                 yield block
+
+
+def _drawn(package: Package, relations: dict[str, Relation]) -> dict[str, list[Block]]:
+    """The words of the diagrams and charts, by the ids that the text uses."""
+    readers = {"diagramData": diagram_lines, "chart": chart_lines}
+    return {
+        key: [
+            Block(line, gap=LINE if index else PARAGRAPH)
+            for index, line in enumerate(readers[relation.kind](package, relation.target))
+        ]
+        for key, relation in relations.items()
+        if relation.kind in readers
+    }
+
+
+def _has_even_pages(package: Package, names: list[str]) -> bool:
+    """Whether even pages have headers and footers of their own. The parts stay where it is switched off again."""
+    part = _Settings()
+    for name in names:
+        if name in package:
+            package.parse(name, part)
+    return part.has_even_pages
+
+
+class _Settings(Handler):
+    """Handler of the part with the settings."""
+
+    def __init__(self) -> None:
+        super().__init__({"evenAndOddHeaders": self._even})
+        self.has_even_pages = False
+
+    def _even(self, attributes: Attributes) -> None:
+        self.has_even_pages = _is_on(attributes)
 
 
 def _notes(package: Package, names: list[str], styles: dict[str, Style]) -> dict[str, list[Block]]:
@@ -180,6 +217,7 @@ class _Paragraph:
     after: list[Block] = field(default_factory=list)  # notes and text boxes
     level: int = NO_HEADING
     is_item: bool = False
+    is_hidden: bool = False  # by its style; a run may say otherwise
     joins_next: bool = False  # its end was deleted
     reading: str = ""  # how the characters at hand are read; it stands above them, and is written before them
     reading_begins: int = 0
@@ -202,20 +240,27 @@ class _Body(Handler):
     """Handler of a part with paragraphs. Text boxes, cells and notes hold some too: each has a list of its own."""
 
     def __init__(
-        self, styles: dict[str, Style], footnotes: dict[str, list[Block]], endnotes: dict[str, list[Block]]
+        self,
+        styles: dict[str, Style],
+        footnotes: dict[str, list[Block]],
+        endnotes: dict[str, list[Block]],
+        drawn: dict[str, list[Block]],
     ) -> None:
         super().__init__(self._all_starts(), self._all_ends())
-        self._styles, self._footnotes, self._endnotes = styles, footnotes, endnotes
+        self._styles, self._footnotes, self._endnotes, self._drawn = styles, footnotes, endnotes, drawn
         self.blocks: list[Block] = []  # of the innermost text box, cell or note
         self._outer: list[tuple[list[Block], _Paragraph | None, list[bool]]] = []
         self._paragraph: _Paragraph | None = None
         self._rows: list[_Row] = []
         self._fields: list[bool] = []  # of the open fields, whether the result has begun
         self._instructions = 0  # how many of them are still in their instruction
+        self._entries: list[str] = []
+        self._chosen = 0
         self._in_text = self._in_properties = self._in_row_properties = False
         self._run = _Run()
         self._is_placeholder = False
-        self.headers_and_footers: list[str] = []
+        self.headers_and_footers: list[tuple[str, str]] = []  # for which pages, and the id of the part
+        self.has_title_page = False  # in some section
 
     def _all_starts(self) -> dict[str, Start]:
         return {
@@ -239,13 +284,21 @@ class _Body(Handler):
             "rt": self._start_reading,
             **dict.fromkeys(("num", "den"), self._start_term),
             "fldChar": self._field,
+            "ddList": self._start_choice,
+            "result": self._choose,
+            "listEntry": self._entry,
             "footnoteReference": lambda found: self._note(self._footnotes, found),
             "endnoteReference": lambda found: self._note(self._endnotes, found),
             "headerReference": self._reference,
             "footerReference": self._reference,
+            "titlePg": self._title_page,
             "txbxContent": self._start_box,
+            "textpath": self._word_art,
+            "relIds": lambda found: self._drawing(attribute(found, "dm")),
+            "chart": lambda found: self._drawing(attribute(found, "id")),
             "tr": self._start_row,
             "trPr": self._row_properties,
+            "hidden": self._hidden_row,
             "tbl": lambda _: self._flush(),
             "del": self._deleted,
             "moveFrom": self._deleted,
@@ -263,6 +316,7 @@ class _Body(Handler):
             "t": self._end_text,
             "rt": self._end_reading,
             "ruby": self._end_ruby,
+            "ddList": self._end_choice,
             "num": lambda: self._end_term("/"),
             "den": lambda: self._end_term(""),
             "txbxContent": self._end_box,
@@ -299,6 +353,7 @@ class _Body(Handler):
         if style is not None and self._paragraph is not None:
             self._paragraph.level = NO_HEADING if style.level is None else style.level
             self._paragraph.is_item = bool(style.is_item)
+            self._paragraph.is_hidden = bool(style.is_hidden)
 
     def _outline(self, attributes: Attributes) -> None:
         if self._paragraph is not None and not self._paragraph.words:
@@ -338,7 +393,7 @@ class _Body(Handler):
     # runs
 
     def _start_run(self, _attributes: Attributes) -> None:
-        self._run = _Run()
+        self._run = _Run(is_hidden=self._paragraph is not None and self._paragraph.is_hidden)
 
     def _end_run(self) -> None:
         self._run = _Run()
@@ -406,6 +461,22 @@ class _Body(Handler):
             if kind == "separate":
                 self._fields.append(True)
 
+    def _start_choice(self, _attributes: Attributes) -> None:
+        """A list to choose from in a form: the field has no result, for what is chosen stands in the list."""
+        self._entries, self._chosen = [], 0
+
+    def _choose(self, attributes: Attributes) -> None:
+        value = attribute(attributes, "val") or ""
+        self._chosen = int(value) if value.isdecimal() else 0
+
+    def _entry(self, attributes: Attributes) -> None:
+        self._entries.append(attribute(attributes, "val") or "")
+
+    def _end_choice(self) -> None:
+        self._instructions -= 1  # what is chosen is seen although the field, which is open, has no result
+        self._character("".join(self._entries[self._chosen : self._chosen + 1]))
+        self._instructions += 1
+
     def _set_fields(self, fields: list[bool]) -> None:
         self._fields = fields
         self._instructions = fields.count(False)
@@ -417,12 +488,25 @@ class _Body(Handler):
             self._paragraph.after += notes.get(attribute(attributes, "id") or "", [])
 
     def _reference(self, attributes: Attributes) -> None:
-        self.headers_and_footers.append(attribute(attributes, "id") or "")
+        self.headers_and_footers.append((attribute(attributes, "type") or "default", attribute(attributes, "id") or ""))
+
+    def _title_page(self, attributes: Attributes) -> None:
+        self.has_title_page = self.has_title_page or _is_on(attributes)
 
     def _start_box(self, _attributes: Attributes) -> None:
         self._outer.append((self.blocks, self._paragraph, self._fields))
         self.blocks, self._paragraph = [], None
         self._set_fields([])
+
+    def _word_art(self, attributes: Attributes) -> None:
+        """Decorative writing of before 2010; a watermark still is such."""
+        if self._paragraph is not None:
+            self._paragraph.after.append(Block(attribute(attributes, "string") or ""))
+
+    def _drawing(self, key: str | None) -> None:
+        """A diagram or a chart, which is a part of its own."""
+        if self._paragraph is not None:
+            self._paragraph.after += self._drawn.get(key or "", [])
 
     def _end_box(self) -> None:
         inner = self._leave()
@@ -446,6 +530,10 @@ class _Body(Handler):
 
     def _end_row_properties(self) -> None:
         self._in_row_properties = False
+
+    def _hidden_row(self, attributes: Attributes) -> None:
+        if self._in_row_properties and self._rows and _is_on(attributes):
+            self._rows[-1].is_deleted = True
 
     def _start_cell(self, attributes: Attributes) -> None:
         self._start_box(attributes)
@@ -481,7 +569,7 @@ class _Notes(_Body):
     """Handler of the part with footnotes or endnotes: the blocks of each by its id."""
 
     def __init__(self, styles: dict[str, Style]) -> None:
-        super().__init__(styles, {}, {})
+        super().__init__(styles, {}, {}, {})
         self.by_id: dict[str, list[Block]] = {}
         self._id = ""
         note: dict[str, Callable[[Attributes], bool | None]] = dict.fromkeys(("footnote", "endnote"), self._start_note)

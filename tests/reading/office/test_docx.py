@@ -9,6 +9,7 @@ from typing import Any
 
 import docx as python_docx
 import pytest
+from docx.enum.style import WD_STYLE_TYPE
 
 from embedcli.errors import UnreadableSource
 from embedcli.reading.office import package
@@ -78,6 +79,70 @@ def test_headers_and_footers_are_read_once() -> None:
     text = read_bytes(saved(made), "a.docx").text
     assert text.startswith("ACME confidential\n\nPump manual") and text.endswith("\n\nVersion 3")
     assert (text.count("ACME"), text.count("Version 3")) == (1, 1)
+
+
+def test_headers_that_no_page_shows_are_left_out() -> None:
+    """The parts stay in the file where the special first page, or that of even pages, is switched off."""
+    made = python_docx.Document()
+    made.add_paragraph("Body")
+    section = made.sections[0]
+    section.header.paragraphs[0].text = "All"
+    section.different_first_page_header_footer = True
+    section.first_page_header.paragraphs[0].text = "First"
+    made.settings.odd_and_even_pages_header_footer = True
+    section.even_page_header.paragraphs[0].text = "Even"
+    assert sorted(read_bytes(saved(made), "a.docx").text.split("\n\n")) == ["All", "Body", "Even", "First"]
+    section.different_first_page_header_footer = False
+    assert read_bytes(saved(made), "a.docx").text == "All\n\nEven\n\nBody"
+    made.settings.odd_and_even_pages_header_footer = False
+    assert read_bytes(saved(made), "a.docx").text == "All\n\nBody"
+
+
+def test_a_paragraph_that_its_style_hides_is_left_out() -> None:
+    made = python_docx.Document()
+    style = made.styles.add_style("Internal", WD_STYLE_TYPE.PARAGRAPH)
+    style.font.hidden = True
+    made.add_paragraph("SECRET", style="Internal")
+    made.add_paragraph("SECRET ", style="Internal").add_run("seen").font.hidden = False
+    made.add_paragraph("Body")
+    assert read_bytes(saved(made), "a.docx").text == "seen\n\nBody"
+
+
+def test_a_hidden_row_is_left_out() -> None:
+    cells = "".join(f"<w:tc>{paragraph(text)}</w:tc>" for text in ("SECRET", "1"))
+    assert text_of(f"<w:tbl><w:tr><w:trPr><w:hidden/></w:trPr>{cells}</w:tr></w:tbl>", paragraph("Body")) == "Body"
+
+
+@pytest.mark.parametrize(("result", "chosen"), [('<w:result w:val="1"/>', " Green"), ("", " Red")])
+def test_what_is_chosen_from_the_list_of_a_form_is_read(result: str, chosen: str) -> None:
+    entries = '<w:listEntry w:val="Red"/><w:listEntry w:val="Green"/>'
+    data = f"<w:ffData><w:ddList>{result}{entries}</w:ddList></w:ffData>"
+    field = f'<w:r><w:fldChar w:fldCharType="begin">{data}</w:fldChar></w:r>'
+    field += "<w:r><w:instrText> FORMDROPDOWN </w:instrText></w:r>"
+    field += '<w:r><w:fldChar w:fldCharType="end"/></w:r>'
+    assert text_of(paragraph("Colour: ", field, " now")) == f"Colour: {chosen[1:]} now"
+
+
+def test_decorative_writing_and_watermarks_are_read() -> None:
+    art = '<w:r><w:pict><v:shape><v:textpath string="CONFIDENTIAL"/></v:shape></w:pict></w:r>'
+    assert text_of(paragraph("Body", art)) == "Body\n\nCONFIDENTIAL"
+
+
+def test_the_words_of_diagrams_and_charts_follow_their_paragraph() -> None:
+    def drawn(kind: str, key: str) -> str:
+        return f'<w:r><w:drawing><{kind} xmlns:{kind[0]}="x" {key}/></w:drawing></w:r>'
+
+    body = paragraph("See", drawn("d:relIds", 'r:dm="diagramData1"')) + paragraph(drawn("c:chart", 'r:id="chart1"'))
+    data = docx(body + paragraph("End"), diagramData1="", chart1="")
+    steps = "".join(f"<d:t><a:p><a:r><a:t>{text}</a:t></a:r></a:p></d:t>" for text in ("Order", "Deliver"))
+    names = "<c:ser><c:tx><c:v>Sales</c:v></c:tx><c:cat><c:v>East</c:v><c:v>West</c:v></c:cat>"
+    parts = {
+        "word/diagramData1.xml": f'<d:dataModel xmlns:d="x" xmlns:a="y">{steps}</d:dataModel>',
+        "word/chart1.xml": f'<c:chartSpace xmlns:c="x">{names}<c:val><c:v>3</c:v></c:val></c:ser></c:chartSpace>',
+    }
+    assert read_bytes(replaced(data, parts), "a.docx").text == "See\n\nOrder\nDeliver\n\nSales\nEast | West\n\nEnd"
+    broken = replaced(data, {name: "<" for name in parts})
+    assert read_bytes(broken, "a.docx").text == "See\n\nEnd"
 
 
 def test_tracked_changes_are_read_as_accepted() -> None:
