@@ -40,6 +40,7 @@ _ASIDE = frozenset(b"footnote header headerl headerr headerf footer footerl foot
 _CHARACTERS = {
     b"tab": "\t",
     b"line": "\n",
+    b"lbr": "\n",
     b"emdash": "\u2014",
     b"endash": "\u2013",
     b"lquote": "\u2018",
@@ -244,7 +245,7 @@ class _Reader:
             return
         elif word in _CHARACTERS:
             self._text(_CHARACTERS[word])
-        elif word in (b"par", b"sect", b"page"):
+        elif word in (b"par", b"sect", b"page", b"column"):
             self._end_paragraph(target)
         elif word in (b"cell", b"nestcell"):
             target.cells.append(self._take(target))

@@ -34,6 +34,11 @@ def test_headings_lists_and_tables() -> None:
     )
 
 
+@pytest.mark.parametrize("end", [r"\column", r"\page", r"\sect", r"\line", r"\lbr0"])
+def test_words_before_and_behind_a_break_are_two(end: str) -> None:
+    assert rtf(rf"\pard Stop.{end} Go on.\par").text.split() == ["Stop.", "Go", "on."]
+
+
 def test_characters_of_every_kind() -> None:
     body = (
         r"\'e4\u8364? {\f1 \'cd\'e0}{\f2 \'83\'7c}\u-10179?\u-8704?{\uc2\u9731\'3f\'3f}"
