@@ -22,9 +22,12 @@ def read_subtitles(text: str) -> Document:
     """The document in the text of a file."""
     blocks = Blocks()
     said: list[str] = []
-    for caption in _TIMES.split(text)[1:]:
+    captions = _TIMES.split(text)[1:]
+    for number, caption in enumerate(captions, start=1):
         # behind an empty line stand the number or the name of the next caption
-        words = caption.lstrip("\n").partition("\n\n")[0]
+        words, gap, _ = caption.lstrip("\n").partition("\n\n")
+        if not gap and caption.startswith("\n\n") and number < len(captions):
+            continue  # nothing else: this one is empty
         words = html.unescape(_MARK.sub("", _VOICE.sub(r"\1: ", words)))
         lines = [line for part in words.split("\n") if (line := " ".join(part.split()))]
         fresh = [line for line in lines if line not in said]

@@ -164,6 +164,14 @@ def test_subtitles_are_what_is_said() -> None:
     assert read_bytes(b"no captions", "a.srt").text == "no captions"
 
 
+@pytest.mark.parametrize("name", ["a.srt", "a.vtt"])
+def test_the_number_behind_an_empty_caption_is_not_said(name: str) -> None:
+    time = "00:00:0{0},000 --> 00:00:0{0},500\n"
+    captions = ["Hello.\n\n", "\n", "\n\n", "42\n\n", ""]
+    text = "".join(f"{number}\n{time.format(number)}{words}" for number, words in enumerate(captions, start=1))
+    assert read_bytes(text.encode(), name).text == "Hello.\n42"
+
+
 def drawing(inside: str) -> str:
     page = 'xmlns:h="http://www.w3.org/1999/xhtml"'
     return of_xml(f'<svg xmlns="http://www.w3.org/2000/svg" {page}>{inside}</svg>', "a.svg")
