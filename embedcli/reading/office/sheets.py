@@ -1,6 +1,7 @@
 """A workbook (.xlsx, .xlsm, .xlsb, .xls, .ods) -> a Document: the rows of its visible sheets. The door of calamine.
 
-In: an open file. Out: a section for each sheet with a line for each row (tables.py), or UnreadableSource. Values as
+In: an open file. Out: a section for each sheet with a line for each row (tables.py) and the texts of the boxes over it,
+or UnreadableSource. Values as
 they are meant: 3.0 is 3, dates are ISO, a text of digits keeps its zeros. Not here: CSV (tables.py).
 
 calamine holds a whole sheet, its empty cells too. A workbook is refused by what its parts would unpack to, and a sheet
@@ -21,7 +22,7 @@ from embedcli.errors import UnreadableSource
 from embedcli.reading.office.package import Package, relation_target, title_of
 from embedcli.reading.office.sparse_sheet import SparseSheets
 from embedcli.reading.office.tables import led_lines
-from embedcli.reading.text.blocks import Blocks
+from embedcli.reading.text.blocks import LINE, Blocks
 from embedcli.records import Beat, Document
 
 MOST_UNPACKED_BYTES = 512 << 20
@@ -53,7 +54,8 @@ def read_sheets(file: BinaryIO, *, beat: Beat, package: Package | None = None) -
     try:
         with calamine.CalamineWorkbook.from_filelike(file) as workbook:
             for name in _visible(workbook):
-                _add_sheet(blocks, name, _rows_of(workbook, sparse, name, beat))
+                boxes = sparse.boxes(name) if sparse is not None else []
+                _add_sheet(blocks, name, _rows_of(workbook, sparse, name, beat), boxes)
     except calamine.PasswordError as error:
         raise UnreadableSource("password", str(error)) from None
     except FOREIGN_ERRORS as error:
@@ -97,14 +99,16 @@ def _rows_of(
     return _shown_rows(workbook.get_sheet_by_name(name).iter_rows(), beat)
 
 
-def _add_sheet(blocks: Blocks, name: str, rows: Iterator[list[str]]) -> None:
-    """An empty sheet has no section."""
+def _add_sheet(blocks: Blocks, name: str, rows: Iterator[list[str]], boxes: list[str]) -> None:
+    """An empty sheet has no section; what is drawn over one stands behind its rows."""
     lines = led_lines(rows)
     first = next(lines, None)
-    if first is not None:
+    if first is not None or boxes:
         blocks.heading(name, level=SHEET_LEVEL)
-        blocks.add_lines([first])
+        blocks.add_lines([] if first is None else [first])
         blocks.add_lines(lines)
+    for line in boxes:
+        blocks.add(line, gap=LINE)
 
 
 def _shown_rows(rows: Iterable[list[Cell]], beat: Beat) -> Iterator[list[str]]:

@@ -74,12 +74,17 @@ def _add_slide(blocks: Blocks, package: Package, name: str, number: int, footers
     _add_lines(blocks, ["Notes:", *notes] if notes else [])
 
 
+def box_lines(package: Package, name: str) -> list[str]:
+    """The texts of the visible shapes in the part with what is drawn over a sheet; none of a broken one."""
+    drawing = _Slide()
+    with contextlib.suppress(UnreadableSource):
+        package.parse(name, drawing)
+    return [line for shape in drawing.shapes for line in shape.lines]
+
+
 def diagram_lines(package: Package, name: str) -> list[str]:
     """The texts in the part with a diagram's data; none of a broken one."""
-    diagram = _Slide()
-    with contextlib.suppress(UnreadableSource):
-        package.parse(name, diagram)
-    return [line for shape in diagram.shapes for line in shape.lines]
+    return box_lines(package, name)
 
 
 def chart_lines(package: Package, name: str) -> list[str]:

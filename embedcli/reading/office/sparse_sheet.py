@@ -8,11 +8,14 @@ One cell strayed to the last row and column makes a sheet of 17,000 million cell
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
 from collections.abc import Iterator
 
+from embedcli.errors import UnreadableSource
 from embedcli.reading.office.package import Package, relation_target
+from embedcli.reading.office.slides import box_lines
 from embedcli.reading.office.xml_events import Attributes, Handler, attribute, pass_over, qualified
 
 MOST_CELLS = 8_000_000
@@ -65,6 +68,15 @@ class SparseSheets:
                 yield []
             last = number
             yield [row.get(column, "") for column in columns]
+
+    def boxes(self, sheet: str) -> list[str]:
+        """The texts of the boxes that are drawn over a sheet of any size; none of broken ones."""
+        part, lines = self._part(sheet), list[str]()
+        with contextlib.suppress(UnreadableSource):
+            for relation in self._package.relations(part).values() if part is not None else ():
+                if relation.kind == "drawing":
+                    lines += box_lines(self._package, relation.target)
+        return lines
 
     def _part(self, sheet: str) -> str | None:
         relation = self._relations.get(self._book.sheets.get(sheet, ""))

@@ -12,7 +12,7 @@ import pytest
 from embedcli.errors import UnreadableSource
 from embedcli.reading.office import sheets
 from tests import xlsb_files
-from tests.office_files import read_bytes, saved
+from tests.office_files import read_bytes, relations, replaced, saved
 
 
 def workbook(*rows: list[Any], name: str = "Torques") -> Any:
@@ -64,6 +64,30 @@ def test_hidden_sheets_and_charts_are_out() -> None:
         sheet.append(["SECRET"])
     made.create_chartsheet("Chart")
     assert lines(made) == ["Torques", "shown | too"]
+
+
+def with_box(made: Any, text: str, keys: str = "") -> bytes:
+    """The workbook with a text box over its first sheet."""
+    box = f'<x:sp><x:cNvPr name="Box 1" {keys}/><a:p><a:r><a:t>{text}</a:t></a:r></a:p></x:sp>'
+    parts = {
+        "xl/worksheets/_rels/sheet1.xml.rels": relations({"rId1": ("drawing", "../drawings/drawing1.xml")}),
+        "xl/drawings/drawing1.xml": f'<x:wsDr xmlns:x="x" xmlns:a="a">{box}</x:wsDr>',
+    }
+    return replaced(saved(made), parts)
+
+
+def test_text_in_a_box_over_a_sheet_stands_behind_its_rows() -> None:
+    made = workbook(["Part", "Torque"], ["Bolt", "12 Nm"])
+    made.create_sheet("Prices").append(["One", "cell"])
+    text = read_bytes(with_box(made, "Turn slowly"), "a.xlsx").text
+    assert text == "Torques\nPart: Bolt; Torque: 12 Nm\nTurn slowly\n\nPrices\nOne | cell"
+    assert read_bytes(with_box(workbook(), "Turn slowly"), "a.xlsx").text == "Torques\nTurn slowly"
+    whole = read_bytes(saved(made), "a.xlsx").text
+    assert read_bytes(with_box(made, "SECRET", 'hidden="1"'), "a.xlsx").text == whole
+    assert read_bytes(with_box(made, "<broken"), "a.xlsx").text == whole
+    made.worksheets[0].sheet_state = "hidden"
+    made.active = 1
+    assert read_bytes(with_box(made, "SECRET"), "a.xlsx").text == "Prices\nOne | cell"
 
 
 def test_a_title_among_the_properties_is_the_title() -> None:
