@@ -7,6 +7,7 @@ that has text only there is read with it, never as an empty one. Not here: decod
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable, Iterator
 
@@ -54,6 +55,7 @@ _FORMULAS = frozenset({
 """Elements of a formula that hold others: white space between these is only how the source is laid out."""
 _XHTML = "http://www.w3.org/1999/xhtml"
 HEAD_CHARACTERS = 2_000
+_CDATA = "<![CDATA["
 _EMPTY_ELEMENT = re.compile(
     r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)([a-zA-Z][\w-]*)(\s[^<>]*)?/>",
 )
@@ -78,7 +80,7 @@ def add_page(blocks: Blocks, page: str, beat: Beat) -> str | None:
     """Add what a page shows; its title. Where nothing is visible, what is in it all the same."""
     beat(0)
     try:
-        tree = LexborHTMLParser(_without_empty_elements(page))
+        tree = LexborHTMLParser(_as_html(page))
     except SelectolaxError as error:
         raise UnreadableSource("damaged", str(error)) from None
     beat(0)
@@ -133,11 +135,20 @@ def _texts_in_the_font_of(node: LexborNode) -> Iterator[LexborNode]:
                 elements.append(child)
 
 
-def _without_empty_elements(page: str) -> str:
-    """XHTML may write `<title/>`; to a reader of HTML that is a title which never ends, and the page is in it."""
+def _as_html(page: str) -> str:
+    """XHTML may write `<title/>`; to a reader of HTML that is a title which never ends, and the page is in it. And text
+    in a CDATA section is a comment to it."""
     if _XHTML not in page[:HEAD_CHARACTERS]:
         return page
+    first, *sections = page.split(_CDATA)
+    page = "".join((first, *map(_section_as_html, sections)))
     return _EMPTY_ELEMENT.sub(r"<\1\2></\1>", page)
+
+
+def _section_as_html(page: str) -> str:
+    """The text of a section, and the page behind it; `page` begins with the text."""
+    text, end, behind = page.partition("]]>")
+    return html.escape(text, quote=False) + behind if end else _CDATA + page
 
 
 class _Page:

@@ -172,3 +172,12 @@ def test_time_is_linear_in_hostile_markup(hostile: str) -> None:
 )
 def test_how_characters_are_read_stands_in_brackets_behind_them(ruby: str, text: str) -> None:
     assert read_bytes(f"<p>彼は{ruby}を読む".encode(), "a.html").text == f"彼は{text}を読む"
+
+
+def test_text_in_a_section_of_characters_is_read() -> None:
+    """As books have their listings; a script in one is still none."""
+    page = (
+        '<html xmlns="http://www.w3.org/1999/xhtml"><head><style>//<![CDATA[\np > q { }\n//]]></style></head>'
+        "<body><pre><![CDATA[if a < b && b > c:\n    stop()]]></pre><p>End<![CDATA[]]>.</p></body></html>"
+    )
+    assert text_of(page) == "if a < b && b > c:\n    stop()\n\nEnd."
