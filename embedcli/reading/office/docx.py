@@ -269,6 +269,7 @@ class _Body(Handler):
             "pPr": self._start_properties,
             "pStyle": self._paragraph_style,
             "outlineLvl": self._outline,
+            "framePr": self._frame,
             "numId": self._number,
             "r": self._start_run,
             "rStyle": self._run_style,
@@ -358,6 +359,11 @@ class _Body(Handler):
     def _outline(self, attributes: Attributes) -> None:
         if self._paragraph is not None and not self._paragraph.words:
             self._paragraph.level = _outline_level(attributes)
+
+    def _frame(self, attributes: Attributes) -> None:
+        """A large first letter is a paragraph of its own, and the first of the next one's to the reader."""
+        if self._paragraph is not None and attribute(attributes, "dropCap") in ("drop", "margin"):
+            self._paragraph.joins_next = True
 
     def _number(self, attributes: Attributes) -> None:
         """The number 0 takes a paragraph out of the list that its style puts it in."""

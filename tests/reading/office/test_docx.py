@@ -108,6 +108,12 @@ def test_a_paragraph_that_its_style_hides_is_left_out() -> None:
     assert read_bytes(saved(made), "a.docx").text == "seen\n\nBody"
 
 
+def test_a_large_first_letter_begins_its_word() -> None:
+    large = paragraph("T", properties='<w:framePr w:dropCap="drop" w:lines="3" w:wrap="around"/>')
+    assert text_of(large, paragraph("his pump."), paragraph("End")) == "This pump.\n\nEnd"
+    assert text_of(paragraph("Box", properties='<w:framePr w:w="9"/>'), paragraph("End")) == "Box\n\nEnd"
+
+
 def test_a_hidden_row_is_left_out() -> None:
     cells = "".join(f"<w:tc>{paragraph(text)}</w:tc>" for text in ("SECRET", "1"))
     assert text_of(f"<w:tbl><w:tr><w:trPr><w:hidden/></w:trPr>{cells}</w:tr></w:tbl>", paragraph("Body")) == "Body"
