@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 from embedcli.errors import UnreadableSource
 from embedcli.reading.office.html import add_page
+from embedcli.reading.office.message import opened_tnef
 from embedcli.reading.text.blocks import LINE, Blocks
 from embedcli.reading.text.declared import decode_declared
 from embedcli.records import Beat, Document
@@ -36,6 +37,7 @@ _EVENT_LINE = re.compile(
 _NO_EVENT = re.compile(r"^BEGIN:(VTIMEZONE|VALARM)\s*$.*?^END:\1\s*$", re.M | re.I | re.S)
 """What a calendar says beside its events: when clocks are changed, how somebody is reminded."""
 _PACKED = ("application/pkcs7-mime", "application/x-pkcs7-mime")
+_TNEF_TYPES = ("application/ms-tnef", "application/vnd.ms-tnef")
 _SIGNED_DATA = bytes.fromhex("2a864886f70d010702")
 _SEQUENCE, _PIECES, _UNTIL_ZEROS = 0x30, 0x24, 0x80
 """Of BER: the tags of a sequence and of text in pieces, and the length of what ends with two zero bytes."""
@@ -100,6 +102,7 @@ def _parsed(data: bytes, beat: Beat) -> Mail:
         beat(0)
         for part in message.walk():
             _unpack(part)
+        _unpack_tnef(message, beat)
     except RecursionError:
         raise UnreadableSource("damaged", "messages inside messages without end") from None
     beat(0)
@@ -117,6 +120,35 @@ def _unpack(part: Mail) -> None:
         del part["Content-Type"], part["Content-Transfer-Encoding"], part["Content-Disposition"]
         part["Content-Type"] = "multipart/mixed"
         part.set_payload([email.message_from_bytes(content)])
+
+
+def _unpack_tnef(message: Mail, beat: Beat) -> None:
+    """Put what Outlook has packed into a `winmail.dat` in its place; the text only where the mail has no other."""
+    packed = [part for part in message.walk() if _is_tnef(part)]
+    has_text = bool(packed) and any(_is_shown(part) and _text(part).strip() for part in message.walk())
+    for part in packed:
+        found = opened_tnef(_bytes_of(part), beat)
+        body = [("text/html", found.page), ("text/plain", found.text)] if not has_text else []
+        inner = [_made(f"{kind}; charset=utf-8", text.encode()) for kind, text in body if text][:1]
+        inner += [_made("application/octet-stream", content, name) for name, content in found.files]
+        if inner:
+            del part["Content-Type"], part["Content-Transfer-Encoding"], part["Content-Disposition"]
+            part["Content-Type"] = "multipart/mixed"
+            part.set_payload([*inner])
+
+
+def _is_tnef(part: Mail) -> bool:
+    return part.get_content_type() in _TNEF_TYPES or _given_name(part).lower() == "winmail.dat"
+
+
+def _made(kind: str, content: bytes, name: str = "") -> Mail:
+    made: Mail = Message()
+    made["Content-Type"] = kind
+    made["Content-Transfer-Encoding"] = "base64"
+    if name:
+        made.add_header("Content-Disposition", "attachment", filename=("utf-8", "", name))
+    made.set_payload(binascii.b2a_base64(content).decode())
+    return made
 
 
 def _bytes_of(part: Mail) -> bytes:
