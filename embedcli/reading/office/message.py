@@ -1,8 +1,8 @@
 """A mail that Outlook saved (.msg) -> a Document.
 
 In: the streams of a compound file. Out: subject, from, to, date as a head; the body a person sees; messages inside it;
-the names of attachments. `message_attachments` gives the attached files themselves. And `opened_tnef`: what Outlook packs
-into the `winmail.dat` of other mails (TNEF), which has the same properties. Not here: compound files (ole.py),
+the names of attachments. `message_attachments` gives the attached files themselves. And `opened_tnef`: what Outlook
+packs into the `winmail.dat` of other mails (TNEF), which has the same properties. Not here: compound files (ole.py),
 pages (html.py), rich text (rtf.py), mails as the internet has them (mail.py).
 """
 
