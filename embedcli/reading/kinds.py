@@ -38,6 +38,10 @@ _PAGE_SUFFIXES = frozenset({".html", ".htm", ".xhtml", ".xht", ".shtml"})
 _MISNAMED_SUFFIXES = frozenset({"", ".doc", ".xls"})
 """Reports of many programs are web pages with the name of an office file."""
 _PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html)[\s>]", re.IGNORECASE)
+_SAVED_PAGE = re.compile(
+    rb"\s*(?:[!-9;-~]+:[^\n]*\n(?:[ \t][^\n]*\n)*)*?Content-Type:\s*(?:multipart/|text/html)", re.IGNORECASE
+)
+"""So wikis and business software export a page as a Word document, a report as a workbook."""
 _XML_SUFFIXES = frozenset({".xml", ".rss", ".atom", ".svg"})
 _JSON_SUFFIXES = frozenset({".json", ".geojson", ".jsonl", ".ndjson"})
 _XML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<\?xml\s")
@@ -74,7 +78,7 @@ def reader_of(file: BinaryIO, suffix: str) -> Reader | None:
 
 def _mail_reader(head: bytes, suffix: str) -> Reader | None:
     """A Maildir has names without a suffix, or with flags such as `.host:2,S`."""
-    if suffix in (".mhtml", ".mht"):
+    if suffix in (".mhtml", ".mht") or (suffix in (".doc", ".xls") and _SAVED_PAGE.match(head)):
         return _read_saved_page
     if suffix == ".mbox" or (suffix == "" and _MAILBOX.match(head)):
         return _read_mailbox

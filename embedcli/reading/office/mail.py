@@ -36,6 +36,8 @@ _EVENT_LINE = re.compile(
 )
 _NO_EVENT = re.compile(r"^BEGIN:(VTIMEZONE|VALARM)\s*$.*?^END:\1\s*$", re.M | re.I | re.S)
 """What a calendar says beside its events: when clocks are changed, how somebody is reminded."""
+_FRAMES = re.compile(r"<frameset\b", re.IGNORECASE)
+_OF_SEVERAL = re.compile(rf"<x:WorksheetSource\b|{_FRAMES.pattern}", re.IGNORECASE)
 _PACKED = ("application/pkcs7-mime", "application/x-pkcs7-mime")
 _TNEF_TYPES = ("application/ms-tnef", "application/vnd.ms-tnef")
 _SIGNED_DATA = bytes.fromhex("2a864886f70d010702")
@@ -76,12 +78,21 @@ def read_mailbox(data: bytes, beat: Beat) -> Document:
 
 
 def read_saved_page(data: bytes, beat: Beat) -> Document:
-    """The document in a web page that a browser saved with its pictures as one file."""
-    for part in _parsed(data, beat).walk():
-        if part.get_content_type() in ("text/html", "application/xhtml+xml"):
-            blocks = Blocks()
-            return blocks.document(title=add_page(blocks, _text(part), beat))
-    raise UnreadableSource("damaged", "no page inside")
+    """The document in a web page that a program saved with its pictures as one file.
+
+    Other pages are read too where the first only names them, as the sheets of a workbook; not advertisements.
+    """
+    kinds = ("text/html", "application/xhtml+xml")
+    pages = [part for part in _parsed(data, beat).walk() if part.get_content_type() in kinds]
+    if not pages:
+        raise UnreadableSource("damaged", "no page inside")
+    blocks = Blocks()
+    page = _text(pages[0])
+    title = add_page(Blocks() if _FRAMES.search(page) else blocks, page, beat)
+    for part in pages[1:] if _OF_SEVERAL.search(page) else []:
+        if not part.get("Content-Location", "").lower().endswith("tabstrip.htm"):
+            add_page(blocks, _text(part), beat)
+    return blocks.document(title=title)
 
 
 def _attachments(message: Mail) -> Iterator[tuple[str, bytes]]:

@@ -315,6 +315,37 @@ def test_a_saved_page_is_read_as_the_page() -> None:
     assert (document.text, document.title) == ("The pump", "Pump")
 
 
+def export(*pages: str, head: str = "") -> bytes:
+    """What a wiki or business software exports: pages in one file, with the name of an office file."""
+    kind = "Content-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n"
+    parts = (f"{kind}Content-Location: file:///{page.partition('|')[0]}\n\n{page.partition('|')[2]}" for page in pages)
+    return f"{head}MIME-Version: 1.0\n".encode() + multipart("related;\n\t", *parts)
+
+
+@pytest.mark.parametrize("name", ["a.doc", "a.xls", "a.mht"])
+def test_a_page_that_is_exported_as_an_office_file_is_read_as_the_page(name: str) -> None:
+    data = export("a.htm|<title>Plan</title><p>Pr=C3=BCfen Sie die P=\numpe.", head="Subject: Exported\n")
+    document = read_bytes(data, name)
+    assert (document.text, document.title) == ("Prüfen Sie die Pumpe.", "Plan")
+
+
+@pytest.mark.parametrize("first", ["<frameset><frame src=3D1.htm></frameset><noframes>SECRET", "<x:WorksheetSource>"])
+def test_all_sheets_of_an_exported_workbook_are_read(first: str) -> None:
+    table = "<table><tr><td>{}</td><td>{}</td></tr></table>"
+    pages = (
+        f"0.htm|{first}",
+        f"1.htm|{table.format('Bolt', 5)}",
+        f"2.htm|{table.format('Nut', 6)}",
+        "tabstrip.htm|SECRET",
+    )
+    assert read_bytes(export(*pages), "a.xls").text == "Bolt | 5\nNut | 6"
+
+
+def test_a_text_about_mails_in_an_office_file_is_a_text() -> None:
+    text = "How to read a header:\n\nMIME-Version: 1.0\nContent-Type: text/html\n\n<p>Page"
+    assert read_bytes(text.encode(), "a.doc").text == text
+
+
 def test_torn_and_strange_mails_give_what_they_have() -> None:
     whole = mail("Text " * 100)
     whole.add_attachment(random.Random(1).randbytes(3_000), maintype="application", subtype="pdf", filename="a.pdf")
