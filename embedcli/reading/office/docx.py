@@ -231,6 +231,15 @@ class _Run:
 
 
 @dataclass(slots=True)
+class _Brackets:
+    """Those about a part of a formula, which begins at a word of the paragraph; these unless it says others."""
+
+    begins: int
+    first: str = "("
+    last: str = ")"
+
+
+@dataclass(slots=True)
 class _Row:
     cells: list[list[Block]] = field(default_factory=list)
     is_deleted: bool = False
@@ -254,6 +263,8 @@ class _Body(Handler):
         self._rows: list[_Row] = []
         self._fields: list[bool] = []  # of the open fields, whether the result has begun
         self._instructions = 0  # how many of them are still in their instruction
+        self._brackets: list[_Brackets] = []  # of the open parts of a formula
+        self._operator = ""
         self._entries: list[str] = []
         self._chosen = 0
         self._in_text = self._in_properties = self._in_row_properties = False
@@ -284,6 +295,11 @@ class _Body(Handler):
             "sym": self._symbol,
             "rt": self._start_reading,
             **dict.fromkeys(("num", "den"), self._start_term),
+            "d": self._start_brackets,
+            "begChr": self._first_bracket,
+            "endChr": self._last_bracket,
+            "naryPr": self._start_operator,
+            "chr": self._choose_operator,
             "fldChar": self._field,
             "ddList": self._start_choice,
             "result": self._choose,
@@ -320,6 +336,8 @@ class _Body(Handler):
             "ddList": self._end_choice,
             "num": lambda: self._end_term("/"),
             "den": lambda: self._end_term(""),
+            "d": self._end_brackets,
+            "naryPr": lambda: self._character(self._operator),
             "txbxContent": self._end_box,
             "tr": self._end_row,
             "trPr": self._end_row_properties,
@@ -456,6 +474,30 @@ class _Body(Handler):
     def _end_term(self, sign: str) -> None:
         if self._paragraph is not None:
             self._paragraph.fractions.end(self._paragraph.words, sign)
+
+    def _start_brackets(self, _attributes: Attributes) -> None:
+        self._brackets.append(_Brackets(len(self._paragraph.words) if self._paragraph is not None else 0))
+
+    def _first_bracket(self, attributes: Attributes) -> None:
+        if self._brackets:
+            self._brackets[-1].first = attribute(attributes, "val") or ""
+
+    def _last_bracket(self, attributes: Attributes) -> None:
+        if self._brackets:
+            self._brackets[-1].last = attribute(attributes, "val") or ""
+
+    def _end_brackets(self) -> None:
+        brackets = self._brackets.pop()
+        if self._paragraph is not None and len(self._paragraph.words) > brackets.begins:
+            self._paragraph.words.insert(brackets.begins, brackets.first)
+            self._paragraph.words.append(brackets.last)
+
+    def _start_operator(self, _attributes: Attributes) -> None:
+        """A sum or a product; an integral unless it says what it is."""
+        self._operator = "\u222b"
+
+    def _choose_operator(self, attributes: Attributes) -> None:
+        self._operator = attribute(attributes, "val") or ""
 
     def _field(self, attributes: Attributes) -> None:
         kind = attribute(attributes, "fldCharType")

@@ -108,6 +108,18 @@ def test_a_paragraph_that_its_style_hides_is_left_out() -> None:
     assert read_bytes(saved(made), "a.docx").text == "seen\n\nBody"
 
 
+def test_a_formula_has_its_brackets_and_signs() -> None:
+    def sign(text: str) -> str:
+        return f"<m:r><m:t>{text}</m:t></m:r>"
+
+    other = '<m:begChr m:val="["/><m:endChr m:val=""/>'
+    total = f'<m:nary><m:naryPr><m:chr m:val="∑"/></m:naryPr><m:e>{sign("x")}</m:e></m:nary>'
+    inner = f"<m:d><m:dPr>{other}</m:dPr><m:e>{total}</m:e></m:d>"
+    formula = f"<m:oMath>{sign('f')}<m:d><m:e>{sign('x+')}{inner}</m:e></m:d></m:oMath>"
+    integral = f"<m:oMath><m:nary><m:naryPr/><m:e>{sign('y')}</m:e></m:nary></m:oMath>"
+    assert text_of(paragraph(formula, " and ", integral)) == "f(x+[∑x) and ∫y"
+
+
 def test_a_large_first_letter_begins_its_word() -> None:
     large = paragraph("T", properties='<w:framePr w:dropCap="drop" w:lines="3" w:wrap="around"/>')
     assert text_of(large, paragraph("his pump."), paragraph("End")) == "This pump.\n\nEnd"
