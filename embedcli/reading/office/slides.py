@@ -16,6 +16,7 @@ from embedcli.errors import UnreadableSource
 from embedcli.reading.office.package import Package, relation_target, title_of
 from embedcli.reading.office.xml_events import Attributes, End, Handler, Start, attribute, pass_over, qualified
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
+from embedcli.reading.text.fractions import Fractions
 from embedcli.reading.text.symbols import Symbols, as_seen, private_as_seen, symbols_of
 from embedcli.records import Document
 
@@ -185,6 +186,7 @@ class _Slide(Handler):
         self._cell: list[str] | None = None
         self._groups: list[bool] = []  # of the open ones, whether it is hidden
         self._begins_group = False
+        self._fractions = Fractions()
 
     def _all_starts(self) -> dict[str, Start]:
         shape: dict[str, Start] = dict.fromkeys(("sp", "graphicFrame", "pic", "cxnSp"), self._start_shape)
@@ -203,6 +205,7 @@ class _Slide(Handler):
             "tab": lambda _: self._words.append("\t"),
             "tr": self._start_row,
             "tc": self._start_cell,
+            **dict.fromkeys(("num", "den"), lambda _: self._fractions.begin(self._words)),
             "Fallback": pass_over,
             "extLst": pass_over,
         }
@@ -216,6 +219,8 @@ class _Slide(Handler):
             "tr": self._end_row,
             "tc": self._end_cell,
             "grpSp": self._end_group,
+            "num": lambda: self._fractions.end(self._words, "/"),
+            "den": lambda: self._fractions.end(self._words, ""),
         }
 
     def text(self, characters: str) -> None:

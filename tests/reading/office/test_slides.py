@@ -209,3 +209,13 @@ def test_the_shapes_of_a_hidden_group_are_left_out() -> None:
         group.shapes.add_textbox(0, 0, 9, 9).text_frame.text = text
     hidden._element.nvGrpSpPr.cNvPr.set("hidden", "1")
     assert read_bytes(saved(show), "a.pptx").text == "Steps\n\nOrder"
+
+
+def test_a_fraction_of_a_formula_is_no_number_of_its_own() -> None:
+    show = Presentation()
+    slide(show, "Steps", "BODY")
+    data, name = saved(show), "ppt/slides/slide1.xml"
+    half = "<m:f><m:num><m:r><m:t>1</m:t></m:r></m:num><m:den><m:r><m:t>2</m:t></m:r></m:den></m:f>"
+    formula = f'<a:r><a:t>x=</a:t></a:r><a14:m xmlns:a14="n" xmlns:m="m"><m:oMath>{half}</m:oMath></a14:m>'
+    text = part(data, name).replace("<a:r><a:t>BODY</a:t></a:r>", formula)
+    assert read_bytes(replaced(data, {name: text}), "a.pptx").text == "Steps\n\nx=1/2"
