@@ -1,4 +1,5 @@
-"""JSON and XML -> a Document of lines such as `part.torque: 12 Nm`; of a drawing (.svg) its words.
+"""JSON and XML -> a Document of lines such as `part.torque: 12 Nm`; of a drawing (.svg) its words, of a workbook in
+XML its rows.
 
 In: the text of a JSON file, or the bytes of an XML file. Out: a line for each value, led by the names above it, records
 apart from each other; sentences with marks inside them whole; lists of numbers on one line, where they are left out as
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from embedcli.errors import UnreadableSource
+from embedcli.reading.office.tables import led_lines
 from embedcli.reading.office.xml_events import SEPARATOR, Attributes, Handler, attribute, parse_all
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks, as_it_stands
 from embedcli.reading.text.clean import clean
@@ -32,6 +34,11 @@ _PAGE_INSIDE = re.compile(
 )
 
 
+_WORKBOOK = '"urn:schemas-microsoft-com:office:spreadsheet"'
+HEAD_CHARACTERS = 4096
+SHEET_LEVEL = 2
+"""Not 1: the first heading of that level would be the title."""
+MOST_COLUMNS = 16_384
 _ABOUT_XML = frozenset({"xmlns", "xml", "xsi", "xlink"})
 """Prefixes of attributes that speak of the file, not of what is in it."""
 
@@ -129,15 +136,84 @@ def _plain(value: str) -> str:
 def read_xml(data: bytes, beat: Beat) -> Document:
     """The document in the bytes of an .xml. Raises UnreadableSource."""
     text = decode_page(data)
-    values = _Values()
+    values: _Workbook | _Values = _Workbook() if _WORKBOOK in text[:HEAD_CHARACTERS] else _Values()
     try:
         parse_all(text, values, beat=beat)
     except UnreadableSource:  # half a file, or a template of one
         return as_it_stands(clean(text, pdf=False))
     blocks = Blocks()
-    for gap, line in values.lines:
-        blocks.add(line, gap=gap)
+    if isinstance(values, _Workbook):
+        for name, rows in values.sheets:
+            if any(map(any, rows)):
+                blocks.heading(name, level=SHEET_LEVEL)
+                blocks.add_lines(led_lines(rows))
+    else:
+        for gap, line in values.lines:
+            blocks.add(line, gap=gap)
     return blocks.document()
+
+
+class _Workbook(Handler):
+    """Handler of a workbook in the XML of Excel 2003, which many a report still is: the rows of its visible sheets."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "Worksheet": self._start_sheet, "Row": self._start_row, "Cell": self._start_cell,
+                "Data": self._start_data, "Visible": self._start_words, "Comment": lambda _: True,
+            },
+            {"Worksheet": self._end_sheet, "Data": self._end_data, "Visible": self._end_visible},
+        )  # fmt: skip
+        self.sheets: list[tuple[str, list[list[str]]]] = []
+        self._words: list[str] = []
+        self._column = 0
+        self._kind = ""
+        self._is_hidden = False
+
+    def text(self, characters: str) -> None:
+        self._words.append(characters)
+
+    def _start_sheet(self, attributes: Attributes) -> None:
+        self.sheets.append((attribute(attributes, "Name") or "", []))
+        self._is_hidden = False
+
+    def _end_sheet(self) -> None:
+        if self._is_hidden:
+            self.sheets.pop()
+
+    def _start_row(self, attributes: Attributes) -> None:
+        """A row that names its place leaves some out before it: another table may begin there."""
+        rows = self.sheets[-1][1] if self.sheets else []
+        if rows and (attribute(attributes, "Index") or "").isdecimal():
+            rows.append([])
+        rows.append([])
+        self._column = 0
+
+    def _start_cell(self, attributes: Attributes) -> None:
+        place, more = attribute(attributes, "Index") or "", attribute(attributes, "MergeAcross") or ""
+        self._column = min(int(place), MOST_COLUMNS) if place.isdecimal() else self._column + 1
+        row = self.sheets[-1][1][-1] if self.sheets and self.sheets[-1][1] else []
+        row += [""] * (self._column - len(row))
+        self._column = min(self._column + (int(more) if more.isdecimal() else 0), MOST_COLUMNS)
+
+    def _start_data(self, attributes: Attributes) -> None:
+        self._kind = attribute(attributes, "Type") or ""
+        self._words = []
+
+    def _start_words(self, _attributes: Attributes) -> None:
+        self._words = []
+
+    def _end_data(self) -> None:
+        words = " ".join("".join(self._words).split())
+        if self._kind == "DateTime":
+            words = words.partition(".")[0].removesuffix("T00:00:00").replace("T", " ")
+        elif self._kind == "Boolean":
+            words = "TRUE" if words == "1" else "FALSE"
+        if self._kind != "Error" and self.sheets and self.sheets[-1][1] and self.sheets[-1][1][-1]:
+            self.sheets[-1][1][-1][-1] = words
+
+    def _end_visible(self) -> None:
+        self._is_hidden = "Hidden" in "".join(self._words)
 
 
 class _Element:

@@ -193,6 +193,34 @@ def test_words_of_a_drawing_that_are_not_drawn_are_left_out(element: str, how: s
     assert drawing(f"<{element} {how}><text>SECRET</text>SECRET</{element}><text>shown</text>") == "shown"
 
 
+def sheet(name: str, *rows: str, behind: str = "") -> str:
+    table = "".join(row if row.startswith("<Row") else f"<Row>{row}</Row>" for row in rows)
+    return f'<Worksheet ss:Name="{name}"><Table>{table}</Table>{behind}</Worksheet>'
+
+
+def cells(*values: str, kind: str = "String") -> str:
+    return "".join(f'<Cell><Data ss:Type="{kind}">{value}</Data></Cell>' for value in values)
+
+
+@pytest.mark.parametrize("name", ["a.xls", "a.xml"])
+def test_a_workbook_in_xml_is_read_as_any_workbook(name: str) -> None:
+    kind = "urn:schemas-microsoft-com:office:spreadsheet"
+    hidden = "<WorksheetOptions><Visible>SheetHidden</Visible></WorksheetOptions>"
+    date = cells("2024-03-05T00:00:00.000", "2024-03-05T13:30:00.000", kind="DateTime")
+    rich = '<Cell ss:Index="4"><Data ss:Type="String"><B>M</B>8</Data><Comment><Data>SECRET</Data></Comment></Cell>'
+    sheets = (
+        sheet("Torques", cells("Part", "Torque", "Seen", "Size"), cells("Bolt") + cells("12.5", kind="Number") + rich),
+        sheet("Secret", cells("SECRET", "SECRET"), behind=hidden),
+        sheet("Dates", date, f'<Row ss:Index="9">{cells("1", kind="Boolean")}{cells("#N/A", kind="Error")}</Row>'),
+    )
+    text = f'<?xml version="1.0"?><Workbook xmlns="{kind}" xmlns:ss="{kind}">{"".join(sheets)}</Workbook>'
+    document = read_bytes(text.encode(), name)
+    assert document.text == (
+        "Torques\nPart: Bolt; Torque: 12.5; Size: M8\n\nDates\n2024-03-05 | 2024-03-05 13:30:00\nTRUE"
+    )
+    assert [path for _, path in document.sections] == ["Torques", "Dates"]
+
+
 @pytest.mark.parametrize("name", ["a.json", "a.xml", "a.svg", "a.ipynb", "a.srt"])
 @pytest.mark.parametrize(
     "hostile", ["[", '{"a":', "<a>", "<a b='c'>", "<text>", "&", "0:0", "00:00:00,0 --> 00:00:00,0\n", "<v a", "{\\"]
