@@ -124,7 +124,8 @@ def _unpack(part: Mail) -> None:
     """Make a message inside that was encoded like a file, or text that was packed with its signature, a part like any
     other. What walks through the parts comes to it next."""
     kind, children = part.get_content_type(), _children(part)
-    if kind == "message/rfc822" and len(children) == 1 and not children[0].keys():
+    is_encoded = str(part.get("Content-Transfer-Encoding") or "").strip().lower() in ("base64", "quoted-printable")
+    if kind == "message/rfc822" and is_encoded and len(children) == 1 and not children[0].keys():
         part.set_payload(children[0].get_payload())
         part.set_payload([email.message_from_bytes(_bytes_of(part))])
     elif kind in _PACKED and (content := signed_content(_bytes_of(part))):
