@@ -11,6 +11,7 @@ import pytest
 from embedcli.errors import UnreadableSource
 from embedcli.reading.office.message import message_attachments
 from embedcli.reading.office.ole import CompoundFile
+from embedcli.reading.office.rtf import unpacked_rtf
 from embedcli.records import SKIP_REASONS
 from tests.office_files import read_bytes
 from tests.ole_files import compound, message, workbook
@@ -122,3 +123,9 @@ def test_reading_a_torn_or_circular_file_ends() -> None:
         except UnreadableSource as error:
             assert error.reason in ("damaged", "not_text", "empty")
     assert time.process_time() - started < 20
+
+
+def test_packed_rich_text_that_refers_to_what_is_not_there_ends_there() -> None:
+    whole = packed(rb"{\rtf1 It leaks")
+    assert unpacked_rtf(whole) == rb"{\rtf1 It leaks"
+    assert unpacked_rtf(whole[:16] + b"\x01\xff\xf0") == b""

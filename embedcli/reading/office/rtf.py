@@ -400,7 +400,7 @@ def unpacked_rtf(data: bytes) -> bytes:
             position += 2
             offset = reference >> 4
             distance = (len(window) - offset) % 4096
-            if not distance:
+            if not 0 < distance <= len(window):  # the end, or a reference to what is not there
                 return bytes(window[start:most])
             for _ in range((reference & 15) + 2):
                 window.append(window[-distance])
