@@ -9,13 +9,17 @@ Not here: zip archives (package.py), how blocks become a Document (text/blocks.p
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from embedcli.errors import UnreadableSource
 from embedcli.reading.office.package import Package, Relation, relation_target, title_of
 from embedcli.reading.office.slides import chart_lines, diagram_lines
 from embedcli.reading.office.xml_events import Attributes, End, Handler, Start, attribute, pass_over
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
+from embedcli.reading.text.declared import decode_page
 from embedcli.reading.text.fractions import Fractions
 from embedcli.reading.text.symbols import Symbols, as_seen, private_as_seen, symbols_of
 from embedcli.records import Document
@@ -25,6 +29,7 @@ BODY_TEXT = 9  # as Word counts the levels of an outline, from 0
 NO_HEADING = -1
 MOST_STYLES_ABOVE = 20
 
+_MIME = re.compile(rb"\s*(?:MIME-Version|Content-Type|From|Date|Message-ID)\s*:", re.IGNORECASE)
 _OFF = ("0", "false", "off", "none")
 _FORMATTING = ("pPrChange", "rPrChange", "sectPrChange", "tblPr", "tblGrid", "tcPr", "tblPrEx", "numPrChange")
 _UNSEEN = ("Fallback", "instrText", "delText", "delInstrText", "annotationRef", "object")
@@ -84,8 +89,8 @@ def _once(package: Package, names: list[str], styles: dict[str, Style]) -> Itera
 
 
 def _drawn(package: Package, relations: dict[str, Relation]) -> dict[str, list[Block]]:
-    """The words of the diagrams and charts, by the ids that the text uses."""
-    readers = {"diagramData": diagram_lines, "chart": chart_lines}
+    """The words of the diagrams, charts and foreign parts, by the ids that the text uses."""
+    readers = {"diagramData": diagram_lines, "chart": chart_lines, "aFChunk": _chunk_lines}
     return {
         key: [
             Block(line, gap=LINE if index else PARAGRAPH)
@@ -94,6 +99,24 @@ def _drawn(package: Package, relations: dict[str, Relation]) -> dict[str, list[B
         for key, relation in relations.items()
         if relation.kind in readers
     }
+
+
+def _chunk_lines(package: Package, name: str) -> list[str]:
+    """The lines of a part in another format, which Word takes into the text when it opens the file: so web pages are
+    exported. None of a broken one, or of a Word document."""
+    from embedcli.reading.office.html import page_text
+    from embedcli.reading.office.mail import read_saved_page
+    from embedcli.reading.office.rtf import rtf_text
+
+    with contextlib.suppress(UnreadableSource):
+        data = package.read(name)
+        if data.startswith(b"{\\rtf"):
+            return rtf_text(data, lambda _page: None).split("\n")
+        if _MIME.match(data):
+            return read_saved_page(data, lambda _page: None).text.split("\n")
+        text = decode_page(data)
+        return (page_text(text) if "<" in text else text).split("\n")
+    return []
 
 
 def _has_even_pages(package: Package, names: list[str]) -> bool:
@@ -313,6 +336,7 @@ class _Body(Handler):
             "textpath": self._word_art,
             "relIds": lambda found: self._drawing(attribute(found, "dm")),
             "chart": lambda found: self._drawing(attribute(found, "id")),
+            "altChunk": self._chunk,
             "tr": self._start_row,
             "trPr": self._row_properties,
             "hidden": self._hidden_row,
@@ -555,6 +579,10 @@ class _Body(Handler):
         """A diagram or a chart, which is a part of its own."""
         if self._paragraph is not None:
             self._paragraph.after += self._drawn.get(key or "", [])
+
+    def _chunk(self, attributes: Attributes) -> None:
+        self._flush()
+        self.blocks += self._drawn.get(attribute(attributes, "id") or "", [])
 
     def _end_box(self) -> None:
         inner = self._leave()

@@ -108,6 +108,27 @@ def test_a_paragraph_that_its_style_hides_is_left_out() -> None:
     assert read_bytes(saved(made), "a.docx").text == "seen\n\nBody"
 
 
+HTML = "<html><body><h1>Plan</h1><p>Prüfen.</p></body></html>"
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        HTML,
+        f"MIME-Version: 1.0\nContent-Type: multipart/related; boundary=B\n\n--B\nContent-Type: text/html\n\n{HTML}",
+        r"{\rtf1\ansi Plan\par Pr\'fcfen.\par}",
+        "Plan\n\nPrüfen.",
+    ],
+    ids=["html", "mht", "rtf", "text"],
+)
+def test_a_part_in_another_format_is_read_where_the_text_takes_it_in(chunk: str) -> None:
+    data = docx(paragraph("Before") + '<w:altChunk r:id="aFChunk1"/>' + paragraph("After"), aFChunk1="")
+    read = read_bytes(replaced(data, {"word/aFChunk1.xml": chunk}), "a.docx").text
+    assert read.split() == ["Before", "Plan", "Prüfen.", "After"]
+    alone = docx('<w:altChunk r:id="aFChunk1"/>', aFChunk1="")
+    assert read_bytes(replaced(alone, {"word/aFChunk1.xml": chunk}), "a.docx").text.split() == ["Plan", "Prüfen."]
+
+
 def test_a_formula_has_its_brackets_and_signs() -> None:
     def sign(text: str) -> str:
         return f"<m:r><m:t>{text}</m:t></m:r>"
