@@ -76,21 +76,33 @@ def _add_slide(blocks: Blocks, package: Package, name: str, number: int, footers
 
 
 def box_lines(package: Package, name: str) -> list[str]:
-    """The texts of the visible shapes in the part with what is drawn over a sheet; none of a broken one."""
-    drawing = _Slide()
-    with contextlib.suppress(UnreadableSource):
-        package.parse(name, drawing)
-    return [line for shape in drawing.shapes for line in shape.lines]
+    """The texts of the visible shapes in the part with what is drawn over a sheet, and those of charts that are not
+    taken from its cells; none of a broken part."""
+    charts = {key: relation.target for key, relation in package.relations(name).items() if relation.kind == "chart"}
+    lines: list[str] = []
+    for shape in _shapes(package, name):
+        lines += shape.lines
+        if shape.chart in charts:
+            lines += chart_lines(package, charts[shape.chart], only_own=True)
+    return lines
 
 
 def diagram_lines(package: Package, name: str) -> list[str]:
     """The texts in the part with a diagram's data; none of a broken one."""
-    return box_lines(package, name)
+    return [line for shape in _shapes(package, name) for line in shape.lines]
 
 
-def chart_lines(package: Package, name: str) -> list[str]:
-    """The titles, the names of the series and the categories in the part with a chart, each once."""
-    chart = _Chart()
+def _shapes(package: Package, name: str) -> list[_Shape]:
+    drawing = _Slide()
+    with contextlib.suppress(UnreadableSource):
+        package.parse(name, drawing)
+    return drawing.shapes
+
+
+def chart_lines(package: Package, name: str, *, only_own: bool = False) -> list[str]:
+    """The titles, the names of the series and the categories in the part with a chart, each once; with `only_own` none
+    of those that it takes from cells."""
+    chart = _Chart(only_own=only_own)
     with contextlib.suppress(UnreadableSource):
         package.parse(name, chart)
     return list(dict.fromkeys(line for line in chart.lines if line))
@@ -134,12 +146,13 @@ class _Chart(Handler):
     """Handler of a chart: a line for each title and each series, and one for the categories of an axis. Numbers are
     left out: they are seen as bars."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, only_own: bool) -> None:
+        from_cells = ("strRef", "multiLvlStrRef") if only_own else ()
         super().__init__(
             {
                 **dict.fromkeys(("p", "tx", "cat"), self._start_names),
                 **dict.fromkeys(("t", "v"), self._start_text),
-                **dict.fromkeys(("numCache", "val", "xVal", "yVal"), pass_over),
+                **dict.fromkeys(("numCache", "val", "xVal", "yVal", *from_cells), pass_over),
             },
             {**dict.fromkeys(("p", "tx", "cat"), self._end_names), "t": self._end_text, "v": self._end_value},
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import openpyxl
 import pytest
+from openpyxl.chart import BarChart, Reference
 
 from embedcli.errors import UnreadableSource
 from embedcli.reading.office import sheets
@@ -88,6 +89,23 @@ def test_text_in_a_box_over_a_sheet_stands_behind_its_rows() -> None:
     made.worksheets[0].sheet_state = "hidden"
     made.active = 1
     assert read_bytes(with_box(made, "SECRET"), "a.xlsx").text == "Prices\nOne | cell"
+
+
+def test_the_titles_of_a_chart_are_read_and_what_it_takes_from_cells_is_not_said_twice() -> None:
+    made = workbook(["Part", "Torque"], ["Bolt", 12])
+    sheet = made.worksheets[0]
+    chart = BarChart()
+    chart.title, chart.y_axis.title = "All torques of 2024", "Newton metres"
+    chart.add_data(Reference(sheet, min_col=2, min_row=1, max_row=2), titles_from_data=True)
+    chart.set_categories(Reference(sheet, min_col=1, min_row=2, max_row=2))
+    sheet.add_chart(chart, "D2")
+    whole = saved(made)
+    text = read_bytes(whole, "a.xlsx").text
+    assert text == "Torques\nPart: Bolt; Torque: 12\nAll torques of 2024\nNewton metres"
+    assert read_bytes(replaced(whole, {"xl/charts/chart1.xml": "<broken"}), "a.xlsx").text == text.partition("\nAll")[0]
+    beside = relations({"rId1": ("chart", "../charts/none.xml")})
+    lost = replaced(whole, {"xl/drawings/_rels/drawing1.xml.rels": beside})
+    assert read_bytes(lost, "a.xlsx").text == text.partition("\nAll")[0]
 
 
 def test_a_title_among_the_properties_is_the_title() -> None:
