@@ -42,7 +42,7 @@ def read_fingerprint(read_version: int) -> str:
 PROBE_VERSION = 1
 """Must be raised with every change of the probe texts: vectors of different texts are never compared."""
 
-READ_VERSION = 3
+READ_VERSION = 4
 """Must be raised with every change of reading or clean-up that changes a text; `--reread` then renews documents."""
 
 BOUNDARY_VERSION = 2

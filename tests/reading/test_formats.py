@@ -260,4 +260,4 @@ def test_memory_errors_are_not_caught() -> None:
 
 
 def test_the_version_of_the_readers_is_a_number() -> None:
-    assert READ_VERSION == 3
+    assert READ_VERSION == 4
