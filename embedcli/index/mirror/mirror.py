@@ -234,6 +234,8 @@ class Mirror(Disk):
             case ("staging", run):
                 found = [item.key for item in self.vault.list(f"staging/{run}")]
                 self.vault.remove([f"staging/{run}/run.json", *found])  # without that one the others are nothing
+            case ("staging", run, "journal.jsonl"):
+                self.vault.remove([item.key for item in self.vault.list(f"staging/{run}/journal")])
             case ("staging", run, name):
                 self.vault.remove([f"staging/{run}/{name}"])
             case ("state", "damaged", name):

@@ -45,6 +45,7 @@ from embedcli.verbs.shards import shards
 from embedcli.verbs.status import status
 from embedcli.verbs.verify import verify
 from tests.s3 import S3, Proxy, free_port, proxied
+from tests.test_nights import slowly
 from tests.workshop import UNFINISHED, Lines, ReadsHere, Workshop, _resolve, stopped_half_way, wide_engine, words
 
 HOURS = 3600.0
@@ -272,6 +273,21 @@ def test_a_machine_that_only_reads_forgets_the_change_lists_that_the_vault_has_r
     one.vault.remove([oldest])  # as the collector does an hour later
     assert [item.number for item in trail(one.opened()).lists] == [5, 4, 3, 2]
     assert [item.number for item in trail(two.opened()).lists] == [5, 4, 3, 2]
+
+
+def test_a_run_whose_time_was_over_leaves_what_is_not_published_and_no_more(one: Machine) -> None:
+    for number in range(3):
+        one.write(f"{number}.txt", words(60, number))
+    one.write("long.txt", words(800, 9))
+
+    def seconds_left() -> float:
+        kinds = {path.name[:5] for path in one.index.glob("staging/*/*.*")}
+        return 0.0 if {"part-", "loose"} <= kinds else HOURS
+
+    assert not one.ingest(open_engine=slowly, checkpoint_every_s=0.0, seconds_left=seconds_left).complete
+    left = {key.split("/")[2] for key in one.stored("staging")}
+    assert left == {path.name for path in one.index.glob("staging/*/*")} and any("loose" in name for name in left)
+    assert one.ingest().complete and not one.stored("staging")
 
 
 def test_a_search_fetches_each_shard_once(one: Machine, two: Machine) -> None:
