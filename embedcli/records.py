@@ -153,9 +153,13 @@ class Stat:
 
 
 def stat_of(found: os.stat_result) -> Stat:
-    """The Stat of a file; times after the year 2262 are cut to the largest 64-bit number of nanoseconds."""
-    limit = (1 << 63) - 1
-    return Stat(found.st_size, min(found.st_mtime_ns, limit), min(found.st_ctime_ns, limit), found.st_ino)
+    """The Stat of a file."""
+    return Stat(found.st_size, in_64_bits(found.st_mtime_ns), in_64_bits(found.st_ctime_ns), found.st_ino)
+
+
+def in_64_bits(time_ns: int) -> int:
+    """A time that a file server made up, such as 1601 for none, cut to the years 1677 to 2262."""
+    return max(-(1 << 63), min(time_ns, (1 << 63) - 1))
 
 
 def if_trusted(stat: Stat, now_ns: int) -> Stat:

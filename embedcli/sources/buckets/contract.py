@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from embedcli.records import Beat, Stat
+from embedcli.records import Beat, Stat, in_64_bits
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
@@ -72,4 +72,4 @@ def tag_of(etag: str | bytes) -> int:
 def object_stat(size: int, modified_s: int, tag: int) -> Stat:
     """The Stat of an object: of its ETag in the place of the inode. Seconds, since that is all that a GET tells of the
     time. An object has no ctime; 0 would mean that its stat is not to be trusted."""
-    return Stat(size, modified_s * 1_000_000_000, 1, tag)
+    return Stat(size, in_64_bits(modified_s * 1_000_000_000), 1, tag)
