@@ -46,7 +46,7 @@ from tests.faults import (
     VanishingFile,
     kind,
 )
-from tests.unprivileged import as_nobody, give_to_nobody
+from tests.unprivileged import as_nobody, give_to_nobody, skip_unless_it_mounts
 from tests.workshop import Workshop, words
 
 SMALL_CHECKPOINTS = {"checkpoint_bytes": 1, "checkpoint_every_s": 0.0}
@@ -274,6 +274,27 @@ def test_a_command_that_may_not_look_into_a_part_of_an_index_says_so(
     closed_to_its_owner(shop, folder, refused)
     said = capfd.readouterr().err
     assert f"error: cannot read or write `{shop.index / folder}" in said and "Traceback" not in said
+
+
+def test_what_nfs_keeps_of_a_removed_folder_goes_with_the_next_run(tmp_path: Path) -> None:
+    """A mount in the place of a file makes it as busy as NFS makes one that was removed while it was open."""
+    skip_unless_it_mounts()
+    folder, open_file = tmp_path / "staging/000001-a", tmp_path / "open"
+    folder.mkdir(parents=True)
+    for path in (open_file, folder / ".nfs00c0ffee", folder / "reserve"):
+        path.touch()
+    remove = f"from pathlib import Path; from embedcli.vault.disk import Disk; Disk().remove(Path({str(folder)!r}))"
+    script = 'mount --bind "$1" "$2" && exec "$0" -c "$3"'
+    ran = subprocess.run(
+        ["unshare", "-m", "bash", "-c", script, sys.executable, open_file, folder / ".nfs00c0ffee", remove],
+        env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, "")
+    trash = tmp_path / "staging/.trash-000001-a"
+    assert [path.name for path in trash.iterdir()] == [".nfs00c0ffee"] and not folder.exists()
+    Disk().remove(trash)
+    assert not trash.exists()
 
 
 def test_without_hard_links_shards_are_copied_with_a_warning(shop: Workshop) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
 from embedcli.errors import StorageError, storage_errors
-from embedcli.paths import is_folder, is_link
+from embedcli.paths import exists, is_folder, is_link
 
 if TYPE_CHECKING:
     from embedcli.vault.lease import Term
@@ -111,6 +111,13 @@ def digest_of(path: Path) -> str:
 
 def is_full(error: StorageError) -> bool:
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether nothing is left in a folder but files that were removed and are still open: NFS gives them other names,
+    and they can only be removed when they are closed."""
+    left = [name for _, _, names in os.walk(folder) for name in names]
+    return bool(left) and all(name.startswith(".nfs") for name in left)
 
 
 class Disk:
@@ -330,13 +337,16 @@ class Disk:
             set_mode(folder, mode)
 
     def remove(self, path: Path) -> None:
-        """Remove a file, or a folder with its contents; a folder is renamed first, so that no run uses half of it."""
+        """Remove a file, or a folder with its contents; a folder is renamed first, so that no run uses half of it. What
+        NFS keeps of it, because this process still has it mapped, goes with the trash of the next run."""
         with storage_errors(path):
             if is_folder(path) and not is_link(path):
                 trash = path.with_name(f".trash-{path.name.removeprefix('.trash-')}")
                 if trash != path:
                     shutil.rmtree(trash, ignore_errors=True)
                     os.rename(path, trash)
-                shutil.rmtree(trash)
+                shutil.rmtree(trash, ignore_errors=True)
+                if exists(trash) and not _is_held(trash):
+                    shutil.rmtree(trash)  # says what is in the way
             else:
                 path.unlink(missing_ok=True)
