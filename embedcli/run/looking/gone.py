@@ -66,10 +66,10 @@ def find_moves(gone: pa.Table, tasks: Iterable[Task], is_over: Callable[[], bool
     be said of what is gone.
     """
     by_digest: dict[str, list[Moved]] = defaultdict(list)
-    for row in gone.to_pylist():
-        if row["sha256"] is not None:
-            by_digest[row["sha256"]].append(Moved((row["root"], row["path"]), row["status"], row["reason"]))
-    sizes = set(gone.filter(gone.column("sha256").is_valid()).column("size").to_pylist())
+    gone = gone.filter(gone.column("sha256").is_valid()).select(["root", "path", "status", "reason", "sha256", "size"])
+    for root, path, status, reason, sha256, _ in zip(*(column.to_pylist() for column in gone.columns), strict=True):
+        by_digest[sha256].append(Moved((root, path), status, reason))
+    sizes = set(gone.column("size").to_pylist())
     moved: dict[SourceKey, Moved] = {}
     candidates = (task for task in tasks if task.prior is None and _size(task) in sizes)
     for task, sha256 in digested(list(candidates), is_over):
