@@ -74,20 +74,29 @@ class JsonLines:
 
 
 class Csv:
-    """A heading, then a line a row; a vector is the text `[0.1,...]`, which pgvector reads too."""
+    """A heading, then a line a row; a vector is the text `[0.1,...]`, which pgvector reads too. A null is nothing; as
+    the only column of a row it is `""`, for most programs skip empty lines."""
 
     def __init__(self, out: BinaryIO, schema: pa.Schema) -> None:
         import pyarrow.csv as csv
 
         self._out = out
-        self._schema = pa.schema([(field.name, _csv_type(field.type)) for field in schema])
+        self._is_alone = len(schema) == 1
+        self._schema = pa.schema([(field.name, self._type(field.type)) for field in schema])
         self._writer = csv.CSVWriter(out, self._schema)
 
     def write(self, table: pa.Table) -> None:
         for part in _slices(table):
-            columns = [_csv_column(column) for column in part.columns]
+            columns = [self._column(column) for column in part.columns]
             self._writer.write(pa.table(columns, schema=self._schema))
         self._out.flush()
+
+    def _type(self, kind: pa.DataType) -> pa.DataType:
+        return pa.string() if self._is_alone or pa.types.is_fixed_size_list(kind) else kind
+
+    def _column(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        plain = _vector_texts(column) if pa.types.is_fixed_size_list(column.type) else column
+        return plain.cast(pa.string()).fill_null("") if self._is_alone else plain
 
     def finish(self) -> None:
         self._writer.close()
@@ -218,15 +227,9 @@ def _slices(table: pa.Table) -> Iterable[pa.Table]:
     return (table.slice(start, SLICE_ROWS) for start in range(0, table.num_rows, SLICE_ROWS))
 
 
-def _csv_type(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if pa.types.is_fixed_size_list(kind) else kind
-
-
-def _csv_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _vector_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     import orjson
 
-    if not pa.types.is_fixed_size_list(column.type):
-        return column
     texts = [
         None if row is None else orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY).decode()
         for row in vector_rows(column)

@@ -46,7 +46,7 @@ def table(count: int) -> pa.Table:
 
 def written(name: str, *tables: pa.Table) -> bytes:
     out = io.BytesIO()
-    writer = open_writer(name, out, SCHEMA)
+    writer = open_writer(name, out, tables[0].schema if tables else SCHEMA)
     for part in tables:
         writer.write(part)
     writer.finish()
@@ -71,6 +71,14 @@ def test_csv_has_a_heading_and_vectors_that_pgvector_reads() -> None:
     assert rows[0] == SCHEMA.names and len(rows) == 5
     assert rows[1][1] == 'zeile "0",\n李' and rows[2] == [""] * 5
     assert np.array_equal(np.array(json.loads(rows[1][4]), np.float32), vectors(1)[0])
+
+
+@pytest.mark.parametrize("name", SCHEMA.names)
+def test_a_column_alone_in_csv_has_a_line_for_each_row_that_readers_do_not_skip(name: str) -> None:
+    """pandas, Arrow and DictReader skip an empty line, and each row behind it would be that of another text."""
+    whole = csv.DictReader(io.StringIO(written("csv", table(3), table(1)).decode()))
+    alone = written("csv", table(3).select([name]), table(1).select([name]))
+    assert list(csv.DictReader(io.StringIO(alone.decode()))) == [{name: row[name]} for row in whole]
 
 
 def test_arrow_and_parquet_hold_the_table(tmp_path_factory: pytest.TempPathFactory) -> None:
