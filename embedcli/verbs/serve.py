@@ -46,7 +46,8 @@ def serve(asked: Asked, place: Place, limits: Limits, *, tools: Tools, say: Say)
     with server.listen(place.host, place.port) as sock:
         offer = Offer(asked, limits, tools, say)
         job = offer.settle()
-        access = Access(place.api_key, any_host=place.api_key is not None)
+        key = place.api_key and place.api_key.strip()  # a file of secrets often ends with a newline; no header does
+        access = Access(key, any_host=key is not None)
         say(f"{job.settings.model} at http://{_shown(sock.getsockname())}; Ctrl-C ends it")
         server.run(
             lambda stop: application(

@@ -187,7 +187,7 @@ def test_a_key_that_is_not_ascii_is_taken_as_clients_send_it(tmp_path: Path) -> 
 
 
 def test_a_key_is_asked_for_by_bearer_or_by_a_browser(tmp_path: Path) -> None:
-    with serving(tmp_path, "--model", "minilm", EMBEDCLI_API_KEY="secret") as server:
+    with serving(tmp_path, "--model", "minilm", EMBEDCLI_API_KEY="secret\n") as server:  # as a file of secrets ends
         assert error(server.embed("a"), 401)["code"] == "invalid_api_key"
         key = {"Authorization": "Bearer secret"}
         body = {"model": "minilm", "input": "a"}
