@@ -9,7 +9,6 @@ the JSON is kept as text, and each plain value also as `meta.KEY`, so that it ca
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -40,7 +39,7 @@ def connect(target: Target) -> ChromaStore:
         if target.path is not None:
             return ChromaStore(target, chromadb.PersistentClient(str(target.path), settings=settings))
         parts = urlsplit(target.bare_url)
-        key = target.password or os.environ.get("CHROMA_API_KEY")
+        key = target.password or target.key
         client = chromadb.HttpClient(
             host=parts.hostname or "localhost",
             port=parts.port or (443 if parts.scheme == "https" else 8000),

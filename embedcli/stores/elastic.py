@@ -8,7 +8,6 @@ NAME-a or NAME-b, so that a load swaps in by one change of the alias. Rows go th
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +45,7 @@ def connect(target: Target) -> ElasticStore:
         import elasticsearch
 
         errors = (elasticsearch.ApiError, elastic_transport.TransportError, ValueError)
-        key = None if login else os.environ.get("ELASTIC_API_KEY")
+        key = None if login else target.key
         client = elasticsearch.Elasticsearch(target.bare_url, basic_auth=login, api_key=key, request_timeout=_TIMEOUT_S)
     with target_errors(target, *errors):
         client.info()  # a server that cannot be reached, or refuses, is known now

@@ -9,7 +9,6 @@ longer is cut. The memory is a property of the collection, and so is the table t
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,7 +52,7 @@ def connect(target: Target) -> MilvusStore:
         if target.path is not None:
             return MilvusStore(target, MilvusClient(str(target.path)))
         words = [word for word in (target.user, target.password) if word]
-        token = ":".join(words) or os.environ.get("MILVUS_TOKEN", "")
+        token = ":".join(words) or target.key or ""
         return MilvusStore(target, MilvusClient(target.bare_url, token=token, timeout=_TIMEOUT_S))
 
 

@@ -7,7 +7,6 @@ UUID) and the columns as payload. The memory is in the collection's metadata, wh
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -37,7 +36,7 @@ def connect(target: Target) -> QdrantStore:
     with target_errors(target, *_errors()):
         if target.path is not None:
             return QdrantStore(target, QdrantClient(path=str(target.path)))
-        key = target.password or os.environ.get("QDRANT_API_KEY")
+        key = target.password or target.key
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a key over http, which is what the user has typed
             client = QdrantClient(url=target.bare_url, api_key=key, timeout=_TIMEOUT_S, check_compatibility=False)

@@ -6,6 +6,7 @@ Not here: opening it (open.py).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,13 @@ KINDS = {
     "sqlite": "sqlite:./FILE.db",
 }
 """The kinds of stores, and how a target of each is typed."""
+_KEYS = {
+    "qdrant": "QDRANT_API_KEY",
+    "milvus": "MILVUS_TOKEN",
+    "chroma": "CHROMA_API_KEY",
+    "elasticsearch": "ELASTIC_API_KEY",
+}
+"""The variables that may hold the key of a server."""
 _SERVERS_ONLY = {"postgresql", "elasticsearch", "opensearch"}
 _FILES_ONLY = {"sqlite"}
 _RESERVED = {
@@ -91,16 +99,22 @@ class Target:
         return unquote(word) if word else None
 
     @property
+    def key(self) -> str | None:
+        """The key in the environment, without the newline with which a file of secrets often ends."""
+        return os.environ.get(_KEYS.get(self.kind, ""), "").strip() or None
+
+    @property
     def bare_url(self) -> str:
         """The URL without user and password."""
         parts = urlsplit(self.url)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], *parts[2:]))
 
     def without_secrets(self, text: str) -> str:
-        """The text of a client's error on one line, without what only the URL should hold."""
+        """The text of a client's error on one line, without what only the URL and the environment should hold."""
         parts = urlsplit(self.url)
         queries = [pair.partition("=")[2] for pair in parts.query.split("&")]
-        secrets = {self.url, parts.netloc.rpartition("@")[0], parts.password, self.password, *queries}
+        secrets = {self.url, parts.netloc.rpartition("@")[0], parts.password, self.password, self.key, *queries}
+        secrets |= {repr(word.encode())[2:-1] for word in secrets if word}  # as clients show what no header can hold
         for secret in sorted((word for word in secrets if word), key=len, reverse=True):
             if self.path is None:
                 text = text.replace(secret, self.shown if secret == self.url else "***")

@@ -135,6 +135,29 @@ def test_errors_of_clients_lose_every_secret_and_line_break() -> None:
     assert "milvus:http://host:1/db" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("qdrant", "QDRANT_API_KEY"),
+        ("milvus", "MILVUS_TOKEN"),
+        ("chroma", "CHROMA_API_KEY"),
+        ("elasticsearch", "ELASTIC_API_KEY"),
+    ],
+)
+def test_a_key_in_the_environment_loses_its_newline_and_is_not_shown(
+    kind: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A secret that was made with `echo` ends with one; the clients show a header that they do not take."""
+    target = parse_target(f"{kind}:http://host:1", index=INDEX)
+    assert target.key is None
+    monkeypatch.setenv(name, "s3cret\n")
+    assert target.key == "s3cret"
+    monkeypatch.setenv(name, "s3\ncrét")
+    for sent in ("s3\ncrét", "ApiKey s3\ncrét"):
+        error = target_error(target, ValueError(f"Illegal header value {sent.encode()!r}"))
+        assert "s3" not in str(error), str(error)
+
+
 def test_the_cause_is_kept_for_debug_only_where_it_shows_no_secret() -> None:
     target = parse_target("qdrant:http://:s3cret@host", index=INDEX)
     with pytest.raises(TargetError) as bare, target_errors(target, ValueError):
