@@ -18,10 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedcli.serving.answers import Problem, problem_answer
 from embedcli.serving.metrics import Figures
+from embedcli.serving.server import is_local
 from embedcli.serving.service import Access
 
 OPEN_PATHS = frozenset({"/health"})
-LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 KEY_WANTED = {"WWW-Authenticate": 'Basic realm="embedcli: any name, the API key as the password", charset="UTF-8"'}
 """A browser asks for the key by itself."""
 
@@ -67,7 +67,7 @@ class Guard:
 
     def _problem(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
-        if not self._access.any_host and _name(headers.get("host", "")) not in LOCAL_NAMES:
+        if not self._access.any_host and not is_local(_name(headers.get("host", ""))):
             return Problem(403, "this server is for programs of this machine: ask it as `localhost` or `127.0.0.1`")
         if scope["path"] in OPEN_PATHS:
             return None

@@ -30,7 +30,7 @@ KEEP_ALIVE_S = 75
 def is_local(host: str) -> bool:
     """Whether only this machine can reach it."""
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host.casefold() == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 

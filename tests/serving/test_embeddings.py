@@ -176,7 +176,10 @@ def test_another_name_of_this_machine_is_refused(server: Server) -> None:
     """A page of the web that resolves its own name to 127.0.0.1 must not read the index."""
     found = error(server.get("/v1/models", headers={"Host": "evil.example:80"}), 403)
     assert "localhost" in found["message"]
-    assert server.get("/v1/models", headers={"Host": "localhost"}).status_code == 200
+    for name in ("localhost", "LOCALHOST:80", "127.0.0.2:80", "[::1]:80"):  # all that `--host` takes without a key
+        assert server.get("/v1/models", headers={"Host": name}).status_code == 200
+    for name in ("127.0.0.1.evil.example", "evil.example:127", "10.0.0.1", ""):
+        assert server.get("/v1/models", headers={"Host": name}).status_code == 403
 
 
 def test_a_key_that_is_not_ascii_is_taken_as_clients_send_it(tmp_path: Path) -> None:
