@@ -230,7 +230,10 @@ def storage_error(error: OSError, path: Path, *, cannot: str = "write") -> Stora
     hints = {
         errno.ENOSPC: "free some space, then run the same command again: finished documents are kept",
         errno.EDQUOT: "raise the quota, then run the same command again: finished documents are kept",
-        errno.EROFS: "the filesystem is read-only; put the index elsewhere with `--index`",
+        errno.EROFS: (
+            "the filesystem is read-only; mount it so that it can be written, or copy the index elsewhere with `cp -a`"
+            " and name the copy"
+        ),
         errno.EACCES: f"give this user the right to write there, e.g. `chown -R $USER {quoted(path.parent)}`",
     }
     hint = hints.get(error.errno or 0, "run the same command again; if it fails again, check the disk")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from embedcli.errors import DamagedShard, Locked, StorageError
+from embedcli.errors import DamagedShard, Locked, StorageError, storage_error
 from embedcli.index.change_lists import Trail, trail
 from embedcli.index.generations import Index
 from embedcli.paths import exists
@@ -83,8 +83,10 @@ def _alone(index: Index, target: Target) -> Iterator[None]:
     path = index.state / f"sync-{name}.lock"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
+    except (PermissionError, FileNotFoundError) as error:
         raise StorageError(f"cannot write `{path}`: {error.strerror}", "sync as the user who owns the index") from error
+    except OSError as error:
+        raise storage_error(error, path) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -19,6 +19,11 @@ from tests.workshop import Workshop
 
 INGEST = "{program} ingest {docs} --index {disk}/index --dim 16 --max-tokens 64"
 AGAIN = "{program} ingest --index {disk}/index"
+SYNC = "{python} -m embedcli sync sqlite:{parent}/s.db"
+READ_ONLY = (
+    "the filesystem is read-only; mount it so that it can be written, or copy the index elsewhere with `cp -a` and name"
+    " the copy"
+)
 FILL = "head -c 300M /dev/zero > {disk}/filler || true"
 
 
@@ -52,11 +57,21 @@ ROWS = [
         [["rm {disk}/filler", f"{AGAIN} --reread"]],
     ),
     DiskRow(
-        "the filesystem is read-only; put the index elsewhere with `--index`",
+        READ_ONLY,
         "size=200m",
         [INGEST, "mount -o remount,ro {disk}"],
         f"{AGAIN} --reread",
-        [["{program} ingest {docs} --index {other} --dim 16"], ["mount -o remount,rw {disk}", f"{AGAIN} --reread"]],
+        [
+            ["mount -o remount,rw {disk}", f"{AGAIN} --reread"],
+            ["cp -a {disk}/index {other}", "{program} ingest --index {other} --reread"],
+        ],
+    ),
+    DiskRow(
+        READ_ONLY,
+        "size=200m",
+        [INGEST, "mount -o remount,ro {disk}"],
+        f"{SYNC} {{disk}}/index",
+        [["mount -o remount,rw {disk}", f"{SYNC} {{disk}}/index"], ["cp -a {disk}/index {other}", f"{SYNC} {{other}}"]],
     ),
     DiskRow(
         "free some space (`df -i` counts files too), or put the index elsewhere with `--index`",
