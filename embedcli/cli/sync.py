@@ -59,7 +59,7 @@ def _told(synced: Synced) -> str:
     place = f"`{synced.table}` of `{synced.target}`"
     if synced.did == "unchanged":
         return f"generation {synced.generation} is in {place} already: {many(synced.rows, 'row')}"
-    verb = "would be" if synced.dry_run else "were"
+    verb = "would be" if synced.dry_run else "was" if synced.upserts == 1 else "were"
     done = f"{many(synced.upserts, 'row')} {verb} written, {synced.deletes:,} deleted"
     return f"generation {synced.generation} to {place}: {done}, {many(synced.rows, 'row')} in all"
 

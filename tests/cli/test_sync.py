@@ -47,6 +47,10 @@ def test_sync_says_what_it_wrote_and_then_that_nothing_is_left(
     assert first.stderr == f"generation 1 to {place}: {rows} rows were written, 0 deleted, {rows} rows in all\n"
     second = command("sync", target, "--index", shop.index)
     assert second.stderr == f"generation 1 is in {place} already: {rows} rows\n"
+    shop.write("one.txt", "One row.")
+    shop.ingest()
+    third = command("sync", target, shop.index)
+    assert third.stderr == f"generation 2 to {place}: 1 row was written, 0 deleted, {rows + 1} rows in all\n"
 
 
 def test_sync_with_json_prints_one_object(shop: Workshop, command: Command, target: str) -> None:
