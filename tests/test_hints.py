@@ -427,6 +427,16 @@ ROWS = [
                 ["rm -r {index}/generations/000001"],
             ),
             (
+                "`rm -r '{index_}/generations/.DS_Store'`: the index has nothing in it",
+                ["touch {index}/generations/.DS_Store"],
+                ["rm -r {index}/generations/.DS_Store"],
+            ),
+            (
+                "`rm -r '{index_}/generations/000002/vectors/@eaDir'`: the index has nothing in it",
+                ["mkdir {index}/generations/000002/vectors/@eaDir"],
+                ["rm -r {index}/generations/000002/vectors/@eaDir"],
+            ),
+            (
                 "`mv '{index_}/changes/000001.parquet' '{index_}/changes/000001.parquet'.damaged`: loaders that need it"
                 " load everything again",
                 ["truncate -s 100 {index}/changes/000001.parquet"],

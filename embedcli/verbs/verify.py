@@ -37,6 +37,7 @@ from embedcli.verbs import damage_beside
 NORM_TOLERANCE = 1e-4
 _COLUMNS = ["chunk_id", "doc_id", "chunk_index", "vector"]
 _TABLE_COLUMNS = ["root", "path", "status", "tokens", "shard", "first_row", "rows"]
+_NOT_LISTED, _NO_GENERATION = "is not in the manifest", "is not a generation"
 _BESIDE = {"manifest.json", "vectors", *FILES}
 Probe = Callable[[Generation], Floats]
 """Embeds the probe set with the model of a generation."""
@@ -87,6 +88,11 @@ class Verdict:
         parts = (PurePosixPath(item.file).parts for item in self.damage)
         numbers = {int(part[1]) for part in parts if len(part) > 2 and part[0] == "generations" and part[1].isdigit()}
         return sorted(numbers - {self.generation})
+
+    @property
+    def stray(self) -> str | None:
+        """The first file or folder that is no part of the index."""
+        return next((item.file for item in self.damage if item.problem in (_NOT_LISTED, _NO_GENERATION)), None)
 
     def first_below(self, folder: str) -> str | None:
         """The first damaged file in a folder of the index; of `keys` one that no current shard needs."""
@@ -230,15 +236,15 @@ class _Check:
         """
         for path in sorted((self._folder / "vectors").glob("*")):
             if path.suffix != ".parquet" or path.stem not in self._generation.shards:
-                self._add(path, "is not in the manifest")
+                self._add(path, _NOT_LISTED)
         for path in sorted(self._folder.iterdir()):
             if path.name not in _BESIDE:
-                self._add(path, "is not in the manifest")
+                self._add(path, _NOT_LISTED)
         for path in sorted(self._index.generations.iterdir()):
             if path.name.isdigit() and not self._index.readable(int(path.name)):
                 self._add(path / "manifest.json", "cannot be read, so no rollback can go to it")
             elif not path.name.isdigit() and path.suffix != ".tmp" and not path.name.startswith(".trash-"):
-                self._add(path, "is not a generation")
+                self._add(path, _NO_GENERATION)
 
     def unused_keys(self) -> None:
         """Report key files whose shard does not exist."""
