@@ -186,6 +186,13 @@ def run_folders(parent_folder: Path) -> list[Path]:
     return sorted(path for path in parent_folder.iterdir() if _RUN.fullmatch(path.name))
 
 
+def count_waiting(parent_folder: Path) -> int:
+    """How many documents that the next run publishes, if it is a plain one, were finished by runs that did not end: the
+    last of them, and those before it that had its target."""
+    found = leftovers(parent_folder)
+    return sum(item.count_documents() for item in found if _same_target(item.header, found[-1].header))
+
+
 def leftovers(parent_folder: Path) -> list[Leftover]:
     """The leftovers of all runs that did not end, the oldest first."""
     found = []

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from embedcli import fingerprints
 from embedcli.index import documents
 from embedcli.index.generations import Index, current_of
-from embedcli.index.leftovers import leftovers
+from embedcli.index.leftovers import count_waiting
 from embedcli.index.lock import holder_of
 from embedcli.index.manifest import Generation
 from embedcli.index.state import last_runs, read_progress
@@ -59,7 +59,7 @@ def status(index: Index, *, clock: Callable[[], float] = time.time) -> IndexStat
     """Collect the status of an index. Raises NoIndex where there is neither a generation nor a run."""
     index.check()
     running = _running(index, clock)
-    waiting = None if running else sum(item.count_documents() for item in leftovers(index.staging))
+    waiting = None if running else count_waiting(index.staging)
     current = index.current() if running or waiting else current_of(index)
     beside: dict[str, Any] = {"runs": last_runs(index.state, RUNS_SHOWN), "running": running, "waiting": waiting}
     if current is None:

@@ -111,6 +111,20 @@ def test_status_shows_why_a_run_failed_and_how_many_documents_it_had_finished(sh
     assert status(index_of(shop)).waiting == 0
 
 
+def test_what_waits_is_what_the_next_run_goes_on_with(shop: Workshop) -> None:
+    """Two rebuilds that did not end: a plain run continues the second one."""
+    for number in range(4):
+        shop.write(f"{number}.txt", words(150, number))
+    shop.ingest(shop.docs, dim=16, max_tokens=64)
+    for max_tokens in (48, 40):
+        with pytest.raises(StorageError):
+            shop.ingest(
+                disk=DiskFull("N.tmp/documents.parquet"), checkpoint_every_s=0.0, rebuild=True, max_tokens=max_tokens
+            )
+    assert status(index_of(shop)).waiting == 4
+    assert shop.ingest().generation == 2 and status(index_of(shop)).settings["max_tokens"] == 40
+
+
 def test_the_history_has_the_exit_code_of_a_bug_and_of_each_error(kept: Workshop) -> None:
     def bug() -> None:
         raise ZeroDivisionError
