@@ -316,6 +316,23 @@ def test_a_reader_of_the_output_that_leaves_is_exit_141(indexed: Path) -> None:
         assert ran.returncode == 141 and "Error" not in ran.stderr, ran.stderr
 
 
+@pytest.mark.parametrize(("ignored", "ended"), [("", -signal.SIGINT), ("trap '' INT; ", 0)])
+def test_ctrl_c_before_the_commands_are_loaded_leaves_no_traceback(tmp_path: Path, ignored: str, ended: int) -> None:
+    """It comes when Typer is about to be imported; the background of a script does not hear it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Stop())\n"
+    )
+    command = f"{ignored}exec {shlex.quote(sys.executable)} -m embedcli --version"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ran = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (ended, "")
+
+
 def test_quiet_prints_nothing_when_a_run_from_cron_succeeds(indexed: Path) -> None:
     command = [sys.executable, "-m", "embedcli", "ingest", "--index", str(indexed / "index"), "--quiet"]
     bare = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HERE)}
