@@ -159,12 +159,14 @@ def record_rules(
     *,
     label: bool,
 ) -> tuple[RecordRule, ...]:
-    """A rule for each pattern of `--records`; the fields alone are for files that are records without being named."""
-    patterns = [pattern for pattern in records or () if pattern != "-"]
+    """A rule for each pattern of `--records`; the fields alone are for files that are records without being named. An
+    empty pattern is the plain rule, which forgets the remembered ones."""
+    patterns = [pattern for pattern in records or () if pattern not in ("", "-")]
+    forgetting = (RecordRule(),) if "" in (records or ()) else ()
     rule = RecordRule(
         text=tuple(text or ("text",)), id=id_field or "id", title=title or "title",
         meta=None if meta is None else tuple(filter(None, meta)), label=label,
     )  # fmt: skip
     if not patterns:
-        return () if rule == RecordRule() else (rule,)
-    return tuple(replace(rule, pattern=pattern) for pattern in patterns)
+        return forgetting if rule == RecordRule() else (*forgetting, rule)
+    return (*forgetting, *(replace(rule, pattern=pattern) for pattern in patterns))

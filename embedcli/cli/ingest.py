@@ -42,7 +42,8 @@ Nul = Annotated[bool, typer.Option("-0", help="The names in the list end in NUL,
 Records = Annotated[
     list[str] | None,
     typer.Option(
-        help="Read these files as records (JSON lines, CSV, TSV, Parquet, Arrow); `-`: those on stdin; repeatable.",
+        help="Read these files as records (JSON lines, CSV, TSV, Parquet, Arrow); `-`: those on stdin; repeatable;"
+        " '' forgets the patterns and fields before.",
         metavar="GLOB",
     ),
 ]

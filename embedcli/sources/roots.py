@@ -327,10 +327,14 @@ def _filtered(root: Root, asked: Options, below: str) -> Root:
     )
 
 
+PLAIN_RULE = RecordRule()
+
+
 def with_rules(known: tuple[RecordRule, ...], asked: tuple[RecordRule, ...]) -> tuple[RecordRule, ...]:
-    """The rules asked for behind the remembered ones of other patterns."""
+    """The rules asked for behind the remembered ones of other patterns, which the plain rule forgets."""
     patterns = {rule.pattern for rule in asked}
-    return (*(rule for rule in known if rule.pattern not in patterns), *asked)
+    kept = () if PLAIN_RULE in asked else (rule for rule in known if rule.pattern not in patterns)
+    return (*kept, *(rule for rule in asked if rule != PLAIN_RULE))
 
 
 def any_filter(asked: Options) -> bool:

@@ -89,6 +89,20 @@ def test_a_pattern_makes_records_of_tables_and_is_remembered(tmp_path: Path) -> 
     assert rows(tmp_path)["b.csv#9"]["text"] == "subject: Roof"
 
 
+def test_an_empty_pattern_takes_back_what_is_remembered_of_records(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.csv").write_text("nr,text\n7,It blinks\n")
+    (tmp_path / "docs/b.jsonl").write_text('{"id": 1, "subject": "Door", "text": "It squeaks"}\n')
+    for pattern in ("--records '*.csv'", ""):
+        fields = "--text-field text --id-field nr" if pattern else "--text-field subject"
+        assert shell(f"embedcli ingest docs {pattern} {fields} --index index --dim 16", tmp_path).returncode == 0
+    assert {path: row["text"] for path, row in rows(tmp_path).items()} == {"a.csv#7": "It blinks", "b.jsonl#1": "Door"}
+    assert shell("embedcli ingest docs --records '' --index index", tmp_path).returncode == 0
+    texts = {path: row["text"] for path, row in rows(tmp_path).items()}
+    assert texts == {"a.csv": "nr: 7; text: It blinks", "b.jsonl#1": "It squeaks"}
+    assert "nothing to do" in shell("embedcli ingest --index index", tmp_path).stderr
+
+
 def test_bad_lines_are_exit_3_and_status_lists_them_by_line(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", 5)
     line = "(cat t.jsonl; echo '{torn') | embedcli ingest --records - --name tickets --index index --dim 16"
