@@ -312,3 +312,14 @@ def test_whether_something_is_there_is_asked_in_one_place() -> None:
         if not node.args and all(keyword.arg == "follow_symlinks" for keyword in node.keywords)
     }
     assert asked == others
+
+
+def test_what_the_index_holds_is_listed_in_one_place() -> None:
+    """Path.glob says that there is nothing in a folder that may not be listed."""
+    rooms = ("index", "run", "cluster", "vault", "verbs", "search")
+    assert not [
+        name
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if name.startswith(rooms) and isinstance(node, ast.Attribute) and node.attr in ("glob", "rglob")
+    ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from embedcli.paths import exists, is_file, is_folder, is_link
+from embedcli.paths import everything_below, exists, is_file, is_folder, is_link, matching
 from tests.unprivileged import as_nobody, give_to_nobody
 
 ASK: dict[Callable[[Path], bool], Callable[[Path], bool]] = {
@@ -42,3 +42,40 @@ def test_what_may_not_be_looked_at_is_not_said_to_be_gone(tmp_path: Path, ask: C
         as_nobody(tmp_path, look)
     finally:
         (tmp_path / "closed").chmod(0o700)
+
+
+FOUND: dict[str, Callable[[Path], list[Path]]] = {
+    "*": lambda folder: matching(folder, "*"),
+    "[0-9]*": lambda folder: matching(folder, "[0-9]*"),
+    "*/part-*.parquet": lambda folder: matching(folder, "*/part-*.parquet"),
+    "[0-9]*/*/part-?.parquet": lambda folder: matching(folder, "[0-9]*/*/part-?.parquet"),
+    "**/*": lambda folder: list(everything_below(folder)),
+}
+
+
+@pytest.mark.parametrize("pattern", FOUND)
+def test_what_a_folder_holds_is_told_as_python_tells_it(tmp_path: Path, pattern: str) -> None:
+    for name in ("1/vectors/part-a.parquet", "2/part-b.parquet", "2/.part-c.parquet", ".tmp/part-d.parquet", "x", "3"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "1/to-itself").symlink_to(tmp_path, target_is_directory=True)
+    assert sorted(FOUND[pattern](tmp_path)) == sorted(tmp_path.glob(pattern))
+    assert FOUND[pattern](tmp_path / "x") == FOUND[pattern](tmp_path / "nothing") == []
+
+
+@pytest.mark.parametrize("pattern", FOUND)
+def test_a_folder_that_may_not_be_listed_is_not_said_to_be_empty(tmp_path: Path, pattern: str) -> None:
+    folder = tmp_path / "index"
+    (folder / "1/closed").mkdir(parents=True)
+    closed = [folder, folder / "1", folder / "1/closed"][pattern.count("/")]
+    give_to_nobody(tmp_path)
+    closed.chmod(0o300)
+
+    def look() -> None:
+        with pytest.raises(PermissionError):
+            FOUND[pattern](folder)
+
+    try:
+        as_nobody(tmp_path, look)
+    finally:
+        closed.chmod(0o700)

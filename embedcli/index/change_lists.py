@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from embedcli.errors import DamagedIndex, StorageError, quoted
 from embedcli.index.generations import Index, current_of
 from embedcli.index.manifest import Generation
+from embedcli.paths import matching
 from embedcli.vault.stubs import fetched
 
 _KEY = b"embedcli"
@@ -119,16 +120,23 @@ def newest_of(index: Index, generation: int) -> ChangeList | None:
 def _published(index: Index, current: int) -> list[Path]:
     """The change lists in their order, the oldest first."""
     found = {int(path.stem): path for path in _files(index)}
-    for path in index.changes.glob("[0-9]*.when-*"):
-        number, target = map(int, path.name.split(".when-"))
+    for path, number, target in pending(index):
         if target == current:
             found.setdefault(number, path)
     return [found[number] for number in sorted(found)]
 
 
+def pending(index: Index) -> list[tuple[Path, int, int]]:
+    """The lists that wait until a generation is current: each with its number and that of the generation. Raises
+    OSError."""
+    paths = matching(index.changes, "[0-9]*.when-*")
+    numbers = (tuple(map(int, path.name.split(".when-"))) for path in paths)
+    return [(path, number, generation) for path, (number, generation) in zip(paths, numbers, strict=True)]
+
+
 def _files(index: Index) -> list[Path]:
     """The published change lists, the oldest first; what somebody else has put beside them is none."""
-    return sorted(path for path in index.changes.glob("[0-9]*.parquet") if path.stem.isdigit())
+    return [path for path in matching(index.changes, "[0-9]*.parquet") if path.stem.isdigit()]
 
 
 def _chain(paths: list[Path]) -> tuple[ChangeList, ...]:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from embedcli.index.generations import Index
 from embedcli.index.leftovers import run_folders
 from embedcli.index.publish import finish_changes
-from embedcli.paths import exists
+from embedcli.paths import exists, matching
 
 RETIRED_KEPT_S = 3600.0
 BUILDING_KEPT_S = 3600.0
@@ -28,25 +28,26 @@ def clear(index: Index, *, keep: int) -> None:
         (index.keys, ".*.tmp"), (index.state, ".*.tmp"), (index.changes, ".*.tmp"),
     )  # fmt: skip
     for folder, pattern in unfinished:
-        for path in folder.glob(pattern):
+        for path in matching(folder, pattern):
             index.disk.remove(path)
     for path in run_folders(index.staging):
         if not exists(path / "run.json"):
             index.disk.remove(path)
     finish_changes(index)
     _clear_retired(index, keep)
-    needed = {path.stem for path in index.generations.glob("*/vectors/*.parquet")}
+    needed = {path.stem for path in matching(index.generations, "*/vectors/*.parquet")}
     of_shards = [
-        *index.keys.glob("part-*.npy"), *(index.state / "damaged").glob("part-*"), *index.cache.glob("part-*.search"),
+        *matching(index.keys, "part-*.npy"), *matching(index.state / "damaged", "part-*"),
+        *matching(index.cache, "part-*.search"),
     ]  # fmt: skip
     for path in of_shards:
         if path.stem not in needed:
             index.disk.remove(path)
-    for path in [*index.cache.glob("*.building"), *index.cache.glob(".*.tmp")]:
+    for path in [*matching(index.cache, "*.building"), *matching(index.cache, ".*.tmp")]:
         with suppress(FileNotFoundError):  # a search has just given it its name
             if index.clock() - path.stat().st_mtime > BUILDING_KEPT_S:
                 index.disk.remove(path)
-    for path in sorted(index.changes.glob("*.parquet"))[:-1]:  # the name of the last one keeps the highest used number
+    for path in matching(index.changes, "*.parquet")[:-1]:  # the name of the last one keeps the highest used number
         if index.clock() - path.stat().st_mtime > CHANGES_KEPT_S:
             index.disk.remove(path)
     index.disk.collect()

@@ -27,7 +27,7 @@ from embedcli.index.documents import SCHEMA
 from embedcli.index.leftovers import leftovers
 from embedcli.index.manifest import FORMAT, Generation
 from embedcli.index.shards import Shard
-from embedcli.paths import exists, is_file, is_folder, is_link
+from embedcli.paths import everything_below, exists, is_file, is_folder, is_link, matching
 from embedcli.vault.disk import Disk, digest_of
 from embedcli.vault.stubs import fetched
 
@@ -116,14 +116,17 @@ class Index:
     def _is_ours(self, names: set[str]) -> bool:
         """Recognise an index by its `current` link, a manifest or a run's header; or, if a kill interrupted its
         creation, by our empty folders."""
-        if self.linked_number() is not None or any(self.generations.glob("[0-9]*/manifest.json")):
+        if self.linked_number() is not None or matching(self.generations, "[0-9]*/manifest.json"):
             return True
-        if any(self.staging.glob("[0-9]*-*/run.json")):
+        if matching(self.staging, "[0-9]*-*/run.json"):
             return True
         if "generations" not in names or not names <= _OURS:
             return False
-        inside = (path for name in names - {"state"} for path in (self.folder / name).rglob("*"))
-        return not any(is_file(path) and path.suffix != ".tmp" for path in inside)
+        return not any(
+            is_file(path) and path.suffix != ".tmp"
+            for name in names - {"state"}
+            for path in everything_below(self.folder / name)
+        )
 
     def create(self, mode: int | None = None) -> None:
         """Make the folders of an index, as open as `mode` or else the index's own folder. Raises StorageError, also
@@ -306,14 +309,14 @@ class Index:
 
         A generation that was written but never became current still has its pending change list; it does not count.
         """
-        names = (path.parent.name for path in self.generations.glob("[0-9]*/manifest.json"))
+        names = (path.parent.name for path in matching(self.generations, "[0-9]*/manifest.json"))
         found = sorted(int(name) for name in names if name.isdigit())
         current = self.linked_number()
         return [number for number in found if number == current or not exists(self.pending_changes(number, number))]
 
     def next_number(self) -> int:
         """One more than the highest number ever published; no number is used twice."""
-        names = [path.name for folder in (self.generations, self.changes) for path in folder.glob("*")]
+        names = [path.name for folder in (self.generations, self.changes) for path in matching(folder, "*")]
         used = [int(match.group()) for name in names if (match := _NUMBER.search(name))]
         return 1 + max([*used, self.linked_number() or 0])
 

@@ -20,7 +20,7 @@ from embedcli.index.known_vectors import KnownVectors
 from embedcli.index.outcomes import Outcome, Stored
 from embedcli.index.shards import Shard
 from embedcli.index.staging import WRITER, RunHeader, Staging, load_kept, read_journal_line
-from embedcli.paths import exists, is_folder
+from embedcli.paths import exists, is_folder, matching
 from embedcli.records import MOMENT_REASONS, SourceKey, Stat
 from embedcli.vault.disk import digest_of
 from embedcli.vault.stubs import fetched
@@ -107,7 +107,7 @@ class Leftover:
     def loose(self) -> Iterator[tuple[VectorKeys, Floats]]:
         """Sorted keys [3, n] and vectors of documents that were not finished; damaged files are skipped."""
         for folder in self._folders():
-            for path in sorted(folder.glob("loose-*.vectors.npy")):
+            for path in matching(folder, "loose-*.vectors.npy"):
                 keys, vectors = load_kept(path.with_name(path.name.replace(".vectors", ""))), load_kept(path)
                 if keys is not None and vectors is not None:
                     yield keys, vectors

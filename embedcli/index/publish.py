@@ -141,8 +141,7 @@ def finish_changes(index: Index) -> None:
     """Publish the pending change lists whose generation became current; delete those of generations that were killed
     before the swap."""
     current = index.linked_number()
-    for path in sorted(index.changes.glob("[0-9]*.when-*")):
-        number, target = map(int, path.name.split(".when-"))
+    for path, number, target in change_lists.pending(index):
         if target == current:
             with storage_errors(path):
                 index.disk.rename(path, index.change_list(number))

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from embedcli.fields import Fields
 from embedcli.index.documents import Mark, fold
+from embedcli.paths import matching
 from embedcli.vault.disk import Disk, open_file
 
 TAIL_BYTES = 256 << 10
@@ -133,7 +134,7 @@ def write_progress(folder: Path, progress: Mapping[str, Any]) -> None:
 
 def read_damaged(folder: Path) -> set[str]:
     """Names of shards that `verify` or a run found damaged."""
-    return {path.name for path in (folder / "damaged").glob("part-*")}
+    return {path.name for path in matching(folder / "damaged", "part-*")}
 
 
 def note_damaged(folder: Path, names: Iterable[str], disk: Disk) -> None:

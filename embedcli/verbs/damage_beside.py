@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from embedcli.index import change_lists, changes, state
 from embedcli.index.generations import Index
 from embedcli.index.manifest import Generation, is_as_written
-from embedcli.paths import exists
+from embedcli.paths import exists, matching
 from embedcli.search import sidecars
 from embedcli.vault.stubs import fetched
 
@@ -97,7 +97,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def in_change_lists(index: Index, current: Generation) -> Iterator[Found]:
-    paths = sorted(index.changes.glob("[0-9]*.parquet"))
+    paths = matching(index.changes, "[0-9]*.parquet")
     for path in paths:
         with suppress(FileNotFoundError):
             yield path, _problem_of_list(path)
@@ -125,7 +125,7 @@ def _problem_of_list(path: Path) -> str:
 
 
 def in_cache(index: Index, current: Generation) -> Iterator[Found]:
-    for path in sorted(index.cache.glob("part-*.search")):
+    for path in matching(index.cache, "part-*.search"):
         with suppress(FileNotFoundError):
             try:
                 damaged = sidecars.is_damaged(path)

@@ -31,6 +31,7 @@ from embedcli.index.documents import InPlaceOrder, Numbers, taken
 from embedcli.index.generations import Index, current_of
 from embedcli.index.manifest import FILES, Generation
 from embedcli.index.shards import Shard, keys_of, load_keys, vectors_of
+from embedcli.paths import matching
 from embedcli.records import digest
 from embedcli.verbs import damage_beside
 
@@ -234,7 +235,7 @@ class _Check:
 
         Leftovers of killed runs are not damage: the next run clears them.
         """
-        for path in sorted((self._folder / "vectors").glob("*")):
+        for path in matching(self._folder / "vectors", "*"):
             if path.suffix != ".parquet" or path.stem not in self._generation.shards:
                 self._add(path, _NOT_LISTED)
         for path in sorted(self._folder.iterdir()):
@@ -248,8 +249,8 @@ class _Check:
 
     def unused_keys(self) -> None:
         """Report key files whose shard does not exist."""
-        needed = {path.stem for path in self._index.generations.glob("*/vectors/*.parquet")}
-        for path in sorted(self._index.keys.glob("part-*.npy")):
+        needed = {path.stem for path in matching(self._index.generations, "*/vectors/*.parquet")}
+        for path in matching(self._index.keys, "part-*.npy"):
             if path.stem not in needed:
                 self._add(path, "does not belong to a shard")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from embedcli.index.mirror.pointer import Pointer
 from embedcli.index.mirror.refresh import shard_names
+from embedcli.paths import matching
 from embedcli.vault.contract import Stored, Vault
 
 RUNS_KEPT = 100
@@ -41,7 +42,8 @@ def _needed(folder: Path, pointer: Pointer) -> Iterator[str]:
         yield from _objects(shard_names(folder, number))
     for run in (folder / "staging").iterdir():
         yield f"staging/{run.name}"
-        yield from _objects(path.stem for path in run.rglob("part-*.parquet"))  # those of its writers too
+        parts = [*matching(run, "part-*.parquet"), *matching(run, "*/part-*.parquet")]  # those of its writers too
+        yield from _objects(path.stem for path in parts)
 
 
 def _objects(names: Iterable[str]) -> Iterator[str]:

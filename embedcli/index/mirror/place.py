@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from embedcli.config import mirrored_url
 from embedcli.index.generations import Index
+from embedcli.paths import matching
 from embedcli.vault.disk import Disk
 
 FIRST_HAND = ".verify-"
@@ -34,7 +35,7 @@ def first_hand(index: Index) -> Iterator[Index]:
     if mirrored_url(index.folder) is None:
         yield index
         return
-    for left in index.folder.parent.glob(f"{FIRST_HAND}*"):
+    for left in matching(index.folder.parent, f"{FIRST_HAND}*"):
         if time.time() - left.stat().st_mtime > LEFT_S:
             index.disk.remove(left)
     with TemporaryDirectory(prefix=FIRST_HAND, dir=index.folder.parent) as folder:

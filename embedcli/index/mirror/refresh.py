@@ -23,7 +23,7 @@ from embedcli.index.leftovers import run_folders
 from embedcli.index.mirror.keys import SEEN
 from embedcli.index.mirror.pointer import KEY, Place, Pointer
 from embedcli.index.staging import WRITER, read_journal_line
-from embedcli.paths import exists, is_link
+from embedcli.paths import exists, is_link, matching
 from embedcli.vault.contract import Stored, Vault, Version
 from embedcli.vault.disk import Disk, digest_of
 from embedcli.vault.stubs import Stub, fetched, is_stub, make_stub
@@ -66,9 +66,9 @@ def _is_ours(key: str) -> bool:
 def as_writer(folder: Path, vault: Vault, pointer: Pointer) -> None:
     """What a reader needs, and what a run goes on with. Nobody else may write to the mirror. Raises StorageError."""
     with storage_errors(folder):
-        for path in (folder / "changes").glob("*.when-*"):
+        for path in matching(folder / "changes", "*.when-*"):
             path.unlink()  # the pointer knows what became of it
-        for path in (folder / "generations").glob("[0-9]*"):
+        for path in matching(folder / "generations", "[0-9]*"):
             if path.name.isdigit() and int(path.name) not in pointer.generations:
                 Disk().remove(path)
     generations(folder, vault, pointer)
@@ -119,15 +119,15 @@ def _drop(folder: Path, pointer: Pointer) -> None:
     may be just about to be published."""
     dropped = [
         path
-        for path in (folder / "generations").glob("[0-9]*")
+        for path in matching(folder / "generations", "[0-9]*")
         if path.name.isdigit() and int(path.name) not in pointer.generations
         and time.time() - path.stat().st_mtime > YOUNG_S
     ]  # fmt: skip
     for path in dropped:
         Disk().remove(path)
     if dropped:
-        needed = {path.stem for path in folder.glob("generations/*/vectors/part-*.parquet")}
-        for path in [*folder.glob("keys/part-*.npy"), *folder.glob("cache/part-*.search")]:
+        needed = {path.stem for path in matching(folder / "generations", "*/vectors/part-*.parquet")}
+        for path in [*matching(folder / "keys", "part-*.npy"), *matching(folder / "cache", "part-*.search")]:
             if path.stem not in needed:
                 path.unlink()
 
@@ -154,8 +154,8 @@ def _make(folder: Path, vault: Vault, number: int, place: Place) -> None:
     data = json.loads(manifest)
     for name, file in data["files"].items():
         make_stub(room / name, Stub(vault.url, f"{place.folder}/{name}", file["bytes"], file["sha256"]))
-    known = {path.name: path for path in folder.glob("generations/[0-9]*/vectors/part-*.parquet")}
-    known |= {path.name: path for path in folder.glob("staging/*/part-*.parquet")}
+    known = {path.name: path for path in matching(folder / "generations", "[0-9]*/vectors/part-*.parquet")}
+    known |= {path.name: path for path in matching(folder / "staging", "*/part-*.parquet")}
     for shard in data["shards"]:
         _make_shard(folder, room, vault, shard, known.get(Path(shard["key"]).name))
     room.rename(final)
@@ -179,7 +179,7 @@ def _make_shard(folder: Path, room: Path, vault: Vault, shard: dict[str, str | i
 def _change_lists(folder: Path, vault: Vault, pointer: Pointer) -> None:
     """Stubs with the time at which the list was stored, for it is kept 90 days from then; and no others: the content of
     one that the pointer does not name any more cannot be fetched."""
-    for path in (folder / "changes").glob("[0-9]*.parquet"):
+    for path in matching(folder / "changes", "[0-9]*.parquet"):
         if path.stem.isdigit() and int(path.stem) not in pointer.changes:
             path.unlink()
     missing = {
@@ -293,7 +293,7 @@ def as_worker(folder: Path, vault: Vault, run: str, leftovers: Collection[str]) 
     workers of this machine may be writing below the same folder. Raises StorageError."""
     with storage_errors(folder / "staging"):
         runs = _runs(folder, vault)
-        for path in (folder / "staging").glob(".trash-*"):
+        for path in matching(folder / "staging", ".trash-*"):
             Disk().remove(path)
         for name in runs.keys() & set(leftovers):
             _run(folder / "staging" / name, vault, runs[name])

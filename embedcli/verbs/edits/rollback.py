@@ -17,6 +17,7 @@ from embedcli.index import changes
 from embedcli.index.change_lists import incomplete, is_incomplete
 from embedcli.index.generations import Index, current_of
 from embedcli.index.publish import finish_changes, point_back
+from embedcli.paths import matching
 from embedcli.report import Say
 from embedcli.verbs.edits.change import Done, done, locked
 
@@ -81,7 +82,7 @@ def _before(index: Index, whole: Sequence[int]) -> int | None:
 def _changes_back(index: Index, current: int | None, target: int, warn: Say) -> pa.Table:
     """The changes from the current generation to `target`; empty, with a warning, where its rows cannot be read."""
     now, then = (
-        sorted(index.path(number).glob("vectors/*.parquet")) if number is not None else []
+        matching(index.path(number) / "vectors", "*.parquet") if number is not None else []
         for number in (current, target)
     )
     try:
