@@ -124,18 +124,18 @@ def _read_html(file: BinaryIO, beat: Beat) -> Document:
 
 
 def _read_mail(file: BinaryIO, beat: Beat) -> Document:
-    from embedcli.reading.office.mail import read_mail
+    from embedcli.reading.office.mails.mail import read_mail
 
     return read_mail(file.read(), beat)
 
 
 def _read_mailbox(file: BinaryIO, beat: Beat) -> Document:
-    from embedcli.reading.office.mail import read_mailbox
+    from embedcli.reading.office.mails.mail import read_mailbox
 
     return read_mailbox(file.read(), beat)
 
 
 def _read_saved_page(file: BinaryIO, beat: Beat) -> Document:
-    from embedcli.reading.office.mail import read_saved_page
+    from embedcli.reading.office.mails.mail import read_saved_page
 
     return read_saved_page(file.read(), beat)

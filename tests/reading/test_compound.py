@@ -9,7 +9,7 @@ import time
 import pytest
 
 from embedcli.errors import UnreadableSource
-from embedcli.reading.office.message import message_attachments
+from embedcli.reading.office.mails.message import message_attachments
 from embedcli.reading.office.ole import CompoundFile
 from embedcli.reading.office.rtf import unpacked_rtf
 from embedcli.records import SKIP_REASONS

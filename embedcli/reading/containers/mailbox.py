@@ -1,7 +1,7 @@
 """A mailbox (.mbox) -> Records, each with the bytes of a mail, a mail at a time.
 
 In: an open stream. Out: a Record for each mail, its id that of the message. Not here: reading a mail
-(office/mail.py).
+(office/mails/mail.py).
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def read_compound(file: BinaryIO, beat: Beat) -> Document:
             raise UnreadableSource("password")
         return read_sheets(file, beat=beat)
     if "__properties_version1.0" in names:
-        from embedcli.reading.office.message import read_message
+        from embedcli.reading.office.mails.message import read_message
 
         return read_message(compound, beat)
     if names & _UNSUPPORTED_STREAMS:

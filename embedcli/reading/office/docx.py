@@ -105,7 +105,7 @@ def _chunk_lines(package: Package, name: str) -> list[str]:
     """The lines of a part in another format, which Word takes into the text when it opens the file: so web pages are
     exported. None of a broken one, or of a Word document."""
     from embedcli.reading.office.html import page_text
-    from embedcli.reading.office.mail import read_saved_page
+    from embedcli.reading.office.mails.mail import read_saved_page
     from embedcli.reading.office.rtf import rtf_text
 
     with contextlib.suppress(UnreadableSource):

@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from embedcli.errors import UnreadableSource
 from embedcli.reading.office.html import add_page
-from embedcli.reading.office.message import opened_tnef
+from embedcli.reading.office.mails.tnef import opened_tnef
 from embedcli.reading.text.blocks import LINE, Blocks
 from embedcli.reading.text.declared import decode_declared
 from embedcli.records import Beat, Document
