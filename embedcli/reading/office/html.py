@@ -30,6 +30,8 @@ _UNSEEN = _NEVER | {
     *("nav", "noscript", "noframes", "noembed", "svg", "canvas", "iframe", "object", "embed", "audio", "video"),
     *("select", "datalist", "textarea", "annotation", "annotation-xml"),
 }
+_RAW = re.compile(r"<(/?)(?:frameset|noframes|noembed|iframe)\b", re.IGNORECASE)
+"""What they hold for old programs is no elements to a parser, and beside frames there is nothing else."""
 _NOT_DISPLAYED = '[hidden], [role="navigation"], dialog:not([open])'
 _STYLED = '[style*="none" i], [style*="hidden" i]'
 _NOT_DISPLAYED_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
@@ -88,7 +90,10 @@ def add_page(blocks: Blocks, page: str, beat: Beat) -> str | None:
     if root is None:
         return None
     seen = _seen_otherwise(page, root)
-    found = _Page(_UNSEEN, _hidden(root), seen, beat).read(root) or _Page(_NEVER, set(), seen, beat).read(root)
+    found = _Page(_UNSEEN, _hidden(root), seen, beat).read(root)
+    if not found:
+        root = LexborHTMLParser(_RAW.sub(r"<\1div", _as_html(page))).root or root
+        found = _Page(_NEVER, set(), _seen_otherwise(page, root), beat).read(root)
     for text, level, gap in found:
         if level:
             blocks.heading(text, level=level)

@@ -181,3 +181,14 @@ def test_text_in_a_section_of_characters_is_read() -> None:
         "<body><pre><![CDATA[if a < b && b > c:\n    stop()]]></pre><p>End<![CDATA[]]>.</p></body></html>"
     )
     assert text_of(page) == "if a < b && b > c:\n    stop()\n\nEnd."
+
+
+@pytest.mark.parametrize("element", ["noframes", "noembed", "iframe"])
+def test_what_stands_there_for_old_programs_is_read_as_a_page(element: str) -> None:
+    """A browser takes it for text without elements; alone in a page it is what the page says."""
+    inside = f"<{element}><body><h2>Pumps</h2><p>It <b>le</b>aks &amp; drips.</p></body></{element}>"
+    for page in (f"<frameset cols=10><frame src=1.htm>{inside}</frameset>", f"<body><nav>Menu</nav>{inside}"):
+        text = read_bytes(f"<html><head><title>x</title></head>{page}</html>".encode(), "a.html").text
+        assert text.endswith("Pumps\n\nIt leaks & drips.")
+    text = read_bytes(f"<p>Seen.</p>{inside}".encode(), "a.html").text
+    assert text == "Seen."
