@@ -145,13 +145,30 @@ def read_csv(text: str) -> Document:
     delimiter = hint[1] if hint else _delimiter(text[:SNIFFED_CHARACTERS])
     if delimiter is None:
         return as_it_stands(text)
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    stream = io.StringIO(text[hint.end() :] if hint else text, newline="")
     blocks = Blocks()
-    blocks.add_lines(
-        led_lines([" ".join(cell.split()) for cell in row] for row in csv.reader(stream, delimiter=delimiter))
-    )
+    rows = _rows(text[hint.end() :] if hint else text, delimiter)
+    blocks.add_lines(led_lines([" ".join(cell.split()) for cell in row] for row in rows))
     return blocks.document()
+
+
+def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    stream = io.StringIO(_with_whole_quotes(text, delimiter), newline="")
+    return csv.reader(stream, delimiter=delimiter, skipinitialspace=delimiter != " ")
+
+
+def _with_whole_quotes(text: str, delimiter: str) -> str:
+    """The text with those cells quoted, quote and all, that begin with one which has no other half at a cell's end."""
+    if '"' not in text:
+        return text
+    end = re.escape(delimiter)
+    inner = rf'(?:[^"\n]|"")*+"|"(?:[^"{end}]|"")*+' if delimiter == "\t" else '(?:[^"]|"")*+'
+    begins_quoted = re.compile(rf'((?:\A|[{end}\n]) *+)(?:(?:"{inner}") *+(?=[{end}\n]|\Z)|("[^{end}\n]*))')
+    return begins_quoted.sub(_quoted, text)
+
+
+def _quoted(cell: re.Match[str]) -> str:
+    return cell[0] if cell[2] is None else '{}"{}"'.format(cell[1], cell[2].replace('"', '""'))
 
 
 def _delimiter(sample: str) -> str | None:
@@ -161,7 +178,7 @@ def _delimiter(sample: str) -> str | None:
     for delimiter in _DELIMITERS:
         if delimiter not in sample:
             continue
-        rows = islice(csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter), SNIFFED_ROWS)
+        rows = islice(_rows(sample, delimiter), SNIFFED_ROWS)
         widths = Counter(len(row) for row in rows if row)
         (width, count), total = widths.most_common(1)[0], sum(widths.values())
         if width > 1 and (count / total, width) > best:

@@ -87,6 +87,33 @@ def test_a_csv_is_a_table_whatever_its_delimiter(delimiter: str) -> None:
     )
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_a_blank_before_a_quoted_cell_does_not_take_it_apart(delimiter: str) -> None:
+    rows = ["id, text, price", f'1, "a{delimiter}b", 5', '2,  "c ""d"" e" , 6', '3, "f\ng", "7"']
+    seen = " " if delimiter == "\t" else delimiter
+    assert csv_text("\n".join(rows).replace(",", delimiter)) == (
+        f'id: 1; text: a{seen}b; price: 5\nid: 2; text: c "d" e; price: 6\nid: 3; text: f g; price: 7'
+    )
+
+
+@pytest.mark.parametrize("cell", ['"loose', '"M8" hex', '"a "b" c', '"', '"""', '"x""'])
+def test_a_quote_without_its_other_half_takes_no_further_cell(cell: str) -> None:
+    rows = [["part", "note", "torque"], ["1", cell, "5"], ["2", "tight", "6"], ["3", '5" pipe', "7"], [cell, "b", "8"]]
+    lines = [f"part: {a}; note: {b}; torque: {c}" for a, b, c in rows[1:]]
+    for delimiter in ",;\t|":
+        assert csv_text("\n".join(map(delimiter.join, rows)), "a.tsv") == "\n".join(lines)
+
+
+def test_a_quote_in_a_tsv_does_not_reach_over_rows_and_cells() -> None:
+    """A cell that is quoted for a line break has no tab too: an inch at the end of a later cell is no other half."""
+    rows = [["part", "note", "size"], ["1", '"loose', "2"], ["2", "tight", '5"'], ["3", '"two\nlines"', "6"]]
+    assert csv_text("\n".join(map("\t".join, rows)), "a.tsv").splitlines() == [
+        'part: 1; note: "loose; size: 2',
+        'part: 2; note: tight; size: 5"',
+        "part: 3; note: two lines; size: 6",
+    ]
+
+
 def test_a_decimal_comma_is_no_delimiter() -> None:
     assert csv_text("Teil;Preis\nSchraube;1,50\nMutter;2,25\n") == (
         "Teil: Schraube; Preis: 1,50\nTeil: Mutter; Preis: 2,25"
@@ -113,7 +140,7 @@ def test_a_cell_of_data_is_left_out_and_counted() -> None:
     assert (document.text, document.reason) == ("id: 1; payload: \nid: 2; payload: text", "data_left_out")
 
 
-@pytest.mark.parametrize("hostile", ['"', ",", '",', "\n", "0", "a,\n", "1\n\n"])
+@pytest.mark.parametrize("hostile", ['"', ",", '",', "\n", "0", "a,\n", "1\n\n", ',"x', ',"""a""', '"\n'])
 def test_time_is_linear_in_hostile_tables(hostile: str) -> None:
     started = time.process_time()
     read_bytes(b"a,b\n" * 60 + hostile.encode() * (1_000_000 // len(hostile)) + b"x", "a.csv")
