@@ -32,7 +32,7 @@ _TOKEN = re.compile(
 _UNSEEN = frozenset(
     b"fonttbl colortbl stylesheet info pict objdata fldinst annotation atnid atnauthor atndate atnref bkmkstart bkmkend"
     b" listtable listoverridetable revtbl rsidtbl generator themedata colorschememapping datastore latentstyles filetbl"
-    b" nonshppict xmlnstbl wgrffmtfilter panose falt datafield formfield listpicture pnseclvl template private tc xe"
+    b" nonshppict xmlnstbl wgrffmtfilter panose falt datafield listpicture pnseclvl template private tc xe"
     b" nonesttables objclass objname sp".split()
 )
 _SEEN_ALL_THE_SAME = frozenset(b"shpinst shptxt shppict cs footnote".split())  # though they begin with `\*`
@@ -60,7 +60,22 @@ _CODE_PAGES = {
 }  # fmt: skip
 """By the number of a font's character set."""
 _KNOWN = frozenset({*_CODE_PAGES.values(), "cp437", "cp850", "cp852", "cp866", "mac-roman", "utf-8"})
+_NOT_CHOSEN = 25
 _HEADING_STYLE = re.compile(rb"heading ([1-9])\b", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class _Field:
+    """A field of a form: what may be chosen, and which of it is, or was at first."""
+
+    begins: int  # among the words of its paragraph
+    entries: list[str] = field(default_factory=list)
+    chosen: int = _NOT_CHOSEN
+    default: int = 0
+
+    def choice(self) -> str:
+        number = self.default if self.chosen == _NOT_CHOSEN else self.chosen
+        return self.entries[number] if 0 <= number < len(self.entries) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +89,7 @@ class _Group:
     skip: int = 1  # characters that stand behind \u for programs that do not know it
     is_hidden: bool = False
     is_deleted: bool = False
+    field: _Field | None = None  # the innermost that the group stands in
 
 
 @dataclass(slots=True)
@@ -171,8 +187,10 @@ class _Reader:
         self._skipped = 0
         if not self._groups:
             return
-        kind, target = self._group.kind, self._target
+        kind, target, form = self._group.kind, self._target, self._group.field
         self._group, self._target = self._groups.pop()
+        if form is not None and form is not self._group.field and not "".join(target.words[form.begins :]).strip():
+            self._text(form.choice())
         self._begins_group = False
         if target is self._target:
             return
@@ -191,6 +209,12 @@ class _Reader:
         elif word in (b"listtext", b"pntext"):
             self._target.is_item = self._target.is_item or self._group.is_seen
             self._group = replace(self._group, is_seen=False, kind=b"")
+        elif word == b"field":
+            self._group = replace(self._group, field=_Field(len(self._target.words)))
+        elif word in (b"formfield", b"ffl"):
+            self._group = replace(self._group, is_seen=False, kind=word)
+            if word == b"ffl" and self._group.field is not None:
+                self._group.field.entries.append("")
         elif word in _ASIDE:
             self._group = replace(self._group, kind=word[:6] if word != b"footnote" else word)
             self._target = _Target()
@@ -241,6 +265,11 @@ class _Reader:
         target = self._target
         if self._group.kind == b"stylesheet":
             self._style = number if word == b"s" and number is not None else self._style
+        elif self._group.kind == b"formfield" and self._group.field is not None:
+            if word == b"ffres":
+                self._group.field.chosen = number or 0
+            elif word == b"ffdefres":
+                self._group.field.default = number or 0
         elif not self._group.is_seen:
             return
         elif word in _CHARACTERS:
@@ -326,6 +355,8 @@ class _Reader:
         group = self._group
         if group.kind == b"title":
             self.title.append(text)
+        elif group.kind == b"ffl" and group.field is not None:
+            group.field.entries[-1] += text
         elif group.is_seen and not (group.is_hidden or group.is_deleted):
             self._target.words.append(text)
 

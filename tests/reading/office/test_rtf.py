@@ -94,3 +94,27 @@ def test_time_is_linear_in_hostile_markup(hostile: str) -> None:
     except UnreadableSource as error:
         assert error.reason == "damaged"
     assert time.process_time() - started < 5
+
+
+def form(kind: str, inside: str, result: str) -> str:
+    data = rf"{{\*\datafield 0500}}{{\*\formfield{{\fftype2{inside}{{\*\ffname X}}{{\*\ffl Red}}{{\*\ffl Gr\'fcn}}}}}}"
+    return rf"Colour: {{\field\flddirty{{\*\fldinst {{ FORM{kind} {data}}}}}{{\fldrslt {result}}}}} now\par"
+
+
+@pytest.mark.parametrize(
+    ("result", "chosen"),
+    [(r"\ffres1", "Gr\u00fcn"), (r"\ffres25\ffdefres1", "Gr\u00fcn"), (r"\ffres0", "Red"), ("", "Red")],
+)
+def test_what_is_chosen_from_the_list_of_a_form_is_read(result: str, chosen: str) -> None:
+    assert rtf(form("DROPDOWN", rf"{result}\ffhaslistbox1", "")).text == f"Colour: {chosen} now"
+    assert rtf(form("DROPDOWN", rf"{result}\ffhaslistbox1", "{\\b Blue}")).text == "Colour: Blue now"
+    without_result = form("DROPDOWN", result, "").replace(r"{\fldrslt }", "")
+    assert rtf(f"{without_result} {without_result}").text == f"Colour: {chosen} now\n\nColour: {chosen} now"
+
+
+def test_a_choice_that_is_none_of_the_list_is_none() -> None:
+    assert rtf(form("DROPDOWN", r"\ffres7", "")).text.split() == ["Colour:", "now"]
+
+
+def test_what_is_typed_into_a_form_is_read() -> None:
+    assert rtf(form("TEXT", r"{\*\ffdeftext DEFAULT}", "Ada")).text == "Colour: Ada now"
