@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from embedcli.errors import UnreadableSource
 from embedcli.reading.office.html import add_page
-from embedcli.reading.office.mails.tnef import opened_tnef
+from embedcli.reading.office.mails.tnef import Tnef, opened_tnef
 from embedcli.reading.text.blocks import LINE, Blocks
 from embedcli.reading.text.declared import decode_declared
 from embedcli.records import Beat, Document
@@ -140,13 +140,29 @@ def _unpack_tnef(message: Mail, beat: Beat) -> None:
     has_text = bool(packed) and any(_is_shown(part) and _text(part).strip() for part in message.walk())
     for part in packed:
         found = opened_tnef(_bytes_of(part), beat)
-        body = [("text/html", found.page), ("text/plain", found.text)] if not has_text else []
-        inner = [_made(f"{kind}; charset=utf-8", text.encode()) for kind, text in body if text][:1]
-        inner += [_made("application/octet-stream", content, name) for name, content in found.files]
-        if inner:
+        if inner := _parts_of(found, with_text=not has_text):
             del part["Content-Type"], part["Content-Transfer-Encoding"], part["Content-Disposition"]
             part["Content-Type"] = "multipart/mixed"
             part.set_payload([*inner])
+
+
+def _parts_of(found: Tnef, *, with_text: bool) -> list[Mail]:
+    body = [("text/html", found.page), ("text/plain", found.text)] if with_text else []
+    parts = [_made(f"{kind}; charset=utf-8", text.encode()) for kind, text in body if text][:1]
+    parts += [_made("application/octet-stream", content, name) for name, content in found.files]
+    return [*parts, *map(_message_of, found.messages)]
+
+
+def _message_of(found: Tnef) -> Mail:
+    whole: Mail = Message()
+    whole["Content-Type"] = "message/rfc822"
+    inner: Mail = Message()
+    for name, value in found.head.items():
+        inner[name] = value
+    inner["Content-Type"] = "multipart/mixed"
+    inner.set_payload([*_parts_of(found, with_text=True)])
+    whole.set_payload([inner])
+    return whole
 
 
 def _is_tnef(part: Mail) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 from embedcli.reading.office.html import add_page
 from embedcli.reading.office.mails import properties as of
@@ -22,8 +21,6 @@ from embedcli.records import Beat, Document
 
 MOST_NESTING = 20
 PROPERTIES = "__properties_version1.0"
-
-_FILETIME_ZERO = datetime(1601, 1, 1, tzinfo=UTC)
 
 
 def read_message(file: CompoundFile, beat: Beat) -> Document:
@@ -82,20 +79,13 @@ def _add_body(blocks: Blocks, file: CompoundFile, folder: str, beat: Beat) -> No
 def _sender(file: CompoundFile, folder: str) -> str:
     name = _string(file, folder, of.SENDER)
     address = _string(file, folder, of.SENDER_SMTP) or _string(file, folder, of.SENDER_ADDRESS)
-    is_mail = "@" in address and address != name
-    return f"{name} <{address}>" if is_mail and name else name or address
+    return of.shown_sender(name, address)
 
 
 def _date(file: CompoundFile, folder: str) -> str:
     """When it was sent, in UTC."""
     fixed = _fixed(file, folder)
-    ticks = fixed.get(of.SENT) or fixed.get(of.DELIVERED)
-    if not ticks:
-        return ""
-    try:
-        return (_FILETIME_ZERO + timedelta(microseconds=ticks // 10)).isoformat(" ", "minutes")
-    except OverflowError:
-        return ""
+    return of.shown_time(fixed.get(of.SENT) or fixed.get(of.DELIVERED) or 0)
 
 
 def _fixed(file: CompoundFile, folder: str) -> dict[str, int]:

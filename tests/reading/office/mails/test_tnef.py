@@ -73,3 +73,70 @@ def test_what_outlook_has_packed_may_be_torn(cut: int) -> None:
     made = mail()
     made.add_attachment(b"no TNEF", "application", "ms-tnef", filename="winmail.dat")
     assert read_bytes(made.as_bytes(), "a.eml").text.endswith("Attachments: winmail.dat")
+
+
+NOON = 133_590_384_000_000_000
+HEAD = "Subject: Grüße\nFrom: Jörg <joerg@example.org>\nTo: Sales\nDate: 2024-05-01 12:00+00:00"
+INNER = (
+    (0x8004, b"Gr\xfc\xdfe\0"),
+    (
+        0x9003,
+        properties(
+            (0x0C1A, 0x1F, "Jörg".encode("utf-16-le")),
+            (0x0C1F, 0x1E, b"joerg@example.org\0"),
+            (0x0E04, 0x1E, b"Sales\0"),
+            (0x0039, 0x40, struct.pack("<Q", NOON)),
+            (0x1000, 0x1E, b"It leaks.\0"),
+        ),
+    ),
+)
+MESSAGE_CLASS_ID = bytes.fromhex("0703020000000000c000000000000046")
+
+
+def inside(*attributes: tuple[int, bytes]) -> tuple[tuple[int, bytes], ...]:
+    """A message as a file of another one."""
+    content = (0x3701, 0x0D, MESSAGE_CLASS_ID + tnef(*attributes))
+    return (0x9002, b"\0" * 14), (0x8010, b"Gr\xfc\xdfe\0"), (0x9005, properties(content))
+
+
+def test_a_message_inside_is_read_with_its_head_and_its_files() -> None:
+    made = mail()
+    deepest = inside((0x8004, b"Deepest\0"), (0x800C, b"Drip.\0"))
+    data = tnef(WORDS, *inside(*INNER, *PACKED_FILE, *deepest))
+    made.add_attachment(data, "application", "ms-tnef", filename="winmail.dat")
+    document = read_bytes(made.as_bytes(), "a.eml")
+    assert document.text == (
+        f"Subject: Offer\n\nHello,\nsee below.\n\nMessage inside:\n{HEAD}\n\nIt leaks.\n\n"
+        "Message inside:\nSubject: Deepest\n\nDrip.\n\nAttachments: Größen.csv"
+    )
+    assert document.members == (("Größen.csv", b"Part,Torque\nBolt,12\n"),)
+
+
+def test_the_head_of_a_message_inside_may_stand_in_attributes_alone() -> None:
+    made = mail()
+    sender = struct.pack("<HHHH", 4, 40, 6, 23) + b"J\xf6rg\0\0SMTP:joerg@example.org\0\0"
+    rows = [
+        properties((0x0C15, 0x03, b"\1\0\0\0"), (0x3001, 0x1E, b"Sales\0")),
+        properties((0x0C15, 0x03, b"\2\0\0\0"), (0x3001, 0x1E, b"Ada\0")),
+        properties((0x0C15, 0x03, b"\3\0\0\0"), (0x3001, 0x1E, b"SECRET\0")),
+    ]
+    attributes = [
+        (0x8004, b"Gr\xfc\xdfe\0"),
+        (0x8000, sender),
+        (0x8005, struct.pack("<7H", 2024, 5, 1, 12, 0, 0, 3)),
+        (0x9004, struct.pack("<I", len(rows)) + b"".join(rows)),
+        (0x800C, b"It leaks.\0"),
+    ]
+    made.add_attachment(tnef(*inside(*attributes)), "application", "ms-tnef", filename="winmail.dat")
+    head = HEAD.replace("To: Sales", "To: Sales\nCc: Ada")
+    assert read_bytes(made.as_bytes(), "a.eml").text == (
+        f"Subject: Offer\n\nHello,\nsee below.\n\nMessage inside:\n{head.replace('+00:00', '')}\n\nIt leaks."
+    )
+
+
+def test_messages_inside_messages_end() -> None:
+    made, packed = mail(), ((0x800C, b"Drip.\0"),)
+    for _ in range(60):
+        packed = inside(*packed)
+    made.add_attachment(tnef(*packed), "application", "ms-tnef", filename="winmail.dat")
+    assert read_bytes(made.as_bytes(), "a.eml").text.startswith("Subject: Offer\n\nHello,")
