@@ -55,6 +55,15 @@ def test_a_message_inside_a_message_is_read_with_its_head() -> None:
     )
 
 
+def test_the_files_of_a_message_inside_are_its_files_too() -> None:
+    file = {"__substg1.0_3707001F": "a.csv".encode("utf-16-le"), "__substg1.0_37010102": b"Part,Torque\n"}
+    inner = message({"0037": "Inner", "1000": "It leaks."}) | attached(0, file)
+    streams = message({"0037": "Outer"}) | attached(0, {f"__substg1.0_3701000D/{key}": inner[key] for key in inner})
+    streams |= attached(1, {**file, "__substg1.0_3707001F": "b.csv".encode("utf-16-le")})
+    members = read_bytes(compound(streams), "a.msg").members
+    assert members == (("a.csv", b"Part,Torque\n"), ("b.csv", b"Part,Torque\n"))
+
+
 def packed(text: bytes) -> bytes:
     """As Outlook packs rich text, without a reference."""
     units = b"".join(b"\0" + text[n : n + 8] for n in range(0, len(text), 8))

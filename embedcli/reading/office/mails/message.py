@@ -21,6 +21,7 @@ from embedcli.records import Beat, Document
 
 MOST_NESTING = 20
 PROPERTIES = "__properties_version1.0"
+INNER = f"__substg1.0_{of.CONTENT}000D"
 
 
 def read_message(file: CompoundFile, beat: Beat) -> Document:
@@ -30,11 +31,14 @@ def read_message(file: CompoundFile, beat: Beat) -> Document:
     return replace(blocks.document(title=_string(file, "", of.SUBJECT)), members=tuple(message_attachments(file)))
 
 
-def message_attachments(file: CompoundFile) -> Iterator[tuple[str, bytes]]:
-    """(file name, content) of each file attached to the message; pictures in its text and messages are none."""
-    for folder in _attachment_folders(file, ""):
-        if _is_file(file, folder):
-            yield _file_name(file, folder), file.read(f"{folder}/__substg1.0_{of.CONTENT}0102")
+def message_attachments(file: CompoundFile, folder: str = "", depth: int = 0) -> Iterator[tuple[str, bytes]]:
+    """(file name, content) of each file attached to the message or to one inside it; pictures in its text are none."""
+    for attached in _attachment_folders(file, folder):
+        inner = f"{attached}/{INNER}"
+        if inner in file and depth < MOST_NESTING:
+            yield from message_attachments(file, inner, depth + 1)
+        elif _is_file(file, attached):
+            yield _file_name(file, attached), file.read(f"{attached}/__substg1.0_{of.CONTENT}0102")
 
 
 def _add_message(blocks: Blocks, file: CompoundFile, folder: str, beat: Beat, *, depth: int) -> None:
@@ -52,7 +56,7 @@ def _add_message(blocks: Blocks, file: CompoundFile, folder: str, beat: Beat, *,
     _add_body(blocks, file, folder, beat)
     names = []
     for attached in _attachment_folders(file, folder):
-        inner = f"{attached}/__substg1.0_{of.CONTENT}000D"
+        inner = f"{attached}/{INNER}"
         if inner in file and depth < MOST_NESTING:
             blocks.add("Message inside:")
             _add_message(blocks, file, inner, beat, depth=depth + 1)
