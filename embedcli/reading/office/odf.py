@@ -2,17 +2,21 @@
 
 In: an open Package, or the stream of a flat file. Out: paragraphs, headings as sections, list items and rows of tables
 on lines of their own, notes and text boxes after their paragraph; of a presentation a page for each slide that is
-shown, the speaker's notes behind it. Left out: what tracked changes have deleted, comments, hidden sections and slides.
-Not here: spreadsheets (sheets.py), zip archives (package.py).
+shown, the speaker's notes behind it; formulas in their place, the words of charts and other embedded objects in that of
+their frame. `sheet_boxes` gives what is drawn over the sheets of an .ods. Left out: what tracked changes have deleted,
+comments, hidden sections and slides. Not here: spreadsheets (sheets.py), zip archives (package.py).
 """
 
 from __future__ import annotations
 
+import contextlib
+import re
 from dataclasses import dataclass, field
 from typing import IO
 
 from embedcli.errors import UnreadableSource
-from embedcli.reading.office.package import Package, Properties
+from embedcli.reading.office.mathml import Formula
+from embedcli.reading.office.package import Package, Properties, resolved
 from embedcli.reading.office.xml_events import Attributes, End, Handler, Start, attribute, parse, pass_over
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
 from embedcli.reading.text.symbols import Symbols, private_as_seen, symbols_of
@@ -23,10 +27,14 @@ SHEET_LEVEL = 2
 """Not 1: the first heading of that level would be the title."""
 MOST_BLANKS = 100
 MOST_COLUMNS = 1_000
+MOST_NESTING = 5
+BLOCK_BYTES = 256 << 10
 
+_OWN_TABLE = "local-table"
+_TABLE_OF_ADDRESS = re.compile(r"\$?('(?:[^']|'')*'|[^.']*)\.")
 _UNSEEN = (
     *("change-info", "annotation", "annotation-end", "note-citation", "binary-data", "forms", "script"),
-    *("table-of-content-source", "alphabetical-index-source", "covered-table-cell"),
+    *("table-of-content-source", "alphabetical-index-source", "covered-table-cell", "label-separator"),
 )
 _SHAPES = (
     *("frame", "custom-shape", "rect", "ellipse", "circle", "line", "connector", "polyline", "polygon", "path"),
@@ -44,6 +52,7 @@ class Block:
     level: int = 0
     gap: str = PARAGRAPH
     page: int = 0
+    is_formula: bool = False
 
 
 def read_odf(package: Package) -> Document:
@@ -53,7 +62,7 @@ def read_odf(package: Package) -> Document:
         package.parse("META-INF/manifest.xml", manifest)
     if manifest.is_encrypted:
         raise UnreadableSource("password")
-    body, properties = _Body(), Properties()
+    body, properties = _Body(objects=_Objects(package)), Properties()
     styles = _Body(masters=True)
     if "meta.xml" in package:
         package.parse("meta.xml", properties)
@@ -93,6 +102,74 @@ def _document(body: _Body, styles: _Body, title: str | None) -> Document:
     return blocks.document(title=title or body.title, page_count=body.slide_count or None)
 
 
+def sheet_boxes(package: Package) -> dict[str, list[str]]:
+    """By the names of sheets the texts of the shapes over them, and of charts those that are not taken from cells; none
+    of a broken archive."""
+    boxes = _Boxes(objects=_Objects(package, own_only=True))
+    with contextlib.suppress(UnreadableSource):
+        if _has_shapes(package):
+            package.parse("content.xml", boxes)
+    return {name: [block.text for block in blocks] for name, blocks in boxes.sheets.items()}
+
+
+def _has_shapes(package: Package) -> bool:
+    """Most workbooks have none, and are not to be read twice."""
+    mark, before = b"<draw:", b""
+    with package.open("content.xml") as stream:
+        while data := stream.read(BLOCK_BYTES):
+            if mark in before + data:
+                return True
+            before = data[-len(mark) :]
+    return False
+
+
+class _Objects:
+    """The objects of an archive that are embedded in its document, each of them once. With `own_only` what charts take
+    from cells of sheets is not theirs."""
+
+    def __init__(self, package: Package, *, own_only: bool = False) -> None:
+        self._package = package
+        self._folders = [""]  # of the objects that are being read
+        self._seen: set[str] = set()
+        self.own_only = own_only
+        self.table_names: set[str] = set()  # of the document itself
+
+    def blocks(self, target: str) -> list[Block]:
+        """What is in an object, as far as it is not broken."""
+        folder = resolved(self._folders[-1], target)
+        name = f"{folder}/content.xml"
+        if name in self._seen or name not in self._package or len(self._folders) > MOST_NESTING:
+            return []
+        self._seen.add(name)
+        self._folders.append(folder)
+        body = _Body(objects=self, embedded=True)
+        with contextlib.suppress(UnreadableSource):
+            self._package.parse(name, body)
+        self._folders.pop()
+        return body.blocks
+
+
+@dataclass(slots=True)
+class _Chart:
+    """A chart that is open: what stands before it, and the rows of its own table, numbers left out."""
+
+    outer: list[Block]
+    rows: list[list[str]] = field(default_factory=list)
+    sources: set[str] = field(default_factory=set)  # the tables that its words are taken from
+
+    def blocks(self, titles: list[Block], shown_tables: set[str] | None) -> list[Block]:
+        """A line for each title and each series, and one for the categories; none of those that `shown_tables`, or
+        without them any other than its own, show."""
+        is_own = not self.sources or _OWN_TABLE in self.sources
+        is_shown = not is_own if shown_tables is None else bool(self.sources & shown_tables)
+        lines = [" ".join(block.text.split()) for block in titles]
+        if not is_shown:
+            names, *rows = self.rows or [[]]
+            lines += [*names, CELL_SEPARATOR.join(row[0] for row in rows if row and row[0])]
+        lines = [line for line in dict.fromkeys(lines) if line]
+        return [Block(line, gap=LINE if number else PARAGRAPH) for number, line in enumerate(lines)]
+
+
 class _Manifest(Handler):
     """Handler of the list of parts."""
 
@@ -127,13 +204,18 @@ class _Slide:
 class _Body(Handler):
     """Handler of the content, or with `masters` of the styles, whose page masters have headers and footers."""
 
-    def __init__(self, *, masters: bool = False) -> None:
+    def __init__(self, *, masters: bool = False, objects: _Objects | None = None, embedded: bool = False) -> None:
+        self._formula = Formula()
         super().__init__(self._all_starts(), self._all_ends())
         if masters:
             self.starts["body"] = pass_over
         else:
             self.starts["master-styles"] = pass_over
         self.blocks: list[Block] = []  # of the innermost text box, cell, note or slide
+        self._objects = objects  # of the archive; a flat file has them where they stand
+        self._embedded = [False] if embedded else []  # of the open objects, whether in a spreadsheet
+        self._charts: list[_Chart | None] = []  # an element of this name stands in another one
+        self._table_names = set[str]() if objects is None else objects.table_names
         self.headers: list[Block] = []
         self.footers: list[Block] = []
         self.title: str | None = None
@@ -160,7 +242,11 @@ class _Body(Handler):
 
     def _all_starts(self) -> dict[str, Start]:
         return {
+            **self._formula.starts(),
             **dict.fromkeys(_UNSEEN, pass_over),
+            "object": self._start_object,
+            "chart": self._start_chart,
+            **dict.fromkeys(("series", "categories"), self._chart_source),
             "changed-region": self._start_region,
             "deletion": self._deletion,
             "change-start": self._start_change,
@@ -191,7 +277,12 @@ class _Body(Handler):
         }
 
     def _all_ends(self) -> dict[str, End]:
+        formula = self._formula.ends()
         return {
+            **formula,
+            "math": lambda: self._end_formula(formula["math"]),
+            "object": self._end_object,
+            "chart": self._end_chart,
             "p": self._end_paragraph,
             "h": self._end_paragraph,
             "list-item": self._end_item,
@@ -209,6 +300,9 @@ class _Body(Handler):
 
     def text(self, characters: str) -> None:
         """White space is one blank, across the borders of elements too; more are written as elements."""
+        if self._formula.is_open:
+            self._formula.text(characters)
+            return
         if self._paragraph is None or self._is_unseen():
             return
         words = self._paragraph.words
@@ -282,13 +376,14 @@ class _Body(Handler):
         else:
             self._character(")")
 
-    def _start_paragraph(self, attributes: Attributes) -> None:
+    def _start_paragraph(self, attributes: Attributes) -> bool:
         level, style = attribute(attributes, "outline-level") or "0", attribute(attributes, "style-name") or ""
         self._paragraph = _Paragraph(
             level=int(level) if level.isdecimal() else 0,
             is_title=style in self._title_styles,
             is_hidden=("paragraph", style) in self.hidden_texts,
         )
+        return False
 
     def _hidden_paragraph(self, attributes: Attributes) -> bool:
         if self._paragraph is not None and _is_hidden(attributes):
@@ -342,10 +437,12 @@ class _Body(Handler):
             self.blocks[:0] = [Block(self._slide.title)] if self._slide.title else []
         elif kind in ("page-number", "date-time"):
             return
-        elif self._paragraph is not None:
-            self._paragraph.after += inner
-        else:
+        elif self._paragraph is None:
             self.blocks += inner
+        elif all(block.is_formula for block in inner):
+            self._character("".join(block.text for block in inner))
+        else:
+            self._paragraph.after += inner
 
     def _start_margin(self, attributes: Attributes) -> bool:
         """A header or footer; one that is not displayed is that of pages which share another's."""
@@ -364,17 +461,25 @@ class _Body(Handler):
         """A table of a text, or a sheet, whose name is a heading; neither has to be shown."""
         if attribute(attributes, "style-name") in self._hidden_styles:
             return True
+        name = attribute(attributes, "name") or ""
+        if self._embedded:
+            return False
+        self._table_names.add(name)
         if self._in_spreadsheet and not self._rows:
-            self.blocks.append(Block(attribute(attributes, "name") or "", level=SHEET_LEVEL))
+            self.blocks.append(Block(name, level=SHEET_LEVEL))
         return False
 
     def _start_row(self, _attributes: Attributes) -> None:
         self._rows.append([])
 
-    def _start_cell(self, attributes: Attributes) -> None:
+    def _start_cell(self, attributes: Attributes) -> bool:
+        if self._charts and self._rows and attribute(attributes, "value-type") not in (None, "string"):
+            self._rows[-1].append([])
+            return True
         repeat = attribute(attributes, "number-columns-repeated") or "1"
         self._repeats.append(min(int(repeat), MOST_COLUMNS) if repeat.isdecimal() else 1)
         self._start_inner(attributes)
+        return False
 
     def _end_cell(self) -> None:
         cell, repeat = self._leave(), self._repeats.pop()
@@ -384,16 +489,56 @@ class _Body(Handler):
     def _end_row(self) -> None:
         """A row is a line; one of a single cell is a frame around paragraphs."""
         cells = self._rows.pop()
-        if len(cells) == 1:
-            self.blocks += cells[0]
-            return
         texts = [" ".join(" ".join(block.text for block in cell).split()) for cell in cells]
-        if any(texts):
+        if self._charts and self._charts[0] is not None and not self._rows:
+            self._charts[0].rows.append(texts)
+        elif len(cells) == 1:
+            self.blocks += cells[0]
+        elif any(texts):
             self.blocks.append(Block(CELL_SEPARATOR.join(texts).rstrip(CELL_SEPARATOR), gap=LINE))
+
+    # embedded objects
+
+    def _end_formula(self, end: End) -> None:
+        end()
+        text = self._formula.take()
+        if self._paragraph is not None:
+            self._character(text)
+        elif text and not self._is_unseen():
+            self.blocks.append(Block(text, is_formula=True))
+
+    def _start_object(self, attributes: Attributes) -> None:
+        target = attribute(attributes, "href")
+        if target is not None and self._objects is not None and not self._is_unseen():
+            self.blocks += self._objects.blocks(target)
+        self._embedded.append(self._in_spreadsheet)
+
+    def _end_object(self) -> None:
+        self._in_spreadsheet = self._embedded.pop()
+
+    def _start_chart(self, _attributes: Attributes) -> None:
+        self._charts.append(None if self._charts else _Chart(self.blocks))
+        if len(self._charts) == 1:
+            self.blocks = []
+
+    def _end_chart(self) -> None:
+        chart = self._charts.pop()
+        if chart is not None:
+            own_only = self._in_spreadsheet or (self._objects is not None and self._objects.own_only)
+            self.blocks = chart.outer + chart.blocks(self.blocks, None if own_only else self._table_names)
+
+    def _chart_source(self, attributes: Attributes) -> None:
+        """Where the name of a series, or the categories, are taken from: `Sheet1.$A$2:.$A$5`."""
+        for name in ("label-cell-address", "cell-range-address"):
+            found = _TABLE_OF_ADDRESS.match(attribute(attributes, name) or "")
+            if self._charts and self._charts[0] is not None and found is not None:
+                self._charts[0].sources.add(found[1].strip("'").replace("''", "'"))
 
     # slides
 
     def _start_slide(self, attributes: Attributes) -> bool:
+        if self._embedded:
+            return False
         self.slide_count += 1
         if attribute(attributes, "style-name") in self._hidden_styles:
             return True
@@ -402,6 +547,8 @@ class _Body(Handler):
         return False
 
     def _end_slide(self) -> None:
+        if self._embedded:
+            return
         slide, self._slide = self._slide, None
         if slide is not None:
             inner = self.blocks
@@ -414,3 +561,41 @@ class _Body(Handler):
         if notes:
             self.blocks.append(Block("Notes:"))
             self.blocks += [Block(block.text, gap=LINE) for block in notes]
+
+
+class _Boxes(_Body):
+    """Handler of a spreadsheet: what is drawn over its sheets, not what is in their cells."""
+
+    def __init__(self, *, objects: _Objects) -> None:
+        super().__init__(objects=objects)
+        self.sheets: dict[str, list[Block]] = {}
+        self._is_read = False
+
+    def _start_table(self, attributes: Attributes) -> bool:
+        if self._outer:
+            return super()._start_table(attributes)
+        self.blocks = self.sheets.setdefault(attribute(attributes, "name") or "", [])
+        return False
+
+    def _start_row(self, attributes: Attributes) -> None:
+        if self._outer:
+            super()._start_row(attributes)
+
+    def _end_row(self) -> None:
+        if self._outer:
+            super()._end_row()
+
+    def _start_cell(self, attributes: Attributes) -> bool:
+        """Of a cell with text calamine gives all text inside, that of shapes too."""
+        if self._outer:
+            return super()._start_cell(attributes)
+        self._is_read = attribute(attributes, "value-type") == "string"
+        return False
+
+    def _end_cell(self) -> None:
+        if self._outer:
+            super()._end_cell()
+        self._is_read = self._is_read and bool(self._outer)
+
+    def _start_paragraph(self, attributes: Attributes) -> bool:
+        return not self._outer or self._is_read or super()._start_paragraph(attributes)

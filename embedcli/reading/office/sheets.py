@@ -19,6 +19,7 @@ from typing import BinaryIO
 import python_calamine as calamine
 
 from embedcli.errors import UnreadableSource
+from embedcli.reading.office.odf import sheet_boxes
 from embedcli.reading.office.package import Package, relation_target, title_of
 from embedcli.reading.office.sparse_sheet import SparseSheets
 from embedcli.reading.office.tables import led_lines
@@ -50,11 +51,12 @@ def read_sheets(file: BinaryIO, *, beat: Beat, package: Package | None = None) -
     beat(0)
     blocks = Blocks()
     sparse = None if package is None else SparseSheets(package)
+    drawn = sheet_boxes(package) if package is not None and "content.xml" in package else {}
     file.seek(0)
     try:
         with calamine.CalamineWorkbook.from_filelike(file) as workbook:
             for name in _visible(workbook):
-                boxes = sparse.boxes(name) if sparse is not None else []
+                boxes = drawn.get(name) or (sparse.boxes(name) if sparse is not None else [])
                 _add_sheet(blocks, name, _rows_of(workbook, sparse, name, beat), boxes)
     except calamine.PasswordError as error:
         raise UnreadableSource("password", str(error)) from None

@@ -179,3 +179,112 @@ def test_text_is_hidden_by_a_style_that_the_document_shares() -> None:
         {"styles.xml": f"{shared}</office:styles></office:document-styles>"},
     )
     assert read_bytes(made, "a.odt").text == "seen"
+
+
+FORMULA = """<math:math> <math:semantics> <math:mrow> <math:mi>E</math:mi> <math:mo>=</math:mo> <math:mfrac>
+    <math:mrow><math:mi> a </math:mi><math:mo>+</math:mo><math:mn>1</math:mn></math:mrow> <math:mn>2</math:mn>
+    </math:mfrac> <math:mtext> for </math:mtext> <math:mi>f</math:mi>
+    <math:mfenced><math:mi>x</math:mi><math:mi>y</math:mi></math:mfenced> </math:mrow>
+    <math:annotation math:encoding="StarMath 5.0">E = {a + 1} over 2</math:annotation> </math:semantics> </math:math>"""
+READ_FORMULA = "E=(a+1)/2 for f(x,y)"
+
+
+def cell(text: str, kind: str = "string") -> str:
+    return f'<table:table-cell office:value-type="{kind}"><text:p>{text}</text:p></table:table-cell>'
+
+
+def chart(table: str = "local-table") -> str:
+    """With words and numbers in a table of its own, which may be a copy of another one."""
+    rows = [cell("") + cell("Bolts"), cell("M8") + cell("9.1", "float"), cell("M10") + cell("9.2", "float")]
+    table_rows = "".join(f"<table:table-row>{row}</table:table-row>" for row in rows)
+    return f"""<office:body><office:chart><chart:chart><chart:title><text:p>Torques</text:p></chart:title>
+        <chart:plot-area><chart:axis><chart:title><text:p>Nm</text:p></chart:title>
+        <chart:categories table:cell-range-address="{table}.$A$2:.$A$3"/></chart:axis>
+        <chart:series chart:label-cell-address="{table}.$B$1" chart:values-cell-range-address="{table}.$B$2:.$B$3"/>
+        </chart:plot-area><table:table table:name="local-table">{table_rows}</table:table></chart:chart></office:chart>
+        </office:body>"""
+
+
+def document_part(inside: str) -> str:
+    return f"<office:document-content>{inside}</office:document-content>"
+
+
+def frame(name: str) -> str:
+    image = f'<draw:image xlink:href="./ObjectReplacements/{name}"/>'
+    return f'<draw:frame><draw:object xlink:href="./{name}"/>{image}</draw:frame>'
+
+
+def flat(body: str, kind: str) -> str:
+    text = read_bytes(
+        f"<office:document {ODF_NAMESPACES}><office:body><office:{kind}>{body}</office:{kind}></office:body>"
+        "</office:document>".encode(),
+        "a.fodt",
+    ).text
+    return text.replace("\n\n", "\n")
+
+
+def with_objects(body: str, kind: str = "text", **objects: str) -> bytes:
+    manifest = {"META-INF/manifest.xml": "<manifest:manifest/>"}
+    parts = {f"{name.replace('_', ' ')}/content.xml": content for name, content in objects.items()}
+    return replaced(odf(body, kind=kind), manifest | parts)
+
+
+def test_a_formula_stands_in_its_place_without_its_source() -> None:
+    body = f"<text:p>Where {frame('Object 1')} holds.</text:p>"
+    expected = f"Where {READ_FORMULA} holds."
+    assert read_bytes(with_objects(body, Object_1=FORMULA), "a.odt").text == expected
+    inside = f"<draw:frame><draw:object>{FORMULA}</draw:object></draw:frame>"
+    assert flat(body.replace(frame("Object 1"), inside), "text") == expected
+    slide = f"<draw:page>{frame('Object 1')}</draw:page>"
+    assert read_bytes(with_objects(slide, "presentation", Object_1=FORMULA), "a.odp").text == READ_FORMULA
+    assert read_bytes(zipped({"mimetype": f"{MIME}formula", "content.xml": FORMULA}), "a.odf").text == READ_FORMULA
+
+
+MIME = "application/vnd.oasis.opendocument."
+
+
+def test_the_words_of_a_chart_follow_its_paragraph_and_its_numbers_do_not() -> None:
+    body = f"<text:p>See {frame('Object 1')} there.</text:p>"
+    expected = "See there.\n\nTorques\nNm\nBolts\nM8 | M10"
+    assert read_bytes(with_objects(body, Object_1=document_part(chart())), "a.odt").text == expected
+    inside = f"<draw:frame><draw:object><office:document>{chart()}</office:document></draw:object></draw:frame>"
+    assert flat(body.replace(frame("Object 1"), inside), "text") == expected.replace("\n\n", "\n")
+    slide = f"<draw:page>{frame('Object 1')}</draw:page>"
+    slides = with_objects(slide, "presentation", Object_1=document_part(chart("Sheet1")))
+    assert read_bytes(slides, "a.odp").text == "Torques\nNm\nBolts\nM8 | M10"
+
+
+def test_a_chart_of_a_table_of_the_text_does_not_say_its_words_twice() -> None:
+    row = f"<table:table-row>{cell('Bolts')}{cell('M8')}</table:table-row>"
+    table = f'<table:table table:name="It\'s">{row}</table:table>'
+    part = document_part(chart("'It''s'"))
+    data = with_objects(f"{table}<text:p>{frame('Object 1')}</text:p>", Object_1=part)
+    assert read_bytes(data, "a.odt").text == "Bolts | M8\n\nTorques\nNm"
+
+
+def test_other_objects_are_read_as_what_they_are() -> None:
+    row = f"<table:table-row>{cell('Part')}{cell('12', 'float')}</table:table-row>"
+    sheet = f"<table:table table:name='S'>{row}</table:table>"
+    sheet = document_part(f"<office:body><office:spreadsheet>{sheet}</office:spreadsheet></office:body>")
+    inner = document_part(
+        f"<office:body><office:text><text:p>In {frame('Object 2')}</text:p></office:text></office:body>"
+    )
+    drawing = document_part(
+        "<office:body><office:drawing><draw:page><draw:rect><text:p>Box</text:p></draw:rect>"
+        "</draw:page></office:drawing></office:body>"
+    )
+    body = "".join(f"<text:p>{n}{frame(f'Object {n}')}</text:p>" for n in (1, 3, 4))
+    nested = {"Object 3/Object 2/content.xml": FORMULA}
+    data = replaced(with_objects(body, Object_1=sheet, Object_3=inner, Object_4=drawing), nested)
+    document = read_bytes(data, "a.odt")
+    assert document.text == f"1\nPart | 12\n\n3\n\nIn {READ_FORMULA}\n\n4\n\nBox"
+    assert document.sections == document.pages == ()
+
+
+def test_a_broken_or_circular_object_costs_only_itself() -> None:
+    body = f"<text:p>Before</text:p><text:p>{frame('Object 1')}{frame('Object 2')}{frame('Object 9')}</text:p>"
+    circle = document_part(
+        f"<office:body><office:text><text:p>In{frame('.')}{frame('../Object 2')}</text:p></office:text>"
+    )
+    data = with_objects(body, Object_1="<math:math><math:mi>x</math:mi>", Object_2=circle)
+    assert read_bytes(data, "a.odt").text.startswith("Before")

@@ -13,7 +13,7 @@ from openpyxl.chart import BarChart, Reference
 from embedcli.errors import UnreadableSource
 from embedcli.reading.office import sheets
 from tests import xlsb_files
-from tests.office_files import read_bytes, relations, replaced, saved
+from tests.office_files import odf, read_bytes, relations, replaced, saved
 
 
 def workbook(*rows: list[Any], name: str = "Torques") -> Any:
@@ -106,6 +106,40 @@ def test_the_titles_of_a_chart_are_read_and_what_it_takes_from_cells_is_not_said
     beside = relations({"rId1": ("chart", "../charts/none.xml")})
     lost = replaced(whole, {"xl/drawings/_rels/drawing1.xml.rels": beside})
     assert read_bytes(lost, "a.xlsx").text == text.partition("\nAll")[0]
+
+
+BOX = "<draw:frame><draw:text-box><text:p>{}</text:p></draw:text-box></draw:frame>"
+CHART = """<office:document-content><office:chart><chart:chart><chart:title><text:p>Title {0}</text:p></chart:title>
+    <chart:series chart:label-cell-address="{0}.$B$1"/><table:table table:name="local-table"><table:table-row>
+    <table:table-cell/><table:table-cell office:value-type="string"><text:p>Series {0}</text:p></table:table-cell>
+    </table:table-row></table:table></chart:chart></office:chart></office:document-content>"""
+
+
+def test_what_is_drawn_over_a_sheet_of_libreoffice_stands_behind_its_rows() -> None:
+    """Shapes hang on the sheet or on a cell; a chart keeps a copy of the cells that it shows."""
+    chart = '<draw:frame><draw:object xlink:href="./{}"/></draw:frame>'
+    string = '<table:table-cell office:value-type="string">{}<text:p>{}</text:p></table:table-cell>'
+    cells = string.format("", "Part") + f"<table:table-cell>{BOX.format('On a cell')}</table:table-cell>"
+    cells += string.format(chart.format("Object 2"), "Bolt")
+    number = BOX.format("On a number") + "<text:p>3</text:p>"
+    cells += f'<table:table-cell office:value-type="float" office:value="3">{number}</table:table-cell>'
+    note = "<office:annotation><text:p>NOTE</text:p></office:annotation>"
+    row = f"<table:table-row>{cells}{string.format(note, 'Nut')}</table:table-row>"
+    shapes = f"<table:shapes>{BOX.format('Over it')}{chart.format('Object 1')}</table:shapes>"
+    sheets = f'<table:table table:name="S1">{shapes}{row}</table:table>'
+    sheets += f'<table:table table:name="S2"><table:shapes>{BOX.format("Only this")}</table:shapes></table:table>'
+    parts = {
+        "META-INF/manifest.xml": "<manifest:manifest/>",
+        "Object 1/content.xml": CHART.format("S1"),
+        "Object 2/content.xml": CHART.format("local-table"),
+    }
+    data = replaced(odf(sheets, kind="spreadsheet"), parts)
+    assert read_bytes(data, "a.ods").text.splitlines() == [
+        *("S1", "Part | Bolt | 3 | Nut", "Over it", "Title S1", "On a cell", "Title local-table"),
+        *("Series local-table", "On a number", "", "S2", "Only this"),
+    ]
+    broken = replaced(data, {"Object 1/content.xml": "<office:", "Object 2/content.xml": "<office:"})
+    assert "On a number\n\nS2\nOnly this" in read_bytes(broken, "a.ods").text
 
 
 def test_a_title_among_the_properties_is_the_title() -> None:
