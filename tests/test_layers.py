@@ -58,6 +58,7 @@ DOORS = {
         "reading.pdf.judge",
         "reading.pdf.page",
         "reading.pdf.text",
+        "reading.pdf.values",
     },
     "pypdf": {"reading.pdf.overlay", "reading.pdf.second"},
     "python_calamine": {"reading.office.sheets"},

@@ -21,6 +21,7 @@ from embedcli.reading.pdf.judge import MOST_NESTING, Page, judge
 from embedcli.reading.pdf.overlay import HIDDEN_KEY
 from embedcli.reading.pdf.second import SecondReader
 from embedcli.reading.pdf.text import read_text
+from embedcli.reading.pdf.values import Box, move_to_labels, place_of_field
 
 COMB = 1 << 24
 """The flag of a form field whose characters stand in a box each."""
@@ -44,15 +45,17 @@ def read_page(reading: Reading, index: int) -> Page:
     """The page at `index`, from 0. Raises PdfiumError when it cannot be loaded."""
     page = _load(reading.document, index)
     try:
-        typed, combs, has_parts = "", list[str](), reading.hints.parts
+        typed, combs, fields, has_parts = "", list[str](), list[Box](), reading.hints.parts
         if reading.has_forms or (reading.hints.typed and _has_typed(page)):
             combs = list(_combs(reading.document, page)) if reading.has_forms else []
+            fields = list(_fields(reading.document, page)) if reading.has_forms else []
             typed = "\r\n".join(_typed_without_looks(page)) if reading.hints.typed else ""
             pdfium_c.FPDFPage_Flatten(page, pdfium_c.FLAT_NORMALDISPLAY)
             has_parts = True
             _close(reading.document, page)  # what is drawn on a page is its text only after it is loaded anew
             page = None
             page = _load(reading.document, index)
+            move_to_labels(page, fields)
         if reading.hints.layers:
             _leave_hidden_out(page)
         bare_fonts = functools.partial(reading.second.fonts_without_map, index) if reading.hints.bare_codes else None
@@ -124,6 +127,14 @@ def _combs(document: pdfium.PdfDocument, page: Any) -> Iterator[str]:
             value = _decoded(buffer, size).strip()
             if len(value) > 1:
                 yield value
+
+
+def _fields(document: pdfium.PdfDocument, page: Any) -> Iterator[Box]:
+    for annotation in _annotations(page):
+        if pdfium_c.FPDFAnnot_GetSubtype(annotation) == pdfium_c.FPDF_ANNOT_WIDGET:
+            place = place_of_field(document.formenv, annotation)
+            if place is not None:
+                yield place
 
 
 def _decoded(buffer: Any, size: int) -> str:
