@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from embedcli.errors import UnreadableSource
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
+from embedcli.reading.text.fractions import Fractions
 from embedcli.reading.text.symbols import Symbols, as_seen, symbols_of
 from embedcli.records import Beat, Document
 
@@ -35,8 +36,13 @@ _UNSEEN = frozenset(
     b" nonshppict xmlnstbl wgrffmtfilter panose falt datafield listpicture pnseclvl template private tc xe"
     b" nonesttables objclass objname sp".split()
 )
-_SEEN_ALL_THE_SAME = frozenset(b"shpinst shptxt shppict cs footnote".split())  # though they begin with `\*`
+_SEEN_ALL_THE_SAME = frozenset(
+    b"shpinst shptxt shppict cs footnote moMath moMathPara".split()
+)  # though they begin with `\*`
 _ASIDE = frozenset(b"footnote header headerl headerr headerf footer footerl footerr footerf".split())
+_TERMS = {b"mnum": ("", "/"), b"mden": ("", ""), b"md": ("(", ")"), b"mnary": ("\u222b", "")}
+"""Parts of formulas, and what stands before and behind them unless they say otherwise."""
+_SIGNS = {b"mbegChr": b"md", b"mendChr": b"md", b"mchr": b"mnary"}
 _CHARACTERS = {
     b"tab": "\t",
     b"line": "\n",
@@ -61,6 +67,7 @@ _CODE_PAGES = {
 """By the number of a font's character set."""
 _KNOWN = frozenset({*_CODE_PAGES.values(), "cp437", "cp850", "cp852", "cp866", "mac-roman", "utf-8"})
 _NOT_CHOSEN = 25
+_MATH_PROPERTIES = re.compile(rb"m[A-Za-z]+Pr$")
 _HEADING_STYLE = re.compile(rb"heading ([1-9])\b", re.IGNORECASE)
 
 
@@ -78,6 +85,23 @@ class _Field:
         return self.entries[number] if 0 <= number < len(self.entries) else ""
 
 
+@dataclass(slots=True)
+class _Term:
+    """A part of a formula that is open."""
+
+    depth: int  # the groups around it
+    kind: bytes
+    begins: int  # among the words of its paragraph
+    first: str
+    last: str
+
+    def set(self, sign: bytes, text: str) -> None:
+        if sign == b"mendChr":
+            self.last = text
+        else:
+            self.first = text
+
+
 @dataclass(frozen=True, slots=True)
 class _Group:
     """The state of a group; a nested one begins with a copy."""
@@ -90,6 +114,9 @@ class _Group:
     is_hidden: bool = False
     is_deleted: bool = False
     field: _Field | None = None  # the innermost that the group stands in
+
+    def is_shown(self) -> bool:
+        return self.is_seen and not (self.is_hidden or self.is_deleted)
 
 
 @dataclass(slots=True)
@@ -148,6 +175,8 @@ class _Reader:
         self._default_page = "cp1252"
         self._style = -1
         self._levels: dict[int, int] = {}
+        self._terms: list[_Term] = []
+        self._fractions = Fractions()
 
     def read(self) -> None:
         position = count = 0
@@ -187,6 +216,8 @@ class _Reader:
         self._skipped = 0
         if not self._groups:
             return
+        if self._terms and self._terms[-1].depth == len(self._groups):
+            self._end_term(self._terms.pop())
         kind, target, form = self._group.kind, self._target, self._group.field
         self._group, self._target = self._groups.pop()
         if form is not None and form is not self._group.field and not "".join(target.words[form.begins :]).strip():
@@ -211,6 +242,15 @@ class _Reader:
             self._group = replace(self._group, is_seen=False, kind=b"")
         elif word == b"field":
             self._group = replace(self._group, field=_Field(len(self._target.words)))
+        elif word == b"upr" and self._group.is_seen:
+            self._group = replace(self._group, is_seen=False, kind=word)
+        elif word == b"ud" and self._group.kind == b"upr":
+            self._group = replace(self._group, is_seen=True, kind=b"")
+        elif word in _TERMS and self._group.is_shown():
+            self._begin_term(word)
+        elif word in _SIGNS:
+            self._group = replace(self._group, is_seen=False, kind=word)
+            self._set_sign("")
         elif word in (b"formfield", b"ffl"):
             self._group = replace(self._group, is_seen=False, kind=word)
             if word == b"ffl" and self._group.field is not None:
@@ -218,12 +258,32 @@ class _Reader:
         elif word in _ASIDE:
             self._group = replace(self._group, kind=word[:6] if word != b"footnote" else word)
             self._target = _Target()
-        elif word in _UNSEEN or (starred and word not in _SEEN_ALL_THE_SAME):
+        elif word in _UNSEEN or _MATH_PROPERTIES.match(word) or (starred and word not in _SEEN_ALL_THE_SAME):
             kind = self._group.kind if self._group.kind in (b"stylesheet", b"fonttbl") else b""
             self._group = replace(self._group, is_seen=False, kind=kind)
         else:
             return False
         return word not in (b"fonttbl", b"stylesheet")
+
+    # formulas
+
+    def _begin_term(self, word: bytes) -> None:
+        words = self._target.words
+        self._terms.append(_Term(len(self._groups), word, len(words), *_TERMS[word]))
+        if word in (b"mnum", b"mden"):
+            self._fractions.begin(words)
+
+    def _end_term(self, term: _Term) -> None:
+        words = self._target.words
+        if term.kind in (b"mnum", b"mden"):
+            self._fractions.end(words, term.last)
+        elif words[term.begins :]:
+            words.insert(term.begins, term.first)
+            words.append(term.last)
+
+    def _set_sign(self, text: str) -> None:
+        if self._terms and self._terms[-1].kind == _SIGNS[self._group.kind]:
+            self._terms[-1].set(self._group.kind, text)
 
     # words
 
@@ -355,9 +415,11 @@ class _Reader:
         group = self._group
         if group.kind == b"title":
             self.title.append(text)
+        elif group.kind in _SIGNS:
+            self._set_sign(text)
         elif group.kind == b"ffl" and group.field is not None:
             group.field.entries[-1] += text
-        elif group.is_seen and not (group.is_hidden or group.is_deleted):
+        elif group.is_shown():
             self._target.words.append(text)
 
     def _take(self, target: _Target) -> str:

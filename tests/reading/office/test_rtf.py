@@ -118,3 +118,25 @@ def test_a_choice_that_is_none_of_the_list_is_none() -> None:
 
 def test_what_is_typed_into_a_form_is_read() -> None:
     assert rtf(form("TEXT", r"{\*\ffdeftext DEFAULT}", "Ada")).text == "Colour: Ada now"
+
+
+@pytest.mark.parametrize(
+    ("formula", "text"),
+    [
+        (r"{\mr\mscr0\msty2 \f0 E=}{\mf{\mfPr{\mtype bar}{\*\mctrlPr}}{\mnum{\mr a+1}}{\mden{\mr 2}}}", "E=(a+1)/2"),
+        (r"{\mr f}{\md{\mdPr{\mctrlPr}}{\me{\mr x}}}", "f(x)"),
+        (r"{\md{\mdPr{\mbegChr [}{\mendChr }}{\me{\mr x}{\md{\me{\mr y}}}}}", "[x(y)"),
+        (r"{\mnary{\mnaryPr{\mchr \u8721?}{\mlimLoc undOvr}}{\msub{\mr i}}{\msup{\mr n}}{\me{\mr i}}}", "\u2211ini"),
+        (r"{\mnary{\mnaryPr{\mlimLoc undOvr}}{\me{\mr x}}}", "\u222bx"),
+    ],
+)
+def test_a_formula_is_read_in_its_place(formula: str, text: str) -> None:
+    written = rf"{{\mmath{{\*\moMathPara{{\moMathParaPr{{\mjc 1}}}}{{\*\moMath{formula}}}}}}}{{\*\mmathPict PICTURE}}"
+    assert rtf(rf"Where {written} holds.\par Next.\par").text == f"Where {text} holds.\n\nNext."
+    assert rtf(rf"Where {{\v {written}}}holds.\par").text == "Where holds."
+
+
+def test_of_a_text_that_is_there_in_unicode_too_that_is_read() -> None:
+    assert rtf(r"A {\upr{\'3f}{\*\ud{\u1055?}}} b\par").text == "A \u041f b"
+    assert rtf(r"A {\v{\upr{\'3f}{\*\ud{\u1055?}}}} b\par").text == "A  b"
+    assert rtf(r"A {\*\unknown{\upr{\'3f}{\*\ud{\u1055?}}}} b\par").text == "A  b"
