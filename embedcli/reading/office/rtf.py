@@ -417,7 +417,7 @@ class _Reader:
             self.title.append(text)
         elif group.kind in _SIGNS:
             self._set_sign(text)
-        elif group.kind == b"ffl" and group.field is not None:
+        elif group.kind == b"ffl" and group.field is not None and group.field.entries:
             group.field.entries[-1] += text
         elif group.is_shown():
             self._target.words.append(text)

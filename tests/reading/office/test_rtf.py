@@ -140,3 +140,9 @@ def test_of_a_text_that_is_there_in_unicode_too_that_is_read() -> None:
     assert rtf(r"A {\upr{\'3f}{\*\ud{\u1055?}}} b\par").text == "A \u041f b"
     assert rtf(r"A {\v{\upr{\'3f}{\*\ud{\u1055?}}}} b\par").text == "A  b"
     assert rtf(r"A {\*\unknown{\upr{\'3f}{\*\ud{\u1055?}}}} b\par").text == "A  b"
+
+
+def test_groups_where_they_do_not_belong_cost_no_document() -> None:
+    for word in (r"\field", r"\mnum", r"\mchr", r"\*\ud", r"\footnote", r"\*\ffl", r"\upr"):
+        for outer in (r"\field{\*\fldinst{\*\formfield{\*\ffl ", r"\mmath{\*\moMath{\mf{\mnum{\md ", r"\upr{"):
+            assert rtf(rf"Text {{{outer}a{{{word} b\par c").text.startswith("Text")
