@@ -6,12 +6,14 @@ has it (mail.py), pages (html.py), rich text (rtf.py).
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
+from embedcli.errors import UnreadableSource
 from embedcli.reading.office.mails import properties as of
 from embedcli.reading.office.rtf import rtf_text, unpacked_rtf
 from embedcli.reading.text.declared import decode_declared, decode_page
@@ -135,11 +137,12 @@ _HEAD: dict[int, Callable[[bytes, str], dict[str, str]]] = {
 def _add_body(found: Tnef, properties: _Properties, code_page: str, beat: Beat) -> None:
     if of.BODY in properties:
         found.text = found.text or _text(*properties[of.BODY], code_page)
-    if of.HTML in properties:
-        kind, value = properties[of.HTML]
-        found.page = decode_page(value) if kind == 0x102 else _text(kind, value, code_page)
-    elif of.RTF in properties and not found.text.strip():
-        found.text = rtf_text(unpacked_rtf(properties[of.RTF][1]), beat)
+    with contextlib.suppress(UnreadableSource):
+        if of.HTML in properties:
+            kind, value = properties[of.HTML]
+            found.page = decode_page(value) if kind == 0x102 else _text(kind, value, code_page)
+        elif of.RTF in properties and not found.text.strip():
+            found.text = rtf_text(unpacked_rtf(properties[of.RTF][1]), beat)
 
 
 def _file(file: tuple[str, bytes], properties: _Properties, code_page: str) -> tuple[str, bytes]:
@@ -199,4 +202,6 @@ def _text(kind: int, value: bytes, code_page: str) -> str:
     if kind == 0x1F:
         return value.decode("utf-16-le", "replace").rstrip("\0")
     narrow = value.rstrip(b"\0")
-    return decode_declared(narrow, code_page) if narrow else ""
+    with contextlib.suppress(UnreadableSource):
+        return decode_declared(narrow, code_page) if narrow else ""
+    return ""

@@ -140,3 +140,17 @@ def test_messages_inside_messages_end() -> None:
         packed = inside(*packed)
     made.add_attachment(tnef(*packed), "application", "ms-tnef", filename="winmail.dat")
     assert read_bytes(made.as_bytes(), "a.eml").text.startswith("Subject: Offer\n\nHello,")
+
+
+def test_a_broken_text_in_what_outlook_has_packed_costs_only_itself() -> None:
+    made, noise = mail(), bytes(range(32)) * 20 + b"\0\1" * 200 + b"x"
+    too_deep = struct.pack("<IIII", 30_016, 30_000, 0x414C454D, 0) + b"{" * 30_000
+    for body in (
+        (0x800C, noise),
+        (0x9003, properties((0x1013, 0x102, noise))),
+        (0x9003, properties((0x1009, 0x102, too_deep))),
+    ):
+        made = mail("\n")
+        data = tnef(body, (0x9002, b""), (0x8010, noise), *PACKED_FILE[2:])
+        made.add_attachment(data, "application", "ms-tnef", filename="winmail.dat")
+        assert read_bytes(made.as_bytes(), "a.eml").text.endswith("Attachments: Größen.csv")
