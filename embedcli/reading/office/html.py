@@ -32,6 +32,9 @@ _UNSEEN = _NEVER | {
 }
 _RAW = re.compile(r"<(/?)(?:frameset|noframes|noembed|iframe)\b", re.IGNORECASE)
 """What they hold for old programs is no elements to a parser, and beside frames there is nothing else."""
+_TEMPLATE = re.compile(r"<template\b([^<>]*)>|</template\s*>", re.IGNORECASE)
+_SHOWN_TEMPLATE = re.compile(r"\sshadow(?:root)?(?:mode)?\s*=", re.IGNORECASE)
+"""A template that is the tree of the element around it."""
 _NOT_DISPLAYED = '[hidden], [role="navigation"], dialog:not([open])'
 _STYLED = '[style*="none" i], [style*="hidden" i]'
 _NOT_DISPLAYED_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
@@ -143,11 +146,26 @@ def _texts_in_the_font_of(node: LexborNode) -> Iterator[LexborNode]:
 def _as_html(page: str) -> str:
     """XHTML may write `<title/>`; to a reader of HTML that is a title which never ends, and the page is in it. And text
     in a CDATA section is a comment to it."""
+    if _SHOWN_TEMPLATE.search(page):
+        page = _with_shown_templates(page)
     if _XHTML not in page[:HEAD_CHARACTERS]:
         return page
     first, *sections = page.split(_CDATA)
     page = "".join((first, *map(_section_as_html, sections)))
     return _EMPTY_ELEMENT.sub(r"<\1\2></\1>", page)
+
+
+def _with_shown_templates(page: str) -> str:
+    """The page with those templates that are shown as elements like any other."""
+    shown: list[bool] = []  # of the open ones
+
+    def named(tag: re.Match[str]) -> str:
+        if tag[1] is None:
+            return "</div>" if shown and shown.pop() else tag[0]
+        shown.append(_SHOWN_TEMPLATE.search(tag[1]) is not None)
+        return "<div>" if shown[-1] else tag[0]
+
+    return _TEMPLATE.sub(named, page)
 
 
 def _section_as_html(page: str) -> str:

@@ -192,3 +192,14 @@ def test_what_stands_there_for_old_programs_is_read_as_a_page(element: str) -> N
         assert text.endswith("Pumps\n\nIt leaks & drips.")
     text = read_bytes(f"<p>Seen.</p>{inside}".encode(), "a.html").text
     assert text == "Seen."
+
+
+@pytest.mark.parametrize("attribute", ["shadowrootmode=open", 'shadowmode="open"', "shadowroot='closed'"])
+def test_what_a_part_of_a_page_shows_from_its_own_tree_is_read(attribute: str) -> None:
+    """So browsers and add-ons save pages of components; other templates show nothing."""
+    inner = "<template>SECRET</template><h2>Pumps</h2><template id=x>SECRET</template><p>In it</p>"
+    page = f"<p>Before</p><x-part hidden><template {attribute}><p>SECRET</p></template></x-part>"
+    page += (
+        f"<x-part><template {attribute}>{inner}</template><p>Slotted</p></x-part><template>SECRET</template></template>"
+    )
+    assert text_of(f"{page}<p>After</p>") == "Before\n\nPumps\n\nIn it\n\nSlotted\n\nAfter"
