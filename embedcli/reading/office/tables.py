@@ -158,17 +158,26 @@ def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
 
 
 def _with_whole_quotes(text: str, delimiter: str) -> str:
-    """The text with those cells quoted, quote and all, that begin with one which has no other half at a cell's end."""
+    """The text with those cells quoted anew whose quotes have backslashes before them, and, quote and all, those that
+    begin with a quote which has no other half at a cell's end."""
     if '"' not in text:
         return text
     end = re.escape(delimiter)
-    inner = rf'(?:[^"\n]|"")*+"|"(?:[^"{end}]|"")*+' if delimiter == "\t" else '(?:[^"]|"")*+'
-    begins_quoted = re.compile(rf'((?:\A|[{end}\n]) *+)(?:(?:"{inner}") *+(?=[{end}\n]|\Z)|("[^{end}\n]*))')
+    is_tab = delimiter == "\t"
+    inner = rf'(?:[^"\n]|"")*+"|"(?:[^"{end}]|"")*+' if is_tab else '(?:[^"]|"")*+'
+    escaped = r'(?:[^"\\\t]|\\[^\t]|"")*+' if is_tab else r'(?:[^"\\]|\\.|"")*+'
+    behind = rf" *+(?=[{end}\n]|\Z)"
+    begins_quoted = re.compile(
+        rf'((?:\A|[{end}\n]) *+)(?:(?:"{inner}"){behind}|"({escaped})"{behind}|("[^{end}\n]*))', re.DOTALL
+    )
     return begins_quoted.sub(_quoted, text)
 
 
 def _quoted(cell: re.Match[str]) -> str:
-    return cell[0] if cell[2] is None else '{}"{}"'.format(cell[1], cell[2].replace('"', '""'))
+    before, escaped, loose = cell.groups()
+    if escaped is not None:
+        loose = escaped.replace('\\"', '"').replace('""', '"')
+    return cell[0] if loose is None else '{}"{}"'.format(before, loose.replace('"', '""'))
 
 
 def _delimiter(sample: str) -> str | None:

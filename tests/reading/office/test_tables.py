@@ -114,6 +114,15 @@ def test_a_quote_in_a_tsv_does_not_reach_over_rows_and_cells() -> None:
     ]
 
 
+def test_a_quote_may_have_a_backslash_before_it() -> None:
+    """So Spark and MySQL write them; a cell that ends with a backslash is whole all the same."""
+    rows = ["id,text,path", '1,"say \\"hi\\", then ""go"" C:\\\\d","C:\\dir\\"', '2,"\\"a\\"\nb, c","\\\\"']
+    assert csv_text("\n".join(rows)).splitlines() == [
+        'id: 1; text: say "hi", then "go" C:\\\\d; path: C:\\dir\\',
+        'id: 2; text: "a" b, c; path: \\\\',
+    ]
+
+
 def test_a_decimal_comma_is_no_delimiter() -> None:
     assert csv_text("Teil;Preis\nSchraube;1,50\nMutter;2,25\n") == (
         "Teil: Schraube; Preis: 1,50\nTeil: Mutter; Preis: 2,25"
@@ -140,7 +149,9 @@ def test_a_cell_of_data_is_left_out_and_counted() -> None:
     assert (document.text, document.reason) == ("id: 1; payload: \nid: 2; payload: text", "data_left_out")
 
 
-@pytest.mark.parametrize("hostile", ['"', ",", '",', "\n", "0", "a,\n", "1\n\n", ',"x', ',"""a""', '"\n'])
+@pytest.mark.parametrize(
+    "hostile", ['"', ",", '",', "\n", "0", "a,\n", "1\n\n", ',"x', ',"""a""', '"\n', ',"x\\"y', ',"\\"']
+)
 def test_time_is_linear_in_hostile_tables(hostile: str) -> None:
     started = time.process_time()
     read_bytes(b"a,b\n" * 60 + hostile.encode() * (1_000_000 // len(hostile)) + b"x", "a.csv")
