@@ -19,7 +19,7 @@ from typing import TypeAlias
 from embedcli.errors import UnreadableSource
 from embedcli.reading.office.html import add_page
 from embedcli.reading.office.mails.tnef import Tnef, opened_tnef
-from embedcli.reading.text.blocks import LINE, Blocks
+from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
 from embedcli.reading.text.declared import decode_declared
 from embedcli.records import Beat, Document
 
@@ -38,6 +38,8 @@ _NO_EVENT = re.compile(r"^BEGIN:(VTIMEZONE|VALARM)\s*$.*?^END:\1\s*$", re.M | re
 """What a calendar says beside its events: when clocks are changed, how somebody is reminded."""
 _FRAMES = re.compile(r"<frameset\b", re.IGNORECASE)
 _OF_SEVERAL = re.compile(rf"<x:WorksheetSource\b|{_FRAMES.pattern}", re.IGNORECASE)
+_NOTICES = tuple(f"message/{kind}" for kind in ("delivery-status", "disposition-notification", "feedback-report"))
+"""What programs say about mails, in headers alone."""
 _PACKED = ("application/pkcs7-mime", "application/x-pkcs7-mime")
 _TNEF_TYPES = ("application/ms-tnef", "application/vnd.ms-tnef")
 _SIGNED_DATA = bytes.fromhex("2a864886f70d010702")
@@ -262,6 +264,11 @@ class _Writer:
             for child in inner:
                 self._blocks.add("Message inside:")
                 self.message(child, depth + 1)
+        elif kind in _NOTICES:
+            for child in inner:
+                for number, (name, value) in enumerate(child.raw_items()):
+                    line = " ".join(_decoded(str(value)).split())
+                    self._blocks.add(f"{name}: {line}", gap=LINE if number else PARAGRAPH)
         elif kind in ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"):
             self.is_encrypted = str(part.get_param("smime-type") or "").lower() != "signed-data"
         elif kind == "multipart/alternative":

@@ -312,3 +312,14 @@ def test_time_is_linear_in_hostile_mails(hostile: str) -> None:
     raw("Subject: " + "=?utf-8?q?a?= " * 2_000, "Content-Type: multipart/mixed; boundary=b", body=body)
     raw("Subject: x", "Content-Type: text/plain; format=flowed", body=body)
     assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize("kind", ["delivery-status", "disposition-notification"])
+def test_why_a_mail_could_not_be_delivered_is_read(kind: str) -> None:
+    status = ["Reporting-MTA: dns; mx.example.org", "", "Final-Recipient: rfc822; ada@example.org", "Status: 5.1.1"]
+    status = status if kind == "delivery-status" else [line for line in status if line]
+    parts = ["--b", "", "Sorry.", "--b", f"Content-Type: message/{kind}", "", *status, "--b--"]
+    document = raw("Subject: x", "Content-Type: multipart/report; boundary=b", body="\r\n".join(parts))
+    lines = "Reporting-MTA: dns; mx.example.org\n\nFinal-Recipient: rfc822; ada@example.org\nStatus: 5.1.1"
+    lines = lines if kind == "delivery-status" else lines.replace("\n\n", "\n")
+    assert document.text == f"Subject: x\n\nSorry.\n\n{lines}"
