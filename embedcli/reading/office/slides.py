@@ -76,10 +76,12 @@ def _add_slide(blocks: Blocks, package: Package, name: str, number: int, footers
 
 
 def box_lines(package: Package, name: str) -> list[str]:
-    """The texts of the visible shapes in the part with what is drawn over a sheet, and those of charts that are not
-    taken from its cells; none of a broken part."""
-    charts = {key: relation.target for key, relation in package.relations(name).items() if relation.kind == "chart"}
-    lines: list[str] = []
+    """The texts of the visible shapes in the part with what is drawn over a sheet, of its diagrams, and of its charts
+    those that are not taken from cells; none of a broken part."""
+    relations = package.relations(name)
+    charts = {key: relation.target for key, relation in relations.items() if relation.kind == "chart"}
+    diagrams = [relation.target for relation in relations.values() if relation.kind == "diagramData"]
+    lines = [line for diagram in diagrams for line in diagram_lines(package, diagram)]
     for shape in _shapes(package, name):
         lines += shape.lines
         if shape.chart in charts:

@@ -108,6 +108,16 @@ def test_the_titles_of_a_chart_are_read_and_what_it_takes_from_cells_is_not_said
     assert read_bytes(lost, "a.xlsx").text == text.partition("\nAll")[0]
 
 
+def test_the_words_of_a_diagram_over_a_sheet_are_read() -> None:
+    words = "<a:p><a:r><a:t>Clean it</a:t></a:r></a:p>"
+    parts = {
+        "xl/drawings/_rels/drawing1.xml.rels": relations({"rId7": ("diagramData", "../diagrams/data1.xml")}),
+        "xl/diagrams/data1.xml": f"<dgm:dataModel><dgm:pt>{words}</dgm:pt></dgm:dataModel>",
+    }
+    data = replaced(with_box(workbook(["Part", "Torque"], ["Bolt", 12]), "In a box"), parts)
+    assert read_bytes(data, "a.xlsx").text.endswith("Torque: 12\nClean it\nIn a box")
+
+
 BOX = "<draw:frame><draw:text-box><text:p>{}</text:p></draw:text-box></draw:frame>"
 CHART = """<office:document-content><office:chart><chart:chart><chart:title><text:p>Title {0}</text:p></chart:title>
     <chart:series chart:label-cell-address="{0}.$B$1"/><table:table table:name="local-table"><table:table-row>
