@@ -33,13 +33,15 @@ BLOCK_BYTES = 256 << 10
 _OWN_TABLE = "local-table"
 _TABLE_OF_ADDRESS = re.compile(r"\$?('(?:[^']|'')*'|[^.']*)\.")
 _UNSEEN = (
-    *("change-info", "annotation", "annotation-end", "note-citation", "binary-data", "forms", "script"),
+    *("change-info", "annotation", "annotation-end", "note-citation", "binary-data", "script"),
     *("table-of-content-source", "alphabetical-index-source", "covered-table-cell", "label-separator"),
 )
 _SHAPES = (
     *("frame", "custom-shape", "rect", "ellipse", "circle", "line", "connector", "polyline", "polygon", "path"),
     *("caption", "measure", "regular-polygon"),
 )
+_TYPED = ("text", "textarea", "formatted-text", "combobox", "number", "date", "time", "file")
+_LABELLED = ("fixed-text", "checkbox", "radio", "button")
 _HEADERS = ("header", "header-left", "header-first")
 _FOOTERS = ("footer", "footer-left", "footer-first")
 
@@ -170,6 +172,58 @@ class _Chart:
         return [Block(line, gap=LINE if number else PARAGRAPH) for number, line in enumerate(lines)]
 
 
+class _Controls:
+    """What is seen in the fields of forms, by the id of each: what is typed or chosen, or their labels."""
+
+    def __init__(self) -> None:
+        self.is_open = False  # where they are listed; they are drawn elsewhere
+        self._words: dict[str, str] = {}
+        self._id = ""
+
+    def starts(self) -> dict[str, Start]:
+        return {
+            "forms": self._start,
+            **dict.fromkeys(_TYPED, self._typed),
+            **dict.fromkeys(_LABELLED, self._labelled),
+            "listbox": self._put,
+            "option": self._option,
+        }
+
+    def words(self, attributes: Attributes) -> str:
+        return self._words.get(attribute(attributes, "control") or "", "")
+
+    def end(self) -> None:
+        self.is_open = False
+
+    def _start(self, _attributes: Attributes) -> None:
+        self.is_open = True
+
+    def _typed(self, attributes: Attributes) -> None:
+        self._put(attributes, "current-value", "value")
+
+    def _labelled(self, attributes: Attributes) -> None:
+        self._put(attributes, "label")
+
+    def _put(self, attributes: Attributes, *names: str) -> None:
+        if self.is_open:
+            self._id = attribute(attributes, "id") or ""
+            self._words[self._id] = next(filter(None, (attribute(attributes, name) for name in names)), "")
+
+    def _option(self, attributes: Attributes) -> None:
+        """One that is chosen now comes before one that is chosen at first."""
+        is_now = attribute(attributes, "current-selected") == "true"
+        if is_now or (attribute(attributes, "selected") == "true" and not self._words.get(self._id)):
+            self._words[self._id] = attribute(attributes, "label") or ""
+
+
+@dataclass(slots=True)
+class _Choice:
+    """A field of a form of Word that is open: what may be chosen, and which of it is."""
+
+    entries: list[str] = field(default_factory=list)
+    chosen: int = 0
+
+
 class _Manifest(Handler):
     """Handler of the list of parts."""
 
@@ -206,6 +260,7 @@ class _Body(Handler):
 
     def __init__(self, *, masters: bool = False, objects: _Objects | None = None, embedded: bool = False) -> None:
         self._formula = Formula()
+        self._controls = _Controls()
         super().__init__(self._all_starts(), self._all_ends())
         if masters:
             self.starts["body"] = pass_over
@@ -215,6 +270,7 @@ class _Body(Handler):
         self._objects = objects  # of the archive; a flat file has them where they stand
         self._embedded = [False] if embedded else []  # of the open objects, whether in a spreadsheet
         self._charts: list[_Chart | None] = []  # an element of this name stands in another one
+        self._choice: _Choice | None = None
         self._table_names = set[str]() if objects is None else objects.table_names
         self.headers: list[Block] = []
         self.footers: list[Block] = []
@@ -243,6 +299,10 @@ class _Body(Handler):
     def _all_starts(self) -> dict[str, Start]:
         return {
             **self._formula.starts(),
+            **self._controls.starts(),
+            "control": self._control,
+            "fieldmark": self._start_choice,
+            "param": self._choice_parameter,
             **dict.fromkeys(_UNSEEN, pass_over),
             "object": self._start_object,
             "chart": self._start_chart,
@@ -280,6 +340,8 @@ class _Body(Handler):
         formula = self._formula.ends()
         return {
             **formula,
+            "forms": self._controls.end,
+            "fieldmark": self._end_choice,
             "math": lambda: self._end_formula(formula["math"]),
             "object": self._end_object,
             "chart": self._end_chart,
@@ -377,6 +439,8 @@ class _Body(Handler):
             self._character(")")
 
     def _start_paragraph(self, attributes: Attributes) -> bool:
+        if self._controls.is_open:
+            return True
         level, style = attribute(attributes, "outline-level") or "0", attribute(attributes, "style-name") or ""
         self._paragraph = _Paragraph(
             level=int(level) if level.isdecimal() else 0,
@@ -496,6 +560,30 @@ class _Body(Handler):
             self.blocks += cells[0]
         elif any(texts):
             self.blocks.append(Block(CELL_SEPARATOR.join(texts).rstrip(CELL_SEPARATOR), gap=LINE))
+
+    # fields of forms
+
+    def _control(self, attributes: Attributes) -> None:
+        words = self._controls.words(attributes)
+        if self._paragraph is not None:
+            self._character(words)
+        elif words and not self._is_unseen():
+            self.blocks.append(Block(words))
+
+    def _start_choice(self, _attributes: Attributes) -> None:
+        self._choice = _Choice()
+
+    def _choice_parameter(self, attributes: Attributes) -> None:
+        name, value = attribute(attributes, "name"), attribute(attributes, "value") or ""
+        if self._choice is not None and name == "Dropdown_ListEntry":
+            self._choice.entries.append(value)
+        elif self._choice is not None and name == "Dropdown_Selected" and value.isdecimal():
+            self._choice.chosen = int(value)
+
+    def _end_choice(self) -> None:
+        if self._choice is not None:
+            self._character("".join(self._choice.entries[self._choice.chosen :][:1]))
+        self._choice = None
 
     # embedded objects
 

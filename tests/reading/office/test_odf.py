@@ -288,3 +288,37 @@ def test_a_broken_or_circular_object_costs_only_itself() -> None:
     )
     data = with_objects(body, Object_1="<math:math><math:mi>x</math:mi>", Object_2=circle)
     assert read_bytes(data, "a.odt").text.startswith("Before")
+
+
+CONTROLS = """<office:forms><form:form form:name="Form">
+    <form:text form:id="c1" xml:id="c1" form:label="NO" form:value="OLD" form:current-value="Ada"/>
+    <form:textarea form:id="c2" form:current-value="Two lines"><text:p>Two lines</text:p></form:textarea>
+    <form:fixed-text form:id="c3" form:label="City:"/><form:checkbox form:id="c4" form:label="I agree" form:value="on"/>
+    <form:listbox form:id="c5"><form:option form:label="Red" form:selected="true"/>
+    <form:option form:label="Green" form:current-selected="true"/></form:listbox>
+    <form:listbox form:id="c6" form:label="NO"><form:option form:label="Red" form:selected="true"/>
+    <form:option form:label="Blue"/></form:listbox>
+    <form:combobox form:id="c7" form:current-value="Berlin"><form:item form:label="Paris"/></form:combobox>
+    <form:password form:id="c8" form:current-value="SECRET"/><form:hidden form:id="c9" form:value="SECRET"/>
+    <form:date form:id="c10" form:value="2024-05-01"/></form:form></office:forms>"""
+
+
+def test_what_stands_in_the_fields_of_a_form_is_read_in_its_place() -> None:
+    shown = "".join(f'<text:p>{n} <draw:control draw:control="c{n}"/>.</text:p>' for n in range(1, 11))
+    words = ["Ada", "Two lines", "City:", "I agree", "Green", "Red", "Berlin", "", "", "2024-05-01"]
+    expected = "\n\n".join(f"{number} {word}." for number, word in enumerate(words, start=1))
+    assert text_of(CONTROLS + shown) == expected
+    assert text_of(f'{CONTROLS}<text:p>Body</text:p><draw:control draw:control="c1"/>') == "Body\n\nAda"
+    slide = read_bytes(
+        odf(f'<draw:page>{CONTROLS}<draw:control draw:control="c1"/></draw:page>', kind="presentation"), "a.odp"
+    )
+    assert slide.text == "Ada"
+
+
+@pytest.mark.parametrize(("selected", "chosen"), [("1", "Green"), ("0", "Red"), ("", "Red"), ("7", "")])
+def test_what_is_chosen_from_the_list_of_a_form_is_read(selected: str, chosen: str) -> None:
+    parameters = [("Dropdown_ListEntry", "Red"), ("Dropdown_ListEntry", "Green"), ("Dropdown_Selected", selected)]
+    inside = "".join(f'<field:param field:name="{name}" field:value="{value}"/>' for name, value in parameters)
+    inside = inside.replace('<field:param field:name="Dropdown_Selected" field:value=""/>', "")
+    field = f'<field:fieldmark field:type="vnd.oasis.opendocument.field.FORMDROPDOWN">{inside}</field:fieldmark>'
+    assert text_of(f"<text:p>Colour: {field}!</text:p>") == f"Colour: {chosen}!"
