@@ -19,6 +19,7 @@ from typing import TypeAlias
 from embedcli.errors import UnreadableSource
 from embedcli.reading.office.html import add_page
 from embedcli.reading.office.mails.tnef import Tnef, opened_tnef
+from embedcli.reading.office.rtf import rtf_text
 from embedcli.reading.text.blocks import LINE, PARAGRAPH, Blocks
 from embedcli.reading.text.declared import decode_declared
 from embedcli.records import Beat, Document
@@ -30,6 +31,7 @@ Mail: TypeAlias = "Message[str, str]"  # not to be subscripted when it runs
 
 _HEAD = ("Subject", "From", "To", "Cc", "Date")
 _TAG = re.compile(r"<(?:style|script)\b.*?</(?:style|script)>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_ENRICHED = re.compile(r"<<|<param>.*?</param>|</?[a-z-]+>", re.IGNORECASE | re.DOTALL)
 _CELL = re.compile(r"<t[dh][\s>]", re.IGNORECASE)
 _EVENT_LINE = re.compile(
     r"^(SUMMARY|DESCRIPTION|LOCATION|DTSTART|DTEND|ORGANIZER)(?:;(?:[^:\"\n]|\"[^\"\n]*\")*)?:(.*)$", re.M | re.I
@@ -300,6 +302,10 @@ class _Writer:
         text = _text(part)
         if kind == "text/html":
             add_page(self._blocks, text, self._beat)
+        elif kind == "text/rtf" and text.startswith("{\\rtf"):
+            self._blocks.add(rtf_text(_bytes_of(part), self._beat))
+        elif kind in ("text/enriched", "text/richtext"):
+            self._blocks.add(_ENRICHED.sub(lambda mark: "<" if mark[0] == "<<" else "", text))
         elif kind == "text/calendar":
             for name, value in _EVENT_LINE.findall(_NO_EVENT.sub("", re.sub(r"\r?\n[ \t]", "", text))):
                 self._blocks.add(f"{name.capitalize()}: {_unescaped(value)}", gap=LINE)

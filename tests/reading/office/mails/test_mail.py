@@ -323,3 +323,13 @@ def test_why_a_mail_could_not_be_delivered_is_read(kind: str) -> None:
     lines = "Reporting-MTA: dns; mx.example.org\n\nFinal-Recipient: rfc822; ada@example.org\nStatus: 5.1.1"
     lines = lines if kind == "delivery-status" else lines.replace("\n\n", "\n")
     assert document.text == f"Subject: x\n\nSorry.\n\n{lines}"
+
+
+def test_a_body_of_rich_text_is_read_without_its_marks() -> None:
+    rich = raw("Subject: x", "Content-Type: text/rtf", body=r"{\rtf1 It {\b leaks}.\par Now.\par}")
+    assert rich.text == "Subject: x\n\nIt leaks.\n\nNow."
+    marked = "<bold>It</bold> <color><param>red</param>leaks</color> << 5\r\nnow.\r\n\r\nNext"
+    for kind in ("enriched", "richtext"):
+        enriched = raw("Subject: x", f"Content-Type: text/{kind}", body=marked)
+        assert enriched.text == "Subject: x\n\nIt leaks < 5\nnow.\n\nNext"
+    assert raw("Subject: x", "Content-Type: text/rtf", body="No rich text").text == "Subject: x\n\nNo rich text"
