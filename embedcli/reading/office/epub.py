@@ -6,6 +6,7 @@ has the name that the table of contents gives it. Not here: pages (html.py), zip
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import re
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from embedcli.errors import UnreadableSource
 from embedcli.reading.office.html import add_page
 from embedcli.reading.office.package import Package, Properties, resolved
+from embedcli.reading.office.structured import read_svg
 from embedcli.reading.office.xml_events import Attributes, Handler, attribute
 from embedcli.reading.text.blocks import Blocks
 from embedcli.reading.text.declared import decode_page
@@ -23,6 +25,8 @@ ENCRYPTION = "META-INF/encryption.xml"
 
 _HEADING = re.compile(r"<h[1-6][\s>]", re.IGNORECASE)
 _PAGE_TYPES = ("application/xhtml+xml", "text/html", "application/x-dtbook+xml", "text/x-oeb1-document")
+_PAGE_SUFFIXES = (".xhtml", ".html", ".htm")
+_DRAWING = "image/svg+xml"
 _CONTENTS_LINK = re.compile(r"<a\b[^>]*?href\s*=\s*[\"']([^\"'#]*)[^>]*>(.*?)</a>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
 
@@ -49,12 +53,24 @@ def read_epub(package: Package, beat: Beat) -> Document:
     names = _names(package, book)
     blocks = Blocks()
     for item in dict.fromkeys(chapters):
-        if item.kind in _PAGE_TYPES and not item.is_contents:
+        if item.kind == _DRAWING:
+            _add_drawing(blocks, package.read(item.name), beat)
+        elif _is_page(item) and not item.is_contents:
             page = decode_page(package.read(item.name) or b" ")
             if item.name in names and not _HEADING.search(page):
                 blocks.section(names[item.name], level=1)
             add_page(blocks, page, beat)
     return blocks.document(title=properties.title)
+
+
+def _is_page(item: _Item) -> bool:
+    return item.kind in _PAGE_TYPES or item.name.lower().endswith(_PAGE_SUFFIXES)
+
+
+def _add_drawing(blocks: Blocks, data: bytes, beat: Beat) -> None:
+    """A page that is a drawing; most have no words, and a broken one costs only itself."""
+    with contextlib.suppress(UnreadableSource):
+        blocks.add(read_svg(data, beat).text)
 
 
 class _Container(Handler):

@@ -70,3 +70,16 @@ def test_a_book_with_rights_management_is_password_and_one_with_only_fonts_encry
         with pytest.raises(UnreadableSource) as caught:
             read_bytes(data, "a.epub")
         assert caught.value.reason == reason
+
+
+def test_chapters_of_other_kinds_are_read_too() -> None:
+    """A drawing may be a page, and a page may be listed as something else."""
+    kinds = {"a.svg": "image/svg+xml", "b.xhtml": "application/xml", "c.html": "text/x-html", "d.png": "image/png"}
+    items = "".join(f'<item id="{name}" href="{name}" media-type="{kind}"/>' for name, kind in kinds.items())
+    spine = "".join(f'<itemref idref="{name}"/>' for name in kinds)
+    book = f"<package><manifest>{items}</manifest><spine>{spine}</spine></package>"
+    pages = {"a.svg": "<svg><text>Drawn</text></svg>", "b.xhtml": page("<p>Second</p>"), "c.html": page("<p>Third</p>")}
+    whole = {"META-INF/container.xml": CONTAINER.replace("OEBPS/", ""), "book.opf": book, **pages, "d.png": "PICTURE"}
+    assert read_bytes(zipped(whole), "a.epub").text == "Drawn\n\nSecond\n\nThird"
+    for broken in ("<svg><text>Drawn", "<svg/>"):
+        assert "Second\n\nThird" in read_bytes(zipped({**whole, "a.svg": broken}), "a.epub").text
