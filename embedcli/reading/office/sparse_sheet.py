@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
+import struct
 from collections.abc import Iterator
 
 from embedcli.errors import UnreadableSource
@@ -21,6 +22,7 @@ from embedcli.reading.office.xml_events import Attributes, Handler, attribute, p
 MOST_CELLS = 8_000_000
 HEAD_BYTES = 16 << 10
 
+_SHEET_RECORD = 156
 _DIMENSION = re.compile(rb"""<(?:\w+:)?dimension\s+ref\s*=\s*["']([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})["']""")
 _PLACE = re.compile(r"([A-Z]{1,3})\d+")
 _NO_CODE = re.compile(r'"[^"]*"|\[[^\]]*\]|\\.|_.|\*.')
@@ -37,6 +39,8 @@ class SparseSheets:
         self._book = _Book()
         if self._main.endswith(".xml") and self._main in package:
             package.parse(self._main, self._book)
+        elif self._main.endswith(".bin") and self._main in package:
+            self._book.sheets = _binary_sheets(package.read(self._main))
         self._relations = package.relations(self._main)
         self._strings: list[str] | None = None
         self._date_styles: set[int] = set()
@@ -100,6 +104,40 @@ def _column(letters: str) -> int:
     for letter in letters:
         number = number * 26 + ord(letter) - 64
     return number
+
+
+def _binary_sheets(data: bytes) -> dict[str, str]:
+    """The ids of the sheets by name in the main part of an .xlsb, as far as it is whole: records with their kinds and
+    sizes before them, as numbers of 7 bits a byte."""
+    found: dict[str, str] = {}
+    place = 0
+    try:
+        while place < len(data):
+            kind, place = _short_number(data, place)
+            size, place = _short_number(data, place)
+            if kind == _SHEET_RECORD:
+                key, behind = _binary_string(data, place + 8)
+                name, _ = _binary_string(data, behind)
+                found[name] = key
+            place += size
+    except (struct.error, IndexError):
+        pass
+    return found
+
+
+def _short_number(data: bytes, place: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        number |= (data[place] & 0x7F) << shift
+        place, shift = place + 1, shift + 7
+        if not data[place - 1] & 0x80 or shift > 21:
+            return number, place
+
+
+def _binary_string(data: bytes, place: int) -> tuple[str, int]:
+    (size,) = struct.unpack_from("<I", data, place)
+    end = place + 4 + 2 * size
+    return data[place + 4 : end].decode("utf-16-le", "replace"), end
 
 
 class _Book(Handler):

@@ -67,14 +67,14 @@ def test_hidden_sheets_and_charts_are_out() -> None:
     assert lines(made) == ["Torques", "shown | too"]
 
 
-def with_box(made: Any, text: str, keys: str = "") -> bytes:
+def with_box(made: Any, text: str, keys: str = "", suffix: str = "xml") -> bytes:
     """The workbook with a text box over its first sheet."""
     box = f'<x:sp><x:cNvPr name="Box 1" {keys}/><a:p><a:r><a:t>{text}</a:t></a:r></a:p></x:sp>'
     parts = {
-        "xl/worksheets/_rels/sheet1.xml.rels": relations({"rId1": ("drawing", "../drawings/drawing1.xml")}),
+        f"xl/worksheets/_rels/sheet1.{suffix}.rels": relations({"rId1": ("drawing", "../drawings/drawing1.xml")}),
         "xl/drawings/drawing1.xml": f'<x:wsDr xmlns:x="x" xmlns:a="a">{box}</x:wsDr>',
     }
-    return replaced(saved(made), parts)
+    return replaced(made if isinstance(made, bytes) else saved(made), parts)
 
 
 def test_text_in_a_box_over_a_sheet_stands_behind_its_rows() -> None:
@@ -218,3 +218,9 @@ def test_a_binary_workbook_is_read_as_any_other() -> None:
 def test_a_duration_of_more_than_a_day_is_in_hours() -> None:
     made = workbook(["Total", datetime.timedelta(hours=30)], ["Break", datetime.timedelta(minutes=7, seconds=5)])
     assert lines(made)[-2:] == ["Total | 30:00:00", "Break | 00:07:05"]
+
+
+def test_text_in_a_box_over_a_sheet_of_a_binary_workbook_is_read() -> None:
+    made = xlsb_files.workbook({"Torques é": [["Part", "Torque"], ["Bolt", 12]], "Second" * 30: [["One", "cell"]]})
+    text = read_bytes(with_box(made, "Turn slowly", suffix="bin"), "a.xlsb").text
+    assert text == f"Torques é\nPart: Bolt; Torque: 12\nTurn slowly\n\n{'Second' * 30}\nOne | cell"
