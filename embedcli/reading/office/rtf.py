@@ -34,10 +34,10 @@ _UNSEEN = frozenset(
     b"fonttbl colortbl stylesheet info pict objdata fldinst annotation atnid atnauthor atndate atnref bkmkstart bkmkend"
     b" listtable listoverridetable revtbl rsidtbl generator themedata colorschememapping datastore latentstyles filetbl"
     b" nonshppict xmlnstbl wgrffmtfilter panose falt datafield listpicture pnseclvl template private tc xe"
-    b" nonesttables objclass objname sp".split()
+    b" nonesttables objclass objname sp shprslt".split()
 )
 _SEEN_ALL_THE_SAME = frozenset(
-    b"shpinst shptxt shppict cs footnote moMath moMathPara".split()
+    b"do shpinst shptxt shppict cs footnote moMath moMathPara".split()
 )  # though they begin with `\*`
 _ASIDE = frozenset(b"footnote header headerl headerr headerf footer footerl footerr footerf".split())
 _TERMS = {b"mnum": ("", "/"), b"mden": ("", ""), b"md": ("(", ")"), b"mnary": ("\u222b", "")}
@@ -311,7 +311,7 @@ class _Reader:
             self._group = replace(self._group, skip=max(0, number or 0))
         elif word == b"v":
             self._group = replace(self._group, is_hidden=is_on)
-        elif word == b"deleted":
+        elif word in (b"deleted", b"mvf"):
             self._group = replace(self._group, is_deleted=is_on)
         elif word == b"htmlrtf":
             self._group = replace(self._group, is_hidden=is_on)

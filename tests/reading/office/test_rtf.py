@@ -146,3 +146,15 @@ def test_groups_where_they_do_not_belong_cost_no_document() -> None:
     for word in (r"\field", r"\mnum", r"\mchr", r"\*\ud", r"\footnote", r"\*\ffl", r"\upr"):
         for outer in (r"\field{\*\fldinst{\*\formfield{\*\ffl ", r"\mmath{\*\moMath{\mf{\mnum{\md ", r"\upr{"):
             assert rtf(rf"Text {{{outer}a{{{word} b\par c").text.startswith("Text")
+
+
+def test_text_that_was_moved_is_read_where_it_is_now() -> None:
+    assert rtf(r"Now {\mvt moved }here. {\mvf moved }\mvf gone\mvf0  End.\par").text == "Now moved here.  End."
+
+
+def test_the_text_of_old_drawings_is_read_once() -> None:
+    """Word 6 knew them alone; later programs write them beside what they draw themselves."""
+    box = r"{\*\do\dobxpage{\dptxbx\dptxlrtb{\dptxbxtext \pard Box}}}"
+    assert rtf(rf"Text {box}\par").text.split() == ["Text", "Box"]
+    both = rf"{{\shp{{\*\shpinst\shpleft0{{\shptxt \pard Box}}}}{{\shprslt{box}}}}}"
+    assert rtf(rf"Text {both}\par").text.split() == ["Text", "Box"]
