@@ -253,6 +253,7 @@ class _Slide:
     number: int
     outer: list[Block]
     title: str = ""
+    footer: str = ""
 
 
 class _Body(Handler):
@@ -271,6 +272,9 @@ class _Body(Handler):
         self._embedded = [False] if embedded else []  # of the open objects, whether in a spreadsheet
         self._charts: list[_Chart | None] = []  # an element of this name stands in another one
         self._choice: _Choice | None = None
+        self._declared = ""  # the name of the footer that is open
+        self._slide_footers: dict[str, str] = {}  # by their names, until they are read
+        self._without_footer: set[str] = set()  # styles
         self._table_names = set[str]() if objects is None else objects.table_names
         self.headers: list[Block] = []
         self.footers: list[Block] = []
@@ -301,6 +305,7 @@ class _Body(Handler):
             **self._formula.starts(),
             **self._controls.starts(),
             "control": self._control,
+            "footer-decl": self._start_footer,
             "fieldmark": self._start_choice,
             "param": self._choice_parameter,
             **dict.fromkeys(_UNSEEN, pass_over),
@@ -342,6 +347,7 @@ class _Body(Handler):
             **formula,
             "forms": self._controls.end,
             "fieldmark": self._end_choice,
+            "footer-decl": self._end_footer,
             "math": lambda: self._end_formula(formula["math"]),
             "object": self._end_object,
             "chart": self._end_chart,
@@ -409,6 +415,8 @@ class _Body(Handler):
     def _slide_properties(self, attributes: Attributes) -> None:
         if attribute(attributes, "visibility") == "hidden":
             self._hidden_styles.add(self._style)
+        if attribute(attributes, "display-footer") == "false":
+            self._without_footer.add(self._style)
 
     def _table_properties(self, attributes: Attributes) -> None:
         if attribute(attributes, "display") == "false":
@@ -631,14 +639,30 @@ class _Body(Handler):
         if attribute(attributes, "style-name") in self._hidden_styles:
             return True
         self._slide = _Slide(self.slide_count, self.blocks)
+        if attribute(attributes, "style-name") not in self._without_footer:
+            self._slide.footer = attribute(attributes, "use-footer-name") or ""
         self.blocks = []
         return False
+
+    def _start_footer(self, attributes: Attributes) -> None:
+        self._declared, self._paragraph = attribute(attributes, "name") or "", _Paragraph()
+
+    def _end_footer(self) -> None:
+        paragraph, self._paragraph = self._paragraph, None
+        if paragraph is not None:
+            self._slide_footers[self._declared] = "".join(paragraph.words).strip()
+
+    def _add_footer(self, slide: _Slide) -> None:
+        """Once, however many slides have it."""
+        if footer := self._slide_footers.pop(slide.footer, ""):
+            self.blocks.append(Block(footer))
 
     def _end_slide(self) -> None:
         if self._embedded:
             return
         slide, self._slide = self._slide, None
         if slide is not None:
+            self._add_footer(slide)
             inner = self.blocks
             self.blocks = slide.outer
             if inner:
@@ -646,6 +670,8 @@ class _Body(Handler):
 
     def _end_notes(self) -> None:
         notes = [block for block in self._leave() if block.text]
+        if self._slide is not None:
+            self._add_footer(self._slide)
         if notes:
             self.blocks.append(Block("Notes:"))
             self.blocks += [Block(block.text, gap=LINE) for block in notes]

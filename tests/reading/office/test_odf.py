@@ -322,3 +322,23 @@ def test_what_is_chosen_from_the_list_of_a_form_is_read(selected: str, chosen: s
     inside = inside.replace('<field:param field:name="Dropdown_Selected" field:value=""/>', "")
     field = f'<field:fieldmark field:type="vnd.oasis.opendocument.field.FORMDROPDOWN">{inside}</field:fieldmark>'
     assert text_of(f"<text:p>Colour: {field}!</text:p>") == f"Colour: {chosen}!"
+
+
+def test_a_footer_of_slides_is_read_once() -> None:
+    styles = """<style:style style:name="off" style:family="drawing-page"><style:drawing-page-properties
+        presentation:display-footer="false"/></style:style>"""
+    declared = "".join(
+        f'<presentation:footer-decl presentation:name="f{n}">{text}</presentation:footer-decl>'
+        for n, text in enumerate(["Pumps &amp; more", "Other", "HIDDEN"])
+    )
+    slides = "".join(
+        f'<draw:page presentation:use-footer-name="{name}" draw:style-name="{style}"><draw:rect><text:p>S</text:p>'
+        "</draw:rect><presentation:notes><text:p>N</text:p></presentation:notes></draw:page>"
+        for name, style in (("f0", "on"), ("f0", "on"), ("f1", "on"), ("f2", "off"), ("gone", "on"))
+    )
+    document = read_bytes(odf(declared + slides, kind="presentation", styles=styles), "a.odp")
+    assert document.text.split("\n\n") == [
+        *("S", "Pumps & more", "Notes:\nN", "S", "Notes:\nN", "S", "Other", "Notes:\nN"),
+        *("S", "Notes:\nN", "S", "Notes:\nN"),
+    ]
+    assert [number for number, _ in document.pages] == [1, 2, 3, 4, 5]
