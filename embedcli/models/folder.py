@@ -8,6 +8,7 @@ Not here: finding or downloading the folder (resolve.py, hub.py); running the mo
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,17 @@ OWN_NORMALIZER = frozenset({"PreTrainedTokenizerFast", "TokenizersBackend"})
 
 OFFSET_POSITIONS = frozenset({"camembert", "data2vec-text", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"})
 """Their positions begin after the pad id: a table of 514 holds 512 tokens."""
+
+HARMLESS = {
+    "model": {"add_pooling_layer", "attn_implementation", "device_map", "dtype", "low_cpu_mem_usage", "torch_dtype"},
+    "config": {"use_cache"},
+    "processor": {"padding_side", "use_fast"},
+}
+"""What sentence-transformers may be told for loading a model, its config and its tokenizer that moves no vector."""
+
+OLD_NAMES = {"model": "model_args", "config": "config_args", "processor": "tokenizer_args"}
+ALL_LOADING = {"cache_dir", "local_files_only", "revision", "token", "trust_remote_code", "use_safetensors"}
+PLAIN_TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 QWEN3_CONTEXT = 32_768
 """The context that Qwen3-Embedding was made for; the larger models of the family state 40,960 positions."""
@@ -106,6 +118,7 @@ def read_model(folder: Path, *, name: str, commit: str | None, cache: Path | Non
         hint = "fetch it again with `embedcli pull` and its hub id, or save the folder anew"
         raise ModelUnavailable(f"the model is incomplete, {part}: `{folder}`", hint)
     bert, tokenizer, tokenizer_config = _bert_config(folder), *_tokenizer_configs(folder)
+    _check_settings(folder, bert)
     _check_lower_case(folder, bert, tokenizer)
     _check_agreement(folder, tokenizer, tokenizer_config)
     sentence = read_json(folder / "config_sentence_transformers.json", optional=True)
@@ -204,6 +217,28 @@ def _tokenizer_configs(folder: Path) -> tuple[Json, Json]:
     return read_json(folder / "tokenizer.json"), read_json(folder / "tokenizer_config.json", optional=True)
 
 
+def _check_settings(folder: Path, bert: Json) -> None:
+    """Refuse a model for which sentence-transformers changes the text, its tokens or the network, by settings of its
+    own: a chat around the text, no special tokens, another tokenizer, fewer layers."""
+    if stated := next(_settings_that_count(bert), None):
+        raise ModelUnavailable(f"the model has settings that we cannot follow, `{stated}`: `{folder}`", OTHER_MODEL)
+
+
+def _settings_that_count(bert: Json) -> Iterator[str]:
+    if bert.get("transformer_task", "feature-extraction") != "feature-extraction":
+        yield "transformer_task"
+    modalities = bert.get("modality_config") or {"text": PLAIN_TEXT}
+    if modalities.get("text") != PLAIN_TEXT or "message" in modalities:
+        yield "modality_config"
+    processing = bert.get("processing_kwargs") or {}
+    if processing.get("text") or processing.get("common"):
+        yield "processing_kwargs"
+    yield from (name for name in ("query_expansion", "query_length", "tokenizer_name_or_path") if bert.get(name))
+    for what, harmless in HARMLESS.items():
+        for name in (f"{what}_kwargs", OLD_NAMES[what]):
+            yield from (f"{name}.{key}" for key in bert.get(name) or {} if key not in harmless | ALL_LOADING)
+
+
 def _check_lower_case(folder: Path, bert: Json, tokenizer: Json) -> None:
     """Refuse a model whose lower-casing is left to sentence-transformers: we embed what tokenizer.json gives."""
     normalizer = json.dumps(tokenizer.get("normalizer"))
@@ -254,7 +289,8 @@ def _max_tokens(folder: Path, config: Json, bert: Json, tokenizer_config: Json, 
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int) and config.get("model_type") in OFFSET_POSITIONS:
         positions -= int(config.get("pad_token_id") or 0) + 1
-    stated = [bert.get("max_seq_length"), positions, tokenizer_config.get("model_max_length")]
+    own = [bert.get("max_seq_length"), bert.get("document_length")]
+    stated = [*own, positions, tokenizer_config.get("model_max_length")]
     limits = [int(limit) for limit in stated if isinstance(limit, int | float) and 0 < limit < NO_LIMIT]
     if not limits:
         raise ModelUnavailable(f"the model does not state how many tokens it takes: `{folder}`", OTHER_MODEL)

@@ -271,6 +271,63 @@ FOLDERS: Mapping[str, tuple[Change, str]] = {
     ),
 }
 
+TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
+SETTINGS: Mapping[str, dict[str, Any]] = {
+    "modality_config": {
+        "modality_config": {"text": TEXT, "message": {**TEXT, "format": "flat"}},
+        "module_output_name": "token_embeddings",
+    },
+    "processing_kwargs": {"processing_kwargs": {"text": {"add_special_tokens": False}}},
+    "query_length": {"query_length": 8},
+    "tokenizer_name_or_path": {"tokenizer_name_or_path": "another/model"},
+    "transformer_task": {"transformer_task": "fill-mask"},
+    "config_args.num_hidden_layers": {"config_args": {"num_hidden_layers": 1}},
+    "config_kwargs.hidden_act": {"config_kwargs": {"hidden_act": "relu"}},
+    "tokenizer_args.do_lower_case": {"tokenizer_args": {"do_lower_case": False}},
+}
+HARMLESS_SETTINGS: Mapping[str, Any] = {
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": TEXT},
+    "module_output_name": "token_embeddings",
+    "processing_kwargs": {"text": {}},
+    "model_args": {"add_pooling_layer": False, "dtype": "float32"},
+    "tokenizer_args": {"padding_side": "right"},
+}
+
+
+@pytest.mark.parametrize("stated", SETTINGS)
+def test_settings_of_sentence_transformers_that_move_vectors_are_refused_by_name(tmp_path: Path, stated: str) -> None:
+    edit(make_bert(tmp_path), "sentence_bert_config.json", **SETTINGS[stated])
+    with pytest.raises(ModelUnavailable, match=f"settings that we cannot follow, `{stated}`"):
+        read(tmp_path)
+
+
+def test_settings_of_sentence_transformers_that_move_no_vector_are_accepted(tmp_path: Path) -> None:
+    edit(make_bert(tmp_path), "sentence_bert_config.json", **HARMLESS_SETTINGS)
+    assert read(tmp_path).max_tokens == 256
+
+
+def test_a_length_for_documents_alone_is_the_most_tokens(tmp_path: Path) -> None:
+    edit(make_bert(tmp_path), "sentence_bert_config.json", document_length=100)
+    assert read(tmp_path).max_tokens == 100
+
+
+def test_a_chat_that_sentence_transformers_puts_around_a_text_is_refused(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    edit(make_bert(tmp_path / "plain", hidden=16, layers=1), "sentence_bert_config.json", **HARMLESS_SETTINGS)
+    edit(tmp_path / "plain", "tokenizer_config.json", chat_template="chat {{ messages[0]['content'] }} end")
+    chat = shutil.copytree(tmp_path / "plain", tmp_path / "chat")
+    edit(chat, "sentence_bert_config.json", **SETTINGS["modality_config"])
+    first: list[list[int]] = []
+    for folder in (tmp_path / "plain", chat):
+        theirs: Any = SentenceTransformer(str(folder), device="cpu")
+        first.append(theirs.preprocess(["the hub"])["input_ids"][0].tolist())
+    assert first[0] == load_tokenizer(tmp_path / "plain").row_of("the hub").tolist() != first[1]
+    assert read(tmp_path / "plain").width == 16
+    with pytest.raises(ModelUnavailable, match="modality_config"):
+        read(chat)
+
 
 @pytest.mark.parametrize("case", FOLDERS)
 def test_folder_that_is_not_a_whole_embedding_model_is_refused_by_name(tmp_path: Path, case: str) -> None:
