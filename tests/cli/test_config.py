@@ -147,6 +147,49 @@ def test_the_file_may_name_the_index_and_what_is_typed_counts_before_it(
 
 
 @pytest.mark.parametrize(
+    ("line", "value"),
+    {
+        "index = 's3://bucket/idx'": "s3://bucket/idx",
+        "index = 'file:///srv/idx'": "file:///srv/idx",
+        "index = 'idx'": "HERE/idx",
+        "files-from = 'list.txt'": "HERE/list.txt",
+        "files-from = '-'": "-",
+        "max-gone = ['40', 'old=100', '/srv/new=0', 's3://bucket/docs=3']": [
+            "40", "HERE/old=100", "/srv/new=0", "s3://bucket/docs=3",
+        ],
+        "out = 'narrow'": "HERE/narrow",
+        "metrics-file = '/var/m.prom'": "/var/m.prom",
+    }.items(),
+)  # fmt: skip
+def test_a_place_in_the_file_starts_at_its_folder_and_a_url_is_as_it_stands(
+    tmp_path: Path, line: str, value: str | list[str]
+) -> None:
+    file = tmp_path / "embedcli.toml"
+    file.write_text(line)
+    (found,) = settings_file.read(file, flags_of(group().commands.values())).values()
+    assert json.loads(json.dumps(found).replace(str(tmp_path), "HERE")) == value
+
+
+def test_the_index_of_the_file_may_be_in_a_bucket(shop: Workshop, command: Command) -> None:
+    file = write_toml(shop, "index = 's3://bucket/idx'", name="other.toml")
+    assert "`s3://bucket`" in str(command("status", "--config", file).exception)
+
+
+def test_fields_of_records_are_no_fields_of_the_texts_that_embed_reads(
+    shop: Workshop, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_toml(shop, "text-field = ['subject', 'body']")
+    filled(shop)
+    monkeypatch.setenv("EMBEDCLI_TEXT_FIELD", "subject body")
+    (shop.index.parent / "texts.txt").write_text("the hub\n")
+    ran = command("embed", "--index", shop.index, shop.index.parent / "texts.txt")
+    assert ran.exit_code == 0 and json.loads(ran.stdout)["embedding"]
+    write_toml(shop, "embed-text-field = 'body'")
+    (shop.index.parent / "texts.txt").write_text('{"id": 7, "body": "the hub"}\n')
+    assert json.loads(command("embed", "--index", shop.index, shop.index.parent / "texts.txt").stdout)["id"] == 7
+
+
+@pytest.mark.parametrize(
     ("line", "message", "hint"),
     [
         ("dims = 12", "`dims` in `{file}` is not a flag", "did you mean `dim`?"),

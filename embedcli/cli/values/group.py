@@ -26,7 +26,9 @@ from embedcli.errors import Mismatch, UsageError
 PREFIX = "EMBEDCLI_"
 INDEX = f"{PREFIX}INDEX"
 NOT_SET_BY_FILE = {"help", "version", "config"}
-AMBIGUOUS = {"format", "mode"}
+PATHS = {"FILE", "FOLDER", "INDEX"}
+"""What help calls a value that is a path, or that may be one."""
+AMBIGUOUS = {"format", "mode", "text-field"}
 """Flags that mean something else in each command: other than for `ingest`, their keys begin with the command's name."""
 
 _ORIGINS = "embedcli.origins"
@@ -159,7 +161,7 @@ def flags_of(commands: Iterable[Any]) -> dict[str, Flag]:
     for command in commands:
         paths = _paths_of(command)
         for key, option in options(command):
-            is_path = key == "index" or option.name in paths
+            is_path = option.metavar in PATHS or option.name in paths
             flags.setdefault(key, Flag(key, option.is_bool_flag, option.multiple, is_path))
     return {key: flag for key, flag in flags.items() if key not in NOT_SET_BY_FILE}
 

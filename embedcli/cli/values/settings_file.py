@@ -15,8 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from embedcli.errors import UsageError
+from embedcli.vault.buckets import has_scheme
 
 NAME = "embedcli.toml"
+STDIN = "-"
+MAX_GONE = "max-gone"
+"""Its values may begin with a path: `drafts=100`."""
 HINT = "each line is `flag = value`, such as `dim = 256` or `exclude = ['*.log', 'old/']`"
 
 
@@ -82,5 +86,8 @@ def _checked(flag: Flag, value: Any, file: Path) -> Any:
 def _from_folder(flag: Flag, text: str, folder: Path) -> str:
     """A relative path is relative to the folder of the file; a model is a path only where there is such a folder."""
     place = os.path.join(folder, os.path.expanduser(text))
+    if flag.key == MAX_GONE and "=" in text:
+        named, _, percent = text.rpartition("=")
+        return f"{_from_folder(Flag(flag.key, is_path=True), named, folder)}={percent}"
     is_path = flag.is_path or (flag.key == "model" and os.path.isdir(place))
-    return place if is_path and text else text
+    return place if is_path and text not in ("", STDIN) and not has_scheme(text) else text
