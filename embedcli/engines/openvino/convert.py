@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from embedcli.engines.openvino import runtime
 from embedcli.engines.openvino.conversion import LEAST_AGREEMENT, REFUSED, Conversion, write_record
 from embedcli.engines.openvino.engine import open_converted
 from embedcli.engines.probe import compare_probe, probe_set
+from embedcli.errors import EngineError
 from embedcli.models.files import read_json
 from embedcli.models.folder import Model, read_model
 from embedcli.models.tokenizer import load_tokenizer, skipped_tokens
@@ -39,6 +41,14 @@ WINDOWS = ("sliding_window", "local_attention")
 """The settings of a config.json that say how far a token sees."""
 
 
+OUT_OF_MEMORY = re.compile("alloc|out of memory", re.IGNORECASE)
+"""What torch and OpenVINO say of memory, in errors of a general type."""
+
+
+class Hindered(Exception):
+    """What ended the conversion lies in this machine at this time, not in the model."""
+
+
 def main() -> None:
     order: dict[str, Any] = json.load(sys.stdin)
     die_with(order["parent"])
@@ -47,9 +57,17 @@ def main() -> None:
     logging.disable()
     try:
         convert(Path(order["folder"]), Path(order["into"]))
-    except (OSError, MemoryError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(NOT_THE_MODEL)
+    except (OSError, MemoryError, Hindered) as error:
+        _give_up(error)
+    except (RuntimeError, EngineError) as error:
+        if OUT_OF_MEMORY.search(str(error)) is None:
+            raise
+        _give_up(error)
+
+
+def _give_up(error: Exception) -> NoReturn:
+    print(str(error).strip().partition("\n")[0] or type(error).__name__, file=sys.stderr)
+    sys.exit(NOT_THE_MODEL)
 
 
 def convert(source: Path, into: Path, export: Callable[[Any, Path], None] | None = None) -> None:
@@ -59,8 +77,11 @@ def convert(source: Path, into: Path, export: Callable[[Any, Path], None] | None
     from embedcli.engines.torch_engine import TorchEngine, load_network
 
     cpu = torch.device("cpu")
-    model = read_model(source, name=str(source), commit=None, cache=None)
-    network = load_network(model, cpu)
+    try:
+        model = read_model(source, name=str(source), commit=None, cache=None)
+        network = load_network(model, cpu)
+    except EngineError as error:  # its files cannot be read now, or torch cannot run it either
+        raise Hindered(str(error)) from error
     (export or export_network)(network, into / "model.xml")
     reference = TorchEngine(network, model=model, dim=model.width, device=cpu, skipped_tokens=skipped_tokens(model))
     vocabulary, pad_id = reference.vocabulary or 0, int(network.config.pad_token_id or 0)
@@ -90,7 +111,10 @@ def export_network(network: Any, xml: Path) -> None:
     sample = {"input_ids": ids, "attention_mask": mask}
     graph = exporter.OpenVINOExporter().export(network, sample, config=settings).program
     states = openvino.Model([graph.output("last_hidden_state")], graph.get_parameters(), "embedcli")
-    openvino.save_model(states, str(xml), compress_to_fp16=False)
+    try:
+        openvino.save_model(states, str(xml), compress_to_fp16=False)
+    except RuntimeError as error:  # such as `basic_ios::clear: iostream error`
+        raise Hindered(f"the conversion cannot be written, is the disk full? `{xml.parent}`") from error
 
 
 def compare(model: Model, conversion: Conversion, reference: Engine) -> dict[str, float]:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from embedcli.engines.choose import open_on_cpu
 from embedcli.engines.openvino import conversion as conversions
 from embedcli.engines.openvino import runtime
 from embedcli.engines.openvino.conversion import Conversion, RunChild, Unconvertible, converted
-from embedcli.engines.openvino.convert import compare
+from embedcli.engines.openvino.convert import NOT_THE_MODEL, compare
 from embedcli.engines.openvino.engine import OpenVINOEngine, open_engine
 from embedcli.engines.torch_engine import TorchEngine
 from embedcli.engines.torch_engine import open_engine as open_torch
@@ -216,6 +217,42 @@ def test_a_converter_that_was_killed_or_found_no_room_is_tried_again(bert: Model
     with pytest.raises(Unconvertible, match=f"ended with {code}, no output"):
         converted(bert, threads=1, say=print, run=ended_with(code, ""))
     assert list(empty_cache.iterdir()) == []
+
+
+def ended_by(model: Model, into: Path, before: str) -> tuple[int, str]:
+    """How the real converter ends after a line of Python before it: its exit code and the end of its stderr."""
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}\n{before}\nfrom embedcli.engines.openvino.convert import main; main()"
+    )
+    order = json.dumps({"parent": os.getpid(), "folder": str(model.folder), "into": str(into)})
+    ran = subprocess.run([sys.executable, "-c", code], input=order, capture_output=True, text=True, timeout=200)
+    return ran.returncode, ran.stderr.strip().splitlines()[-1]
+
+
+FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))"
+NO_MEMORY = """
+import torch
+def forward(*_, **__): raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+from transformers.models.bert import modeling_bert
+modeling_bert.BertModel.forward = forward
+"""
+
+
+def test_a_full_disk_is_not_held_against_the_model(bert: Model, tmp_path: Path) -> None:
+    code, said = ended_by(bert, tmp_path, FULL)
+    assert code == NOT_THE_MODEL and "is the disk full?" in said and str(tmp_path) in said
+
+
+def test_a_want_of_memory_is_not_held_against_the_model(bert: Model, tmp_path: Path) -> None:
+    code, said = ended_by(bert, tmp_path, NO_MEMORY)
+    assert code == NOT_THE_MODEL and "can't allocate memory" in said
+
+
+def test_files_that_cannot_be_read_now_are_not_held_against_the_model(bert: Model, tmp_path: Path) -> None:
+    torn = Path(shutil.copytree(bert.folder, tmp_path / "torn"))
+    os.truncate(torn / "model.safetensors", 1_000)
+    code, said = ended_by(replace(bert, folder=torn), tmp_path, "")
+    assert code == NOT_THE_MODEL and "incomplete" in said
 
 
 @pytest.mark.parametrize("cache", ["/dev/null/cache", "/proc/none"])
