@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from embedcli.errors import Mismatch, UsageError
-from embedcli.fields import Fields
+from embedcli.fields import MOST, Fields
 from embedcli.records import RecordRule
 from embedcli.vault.buckets import FILE, has_scheme, split_url
 
@@ -36,6 +36,7 @@ MOST_DIM = 1 << 16
 MOST_TOKENS = 1 << 24
 """No model has as many: a number above is damage."""
 MIB = 1 << 20
+LEAVE_OUT = "leave the flag out for the default"
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,9 @@ class Options:
             raise UsageError(f"`--keep-generations` must be at least 1, not `{self.keep_generations}`")
         if self.max_file_bytes is not None and self.max_file_bytes < 1:
             raise UsageError("`--max-file-size` must be at least 1 MiB", "leave it out for the default of 256")
-        if self.checkpoint_every_s < 0 or (self.publish_every_s or 0) < 0:
+        if self.max_file_bytes is not None and self.max_file_bytes > MOST:
+            raise UsageError(f"`--max-file-size` must be at most {MOST // MIB} MiB", LEAVE_OUT)
+        if not (self.checkpoint_every_s >= 0 and (self.publish_every_s or 0) >= 0):  # nan is neither
             raise UsageError("`--checkpoint-every` and `--publish-every` must be 0 seconds or more")
         for percent in (self.max_gone_percent, *(percent for _, percent in self.max_gone_of)):
             if not 0 <= percent <= 100:
@@ -296,7 +299,6 @@ def settle_dim(asked: Options, memory: IndexSettings | None, *, width: int, matr
 
 
 LEAST_BATCH_TOKENS = 512
-LEAVE_OUT = "leave the flag out for the default"
 
 
 @dataclass(frozen=True)

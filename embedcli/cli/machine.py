@@ -7,7 +7,9 @@ Not here: measuring (verbs/bench/measure.py), fetching a model (models/resolve.p
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +18,8 @@ import typer
 from embedcli import config
 from embedcli.cli import flags
 from embedcli.cli.app import AsJson, Debug, print_json, tools_maker
+from embedcli.config import LEAVE_OUT
+from embedcli.errors import UsageError
 from embedcli.report import say
 
 if TYPE_CHECKING:
@@ -58,6 +62,7 @@ def bench(
     from embedcli.config import Options
     from embedcli.verbs.bench.measure import generate, measure
 
+    _check_amounts({"--size": size, "--corpus-gb": corpus_gb, "--price-per-hour": price_per_hour})
     with tempfile.TemporaryDirectory(prefix="embedcli-bench-") as folder:
         place = Path(folder)
         asked = Options(
@@ -80,8 +85,14 @@ def bench(
         print(_table(figures, corpus_gb=corpus_gb, price_per_hour=price_per_hour))
 
 
+def _check_amounts(given: Mapping[str, float | None]) -> None:
+    for flag, value in given.items():
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"`{flag}` must be more than 0, not `{value:g}`", LEAVE_OUT)
+
+
 def _sized(size_mb: float | None, device: str) -> int:
-    return int((size_mb if size_mb is not None else DEFAULT_MB[device]) * 1_000_000)
+    return max(1, int((size_mb if size_mb is not None else DEFAULT_MB[device]) * 1_000_000))
 
 
 def _json(figures: Figures, *, corpus_gb: float, price_per_hour: float | None) -> dict[str, Any]:
