@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embedcli import __version__
+from embedcli.cli.output import output
 from embedcli.cli.values.group import Group, keep_file
 
 if TYPE_CHECKING:
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 MakeTools = Callable[..., "Tools"]
 """`embedcli.run.tools.make_tools`, or a double that a test passes as Typer's context object."""
 
-
-@dataclass
-class Output:
-    """How the program prints an error: with a traceback (`--debug`), also as a JSON object (`--json`)."""
-
-    debug: bool = False
-    as_json: bool = False
-
-
-output = Output()
 
 app = typer.Typer(
     cls=Group, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,

@@ -16,7 +16,8 @@ import threading
 import traceback
 from contextlib import suppress
 
-from embedcli.cli.app import app, output
+from embedcli.cli.app import app
+from embedcli.cli.output import output
 from embedcli.errors import EmbedcliError, StorageError, disk_error
 
 STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedcli.cli.app import AsJson, Debug, output, print_json, tools_maker
+from embedcli.cli.app import AsJson, Debug, print_json, tools_maker
 from embedcli.cli.flags import IndexFolder, one_of, opened_index
+from embedcli.cli.output import output
 from embedcli.errors import UsageError
 from embedcli.records import from_printable
 from embedcli.report import many, say

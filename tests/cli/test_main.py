@@ -208,6 +208,22 @@ def test_json_prints_one_object_for_an_error_too(indexed: Path) -> None:
     assert json.loads(ran.stdout)["exit_code"] == 12 == ran.returncode
 
 
+@pytest.mark.parametrize(
+    ("typed", "error", "hint"),
+    [
+        (["ingest", "--dim", "x", "--json"], "'--dim'", "see `embedcli ingest --help`"),
+        (["status", "--json", "--nosuch"], "no such option: --nosuch", "see `embedcli status --help`"),
+        (["shards", "--json", "--index"], "option '--index' requires an argument", "see `embedcli shards --help`"),
+        (["verify", "--json", "a", "b", "c"], "unexpected extra argument", "see `embedcli verify --help`"),
+    ],
+)
+def test_what_was_typed_wrong_is_an_object_too(tmp_path: Path, typed: list[str], error: str, hint: str) -> None:
+    ran = run(*typed, cwd=tmp_path)
+    printed = json.loads(ran.stdout)
+    assert (ran.returncode, printed["exit_code"], printed["hint"]) == (2, 2, hint) and error in printed["error"]
+    assert f"error: {printed['error']}\n\nhint: {hint}\n" == ran.stderr
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_is_had_by_either_flag_of_every_command(tmp_path: Path, flag: str) -> None:
     for command in ((), ("ingest",), ("status",)):

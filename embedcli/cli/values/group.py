@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from embedcli.cli.commands import LISTED, Commands
+from embedcli.cli.output import output
 from embedcli.cli.values import settings_file
 from embedcli.cli.values.settings_file import Flag
 from embedcli.errors import Mismatch, UsageError
@@ -33,6 +34,9 @@ AMBIGUOUS = {"format", "mode", "text-field"}
 
 _ORIGINS = "embedcli.origins"
 _FILE = "embedcli.file"
+_AS_JSON = "embedcli.as_json"
+_TYPED_WRONG: Any = typer.BadParameter.__base__
+"""What Typer raises for a flag that does not exist, lacks its value or has another kind of it."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Group(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command, and let the values of the file stand in for its defaults."""
         name, command, rest = super().resolve_command(ctx, args)
+        ctx.meta[_AS_JSON] = command is not None and "json" in dict(options(command)) and "--json" in rest
         if name is not None and not ctx.resilient_parsing:
             self._use_file(ctx, name, command, rest)
         return name, command, rest
@@ -109,14 +114,19 @@ class Group(TyperGroup):
         ctx.meta[_ORIGINS] = Origins(file, dict(_origins(command, first, by_name, file)))
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; an error about a flag that nobody typed says where its value comes from."""
+        """Run the command; an error about a flag that nobody typed says where its value comes from, and with `--json`
+        what was typed wrong is an object on stdout too."""
         try:
             return super().invoke(ctx)
-        except typer.BadParameter as error:
-            where = _where(ctx, error.param.opts if error.param else ())
-            if not where:
+        except _TYPED_WRONG as error:
+            if where := _where(ctx, getattr(getattr(error, "param", None), "opts", ())):
+                text = f"invalid value for `--{where[0]}`: {error.message}"
+                raise UsageError(text, f"mend it in {where[1]}") from error
+            if not ctx.meta.get(_AS_JSON):
                 raise
-            raise UsageError(f"invalid value for `--{where[0]}`: {error.message}", f"mend it in {where[1]}") from error
+            output.as_json = True  # a flag that does not exist ends the parsing before `--json` is read
+            text = error.format_message().rstrip(".")
+            raise UsageError(text[:1].lower() + text[1:], f"see `embedcli {ctx.invoked_subcommand} --help`") from error
         except (UsageError, Mismatch) as error:
             where = _where(ctx, _NAMED.findall(f"{error} {error.hint}"))
             if not where:
