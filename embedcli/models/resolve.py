@@ -50,7 +50,12 @@ def resolve(
     if folder is None or missing_part(folder):
         if not download:
             raise ModelUnavailable(_absent(hub_id, commit, folder), hub.offline_hint(hub_id, commit))
-        folder = hub.fetch(hub_id, commit=commit, report=report, free_bytes=free_bytes)
+        try:
+            folder = hub.fetch(hub_id, commit=commit, report=report, free_bytes=free_bytes)
+        except ModelUnavailable as error:
+            if folder is None:
+                raise
+            raise ModelUnavailable(f"{_absent(hub_id, commit, folder)}; {error}", error.hint) from error
     return read_model(folder, name=hub_id, commit=folder.name, cache=cache)
 
 

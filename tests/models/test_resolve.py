@@ -580,6 +580,9 @@ def test_broken_pull_is_refused_offline_and_finished_by_the_next(tmp_path: Path)
     assert broken["exit_code"] == 13 and f"embedcli pull {NAME}" in broken["hint"]
     offline = resolve_apart(home, endpoint=server.endpoint, commit=COMMIT, download=False)
     assert "half-downloaded" in offline["message"] and "model.safetensors" in offline["message"]
+    unplugged = resolve_apart(home, endpoint="http://127.0.0.1:9", commit=COMMIT)
+    assert "half-downloaded, it has no model.safetensors" in unplugged["message"]
+    assert "Connection refused" in unplugged["message"] and f"embedcli pull {NAME}" in unplugged["hint"]
     with serving(Hub(folder, NAME)) as server:
         model = resolve_apart(home, endpoint=server.endpoint, commit=COMMIT)
         assert server.fetched() == ["model.safetensors"]
