@@ -292,3 +292,27 @@ def test_figures_that_cannot_be_written_are_a_warning(command: Callable[..., Any
     path = shop.docs / "none" / "embedcli.prom"
     ran = command("ingest", shop.docs, "--index", shop.index, "--model", "minilm", "--metrics-file", path)
     assert ran.exit_code == 0 and "warning: cannot write" in ran.stderr
+
+
+def test_what_is_no_file_is_written_to_and_never_replaced_by_the_figures(
+    command: Callable[..., Any], shop: Workshop
+) -> None:
+    """As root that would put a file in the place of the machine's /dev/null."""
+    shop.write("a.txt", words(60))
+    places = shop.docs.parent / "places"
+    places.mkdir()
+    null, full, pipe, link = (places / name for name in ("null", "full", "pipe", "link"))
+    null.symlink_to("/dev/null")
+    full.symlink_to("/dev/full")
+    os.mkfifo(pipe)
+    link.symlink_to("file.prom")
+    night = ["ingest", shop.docs, "--index", shop.index, "--model", "minilm", "--metrics-file"]
+    assert "warning" not in command(*night, null).stderr
+    assert f"warning: cannot write `{full}`: No space left" in command(*night, full).stderr
+    assert f"warning: cannot write `{pipe}`" in command(*night, pipe).stderr, "nobody reads it, and nobody waits"
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert "warning" not in command(*night, pipe).stderr
+    assert b"embedcli_last_run_exit_code" in os.read(reader, 1 << 20)
+    os.close(reader)
+    assert "warning" not in command(*night, link).stderr and figures(places / "file.prom")
+    assert null.is_symlink() and full.is_symlink() and link.is_symlink() and pipe.is_fifo()

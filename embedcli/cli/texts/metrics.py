@@ -1,12 +1,13 @@
 """The figures of a run as a file in Prometheus text format, as node_exporter's textfile collector reads it.
 
 In: what came of a run; where it failed, what the history says of the last one that ended well. Out: the file, replaced
-in one step.
+in one step; what is no file, as a device, is written to.
 Not here: counting (run/summary.py).
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedcli.config import shown_index
 from embedcli.errors import EmbedcliError
+from embedcli.paths import exists, is_file
 from embedcli.report import Summary, say_warning
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def _last_success(state: Path) -> Mapping[str, Any]:
 
 
 def _write(path: Path, index: str, exit_code: int, content: Mapping[str, Any]) -> None:
-    from prometheus_client import CollectorRegistry, write_to_textfile
+    from prometheus_client import CollectorRegistry
 
     registry = CollectorRegistry()
     add = _Gauges(registry, index)
@@ -71,9 +73,21 @@ def _write(path: Path, index: str, exit_code: int, content: Mapping[str, Any]) -
         add("last_success_timestamp_seconds", "When a run last ended with the exit code 0 or 3.", moment)
         _add_content(add, content)
     try:
-        write_to_textfile(str(path), registry)
+        _put(path, registry)
     except OSError as error:
         say_warning(f"cannot write `{path}`: {error.strerror}")
+
+
+def _put(path: Path, registry: CollectorRegistry) -> None:
+    """Replace a file, at the end of its links; a device or a pipe, such as /dev/null, is written to and never replaced,
+    which root could do to that of the machine."""
+    from prometheus_client import generate_latest, write_to_textfile
+
+    if is_file(path) or not exists(path):
+        write_to_textfile(os.path.realpath(path), registry)
+        return
+    with open(os.open(path, os.O_WRONLY | os.O_NONBLOCK), "wb") as stream:  # a pipe that nobody reads is an error
+        stream.write(generate_latest(registry))
 
 
 def _add_content(add: _Gauges, run: Mapping[str, Any]) -> None:
