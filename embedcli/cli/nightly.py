@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -180,7 +180,8 @@ class _Log:
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
 
     def close(self) -> None:
-        self._handler.close()
+        with suppress(OSError):  # of the lines that were dropped: what the run has come to is told, not this
+            self._handler.close()
 
     def __call__(self, line: str) -> None:
         try:

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from embedcli.cli import nightly
 from embedcli.errors import Mismatch, StorageError, UsageError
-from tests.cli.test_main import HERE, PROGRAM, QUICK, QUIET
+from tests.cli.test_main import HERE, PROGRAM, QUICK, QUIET, quick
 from tests.held import Held
 from tests.workshop import Workshop, words
 
@@ -316,3 +316,12 @@ def test_what_is_no_file_is_written_to_and_never_replaced_by_the_figures(
     os.close(reader)
     assert "warning" not in command(*night, link).stderr and figures(places / "file.prom")
     assert null.is_symlink() and full.is_symlink() and link.is_symlink() and pipe.is_fifo()
+
+
+def test_a_log_on_a_full_disk_changes_nothing_of_what_a_run_comes_to(shop: Workshop) -> None:
+    shop.write("a.txt", words(60))
+    night = ["ingest", shop.docs, "--index", shop.index, "--model", "minilm", "--log-file", "/dev/full"]
+    for flags, code in (((), 0), (("--dim", "7"), 12)):
+        ran = quick(*night, *flags, cwd=shop.docs)
+        assert ran.returncode == code and "cannot write the output" not in ran.stderr
+        assert ran.stderr.count("/dev/full") == 1 and "the run goes on without it" in ran.stderr
