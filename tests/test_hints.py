@@ -73,6 +73,12 @@ RECORDS = 'printf \'{{"text": "Some words."}}\\n\' | {program} ingest --index {i
 LISTED = "printf '%s\\n' {docs}/part/0.txt > {parent}/list"
 ROWS = [
     Row("name only one index", indexed, "embedcli status {index} --index {other}", [["embedcli status {index}"]]),
+    Row(
+        "see `embedcli status --help`",
+        indexed,
+        "embedcli status {index} --nosuch --json",
+        [["embedcli status --help", "embedcli status {index} --json"]],
+    ),
     Row(LEAVE_OUT, nothing, f"{INGEST} --device tpu", [[INGEST]]),
     Row(LEAVE_OUT, nothing, f"{INGEST} --gpus x", [[INGEST]]),
     Row("leave `--gpus` out", nothing, f"{INGEST} --workers ray://auto --gpus 0", [[INGEST]]),

@@ -35,7 +35,7 @@ def test_the_cost_is_that_of_a_run_that_adopts_and_publishes_everything_again(sh
     assert cpu_s is not None and 0 < cpu_s < 30
     assert (shop.index / "current").readlink().name == "000002" and shop.content() == before
     assert shop.embedded - embedded < 30, "the probe set alone"
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads  # one of another test may have ended
 
 
 def test_a_signal_ends_it(shop: Workshop) -> None:
