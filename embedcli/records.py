@@ -97,6 +97,10 @@ class RecordRule:
         )
 
 
+PLAIN_RULE = RecordRule()
+"""What holds where nobody has asked for anything else; asked for, it forgets what is remembered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Root:
     """A folder or a single file that a run was given, or a folder of which files were named one by one.

@@ -14,7 +14,7 @@ import typer
 
 from embedcli.config import DEFAULT_MAX_GONE_PERCENT, LEAVE_OUT, Stream, index_folder
 from embedcli.errors import UsageError
-from embedcli.records import RecordRule
+from embedcli.records import PLAIN_RULE, RecordRule
 from embedcli.report import say_warning
 from embedcli.urls import absolute
 
@@ -161,12 +161,12 @@ def record_rules(
 ) -> tuple[RecordRule, ...]:
     """A rule for each pattern of `--records`; the fields alone are for files that are records without being named. An
     empty pattern is the plain rule, which forgets the remembered ones."""
-    patterns = [pattern for pattern in records or () if pattern not in ("", "-")]
-    forgetting = (RecordRule(),) if "" in (records or ()) else ()
+    patterns = [pattern for pattern in records or () if pattern != "-"]
     rule = RecordRule(
         text=tuple(text or ("text",)), id=id_field or "id", title=title or "title",
         meta=None if meta is None else tuple(filter(None, meta)), label=label,
     )  # fmt: skip
-    if not patterns:
-        return forgetting if rule == RecordRule() else (*forgetting, rule)
-    return (*forgetting, *(replace(rule, pattern=pattern) for pattern in patterns))
+    forgetting = (PLAIN_RULE,) if "" in patterns else ()
+    named = tuple(replace(rule, pattern=pattern) for pattern in patterns if pattern)
+    alone = () if rule == PLAIN_RULE else (rule,)
+    return (*forgetting, *(named or alone))

@@ -180,7 +180,7 @@ class _Log:
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
 
     def close(self) -> None:
-        with suppress(OSError):  # of the lines that were dropped: what the run has come to is told, not this
+        with suppress(OSError):  # the disk is full: the exit code is that of the run
             self._handler.close()
 
     def __call__(self, line: str) -> None:

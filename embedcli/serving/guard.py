@@ -55,9 +55,8 @@ class Guard:
             problem = self._problem(scope)
             answer = self._app if problem is None else problem_answer(problem)
             await answer(scope, receive, noting)
-        except (
-            asyncio.CancelledError
-        ):  # by the end of the server, which has waited long enough; uvicorn logs it as a bug
+        except asyncio.CancelledError:
+            # the server ends, and has waited long enough; uvicorn would log it as a bug
             if not begun:
                 await problem_answer(ENDED)(scope, receive, noting)
         finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from embedcli.records import RecordRule, Root
+from embedcli.records import PLAIN_RULE, RecordRule, Root
 from embedcli.sources.filters import compile_patterns, verdict
 
 COMPRESSED = frozenset({".gz", ".zst"})
@@ -37,7 +37,7 @@ class RuleBook:
         self._stream = root.stream
         named = [rule for rule in root.records if rule.pattern]
         self._named = [(compile_patterns([rule.pattern], flag="--records"), rule) for rule in reversed(named)]
-        rule = next((rule for rule in reversed(root.records) if not rule.pattern), RecordRule())
+        rule = next((rule for rule in reversed(root.records) if not rule.pattern), PLAIN_RULE)
         self.default = Asked(rule, named=root.stream)
 
     def of(self, path: str) -> Asked | None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from embedcli.config import Options
 from embedcli.errors import InputError, UsageError, quoted
-from embedcli.records import RecordRule, Root, Source, digest, printable, printable_path, stat_of
+from embedcli.records import PLAIN_RULE, RecordRule, Root, Source, digest, printable, printable_path, stat_of
 from embedcli.sources import walk
 from embedcli.sources.filters import refuse_lists
 from embedcli.urls import is_url, real
@@ -325,9 +325,6 @@ def _filtered(root: Root, asked: Options, below: str) -> Root:
         follow_links=root.follow_links if asked.follow_links is None else asked.follow_links,
         records=with_rules(root.records, asked.records),
     )
-
-
-PLAIN_RULE = RecordRule()
 
 
 def with_rules(known: tuple[RecordRule, ...], asked: tuple[RecordRule, ...]) -> tuple[RecordRule, ...]:

@@ -91,6 +91,13 @@ class Verdict:
         return sorted(numbers - {self.generation})
 
     @property
+    def has_lost_list(self) -> bool:
+        """Whether the first damage of the change lists is that none leads to the current generation."""
+        first = self.first_below("changes")
+        lost = (damage_beside.LIST_MISSING, damage_beside.LEADS_ELSEWHERE)
+        return any(item.file == first and item.problem in lost for item in self.damage)
+
+    @property
     def stray(self) -> str | None:
         """The first file or folder that is no part of the index."""
         return next((item.file for item in self.damage if item.problem in (_NOT_LISTED, _NO_GENERATION)), None)

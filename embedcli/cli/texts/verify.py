@@ -19,14 +19,10 @@ if TYPE_CHECKING:
 
 def hints_of(index: Index, verdict: Verdict, unnoted: StorageError | None) -> list[str]:
     """What to type against each kind of damage that there is."""
-    from embedcli.verbs.damage_beside import LEADS_ELSEWHERE, LIST_MISSING
-
     place = f"generations/{verdict.generation:06d}"
     files, again = {item.file for item in verdict.damage}, f"`embedcli ingest --index {quoted(index.shown)}`"
     change_list, keys = (quoted(index.folder / (verdict.first_below(name) or "")) for name in ("changes", "keys"))
-    lists = verdict.first_below("changes")
     all_rows = f"`embedcli changes {quoted(index.shown)} --since 0`"
-    is_lost = any(item.file == lists and item.problem in (LIST_MISSING, LEADS_ELSEWHERE) for item in verdict.damage)
     other = quoted(index.path((verdict.damaged_others or [0])[0]))
     hints = {
         "shards": unnoted.hint if unnoted else f"{again} reads the documents of damaged shards again",
@@ -46,8 +42,8 @@ def hints_of(index: Index, verdict: Verdict, unnoted: StorageError | None) -> li
         "other": bool(verdict.damaged_others),
         "stray": verdict.stray is not None,
         "keys": verdict.first_below("keys") is not None,
-        "changes": lists is not None and not is_lost,
-        "lost changes": is_lost,
+        "changes": verdict.first_below("changes") is not None and not verdict.has_lost_list,
+        "lost changes": verdict.has_lost_list,
         "cache": verdict.first_below("cache") is not None,
     }
     return [hints[kind] for kind, is_damaged in damaged.items() if is_damaged]

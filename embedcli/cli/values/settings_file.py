@@ -85,9 +85,13 @@ def _checked(flag: Flag, value: Any, file: Path) -> Any:
 
 def _from_folder(flag: Flag, text: str, folder: Path) -> str:
     """A relative path is relative to the folder of the file; a model is a path only where there is such a folder."""
-    place = os.path.join(folder, os.path.expanduser(text))
     if flag.key == MAX_GONE and "=" in text:
         named, _, percent = text.rpartition("=")
-        return f"{_from_folder(Flag(flag.key, is_path=True), named, folder)}={percent}"
-    is_path = flag.is_path or (flag.key == "model" and os.path.isdir(place))
-    return place if is_path and text not in ("", STDIN) and not has_scheme(text) else text
+        return f"{_place(named, folder)}={percent}"
+    is_path = flag.is_path or (flag.key == "model" and os.path.isdir(_place(text, folder)))
+    return _place(text, folder) if is_path else text
+
+
+def _place(path: str, folder: Path) -> str:
+    """A URL, stdin and nothing at all stay what they are."""
+    return path if path in ("", STDIN) or has_scheme(path) else os.path.join(folder, os.path.expanduser(path))

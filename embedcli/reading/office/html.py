@@ -84,8 +84,9 @@ def page_text(page: str) -> str:
 def add_page(blocks: Blocks, page: str, beat: Beat) -> str | None:
     """Add what a page shows; its title. Where nothing is visible, what is in it all the same."""
     beat(0)
+    plain = _as_html(page)
     try:
-        tree = LexborHTMLParser(_as_html(page))
+        tree = LexborHTMLParser(plain)
     except SelectolaxError as error:
         raise UnreadableSource("damaged", str(error)) from None
     beat(0)
@@ -95,7 +96,7 @@ def add_page(blocks: Blocks, page: str, beat: Beat) -> str | None:
     seen = _seen_otherwise(page, root)
     found = _Page(_UNSEEN, _hidden(root), seen, beat).read(root)
     if not found:
-        root = LexborHTMLParser(_RAW.sub(r"<\1div", _as_html(page))).root or root
+        root = LexborHTMLParser(_RAW.sub(r"<\1div", plain)).root or root
         found = _Page(_NEVER, set(), _seen_otherwise(page, root), beat).read(root)
     for text, level, gap in found:
         if level:

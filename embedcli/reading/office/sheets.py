@@ -1,8 +1,8 @@
 """A workbook (.xlsx, .xlsm, .xlsb, .xls, .ods) -> a Document: the rows of its visible sheets. The door of calamine.
 
 In: an open file. Out: a section for each sheet with a line for each row (tables.py) and the texts of the boxes over it,
-or UnreadableSource. Values as
-they are meant: 3.0 is 3, dates are ISO, a text of digits keeps its zeros. Not here: CSV (tables.py).
+or UnreadableSource. Values as they are meant: 3.0 is 3, dates are ISO, a text of digits keeps its zeros. Not here: CSV
+(tables.py).
 
 calamine holds a whole sheet, its empty cells too. A workbook is refused by what its parts would unpack to, and a sheet
 that reaches far beyond what is in it is read otherwise (sparse_sheet.py); the limits of the process (process.py) hold

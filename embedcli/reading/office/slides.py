@@ -53,10 +53,7 @@ def _add_slide(blocks: Blocks, package: Package, name: str, number: int, footers
     for relation in beside:
         if relation.kind == "diagramData":
             slide.shapes.append(_Shape(lines=diagram_lines(package, relation.target)))
-    charts = {key: relation.target for key, relation in package.relations(name).items() if relation.kind == "chart"}
-    for shape in slide.shapes:
-        if shape.chart in charts:
-            shape.lines += chart_lines(package, charts[shape.chart])
+    _add_charts(slide.shapes, package, name)
     notes = _notes(package, [relation.target for relation in beside if relation.kind == "notesSlide"])
     title = " ".join(line for shape in slide.shapes if shape.kind in _TITLES for line in shape.lines)
     shapes = [shape for shape in slide.shapes if shape.lines and shape.kind not in _TITLES]
@@ -78,15 +75,12 @@ def _add_slide(blocks: Blocks, package: Package, name: str, number: int, footers
 def box_lines(package: Package, name: str) -> list[str]:
     """The texts of the visible shapes in the part with what is drawn over a sheet, of its diagrams, and of its charts
     those that are not taken from cells; none of a broken part."""
-    relations = package.relations(name)
-    charts = {key: relation.target for key, relation in relations.items() if relation.kind == "chart"}
-    diagrams = [relation.target for relation in relations.values() if relation.kind == "diagramData"]
+    relations = package.relations(name).values()
+    diagrams = [relation.target for relation in relations if relation.kind == "diagramData"]
     lines = [line for diagram in diagrams for line in diagram_lines(package, diagram)]
-    for shape in _shapes(package, name):
-        lines += shape.lines
-        if shape.chart in charts:
-            lines += chart_lines(package, charts[shape.chart], only_own=True)
-    return lines
+    shapes = _shapes(package, name)
+    _add_charts(shapes, package, name, only_own=True)
+    return [*lines, *(line for shape in shapes for line in shape.lines)]
 
 
 def diagram_lines(package: Package, name: str) -> list[str]:
@@ -99,6 +93,14 @@ def _shapes(package: Package, name: str) -> list[_Shape]:
     with contextlib.suppress(UnreadableSource):
         package.parse(name, drawing)
     return drawing.shapes
+
+
+def _add_charts(shapes: list[_Shape], package: Package, name: str, *, only_own: bool = False) -> None:
+    """Add to the shapes in the part `name` the words of the charts that they show."""
+    charts = {key: relation.target for key, relation in package.relations(name).items() if relation.kind == "chart"}
+    for shape in shapes:
+        if shape.chart in charts:
+            shape.lines += chart_lines(package, charts[shape.chart], only_own=only_own)
 
 
 def chart_lines(package: Package, name: str, *, only_own: bool = False) -> list[str]:

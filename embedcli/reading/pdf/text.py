@@ -279,7 +279,7 @@ def _glued(glyphs: Glyphs) -> Iterator[Edit]:
 
 
 def _stand_apart(glyphs: Glyphs, index: int) -> bool:
-    """Whether the character behind this one stands on another line, or in another column of it. Never told of writing
+    """Whether the character behind this one stands on another line, or in another column of it. False for writing
     that is turned otherwise than most of the page."""
     if glyphs.quarters_of((index, index + 1)) != [glyphs.quarter] * 2:
         return False

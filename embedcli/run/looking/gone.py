@@ -67,9 +67,10 @@ def find_moves(gone: pa.Table, tasks: Iterable[Task], is_over: Callable[[], bool
     """
     by_digest: dict[str, list[Moved]] = defaultdict(list)
     gone = gone.filter(gone.column("sha256").is_valid()).select(["root", "path", "status", "reason", "sha256", "size"])
-    for root, path, status, reason, sha256, _ in zip(*(column.to_pylist() for column in gone.columns), strict=True):
+    sizes: set[int] = set()
+    for root, path, status, reason, sha256, size in zip(*(column.to_pylist() for column in gone.columns), strict=True):
         by_digest[sha256].append(Moved((root, path), status, reason))
-    sizes = set(gone.column("size").to_pylist())
+        sizes.add(size)
     moved: dict[SourceKey, Moved] = {}
     candidates = (task for task in tasks if task.prior is None and _size(task) in sizes)
     for task, sha256 in digested(list(candidates), is_over):

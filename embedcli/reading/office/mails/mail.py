@@ -11,7 +11,7 @@ import binascii
 import email
 import email.utils
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from email.message import Message
 from typing import TypeAlias
@@ -133,9 +133,7 @@ def _unpack(part: Mail) -> None:
         part.set_payload(children[0].get_payload())
         part.set_payload([email.message_from_bytes(_bytes_of(part))])
     elif kind in _PACKED and (content := signed_content(_bytes_of(part))):
-        del part["Content-Type"], part["Content-Transfer-Encoding"], part["Content-Disposition"]
-        part["Content-Type"] = "multipart/mixed"
-        part.set_payload([email.message_from_bytes(content)])
+        _replace_by(part, [email.message_from_bytes(content)])
 
 
 def _unpack_tnef(message: Mail, beat: Beat) -> None:
@@ -145,9 +143,14 @@ def _unpack_tnef(message: Mail, beat: Beat) -> None:
     for part in packed:
         found = opened_tnef(_bytes_of(part), beat)
         if inner := _parts_of(found, with_text=not has_text):
-            del part["Content-Type"], part["Content-Transfer-Encoding"], part["Content-Disposition"]
-            part["Content-Type"] = "multipart/mixed"
-            part.set_payload([*inner])
+            _replace_by(part, inner)
+
+
+def _replace_by(part: Mail, inner: Sequence[Mail]) -> None:
+    """Let a part hold what was packed in it."""
+    del part["Content-Type"], part["Content-Transfer-Encoding"], part["Content-Disposition"]
+    part["Content-Type"] = "multipart/mixed"
+    part.set_payload([*inner])
 
 
 def _parts_of(found: Tnef, *, with_text: bool) -> list[Mail]:
@@ -271,7 +274,7 @@ class _Writer:
                 for number, (name, value) in enumerate(child.raw_items()):
                     line = " ".join(_decoded(str(value)).split())
                     self._blocks.add(f"{name}: {line}", gap=LINE if number else PARAGRAPH)
-        elif kind in ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"):
+        elif kind in ("multipart/encrypted", *_PACKED):
             self.is_encrypted = str(part.get_param("smime-type") or "").lower() != "signed-data"
         elif kind == "multipart/alternative":
             self._alternative(inner, depth)
