@@ -13,10 +13,11 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs
@@ -45,7 +46,7 @@ from embedcli.verbs.shards import shards
 from embedcli.verbs.status import status
 from embedcli.verbs.verify import verify
 from tests.s3 import S3, Proxy, free_port, proxied
-from tests.test_nights import slowly
+from tests.test_nights import SlowEngine
 from tests.workshop import UNFINISHED, Lines, ReadsHere, Workshop, _resolve, stopped_half_way, wide_engine, words
 
 HOURS = 3600.0
@@ -276,15 +277,24 @@ def test_a_machine_that_only_reads_forgets_the_change_lists_that_the_vault_has_r
 
 
 def test_a_run_whose_time_was_over_leaves_what_is_not_published_and_no_more(one: Machine) -> None:
-    for number in range(3):
-        one.write(f"{number}.txt", words(60, number))
-    one.write("long.txt", words(800, 9))
+    for number in range(4):
+        one.write(f"{number}.txt", words(200, number))
+
+    class WaitsAtTheFirstShard(SlowEngine):
+        """So that the run looks at its time while one document is in a shard and another one is half done."""
+
+        def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
+            time.sleep(0.5 if any(one.index.glob("staging/*/part-*")) else 0.0)
+            return super().embed(rows)
 
     def seconds_left() -> float:
         kinds = {path.name[:5] for path in one.index.glob("staging/*/*.*")}
         return 0.0 if {"part-", "loose"} <= kinds else HOURS
 
-    assert not one.ingest(open_engine=slowly, checkpoint_every_s=0.0, seconds_left=seconds_left).complete
+    def open_engine(_: object, settings: Any, __: str) -> SlowEngine:
+        return WaitsAtTheFirstShard(dim=settings.dim, batch_rows=1, depth=1)
+
+    assert not one.ingest(open_engine=open_engine, checkpoint_every_s=0.0, seconds_left=seconds_left).complete
     left = {key.split("/")[2] for key in one.stored("staging")}
     assert left == {path.name for path in one.index.glob("staging/*/*")} and any("loose" in name for name in left)
     assert one.ingest().complete and not one.stored("staging")
