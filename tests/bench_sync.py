@@ -235,7 +235,9 @@ def load(target: Target, rows: Iterator[pa.Table]) -> None:
     with opened(target) as store:
         table = store.begin(Layout(DIM, "layout"), MEMORY)
         table.upsert(rows, fresh=True)
-        if not isinstance(table, pgvector.PostgresTable | lancedb.LanceRows):
+        if isinstance(table, pgvector.PostgresTable):
+            table.mark_visible()
+        elif not isinstance(table, lancedb.LanceRows):
             table.settle(Report())
         table.remember(MEMORY)
         store.swap_in()
@@ -369,12 +371,20 @@ def bench(kind: str, count: int) -> None:
                 if turn == 0:
                     place.drop(table)
         few = 3 * few_of(count)
-        if kind in NIGHTS:
-            measured("bulk calls, 1 % changed", "bulk night", place.url("bulk_1"), "bulk_1", count, rows=few)
-        measured("sync, 1 % changed", "night", place.url("load_1"), "load_1", count, rows=few)
+        nights = {"bulk night": 0.0, "night": 0.0}
+        for _ in range(2):  # twice the same rows: both sides read what they need from the disk in the first turn
+            if kind in NIGHTS:
+                elapsed_s, _ = measured(
+                    "bulk calls, 1 % changed", "bulk night", place.url("bulk_1"), "bulk_1", count, rows=few
+                )
+                nights["bulk night"] += elapsed_s
+            elapsed_s, _ = measured("sync, 1 % changed", "night", place.url("load_1"), "load_1", count, rows=few)
+            nights["night"] += elapsed_s
         measured("sync, index of vectors", "index", place.url("load_1"), "load_1", count, rows=count)
         measured("sync, 1 %, with index", "indexed night", place.url("load_1"), "load_1", count, rows=few)
         print(f"  first load: {totals['bulk'] / totals['load']:.2f} of the bulk call's rate", flush=True)
+        if kind in NIGHTS:
+            print(f"  1 % changed: {nights['bulk night'] / nights['night']:.2f} of the bulk calls' rate", flush=True)
 
 
 def main() -> None:

@@ -467,6 +467,19 @@ def test_the_index_fits_the_dimensions(make_place: MakePlace, dim: int, indexed:
     assert pgvector._indexed(dim).endswith("cosine_ops") == bool(indexed)
 
 
+def test_rows_are_counted_without_reading_the_table(make_place: MakePlace) -> None:
+    """Every sync counts them. Until a vacuum has passed, PostgreSQL reads each row to know who may see it."""
+    import psycopg
+
+    place = make_place("postgresql")
+    with store_of(place) as store:
+        loaded(store, rows(3000, 8, text="x" * 1500), 8)
+    with psycopg.connect(place.target) as connection:
+        told = connection.execute("explain (analyze, costs off) select count(*) from notes").fetchall()
+    plan = "\n".join(line for (line,) in told)
+    assert "Index Only Scan" in plan and "Heap Fetches: 0" in plan, plan
+
+
 def test_a_filter_finds_its_rows_with_an_iterative_scan(make_place: MakePlace) -> None:
     """Without it the HNSW index gives the nearest 40, and the filter takes what is left of them."""
     import psycopg
