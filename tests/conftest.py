@@ -47,8 +47,9 @@ WAITS = "cluster"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits begins first: at the end no other test would be left that could run meanwhile."""
-    items.sort(key=lambda item: item.path.parent.name != WAITS)
+    """What waits begins early: at the end no other test would be left that could run meanwhile. Before it those of the
+    README: each worker that takes some of them, from the end of another one's list, has to run its session anew."""
+    items.sort(key=lambda item: (item.path.name != "test_readme.py", item.path.parent.name != WAITS))
 
 
 @pytest.fixture

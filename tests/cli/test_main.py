@@ -352,7 +352,10 @@ def test_ctrl_c_before_the_commands_are_loaded_leaves_no_traceback(tmp_path: Pat
     )
     command = f"{ignored}exec {shlex.quote(sys.executable)} -m embedcli --version"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    ran = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
+    ran = subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the tests may run in the background too
+    )  # fmt: skip
     assert (ran.returncode, ran.stderr) == (ended, "")
 
 
