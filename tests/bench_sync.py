@@ -281,7 +281,7 @@ STEPS: dict[str, Callable[[Target, int], None]] = {
 def step(name: str, url: str, table: str, count: int) -> None:
     """Do one step, after the imports, and print its figures as JSON."""
     target = parse_target(url, index=Path("notes"), into=table)
-    other = f"{table}_before_{name.replace(' ', '_')}"  # where the imports are done
+    other = f"{table}_before_{os.getpid()}"  # where the imports are done
     warm = url if target.path is None else url.replace(f"{table}.db", f"{other}.db")
     STEPS["bulk" if name.startswith("bulk") else "load"](parse_target(warm, index=Path("notes"), into=other), 100)
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
