@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
@@ -19,6 +20,9 @@ from embedcli.errors import EngineDied, EngineOutOfMemory
 KILLER = 7_777
 KILLER_WORD = "likes"
 """The word that MiniLM's tokenizer makes a killer of."""
+
+PROBE_LISTS = 10
+"""The lists of the probe set, which every engine gets first."""
 
 Log = list[list[int]]
 """The lengths of each list submitted, over all engines of a test."""
@@ -150,6 +154,34 @@ class EngineHoldsBack(FakeEngine):
             held, self._held = self._held, []
         for future, rows in held:  # without the lock: whoever waits may submit the next list at once
             future.set_result(super().submit(rows).result())
+
+
+class EngineWaits(FakeEngine):
+    """Answers one row after the other, each as soon as `may` says so of the number of rows that it has answered before,
+    the probe set not counted. It waits in a thread of its own: meanwhile the run goes on."""
+
+    vocabulary = None
+
+    def __init__(self, *, dim: int, may: Callable[[int], bool], log: Log | None = None) -> None:
+        super().__init__(dim=dim, batch_rows=1, depth=1, log=log)
+        self._may = may
+        self._lists = self._answered = 0
+
+    def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
+        self._lists += 1
+        if self._lists <= PROBE_LISTS:
+            return super().submit(rows)
+        future: Future[np.ndarray] = Future()
+        threading.Thread(target=self._answer, args=(future, rows), daemon=True).start()
+        return future
+
+    def _answer(self, future: Future[np.ndarray], rows: Sequence[np.ndarray]) -> None:
+        while not self._may(self._answered):
+            if self.closed:
+                return
+            time.sleep(0.005)
+        self._answered += 1
+        future.set_result(super().submit(rows).result())
 
 
 class EngineOutOfMemoryAbove(FakeEngine):

@@ -110,7 +110,7 @@ class StopAt(Watching):
             signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
-def disk_of_a_run(folder: Path, kill: Sequence[Any] | None) -> Disk:
+def disk_of_a_run(folder: Path, kill: Sequence[Any] | None) -> Watching:
     """The disk of a run that is killed at an operation, or that remembers them. Where the index is the mirror of a
     vault, a dead run is known for one after half a second."""
     return faulty(folder, KillAt(*kill) if kill else Recording())
@@ -379,10 +379,11 @@ class SlowReader(ReadingWork):
 
 
 class ReaderHangs(ReadingWork):
-    """Does not come back from the file named `fault`."""
+    """Does not come back from the file named `fault`; beside the root it leaves a file `hangs` when it has begun it."""
 
     def __call__(self, task: Source, beat: Beat, *, with_forms: bool) -> Reading:
         if task.path.startswith("fault"):
+            (Path(task.file).parents[1] / "hangs").touch()
             time.sleep(600)
         return super().__call__(task, beat, with_forms=with_forms)
 

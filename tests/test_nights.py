@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from embedcli.models import resolve
 from embedcli.vault.disk import Disk
 from embedcli.verbs.edits import forget, rollback
 from embedcli.verbs.verify import verify
-from tests.fake_engines import FakeEngine
+from tests.fake_engines import EngineWaits, FakeEngine
 from tests.faults import DiskFull, KilledAt, ReaderRefuses
 from tests.pdf_files import lines, pdf
 from tests.published import edit_manifest
@@ -214,18 +214,29 @@ def test_a_partial_document_keeps_its_sound_chunks_while_the_killer_is_tried(sho
 # ---- what is published, and what is kept
 
 
-class SlowEngine(FakeEngine):
-    """A list of one row at a time, and one after the other."""
-
-    vocabulary = None
-
-    def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
-        time.sleep(0.05)  # all of it takes many times a publish, on a slow machine too
-        return super().embed(rows)
+Open = Callable[[Any, Any, str], EngineWaits]
 
 
-def slowly(_: object, settings: Any, __: str) -> SlowEngine:
-    return SlowEngine(dim=settings.dim, batch_rows=1, depth=1)
+def slowly(_: object, settings: Any, __: str) -> EngineWaits:
+    def after_a_while(_: int) -> bool:
+        time.sleep(0.05)
+        return True
+
+    return EngineWaits(dim=settings.dim, may=after_a_while)
+
+
+def no_faster_than_it_publishes(shop: Workshop) -> Open:
+    """Opens engines that answer two more rows for each generation that is there, and at first one."""
+
+    def may(answered: int) -> bool:
+        return answered <= 2 * len(list(shop.index.glob("generations/" + "[0-9]" * 6)))
+
+    return lambda _, settings, __: EngineWaits(dim=settings.dim, may=may)
+
+
+def of_one_chunk_each(shop: Workshop, count: int) -> None:
+    for number in range(count):
+        shop.write(f"{number}.txt", words(12, number))
 
 
 def manifests(shop: Workshop) -> list[tuple[int, bool, int]]:
@@ -236,9 +247,9 @@ def manifests(shop: Workshop) -> list[tuple[int, bool, int]]:
 
 
 def test_a_first_run_publishes_what_is_whole_so_far_and_the_rest_when_it_is_done(shop: Workshop) -> None:
-    for number in range(8):
-        shop.write(f"{number}.txt", words(100, number))
-    shop.ingest(open_engine=slowly, publish_every_s=0.01, checkpoint_every_s=0.0)
+    of_one_chunk_each(shop, 8)
+    engine = no_faster_than_it_publishes(shop)
+    shop.ingest(open_engine=engine, publish_every_s=0.01, checkpoint_every_s=0.0)
     found = manifests(shop)
     assert [complete for _, complete, _ in found] == [*[False] * (len(found) - 1), True] and len(found) > 2
     sources = [count for _, _, count in found]
@@ -249,15 +260,15 @@ def test_a_first_run_publishes_what_is_whole_so_far_and_the_rest_when_it_is_done
 
 
 def test_a_killed_first_run_that_had_published_goes_on_from_what_it_had(shop: Workshop) -> None:
-    for number in range(8):
-        shop.write(f"{number}.txt", words(100, number))
+    of_one_chunk_each(shop, 8)
+    engine = no_faster_than_it_publishes(shop)
     with pytest.raises(KeyboardInterrupt):
-        shop.ingest(open_engine=slowly, disk=KilledAt("after swap", 2), publish_every_s=0.01, checkpoint_every_s=0.0)
+        shop.ingest(open_engine=engine, disk=KilledAt("after swap", 2), publish_every_s=0.01, checkpoint_every_s=0.0)
     assert {complete for _, complete, _ in manifests(shop)} == {False}
-    before = shop.embedded
+    published = manifests(shop)[-1][2]
     summary = shop.ingest()
-    assert summary.complete and summary.generation == 3
-    assert shop.embedded - before < sum(row["chunk_count"] > 0 for row in shop.rows())
+    assert summary.complete and summary.generation == 3 and published >= 2
+    assert summary.chunks["total"] == 8 and summary.chunks["embedded"] <= 8 - published
     assert follow(shop.index) == shop.ids() and len(shop.documents()) == 8
     assert verify(Index(shop.index, disk=Disk())).damage == []
 
