@@ -15,8 +15,9 @@ import json
 import os
 import select
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -35,50 +36,83 @@ from embedcli.models.folder import Model  # noqa: E402
 from embedcli.run.tools import Tools  # noqa: E402
 from embedcli.vault.disk import Disk  # noqa: E402
 from tests.fake_engines import FakeEngine  # noqa: E402
-from tests.faults import Recording, disk_of_a_run  # noqa: E402
+from tests.faults import Recording, Watching, disk_of_a_run  # noqa: E402
 from tests.forked_runs import serve  # noqa: E402
-from tests.held import after  # noqa: E402
+from tests.held import hold  # noqa: E402
 from tests.workshop import Lines, ReadsHere  # noqa: E402
 
 BATCH_ROWS = 4
 BATCH_S = 0.004
+LOOK_S = 0.001
 
 
 class LoggingEngine(FakeEngine):
-    """Slow, and every row it answers is a line of a file that outlives the process; the probe set is not work."""
+    """Slow, and every row it answers is a line of a file that outlives the process; the probe set is not work. It
+    answers in threads of its own, one list after the other: meanwhile the run goes on, as over any engine.
 
-    def __init__(self, dim: int, order: dict[str, Any], probe: frozenset[str]) -> None:
+    `durable` counts the checkpoints that are written: an engine in step with them gives no list before the one that it
+    gave last is durable, however slow the disk is.
+    """
+
+    def __init__(self, dim: int, order: dict[str, Any], probe: frozenset[str], durable: Callable[[], int]) -> None:
         super().__init__(dim=dim, batch_rows=BATCH_ROWS, depth=1)
         self.vocabulary = None
         self.lists = 0
         self.log_file = Path(order["log"])
         self.batch_s = order.get("batch_s", BATCH_S)
+        self.in_step = bool(order.get("in_step"))
         self.probe = probe
+        self.durable = durable
+        self._turn = threading.Lock()
 
     def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
-        time.sleep(self.batch_s)
         lines = {digest for row in rows if (digest := _digest(row)) not in self.probe}
         self.lists += bool(lines)  # of work
-        with self.log_file.open("a") as file:
-            file.write("".join(f"{line}\n" for line in sorted(lines)))
-        answer = super().submit(rows)
-        return after(f"list {self.lists}", answer.result)
+        future: Future[np.ndarray] = Future()
+        threading.Thread(target=self._answer, args=(future, rows, sorted(lines), self.lists), daemon=True).start()
+        return future
+
+    def _answer(
+        self, future: Future[np.ndarray], rows: Sequence[np.ndarray], lines: Sequence[str], number: int
+    ) -> None:
+        with self._turn:
+            time.sleep(self.batch_s)
+            hold(f"list {number}")
+            while self.in_step and lines and self.durable() < number - 1:
+                time.sleep(LOOK_S)
+            with self.log_file.open("a") as file:
+                file.write("".join(f"{line}\n" for line in lines))
+            future.set_result(super().submit(rows).result())
 
 
 def _digest(row: np.ndarray) -> str:
     return hashlib.blake2b(np.asarray(row, np.uint32).tobytes(), digest_size=16).hexdigest()
 
 
-def _open_engine(model: Model, dim: int, order: dict[str, Any]) -> LoggingEngine:
+def _open_engine(model: Model, dim: int, order: dict[str, Any], durable: Callable[[], int]) -> LoggingEngine:
     from embedcli.models.tokenizer import load_tokenizer
 
     row_of = load_tokenizer(model.folder, prompt=model.prompt).row_of
     max_tokens = order["flags"].get("max_tokens") or order["max_tokens"]
-    return LoggingEngine(dim, order, frozenset(map(_digest, probe_set(row_of, max_tokens))))
+    return LoggingEngine(dim, order, frozenset(map(_digest, probe_set(row_of, max_tokens))), durable)
+
+
+def _checkpoints(disk: Watching) -> Callable[[], int]:
+    """What tells how many checkpoints are durable on this disk, from now on."""
+    at, written = disk.at, list[str]()
+
+    def note(name: str) -> None:
+        at(name)
+        if name == "step after journal":
+            written.append(name)
+
+    disk.at = note  # type: ignore[method-assign]
+    return lambda: len(written)
 
 
 def run(order: dict[str, Any]) -> int:
-    """One run; `order`: sources, index, flags, log; kill: [operation or null, n] or null; record: a file or null."""
+    """One run; `order`: sources, index, flags, log; kill: [operation or null, n] or null; record: a file or null;
+    in_step: whether its engine waits for each checkpoint."""
     disk = disk_of_a_run(Path(order["index"]), order.get("kill"))
     try:
         status = _verb(order, disk) if "verb" in order else _ingest(order, disk)
@@ -91,13 +125,14 @@ def run(order: dict[str, Any]) -> int:
     return status
 
 
-def _ingest(order: dict[str, Any], disk: Disk) -> int:
+def _ingest(order: dict[str, Any], disk: Watching) -> int:
+    durable = _checkpoints(disk)
     flags = {**order["flags"], "sources": tuple(order["sources"]), "index": Path(order["index"])}
     model = resolve.resolve("minilm", report=lambda _: None)
     tools = Tools(
         resolve=lambda asked, memory: model,
         device_kind=lambda _: "cpu",
-        open_engine=lambda model, settings, _: _open_engine(model, settings.dim, order),
+        open_engine=lambda model, settings, _: _open_engine(model, settings.dim, order, durable),
         disk=disk,
         make_pool=None if order.get("reading_processes") else ReadsHere,
     )
@@ -115,13 +150,15 @@ def _verb(order: dict[str, Any], disk: Disk) -> int:
 
 
 def watch(index: Path) -> None:
-    """Read again and again until stdin ends; what no reader may ever see is an entry of `wrong`."""
+    """Read again and again until stdin ends, and once more then; what no reader may ever see is an entry of `wrong`."""
     import duckdb
 
     os.nice(5)
     connection = duckdb.connect(config={"threads": 1})
     seen: dict[str, Any] = {"polls": 0, "scans": 0, "missed": 0, "generations": set(), "wrong": []}
-    while not select.select([sys.stdin], [], [], 0.1)[0]:
+    ended = False
+    while not ended:
+        ended = bool(select.select([sys.stdin], [], [], 0.1)[0])
         if (index / "current").exists():
             _read_resolved(index, seen)
             _scan_through_link(index, connection, seen)

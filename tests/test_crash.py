@@ -36,10 +36,6 @@ KILLS = 2_000 if LONG else 200
 """How many kills are at random moments."""
 SIGKILLED = -9
 SLOW_BATCH_S = 0.02
-INTERVAL_S, SLOWEST_BATCH_S = 0.45, 0.06
-"""Of the test that measures the cost of a kill: a busy machine is a tenth of a second late now and then."""
-ROWS_PER_S = BATCH_ROWS / SLOWEST_BATCH_S
-"""The highest rate of the driver's engine there."""
 FLAGS = {
     "dim": 16, "max_tokens": 64, "checkpoint_bytes": 1, "checkpoint_every_s": 0.0,
     "max_gone_percent": 100.0,  # most files can get another name between two complete runs
@@ -228,11 +224,11 @@ def _killed_at(name: str, runs: Runs, corpus: Corpus) -> bool:
 
 def coming_to(name: str, corpus: Corpus) -> dict[str, Any]:
     """An order of a run that is killed at the operation `name`. Where that stores a part of a document the run finds
-    a long one, and an engine slow enough for it, on a busy machine too."""
+    a long one, and an engine that waits until each part is stored."""
     order: dict[str, Any] = {"kill": [name, 1]}
     if "loose" in name:
         corpus.add_long()
-        order["batch_s"] = SLOW_BATCH_S
+        order["in_step"] = True
     return order
 
 
@@ -266,29 +262,25 @@ def test_runs_killed_at_random_moments_lose_and_duplicate_nothing(runs: Runs, tm
     )
 
 
-def test_a_kill_costs_at_most_a_checkpoint_interval(runs: Runs, tmp_path: Path) -> None:
+def test_a_kill_costs_what_was_embedded_since_the_last_checkpoint(runs: Runs, tmp_path: Path) -> None:
+    """Here each list has a checkpoint of its own. When one is due, by the clock, run/test_checkpoints.py says."""
     corpus = Corpus(tmp_path, seed=4)
     for _ in range(80):
         corpus.add()
-    slow = {
-        "flags": {**FLAGS, "checkpoint_bytes": 1 << 30, "checkpoint_every_s": INTERVAL_S},
-        "batch_s": SLOWEST_BATCH_S,
-    }
-    for checkpoint in (5, 2):  # of ten or more; a quick machine has few left for the second run
-        assert runs.run(corpus, kill=["append N/journal.jsonl", checkpoint], **slow) == SIGKILLED
-    assert runs.run(corpus, **slow) == 0
-    rows, allowed = len(rows_of(runs.index)), ROWS_PER_S * 3 * INTERVAL_S  # a busy machine comes late to a checkpoint
-    print(f"of {rows} rows embedded again after each kill: {runs.repeated}, {allowed:.0f} allowed")
-    assert max(runs.repeated) <= allowed < rows / 3, "a run that adopts nothing would embed half of them again"
+    for checkpoint in (5, 2):
+        assert runs.run(corpus, kill=["append N/journal.jsonl", checkpoint], in_step=True) == SIGKILLED
+    assert runs.run(corpus, in_step=True) == 0
+    rows = len(rows_of(runs.index))
+    print(f"of {rows} rows embedded again in each run: {runs.repeated}")
+    assert sum(runs.repeated) <= 2 * BATCH_ROWS < rows / 10, "a kill costs the list that was not stored yet"
 
 
 def test_a_rebuild_killed_at_random_moments_is_continued_by_a_plain_run(runs: Runs, tmp_path: Path) -> None:
     corpus, chance = Corpus(tmp_path, seed=5), random.Random(6)
-    corpus.add_long()  # ends long after the others: they are stored without it, on a busy machine too
     runs.record(corpus)
     before = rows_of(runs.index)
     with watched(runs.index):
-        order: dict[str, Any] = {"flags": {**FLAGS, "max_tokens": 32, "rebuild": True}, "batch_s": SLOW_BATCH_S}
+        order: dict[str, Any] = {"flags": {**FLAGS, "max_tokens": 32, "rebuild": True}, "in_step": True}
         assert runs.run(corpus, kill=["append N/journal.jsonl", 2], **order) == SIGKILLED
         order = {"flags": {**FLAGS, "max_tokens": None}}
         for _ in range(12):

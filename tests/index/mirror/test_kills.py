@@ -35,7 +35,6 @@ OPERATIONS = 1_000 if LONG else 10
 """At how many of the named operations a run is killed, beside those around the swap."""
 SWAP = {"step swapped", "point current", "step before swap", "append N/journal.jsonl", "step N/manifest.json"}
 LOOK_S = 0.05
-SLOW_BATCH_S = 0.1
 
 
 class Fleet:
@@ -167,7 +166,7 @@ def test_runs_killed_at_random_moments_lose_and_duplicate_nothing(s3_fleet: Flee
     with watched(fleet.url, fleet.mirror("reader")):
         for tried in range(4 * KILLS):
             corpus.edit()
-            killed += fleet.run(corpus, kill=[None, fleet.chance.randint(1, operations)]) == SIGKILLED
+            killed += fleet.run(corpus, kill=[None, fleet.chance.randint(1, operations)], in_step=True) == SIGKILLED
             assert fleet.runs.last_status in (0, SIGKILLED)
             if tried % 20 == 19 or killed == KILLS:
                 fleet.assert_as_from_scratch(corpus)
@@ -177,19 +176,19 @@ def test_runs_killed_at_random_moments_lose_and_duplicate_nothing(s3_fleet: Flee
     assert verify(open_index(fleet.mirror("checker"))).damage == []
     again = fleet.embedded.total() - len(fleet.embedded)
     print(f"{killed} kills, {again} of {len(fleet.embedded)} rows embedded again")
-    assert again <= killed * 3 * BATCH_ROWS, "a kill costs what was in flight"
+    assert again <= killed * BATCH_ROWS, "a kill costs the list that was not stored yet"
 
 
 def test_a_kill_on_one_machine_is_continued_on_another_without_embedding_again(fleet: Fleet, tmp_path: Path) -> None:
     corpus = Corpus(tmp_path, seed=23)
-    for _ in range(60):  # many more than six checkpoints hold, however long the machine takes to store one
+    for _ in range(60):  # many more than six checkpoints hold
         corpus.add()
-    assert fleet.run(corpus, 0, kill=["append N/journal.jsonl", 6], batch_s=SLOW_BATCH_S) == SIGKILLED
+    assert fleet.run(corpus, 0, kill=["append N/journal.jsonl", 6], in_step=True) == SIGKILLED
     journals = [item.key for item in open_vault(fleet.url).list("staging") if "/journal/" in item.key]
     assert len(journals) == 5, "each checkpoint is an object"
     before = fleet.embedded.total()
     assert fleet.run(corpus, 1) == 0
     again = fleet.embedded.total() - len(fleet.embedded)
     print(f"of {len(fleet.embedded)} rows {before} were embedded before the kill, {again} of them again")
-    assert before < len(fleet.embedded) and again < before / 2, "what was stored is not embedded again"
+    assert before < len(fleet.embedded) and again <= BATCH_ROWS < before, "what was stored is not embedded again"
     fleet.assert_as_from_scratch(corpus)
