@@ -2,7 +2,7 @@
 
 moto compares an ETag and stores the object in two steps, and its server has threads: of two conditional writes at the
 same instant both can succeed, as happened to two writers within a few hundred generations; no real store allows that.
-In: a port. Out: the server on the loopback, in the background, until stdin ends.
+In: the descriptor of a socket that listens. Out: the server behind it, in the background, until stdin ends.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if __name__ == "__main__":
     threading.Thread(target=end_with_stdin, daemon=True).start()
 
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import run_simple
+    from werkzeug.serving import make_server
 
-    dispatcher = DomainDispatcherApplication(create_backend_app)
-    run_simple("127.0.0.1", int(sys.argv[1]), one_after_another(dispatcher), threaded=True)
+    dispatcher = one_after_another(DomainDispatcherApplication(create_backend_app))
+    make_server("127.0.0.1", 0, dispatcher, threaded=True, fd=int(sys.argv[1])).serve_forever()

@@ -13,14 +13,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-START_S = 90.0
+START_S = 300.0
 NOT_PASSED = {"connection", "transfer-encoding", "content-length"}
 
 
@@ -47,32 +46,45 @@ class S3:
         }  # fmt: skip
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+@contextmanager
+def nobody_listens() -> Iterator[str]:
+    """The URL of a port that refuses whoever connects, and that nobody else gets meanwhile."""
+    with socket.socket() as kept:
+        kept.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{kept.getsockname()[1]}"
 
 
 @contextmanager
 def moto_server(folder: Path) -> Iterator[S3]:
-    """The server is no child of this process, for other tests count those; it ends with the pipe that is its stdin."""
-    port, log = free_port(), folder / "moto.log"
-    command = [sys.executable, str(Path(__file__).with_name("moto_driver.py")), str(port)]
+    """The server is no child of this process, for other tests count those; it ends with the pipe that is its stdin. It
+    is given a socket that listens already: a port that is only chosen may be somebody else's before it has started."""
+    log = folder / "moto.log"
     lifeline, ours = os.pipe()
     try:
-        with os.fdopen(lifeline, "rb") as stdin, log.open("wb") as output:
-            subprocess.run(command, stdin=stdin, stdout=output, stderr=output, check=True)
-        ends = time.monotonic() + START_S
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert time.monotonic() < ends, log.read_text()
-            time.sleep(0.1)
-        yield S3(f"http://127.0.0.1:{port}")
+        with (
+            os.fdopen(lifeline, "rb") as stdin, log.open("wb") as output,
+            socket.create_server(("127.0.0.1", 0), backlog=128) as listening,
+        ):  # fmt: skip
+            address = f"127.0.0.1:{listening.getsockname()[1]}"
+            command = [sys.executable, str(Path(__file__).with_name("moto_driver.py")), str(listening.fileno())]
+            subprocess.run(
+                command, stdin=stdin, stdout=output, stderr=output, check=True, pass_fds=[listening.fileno()]
+            )
+        _wait_until_it_answers(address, log)
+        yield S3(f"http://{address}")
     finally:
         os.close(ours)
+
+
+def _wait_until_it_answers(address: str, log: Path) -> None:
+    connection = http.client.HTTPConnection(address, timeout=START_S)
+    try:
+        connection.request("GET", "/")
+        connection.getresponse().read()
+    except OSError as error:
+        raise AssertionError(log.read_text()) from error
+    finally:
+        connection.close()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from embedcli.vault.opened import open_vault
 from tests.carried_out.table import CARRIED, Command, carries_out, code_of
 from tests.hint_states import nothing
 from tests.published import silent
-from tests.s3 import S3, Proxy, free_port, proxied
+from tests.s3 import S3, Proxy, nobody_listens, proxied
 from tests.workshop import Workshop, words
 
 AGAIN = "run the same command again: finished documents are kept"
@@ -85,8 +85,8 @@ def test_what_a_server_refused_it_takes_when_that_was_mended(
 def test_a_bucket_is_found_at_another_address_and_by_its_right_name(
     place: str, ingest: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patched:
-        patched.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    with monkeypatch.context() as patched, nobody_listens() as endpoint:
+        patched.setenv("AWS_ENDPOINT_URL", endpoint)
         refused(ingest(place), SERVER)
     refused(ingest("s3://no-such-bucket/idx"), "check its name and AWS_ENDPOINT_URL, or create it")
     works(ingest(place))

@@ -5,7 +5,6 @@ In: the program with an engine that needs no torch. Not here: a run over Ray (te
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from embedcli.cli.values.workers import parse_workers
 from embedcli.config import Workers
 from embedcli.errors import UsageError
+from tests.s3 import nobody_listens
 from tests.workshop import Workshop, words
 
 Command = Callable[..., Any]
@@ -65,10 +65,9 @@ def test_without_ray_the_hint_names_the_extra(asked: Command, shop: Workshop, mo
 
 def test_without_a_cluster_the_run_ends_with_13_within_seconds(asked: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free.getsockname()[1]}")
-    ran = asked("--workers", "ray://auto")
+    with nobody_listens() as endpoint:
+        monkeypatch.setenv("RAY_ADDRESS", endpoint.removeprefix("http://"))
+        ran = asked("--workers", "ray://auto")
     assert ran.exception.exit_code == 13 and "there is no Ray cluster to join" in str(ran.exception)
     assert "ray start --head" in ran.exception.hint
 

@@ -8,7 +8,7 @@ import pytest
 
 from embedcli.errors import StorageError, UsageError
 from embedcli.vault.buckets import bucket_errors, open_bucket, split_url
-from tests.s3 import S3, Proxy, free_port, proxied
+from tests.s3 import S3, Proxy, nobody_listens, proxied
 
 
 def refused(url: str) -> StorageError:
@@ -25,8 +25,9 @@ def test_a_bucket_that_does_not_exist_is_named(s3: S3) -> None:
 
 
 def test_a_server_that_cannot_be_reached_is_told_from_one_that_refuses(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
-    error = refused("s3://bucket")
+    with nobody_listens() as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        error = refused("s3://bucket")
     assert str(error) == "`s3://bucket` cannot be reached" and "AWS_ENDPOINT_URL" in error.hint
 
 

@@ -13,11 +13,10 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs
@@ -45,8 +44,8 @@ from embedcli.verbs.edits.unlock import unlock
 from embedcli.verbs.shards import shards
 from embedcli.verbs.status import status
 from embedcli.verbs.verify import verify
-from tests.s3 import S3, Proxy, free_port, proxied
-from tests.test_nights import SlowEngine
+from tests.fake_engines import EngineHoldsBack
+from tests.s3 import S3, Proxy, nobody_listens, proxied
 from tests.workshop import UNFINISHED, Lines, ReadsHere, Workshop, _resolve, stopped_half_way, wide_engine, words
 
 HOURS = 3600.0
@@ -277,22 +276,17 @@ def test_a_machine_that_only_reads_forgets_the_change_lists_that_the_vault_has_r
 
 
 def test_a_run_whose_time_was_over_leaves_what_is_not_published_and_no_more(one: Machine) -> None:
-    for number in range(4):
-        one.write(f"{number}.txt", words(200, number))
-
-    class WaitsAtTheFirstShard(SlowEngine):
-        """So that the run looks at its time while one document is in a shard and another one is half done."""
-
-        def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
-            time.sleep(0.5 if any(one.index.glob("staging/*/part-*")) else 0.0)
-            return super().embed(rows)
+    """It is over when some documents are in a shard, and of the long one all vectors are there but one."""
+    for number in range(3):
+        one.write(f"{number}.txt", words(60, number))
+    one.write("long.txt", f"{words(800, 9)}\n{UNFINISHED}")
 
     def seconds_left() -> float:
         kinds = {path.name[:5] for path in one.index.glob("staging/*/*.*")}
         return 0.0 if {"part-", "loose"} <= kinds else HOURS
 
-    def open_engine(_: object, settings: Any, __: str) -> SlowEngine:
-        return WaitsAtTheFirstShard(dim=settings.dim, batch_rows=1, depth=1)
+    def open_engine(_: object, settings: Any, __: str) -> EngineHoldsBack:
+        return EngineHoldsBack(dim=settings.dim, log=one.log)
 
     assert not one.ingest(open_engine=open_engine, checkpoint_every_s=0.0, seconds_left=seconds_left).complete
     left = {key.split("/")[2] for key in one.stored("staging")}
@@ -321,7 +315,7 @@ def test_a_second_run_on_another_machine_is_told_who_works(one: Machine, two: Ma
     index = two.opened()
     with Lease(one.vault, "the other", warn=silent, lease_s=1.0):
         with pytest.raises(Locked, match="is locked by another run: pid") as refused:
-            one.ingest(disk=Mirror(one.index, one.vault, lease_s=10.0))
+            one.ingest(disk=Mirror(one.index, one.vault, lease_s=60.0))
         assert refused.value.exit_code == 11
         running = status(index).running
         assert running is not None and running["pid"] == os.getpid() and running["alive"] is None
@@ -498,9 +492,9 @@ def test_a_pointer_of_a_newer_version_is_refused(one: Machine) -> None:
 def test_a_bucket_that_cannot_be_reached_is_said_and_changes_nothing(
     s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     one = Machine(tmp_path, "one", "s3://nowhere/idx")
-    with pytest.raises(StorageError, match="`s3://nowhere` cannot be reached"):
+    with nobody_listens() as endpoint, pytest.raises(StorageError, match="`s3://nowhere` cannot be reached"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         one.ingest()
     assert not one.index.exists()
 
