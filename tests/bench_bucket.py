@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
 import subprocess
 import sys
 import threading
@@ -63,9 +62,11 @@ class Pages(BaseHTTPRequestHandler):
         """Silence."""
 
 
-def serve(port: int, keys: int, page_s: float) -> None:
-    server: Any = ThreadingHTTPServer(("127.0.0.1", port), Pages)
+def serve(keys: int, page_s: float) -> None:
+    """Print the port, then answer."""
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
     server.keys, server.page_s = keys, page_s
+    print(server.server_address[1], flush=True)
     server.serve_forever()
 
 
@@ -99,12 +100,12 @@ def measure(keys: int, page_s: float) -> None:
     from embedcli.sources.buckets.walk import walk_bucket
     from embedcli.sources.walk import WalkProblems, root_of
 
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    server = subprocess.Popen([sys.executable, __file__, "serve", str(port), str(keys), str(page_s)])
+    command = [sys.executable, __file__, "serve", str(keys), str(page_s)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    port = server.stdout.readline().strip()
     os.environ.update(AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b", AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
     try:
-        _wait_for(port)
         root, problems = root_of("s3://b/docs"), WalkProblems()
         next(bucket_of(root.path)[0].pages(""))  # what is imported and opened once counts for none
         wall_s, cpu_s = time.monotonic(), time.process_time()
@@ -118,16 +119,8 @@ def measure(keys: int, page_s: float) -> None:
     print(f"{found:,} keys: {wall_s:.1f} s, {cpu_s:.1f} CPU s, {peak.mb - peak.before_mb:.0f} MB more", flush=True)
 
 
-def _wait_for(port: int) -> None:
-    for _ in range(100):
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-
-
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
-        serve(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+        serve(int(sys.argv[2]), float(sys.argv[3]))
     else:
         measure(int((sys.argv[1:] or [str(KEYS)])[0]), float((sys.argv[2:] or ["0"])[0]))

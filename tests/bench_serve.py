@@ -94,7 +94,9 @@ class Client:
     async def work(self, sizes: tuple[int, ...], seed: int, until_s: float, heard: Heard) -> None:
         reader, writer = await asyncio.open_connection(self._host, self._port)
         chance = random.Random(1_000 + seed)
-        while time.perf_counter() < until_s:
+        asked = 0
+        while not asked or time.perf_counter() < until_s:
+            asked += 1
             body = json.dumps(
                 {"model": self._model, "input": [text_of(chance) for _ in range(chance.choice(sizes))]}
             ).encode()

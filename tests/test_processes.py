@@ -107,7 +107,7 @@ def test_a_child_gets_the_socket_a_session_and_our_id_and_ignores_stops(
         with pytest.raises(subprocess.TimeoutExpired):
             child.wait(0.2)
         child.kill()
-        assert child.wait(10) == -signal.SIGKILL
+        assert child.wait(60) == -signal.SIGKILL
         assert last_words(log.fileno(), most_bytes=100) == b"born\n"
 
 

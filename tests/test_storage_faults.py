@@ -636,6 +636,12 @@ class Host:
         assert self.process.stdout
         return self.process.stdout.readline().strip()
 
+    def freeze(self) -> None:
+        """Suspend the host; returns when no beat comes any more."""
+        assert self.process.stdin
+        print("freeze", file=self.process.stdin, flush=True)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+
     def finish(self) -> int:
         """Let the host do its swap; returns the exit code of its run."""
         assert self.process.stdin
@@ -655,8 +661,7 @@ def test_a_host_frozen_for_too_long_is_exit_11_and_the_host_that_took_over_publi
     refused = Host("refused", shop)
     assert refused.says() == "11", "the first host still writes to its lock"
     refused.process.communicate()
-    frozen.process.send_signal(signal.SIGSTOP)
-    os.waitid(os.P_PID, frozen.process.pid, os.WSTOPPED | os.WNOWAIT)  # no beat comes any more
+    frozen.freeze()
     second = Host("second", shop, patience_s=0.5)
     assert second.says() == "ready"
     frozen.process.send_signal(signal.SIGCONT)

@@ -71,7 +71,7 @@ class SlowDisk:
     def checkpoint(self, finished: Sequence[Finished], _: None) -> Stored:
         self.begun.append(finished)
         self.has_begun.set()
-        assert self.may_end.wait(30.0)
+        assert self.may_end.wait(120.0)
         if self.refusal is not None:
             raise self.refusal
         return Stored([item.outcome for item in finished], [])
@@ -97,10 +97,10 @@ def test_what_is_awaited_is_stored_at_once_and_nobody_waits_for_the_disk() -> No
             checkpoints.add(finished(name))
             checkpoints.settle()
             checkpoints.write_if_due(is_awaited=True)
-        assert disk.has_begun.wait(30.0)
+        assert disk.has_begun.wait(120.0)
         assert [len(begun) for begun in disk.begun] == [1] and not disk.durable
         disk.may_end.set()
-        until_s = time.monotonic() + 30.0
+        until_s = time.monotonic() + 120.0
         while not disk.durable and time.monotonic() < until_s:
             checkpoints.settle()
         assert len(disk.durable) == 1
@@ -116,7 +116,7 @@ def test_what_the_disk_refused_is_raised_when_it_is_counted() -> None:
     with Checkpoints(disk, disk, disk, disk, every_bytes=1 << 30, every_s=1e9) as checkpoints:
         checkpoints.add(finished("a"))
         checkpoints.write_if_due(is_awaited=True)
-        until_s = time.monotonic() + 30.0
+        until_s = time.monotonic() + 120.0
         with pytest.raises(StorageError, match="full"):
             while time.monotonic() < until_s:
                 checkpoints.settle()

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedcli.config import IndexSettings, Stream
-from embedcli.errors import InputError, Stopped, UnreadableSource
+from embedcli.errors import InputError, UnreadableSource
 from embedcli.index import state
 from embedcli.index.generations import Index
 from embedcli.models.folder import Model
@@ -37,7 +37,7 @@ from tests.fake_engines import KILLER_WORD, EngineReturnsNaN, FakeEngine
 from tests.pdf_files import lines, pdf
 from tests.reading.pdf.test_layers import portfolio
 from tests.works_for_tests import DiesOfWord
-from tests.workshop import Workshop, follow, words
+from tests.workshop import Workshop, follow, stopped_half_way, words
 
 Rows = dict[str, dict[str, Any]]
 
@@ -363,13 +363,8 @@ def test_a_file_with_the_name_of_a_record_stays_apart_from_it(shop: Workshop) ->
 
 
 def test_a_killed_run_is_gone_on_with_and_embeds_nothing_twice(shop: Workshop) -> None:
-    write(shop, map(record, range(3_000)))
-
-    def stop() -> int | None:
-        return 15 if any(shop.index.glob("staging/*/part-*.parquet")) else None
-
-    with pytest.raises(Stopped):
-        shop.ingest(checkpoint_every_s=0.0, stop_signal=stop)
+    write(shop, [*map(record, range(2_999)), record(2_999, text=f"{words(4)} {KILLER_WORD}")])
+    stopped_half_way(shop)
     summary = shop.ingest()
     assert summary.chunks["reused"] > 0 and len(by_path(shop)) == 3_000
     assert summary.chunks["embedded"] + summary.chunks["reused"] == 3_000
