@@ -37,8 +37,9 @@ from embedcli.processes import die_with, receive_message, send_message, spawn
 from embedcli.run.tasks import Task
 from embedcli.run.tools import Tools
 from embedcli.vault.disk import Disk
-from tests.fake_engines import FakeEngine
-from tests.faults import KillAt, StopAt, Watching, faulty
+from tests.fake_engines import KILLER, FakeEngine
+from tests.faults import KillAt, StopAt, Watching, faulty, is_first
+from tests.held import GIVEN_UP_S
 from tests.workshop import ReadsHere, SplitsHere
 
 H = TypeVar("H")
@@ -49,22 +50,39 @@ H = TypeVar("H")
 
 
 class SpeedEngine(FakeEngine):
-    """Takes as long for a batch as a card of `tokens_per_s` would, in a thread of its own; 0: no time at all."""
+    """Takes as long for a batch as a card of `tokens_per_s` would, in a thread of its own; 0: no time at all.
 
-    def __init__(self, dim: int, tokens_per_s: float, log_file: Path | None) -> None:
-        super().__init__(dim=dim, batch_tokens=4_096, depth=2)
+    `held`: a list with a killer in it is answered only when this file is there.
+    """
+
+    def __init__(self, dim: int, tokens_per_s: float, log_file: Path | None, held: Path | None = None) -> None:
+        super().__init__(dim=dim, batch_tokens=4_096, batch_rows=256 if held is None else 1, depth=2)
         self.vocabulary = None
         self._tokens_per_s = tokens_per_s
         self._log_file = log_file
+        self._held = held
         self._thread = ThreadPoolExecutor(1, "engine")
 
     def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
         if self._log_file is not None:
             with self._log_file.open("a") as file:
                 file.write("".join(f"{row.tobytes().hex()}\n" for row in rows))
+        if self._held is not None and any(KILLER in row for row in rows):
+            return self._answered_later(rows, self._held)
         if not self._tokens_per_s:
             return super().submit(rows)
         return self._thread.submit(self._work, rows)
+
+    def _answered_later(self, rows: Sequence[np.ndarray], held: Path) -> Future[np.ndarray]:
+        future: Future[np.ndarray] = Future()
+
+        def answer() -> None:
+            while not held.exists():
+                time.sleep(0.01)
+            future.set_result(self.embed(rows))
+
+        threading.Thread(target=answer, daemon=True).start()  # a process may end meanwhile
+        return future
 
     def _work(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         until_s = time.monotonic() + sum(row.size for row in rows) / self._tokens_per_s
@@ -81,7 +99,7 @@ class SpeedEngine(FakeEngine):
 class Double:
     """How the workers of a test differ from real ones. It travels as a pickle.
 
-    `once`: a file that the first worker makes which is to have the fault; without it, all of them have it.
+    `once`: a file that the first worker makes which comes to the fault; without it, all of them have it.
     `kill_at`: before the n-th operation of this name on the disk. `killer`: reading a file with this name kills the
     worker, not only its reader.
     """
@@ -111,12 +129,16 @@ class Double:
     spoil: float = 0.0
     """How much of another direction the vectors of this worker have."""
     precision: str = "float32"
+    held: Path | None = None
+    """UNFINISHED gets its vectors only when this file is there: until then the run is not over."""
+    gate: Path | None = None
+    """No worker goes on from its first shard before two have one in their journals: each makes a file in this
+    folder."""
 
     def tools(
         self, say: Callable[[str], None], *, stop_signal: Callable[[], int | None],
         seconds_left: Callable[[], float], warn: Callable[[str], None],
     ) -> Tools:  # fmt: skip
-        chosen = self._is_chosen()
         if self.hosts is not None:
             os.environ["EMBEDCLI_CACHE"] = str(self.hosts / f"{os.getpid()}")
         if self.facts_file is not None:
@@ -131,37 +153,30 @@ class Double:
         return Tools(
             resolve=lambda asked, memory: resolve.resolve(self.model, report=lambda _: None),
             device_kind=lambda _: "cpu",
-            open_engine=lambda model, settings, _: self._engine(settings.dim, spoiled=chosen),
+            open_engine=lambda model, settings, _: self._engine(settings.dim),
             stop_signal=stop_signal,
             seconds_left=seconds_left,
-            disk=self._disk(chosen),
+            disk=self._disk(),
             make_pool=None if self.reading_processes else reads,
             make_splitter=None if self.reading_processes else SplitsHere,
         )
 
-    def _disk(self, chosen: bool) -> Disk | None:
+    def _disk(self) -> Disk | None:
         fault: Watching | None = Noting(self.record) if self.record else None
-        if chosen and self.kill_at:
-            fault = KillAt(*self.kill_at)
-        elif chosen and self.stop_at:
-            fault = StopAt(*self.stop_at)
+        if self.kill_at:
+            fault = KillAt(*self.kill_at, once=self.once)
+        elif self.stop_at:
+            fault = StopAt(*self.stop_at, once=self.once)
+        elif self.gate:
+            fault = Together(self.gate)
         if fault is None or not self.url:
             return fault
         return faulty(workers_folder(index_folder(self.url)), fault)
 
-    def _is_chosen(self) -> bool:
-        if self.once is None:
-            return True
-        try:
-            self.once.touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        return True
-
-    def _engine(self, dim: int, *, spoiled: bool) -> SpeedEngine:
-        engine = SpeedEngine(dim, self.tokens_per_s, self.log_file)
+    def _engine(self, dim: int) -> SpeedEngine:
+        engine = SpeedEngine(dim, self.tokens_per_s, self.log_file, self.held)
         engine.precision = self.precision
-        if self.spoil and spoiled:
+        if self.spoil and is_first(self.once):
             sound = engine.embed
 
             def embed(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -220,6 +235,25 @@ class Noting(Watching):
             file.write(f"{name}\n")
 
 
+class Together(Watching):
+    """Waits once this worker has a shard in its journal until another one has, too: neither does all the work."""
+
+    def __init__(self, gate: Path) -> None:
+        self.gate = gate
+        self.has_shard = self.is_open = False
+
+    def at(self, name: str) -> None:
+        self.has_shard = self.has_shard or name == "step shard stored"
+        if self.is_open or not self.has_shard or name != "step after journal":
+            return
+        self.is_open = True
+        self.gate.mkdir(exist_ok=True)
+        (self.gate / str(os.getpid())).touch()
+        give_up_s = time.monotonic() + GIVEN_UP_S
+        while len(list(self.gate.iterdir())) < 2 and time.monotonic() < give_up_s:
+            time.sleep(0.01)
+
+
 @dataclass
 class _Workforce(Generic[H]):
     """So many workers, and another one for each that is lost."""
@@ -227,7 +261,7 @@ class _Workforce(Generic[H]):
     count: int
     double: Double = field(default_factory=Double)
     least: int = 1
-    wait_s: float = 20.0
+    wait_s: float = 120.0
     handles: list[H] = field(default_factory=list)
     leaving: set[str] = field(default_factory=set)
 
@@ -406,7 +440,9 @@ class ProcessHandle:
 
     @property
     def is_suspended(self) -> bool:
-        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        with contextlib.suppress(OSError):  # it has ended
+            return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        return False
 
     def _fail(self, reason: str = "its process is gone") -> None:
         with self._sending:

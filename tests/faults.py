@@ -83,31 +83,49 @@ class Recording(Watching):
 
 
 class KillAt(Watching):
-    """Sends SIGKILL to this process before the n-th operation called `name`; without a name, before the n-th of all."""
+    """Sends SIGKILL to this process before the n-th operation called `name`; without a name, before the n-th of all.
+    `once`: a file that the process makes which comes there first; no other one is killed then."""
 
-    def __init__(self, name: str | None = None, n: int = 1) -> None:
+    def __init__(self, name: str | None = None, n: int = 1, *, once: Path | None = None) -> None:
         self.name = name
         self.left = n
+        self.once = once
 
     def at(self, name: str) -> None:
         self.left -= self.name in (None, name)
         if not self.left:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.left = -1
+            if is_first(self.once):
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 class StopAt(Watching):
     """Suspends this process before the n-th operation called `name`; whoever sends SIGCONT lets it go on. The signal is
-    for this thread: of one for the process another thread may take notice, and this one runs on for a moment."""
+    for this thread: of one for the process another thread may take notice, and this one runs on for a moment. `once` is
+    as of KillAt."""
 
-    def __init__(self, name: str, n: int = 1) -> None:
+    def __init__(self, name: str, n: int = 1, *, once: Path | None = None) -> None:
         self.name = name
         self.left = n
+        self.once = once
 
     def at(self, name: str) -> None:
         self.left -= name == self.name
         if not self.left:
             self.left = -1
-            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+            if is_first(self.once):
+                signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+
+
+def is_first(once: Path | None) -> bool:
+    """Whether no other process has made this file. Without a file each one is the first."""
+    if once is None:
+        return True
+    try:
+        once.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def disk_of_a_run(folder: Path, kill: Sequence[Any] | None) -> Watching:

@@ -16,11 +16,12 @@ from embedcli.errors import EmbedcliError, StorageError
 from embedcli.vault.lease import Borrowed, Lease
 from embedcli.vault.opened import open_vault
 from tests.carried_out.table import CARRIED, Command, Row, carries_out, carry_out
+from tests.cluster.test_coordinator import lets_go
 from tests.cluster_doubles import Double, Processes, Threads
 from tests.hint_states import HERE, nothing
 from tests.ray_cluster import RayCluster
 from tests.tiny_models import make_qwen
-from tests.workshop import Workshop, words
+from tests.workshop import UNFINISHED, Workshop, words
 
 INGEST = "embedcli ingest {docs} --index {index} --dim 16"
 ROWS = [
@@ -67,10 +68,13 @@ def works(shop: Workshop, workforce: Any, **flags: Any) -> None:
 
 @carries_out("use the same engine everywhere")
 def test_workers_with_the_same_engine_are_taken(full: Workshop, tmp_path: Path) -> None:
-    double = Double(spoil=1.0, once=tmp_path / "spoilt", tokens_per_s=4_000.0)
+    held = tmp_path / "held"
+    double = Double(spoil=1.0, once=tmp_path / "spoilt", tokens_per_s=4_000.0, held=held)
     for number in range(6, 40):
         full.write(f"{number}.txt", words(60, number))
-    assert full.ingest(workforce=Threads(2, double)).exit_code == 0
+    full.write("unfinished.txt", UNFINISHED)
+    left_out = lets_go(held, lambda: any("is left out" in line for line in full.report.said))
+    assert full.ingest(workforce=Threads(2, double), stop_signal=left_out).exit_code == 0
     assert "(use the same engine everywhere)" in "\n".join(full.report.said)
     again = Workshop(full.docs.parent, index="another")  # that one may have the vectors of either engine
     works(again, Threads(2))

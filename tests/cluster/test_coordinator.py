@@ -27,7 +27,7 @@ from embedcli.vault.disk import Disk
 from embedcli.verbs.verify import verify
 from tests.cluster_doubles import Double, Processes, Threads
 from tests.tiny_models import make_qwen
-from tests.workshop import Lines, Workshop, words
+from tests.workshop import UNFINISHED, Lines, Workshop, words
 
 SEEDS = range(500) if os.environ.get("EMBEDCLI_TESTS_LONG") == "1" else range(6)
 
@@ -59,11 +59,27 @@ def alone(tmp_path: Path) -> tuple[Workshop, Any]:
     """A corpus, and what a run in one process makes of it."""
     shop = Workshop(tmp_path, index="alone")
     fill(shop)
+    shop.write("unfinished.txt", UNFINISHED)
     summary = shop.ingest().to_json()
     return shop, (state_of(shop), {name: summary[name] for name in COMPARED})
 
 
 COMPARED = ("exit_code", "sources", "indexed", "failures_new", "failures", "skipped", "replaced", "complete")
+
+
+NEVER_S = 120.0
+
+
+def lets_go(held: Path, when: Callable[[], bool]) -> Callable[[], None]:
+    """In place of what says whether the run is to stop: once `when` says so, UNFINISHED gets its vectors; or after two
+    minutes, for the test to fail rather than to wait."""
+    give_up_s = time.monotonic() + NEVER_S
+
+    def look() -> None:
+        if when() or time.monotonic() > give_up_s:
+            held.touch()
+
+    return look
 
 
 def over(shop: Workshop, name: str) -> Workshop:
@@ -94,10 +110,15 @@ def test_no_order_delay_repetition_or_loss_of_answers_changes_the_index(alone: t
     assert {name: summary[name] for name in COMPARED} == compared
 
 
-def test_what_is_published_on_the_way_is_whole_and_later_rows_say_so(alone: tuple[Workshop, Any]) -> None:
+def test_what_is_published_on_the_way_is_whole_and_later_rows_say_so(
+    alone: tuple[Workshop, Any], tmp_path: Path
+) -> None:
     shop, (state, _) = alone
-    workers = over(shop, "workers")
-    summary = workers.ingest(workforce=Threads(2, Double(tokens_per_s=4_000.0)), publish_every_s=0.4)
+    workers, held = over(shop, "workers"), tmp_path / "held"
+    summary = workers.ingest(
+        workforce=Threads(2, Double(tokens_per_s=4_000.0, held=held)), publish_every_s=0.4,
+        stop_signal=lets_go(held, (workers.index / "current").exists),
+    )  # fmt: skip
     assert summary.generation and summary.generation > 1
     assert state_of(workers) == state
     changed_in = {row["path"]: row["changed_in"] for row in workers.rows(["path", "changed_in"])}
@@ -131,25 +152,29 @@ def test_a_worker_that_is_suspended_until_its_slices_are_done_elsewhere_changes_
 ) -> None:
     shop, (state, _) = alone
     workers = over(shop, "workers")
-    workforce = Processes(2, Double(tokens_per_s=3_000.0, log_file=tmp_path / "log"))
+    once, at = tmp_path / "once", ("step shard stored", 1)
+    workforce = Processes(2, Double(tokens_per_s=3_000.0, once=once, stop_at=at))
     ended = threading.Event()
 
-    def suspend() -> None:
-        while not _shards(workers, "writer-*"):
-            time.sleep(0.02)
-        first = workforce.handles[0]
-        os.kill(first.process.pid, signal.SIGSTOP)
-        first.cut_off("suspended")
-        while len(_shards(workers, ".")) < 6 and not ended.is_set():
-            time.sleep(0.02)
-        os.kill(first.process.pid, signal.SIGCONT)
+    def watch() -> None:
+        while not (suspended := [handle for handle in workforce.handles if handle.is_suspended]):
+            if ended.wait(0.02):
+                return
+        suspended[0].cut_off("suspended")
+        while len(_shards(workers, ".")) < 6 and not ended.wait(0.02):
+            pass
+        os.kill(suspended[0].process.pid, signal.SIGCONT)
 
-    thread = threading.Thread(target=suspend)
+    thread = threading.Thread(target=watch)
     thread.start()
-    workers.ingest(workforce=workforce, checkpoint_every_s=0.0)
-    ended.set()
-    thread.join()
-    workforce.handles[0].end()
+    try:
+        workers.ingest(workforce=workforce, checkpoint_every_s=0.0)
+    finally:
+        ended.set()
+        thread.join()
+    for handle in workforce.handles:
+        if handle.is_cut_off:
+            handle.end()
     assert any("is lost: suspended" in line for line in workers.report.said)
     assert state_of(workers) == state
 
@@ -193,18 +218,30 @@ def test_a_worker_that_gives_other_vectors_than_the_index_gets_nothing(shop: Wor
 def test_workers_of_8_bits_may_differ_more_from_each_other(shop: Workshop, tmp_path: Path) -> None:
     for number in range(40):
         shop.write(f"{number}.txt", words(60, seed=number))
-    double = Double(spoil=0.08, once=tmp_path / "spoilt", precision="fp8", tokens_per_s=4_000.0)
-    shop.ingest(quantization="fp8", workforce=Threads(2, double))
-    assert len([line for line in shop.report.said if " is ready: fp8 " in line]) == 2, shop.report.said
+    shop.write("unfinished.txt", UNFINISHED)
+    held = tmp_path / "held"
+    double = Double(spoil=0.08, once=tmp_path / "spoilt", precision="fp8", tokens_per_s=4_000.0, held=held)
+    judged = lets_go(held, lambda: said(shop, " is ready: ", " is left out: ") == 2)
+    shop.ingest(quantization="fp8", workforce=Threads(2, double), stop_signal=judged)
+    assert said(shop, " is ready: fp8 ") == 2, shop.report.said
     assert {row["status"] for row in shop.documents().values()} == {"indexed"}
 
 
 def test_a_worker_that_gives_other_vectors_than_the_first_one_gets_nothing(shop: Workshop, tmp_path: Path) -> None:
     for number in range(40):
         shop.write(f"{number}.txt", words(60, seed=number))
-    shop.ingest(workforce=Threads(2, Double(spoil=1.0, once=tmp_path / "spoilt", tokens_per_s=4_000.0)))
-    assert any("is left out: it gives other vectors: cosine" in line for line in shop.report.said)
+    shop.write("unfinished.txt", UNFINISHED)
+    held = tmp_path / "held"
+    double = Double(spoil=1.0, once=tmp_path / "spoilt", tokens_per_s=4_000.0, held=held)
+    judged = lets_go(held, lambda: said(shop, " is ready: ", " is left out: ") == 2)
+    shop.ingest(workforce=Threads(2, double), stop_signal=judged)
+    assert said(shop, "is left out: it gives other vectors: cosine") == 1
     assert {row["status"] for row in shop.documents().values()} == {"indexed"}
+
+
+def said(shop: Workshop, *words: str) -> int:
+    """How many lines of its run have one of these in them."""
+    return len([line for line in shop.report.said if any(one in line for one in words)])
 
 
 def test_workers_with_another_model_end_the_run_with_its_name(shop: Workshop, tmp_path: Path) -> None:
@@ -243,37 +280,42 @@ def test_a_worker_without_the_share_of_the_sources_is_left_out_and_no_source_van
 # ---- machines that are about to go
 
 
-def with_notice(workforce: Any, name: str, said: list[Any], at_stop: Callable[[Any], object]) -> Any:
-    """Give notice of the machine of one worker once it has stored something. `said` gets the calls to it and its
-    answers; `at_stop` is called with the call to stop."""
+def with_notice(workforce: Any, at_stop: Callable[[Any], object]) -> tuple[Any, dict[str, list[Any]]]:
+    """Give notice of the machine of the first worker that has stored something. Also returns the calls to each worker
+    and its answers; `at_stop` is called with the call to stop."""
+    heard: dict[str, list[Any]] = {}
+    noting = threading.Lock()
 
     def arrived() -> list[Any]:
         for handle in (new := type(workforce).arrived(workforce)):
-            if handle.name == name:
-                watch(handle)
+            watch(handle, heard.setdefault(handle.name, []))
         return new
 
-    def watch(handle: Any) -> None:
+    def watch(handle: Any, its: list[Any]) -> None:
         plain = handle.call
 
         def call(method: str, message: bytes) -> Any:
-            said.append(method)
+            its.append(method)
             future = plain(method, message)
             if method == "collect":
                 future.add_done_callback(note)
-            elif method == "stop":
+            elif method == "stop" and handle.name in workforce.leaving:
                 at_stop(handle)
             return future
 
+        def note(future: Any) -> None:
+            if future.exception() is None and (answers := unpack_reply(future.result()).answers):
+                its.extend(answers)
+                with noting:
+                    workforce.leaving = workforce.leaving or {handle.name}
+
         handle.call = call
 
-    def note(future: Any) -> None:
-        if future.exception() is None and (answers := unpack_reply(future.result()).answers):
-            said.extend(answers)
-            workforce.leaving.add(name)
-
     workforce.arrived = arrived
-    return workforce
+    return workforce, heard
+
+
+GOES = " gets no more work: its machine is about to go"
 
 
 def test_a_worker_whose_machine_is_about_to_go_gets_no_new_slice_and_what_it_has_stored_counts(
@@ -281,26 +323,32 @@ def test_a_worker_whose_machine_is_about_to_go_gets_no_new_slice_and_what_it_has
 ) -> None:
     for number in range(60):
         shop.write(f"{number:02d}.txt", words(100, seed=number))
-    said: list[Any] = []
-    double = Double(tokens_per_s=3_000.0, read_log=tmp_path / "read")
-    workforce = with_notice(Threads(2, double), "thread-1", said, lambda _: None)
-    assert shop.ingest(workforce=workforce, checkpoint_every_s=0.0).exit_code == 0
-    assert "worker thread-1 gets no more work: its machine is about to go" in shop.report.said
-    assert "offer" in said and "offer" not in said[said.index("stop") :]
+    shop.write("unfinished.txt", UNFINISHED)
+    held = tmp_path / "held"
+    double = Double(tokens_per_s=3_000.0, read_log=tmp_path / "read", held=held)
+    workforce, heard = with_notice(Threads(2, double), lambda _: None)
+    goes = lets_go(held, lambda: said(shop, GOES) == 1)
+    assert shop.ingest(workforce=workforce, checkpoint_every_s=0.0, stop_signal=goes).exit_code == 0
+    (name,) = workforce.leaving
+    its = heard[name]
+    assert f"worker {name}{GOES}" in shop.report.said
+    assert "offer" in its and "offer" not in its[its.index("stop") :]
     assert [handle.name for handle in workforce.handles] == ["thread-1", "thread-2", "thread-3"], "another one is asked"
     assert {row["status"] for row in shop.documents().values()} == {"indexed"}
-    stored = {o.key[1] for answer in said if isinstance(answer, Answer) for o in answer.stored.outcomes}
+    stored = {o.key[1] for answer in its if isinstance(answer, Answer) for o in answer.stored.outcomes}
     read = Counter((tmp_path / "read").read_text().splitlines())
     assert stored and {read[path] for path in stored} == {1}, "what it has stored is not read again"
 
 
-def test_a_machine_that_goes_before_its_worker_has_stopped_changes_nothing(shop: Workshop) -> None:
+def test_a_machine_that_goes_before_its_worker_has_stopped_changes_nothing(shop: Workshop, tmp_path: Path) -> None:
     for number in range(60):
         shop.write(f"{number:02d}.txt", words(100, seed=number))
-    workforce = with_notice(
-        Processes(2, Double(tokens_per_s=3_000.0)), "process-1", [], lambda handle: handle.process.kill()
-    )
-    assert shop.ingest(workforce=workforce, checkpoint_every_s=0.0).exit_code == 0
+    shop.write("unfinished.txt", UNFINISHED)
+    held = tmp_path / "held"
+    double = Double(tokens_per_s=3_000.0, held=held)
+    workforce, _ = with_notice(Processes(2, double), lambda handle: handle.process.kill())
+    goes = lets_go(held, lambda: said(shop, GOES) == 1)
+    assert shop.ingest(workforce=workforce, checkpoint_every_s=0.0, stop_signal=goes).exit_code == 0
     assert len(workforce.handles) == 3
     assert {row["status"] for row in shop.documents().values()} == {"indexed"}
     assert verify(Index(shop.index, disk=Disk())).damage == []
@@ -311,12 +359,17 @@ def test_a_machine_that_goes_before_its_worker_has_stopped_changes_nothing(shop:
 
 def test_a_stop_keeps_what_the_workers_have_in_hand(alone: tuple[Workshop, Any], tmp_path: Path) -> None:
     shop, (state, _) = alone
-    workers, log = over(shop, "workers"), tmp_path / "log"
+    workers, log, held = over(shop, "workers"), tmp_path / "log", tmp_path / "held"
+
+    def signal_number() -> int | None:
+        if said(workers, " is ready: ") < 2 or not _shards(workers, "writer-*") + _shards(workers, "."):
+            return None
+        held.touch()
+        return signal.SIGTERM
+
+    double = Double(tokens_per_s=2_000.0, log_file=log, held=held)
     with pytest.raises(Stopped) as stopped:
-        workers.ingest(
-            workforce=Threads(2, Double(tokens_per_s=2_000.0, log_file=log)),
-            stop_signal=lambda: signal.SIGTERM if _shards(workers, "writer-*") else None, checkpoint_every_s=0.0,
-        )  # fmt: skip
+        workers.ingest(workforce=Threads(2, double), stop_signal=signal_number, checkpoint_every_s=0.0)
     assert stopped.value.exit_code == 143
     in_hand = len(log.read_text().splitlines())
     workers.ingest(workforce=Threads(1, Double(log_file=log)))

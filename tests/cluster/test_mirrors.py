@@ -24,12 +24,12 @@ from embedcli.index.mirror.mirror import Mirror
 from embedcli.vault.lease import Borrowed
 from embedcli.vault.opened import open_vault
 from embedcli.vault.stubs import fetched
-from tests.cluster.test_coordinator import COMPARED, fill, state_of
+from tests.cluster.test_coordinator import COMPARED, fill, lets_go, state_of
 from tests.cluster.test_kills import BOTH, LONG, SIGKILLED, WORKERS, Runs, driven, operations_of
 from tests.cluster_doubles import Double, Processes, ProcessHandle, Threads
 from tests.index.mirror.test_mirror import Machine, OtherMachinePublishes
 from tests.s3 import S3
-from tests.workshop import Workshop, words
+from tests.workshop import UNFINISHED, Workshop, words
 
 PUT_SHARD = "step put vectors/part.parquet"
 
@@ -68,6 +68,7 @@ def alone(tmp_path: Path) -> tuple[Workshop, Any]:
     """A corpus, and what a run in one process makes of it in a folder."""
     shop = Workshop(tmp_path, index="alone")
     fill(shop, 16)
+    shop.write("unfinished.txt", UNFINISHED)
     summary = shop.ingest().to_json()
     return shop, {name: summary[name] for name in COMPARED}
 
@@ -106,8 +107,11 @@ def test_workers_on_hosts_of_their_own_share_nothing_but_the_vault(
 def test_what_is_published_on_the_way_over_workers_in_a_vault_is_whole(
     alone: tuple[Workshop, Any], url: str, tmp_path: Path
 ) -> None:
-    one, two = Site(tmp_path, "one", url), Site(tmp_path, "two", url)
-    summary = one.ingest(workforce=Threads(2, Double(tokens_per_s=4_000.0)), publish_every_s=0.4)
+    one, two, held = Site(tmp_path, "one", url), Site(tmp_path, "two", url), tmp_path / "held"
+    summary = one.ingest(
+        workforce=Threads(2, Double(tokens_per_s=4_000.0, held=held)), publish_every_s=0.4,
+        stop_signal=lets_go(held, (one.index / "current").exists),
+    )  # fmt: skip
     assert summary.generation and summary.generation > 1
     assert state_of(two) == state_of(alone[0]) and two.verified() == []
     assert not one.stored("staging")
@@ -184,7 +188,7 @@ class Suspended:
         worker, before = self.worker, self.site.stored()
         os.kill(worker.process.pid, signal.SIGCONT)
         with pytest.raises(Locked, match="has ended, or has lost its lease"):
-            for _ in range(6):  # each waits for seconds
+            for _ in range(24):  # each waits for seconds
                 worker.collect()
         assert self.site.stored() == before
 
