@@ -128,4 +128,4 @@ def test_a_broken_file_is_read_or_refused_by_a_known_reason(name: str) -> None:
         started = time.process_time()
         reason = reason_of(generator.choice(ways)(data, generator), name)
         assert reason is None or reason in REASONS
-        assert time.process_time() - started < 5
+        assert time.process_time() - started < 30

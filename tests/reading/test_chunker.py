@@ -231,7 +231,7 @@ def test_time_is_linear_in_hostile_tables_and_headings(hostile: str) -> None:
     sections = tuple((place, "h") for place in range(0, len(text), len(hostile)))
     start_s = time.process_time()
     Together(Document(text, sections=sections)).spans(1_000, 2_000)
-    assert time.process_time() - start_s < 5
+    assert time.process_time() - start_s < 30
 
 
 def test_the_blank_between_two_chunks_belongs_to_the_second(chosen: Chosen) -> None:

@@ -131,7 +131,7 @@ def test_reading_a_torn_or_circular_file_ends() -> None:
             read_bytes(bytes(broken), "a.msg")
         except UnreadableSource as error:
             assert error.reason in ("damaged", "not_text", "empty")
-    assert time.process_time() - started < 20
+    assert time.process_time() - started < 60
 
 
 def test_packed_rich_text_that_refers_to_what_is_not_there_ends_there() -> None:

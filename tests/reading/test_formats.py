@@ -245,7 +245,7 @@ def test_time_is_linear_in_hostile_markup(name: str, hostile: str) -> None:
     data = b"---\n" + hostile.encode() * (300_000 // len(hostile))
     start_s = time.process_time()
     read_bytes(data, name)
-    assert time.process_time() - start_s < 5
+    assert time.process_time() - start_s < 30
 
 
 def test_memory_errors_are_not_caught() -> None:

@@ -407,4 +407,4 @@ def test_time_is_linear_in_hostile_markup(hostile: str) -> None:
     body = paragraph(hostile * count + paragraph("x") * 100 + closing * count)
     started = time.process_time()
     read_bytes(docx(body), "a.docx")
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 30

@@ -93,7 +93,7 @@ def test_time_is_linear_in_hostile_markup(hostile: str) -> None:
         rtf("x" + hostile * (300_000 // len(hostile)))
     except UnreadableSource as error:
         assert error.reason == "damaged"
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 30
 
 
 def form(kind: str, inside: str, result: str) -> str:

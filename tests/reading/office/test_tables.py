@@ -155,4 +155,4 @@ def test_a_cell_of_data_is_left_out_and_counted() -> None:
 def test_time_is_linear_in_hostile_tables(hostile: str) -> None:
     started = time.process_time()
     read_bytes(b"a,b\n" * 60 + hostile.encode() * (1_000_000 // len(hostile)) + b"x", "a.csv")
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 30

@@ -393,7 +393,7 @@ def test_time_is_linear_in_hostile_text(hostile: str) -> None:
     text = "漢" + hostile * (400_000 // len(hostile)) + "x"
     start_s = time.process_time()
     clean(text, pdf=True, spellings=find_spellings([text, "\x02"]))
-    assert time.process_time() - start_s < 5
+    assert time.process_time() - start_s < 30
 
 
 @pytest.mark.parametrize("hostile", [b"\xe9", b"\xe9\n", b"a\xe9", b"a", b"\n", b"\x1b$", b"\xc3", b"\xff"])
@@ -404,4 +404,4 @@ def test_decoding_time_is_linear_in_hostile_bytes(hostile: bytes) -> None:
         decode(data)
     except UnreadableSource as problem:
         assert problem.reason == "not_text"
-    assert time.process_time() - start_s < 5
+    assert time.process_time() - start_s < 30

@@ -127,4 +127,4 @@ def test_a_text_file_with_data_is_partial_and_one_of_nothing_else_is_no_text() -
 def test_time_is_linear(part: str) -> None:
     started = time.process_time()
     without_data(part * (2_000_000 // len(part)))
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 30

@@ -167,4 +167,4 @@ def test_time_is_linear_in_hostile_markdown(hostile: str) -> None:
     start_s = time.process_time()
     read_bytes(data, "a.md")
     read_bytes(b"<p>\n" + data, "a.md")
-    assert time.process_time() - start_s < 5
+    assert time.process_time() - start_s < 30

@@ -311,7 +311,7 @@ def test_time_is_linear_in_hostile_mails(hostile: str) -> None:
     body = hostile * (200_000 // len(hostile))
     raw("Subject: " + "=?utf-8?q?a?= " * 2_000, "Content-Type: multipart/mixed; boundary=b", body=body)
     raw("Subject: x", "Content-Type: text/plain; format=flowed", body=body)
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 30
 
 
 @pytest.mark.parametrize("kind", ["delivery-status", "disposition-notification"])
