@@ -43,7 +43,7 @@ class RayCluster:
             **os.environ, MARK: self.mark, "RAY_ADDRESS": self.address, "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0",
             "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]),
-            "RAY_health_check_period_ms": "500", "RAY_health_check_timeout_ms": "1000",
+            "RAY_health_check_period_ms": "500", "RAY_health_check_timeout_ms": "20000",
         }  # fmt: skip
         self.environment.pop("OMP_NUM_THREADS", None)
         head, other, self.ingest = LINES
@@ -59,7 +59,7 @@ class RayCluster:
         here = [f"--num-cpus={cores}", "--node-ip-address=127.0.0.1", "--object-store-memory=80000000"]
         command = [*RAY, *words[1:], *arguments, *here, "--disable-usage-stats"]
         environment = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert ran.returncode == 0, ran.stdout + ran.stderr
 
     def __enter__(self) -> Self:

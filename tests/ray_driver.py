@@ -44,7 +44,7 @@ class Shown(Lines):
 
 def main(order: dict[str, Any]) -> int:
     given = order.get("double", {})
-    paths = {name: Path(given[name]) for name in ("once", "log_file", "facts_file", "hosts") if given.get(name)}
+    paths = {name: Path(given[name]) for name in ("facts_file", "hosts", "held", "gate") if given.get(name)}
     workforce = Force(Double(**{**given, **paths}), order.get("most"))
     shop = Workshop(Path(order["folder"]), index=order["index"])
     if order.get("machine"):

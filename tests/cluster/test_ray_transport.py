@@ -22,18 +22,44 @@ import pytest
 
 from tests.index.mirror.test_mirror import Machine
 from tests.ray_cluster import REPOSITORY, RayCluster
-from tests.workshop import Workshop, words
+from tests.workshop import UNFINISHED, Workshop, words
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
 DRIVER = Path(__file__).parents[1] / "ray_driver.py"
-GONE_S = 15.0
+GIVEN_UP_S = 300.0
+
+
+class Clusters:
+    """A cluster for one test after the other, in whatever order; `lost` machines are those that are gone for good."""
+
+    def __init__(self) -> None:
+        self._opened: contextlib.ExitStack | None = None
+        self.lost = 0
+
+    def with_machines(self, count: int) -> RayCluster:
+        if self._opened is None or 2 - self.lost < count:
+            self.close()
+            self._opened, self.lost = contextlib.ExitStack(), 0
+            self._cluster = self._opened.enter_context(RayCluster([1, 1]))
+        return self._cluster
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[RayCluster]:
-    with RayCluster([1, 1]) as cluster:
-        yield cluster
+def clusters() -> Iterator[Clusters]:
+    found = Clusters()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def cluster(clusters: Clusters) -> RayCluster:
+    """Of two machines."""
+    return clusters.with_machines(2)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +67,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workshop, Any]:
     shop = Workshop(tmp_path_factory.mktemp("ray"), index="alone")
     for number in range(40):
         shop.write(f"{number:03d}.txt", words(100, seed=number))
+    shop.write("unfinished.txt", UNFINISHED)
     shop.ingest()
     return shop, shop.content()
 
@@ -49,30 +76,28 @@ class RayRun:
     """A run in a process of its own that has joined the cluster."""
 
     def __init__(self, cluster: RayCluster, shop: Workshop, index: str, **order: Any) -> None:
-        self.cluster = cluster
         self.shop = Workshop(shop.docs.parent, index=index)
+        self._waits = shop.docs.parent / f"{Path(index).name}-waits"
+        self._waits.mkdir()
         order = {"folder": str(shop.docs.parent), "index": index, "flags": {"checkpoint_every_s": 0.5}, **order}
+        order["double"] = {"gate": self._waits / "gate", "held": self._waits / "held", **order["double"]}
         self.process = subprocess.Popen(
             [sys.executable, str(DRIVER), json.dumps(order, default=str)], env=cluster.environment,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
     def wait_until_stored(self) -> None:
-        """Until both workers have stored something."""
-        self._wait(lambda: len({path.parent for path in self._stored()}) == 2)
-
-    def _stored(self) -> list[Path]:
-        return list(self.shop.index.glob("staging/*/writer-*/part-*.parquet"))
-
-    def _wait(self, until: Callable[[], bool]) -> None:
-        give_up_s = time.monotonic() + 90
-        while not until():
+        """Until both workers have stored something, of which neither goes on before the other; the run cannot end."""
+        give_up_s = time.monotonic() + GIVEN_UP_S
+        while len(list(self._waits.glob("gate/*"))) < 2:
             assert self.process.poll() is None and time.monotonic() < give_up_s, self.end()
             time.sleep(0.05)
 
     def end(self) -> tuple[int, str]:
+        """Let it end."""
+        (self._waits / "held").touch()
         try:
-            said = self.process.communicate(timeout=90)[0]
+            said = self.process.communicate(timeout=GIVEN_UP_S)[0]
         finally:
             self.process.kill()
         return self.process.returncode, said
@@ -94,13 +119,13 @@ def begin(cluster: RayCluster, corpus: tuple[Workshop, Any]) -> Iterator[Callabl
 
 def seconds_until_gone(pids: Callable[[], list[int]]) -> float:
     started_s = time.monotonic()
-    while pids() and time.monotonic() - started_s < GONE_S:
+    while pids() and time.monotonic() - started_s < GIVEN_UP_S:
         time.sleep(0.1)
     assert not pids()
     return time.monotonic() - started_s
 
 
-SLOW = {"tokens_per_s": 1_000.0, "reading_processes": True}
+SLOW = {"tokens_per_s": 2_000.0, "reading_processes": True}
 
 
 def test_the_index_of_rays_workers_is_that_of_one_process(
@@ -129,7 +154,8 @@ def test_rays_workers_on_hosts_of_their_own_write_an_index_in_a_vault(
     begin: Callable[..., RayRun], corpus: tuple[Workshop, Any], tmp_path: Path
 ) -> None:
     url = f"file://{tmp_path / 'vault'}"
-    run = begin(url, machine=str(tmp_path / "here"), double={"hosts": tmp_path / "hosts"})
+    double = {"hosts": tmp_path / "hosts", "gate": None, "held": None}
+    run = begin(url, machine=str(tmp_path / "here"), double=double)
     status, said = run.end()
     assert status == 0, said
     reader = Machine(corpus[0].docs.parent, "reader", url)
@@ -200,11 +226,12 @@ def test_the_run_of_the_readme_works_on_the_cluster_that_its_lines_start(cluster
 
 
 def test_a_machine_that_is_lost_changes_nothing_and_its_workers_end(
-    begin: Callable[..., RayRun], cluster: RayCluster, corpus: tuple[Workshop, Any]
+    begin: Callable[..., RayRun], clusters: Clusters, cluster: RayCluster, corpus: tuple[Workshop, Any]
 ) -> None:
     """The cluster has one machine less then."""
     run = begin("raylet", double=SLOW)
     run.wait_until_stored()
+    clusters.lost += 1
     os.kill(cluster.raylets()[-1], signal.SIGKILL)
     status, said = run.end()
     assert status == 0, said
@@ -237,10 +264,11 @@ workers.close()
 """
 
 
-def test_ray_says_which_workers_are_on_a_machine_that_is_about_to_go(cluster: RayCluster) -> None:
-    """The last one: Ray starts nothing on such a machine any more."""
-    ran = subprocess.run(
-        [sys.executable, "-c", NOTICE], env=cluster.environment, capture_output=True, text=True, timeout=90
-    )
+def test_ray_says_which_workers_are_on_a_machine_that_is_about_to_go(clusters: Clusters) -> None:
+    """Ray starts nothing on such a machine any more."""
+    environment = clusters.with_machines(1).environment
+    clusters.lost = 2
+    command = [sys.executable, "-c", NOTICE]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=GIVEN_UP_S)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split("\n")[0] == "set() True"
