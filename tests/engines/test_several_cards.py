@@ -158,7 +158,7 @@ def starter(
 
     def start(card: Card, stop: threading.Event) -> Engine:
         if card.index == 0 and len(left) < len(engines):
-            assert answered.wait(10)
+            assert answered.wait(60)
         engine = left.pop(0) if card.index == 0 else beside or FakeEngine()
         if isinstance(engine, EngineError):
             raise engine
@@ -244,7 +244,7 @@ def test_close_gives_up_the_start_of_a_card() -> None:
             starting.set()
             raise EngineError("not at first")
         if card.index == 0:
-            assert stop.wait(10)
+            assert stop.wait(60)
             raise EngineDied("given up")
         return FakeEngine()
 
@@ -255,7 +255,7 @@ def test_close_gives_up_the_start_of_a_card() -> None:
 
 
 def wait_for(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -100,7 +100,7 @@ print(converted(resolve({str(bert.folder)!r}, report=print), threads=1, say=prin
 
 
 def test_two_runs_that_convert_at_once_both_go_on(bert: Model, made: Conversion, empty_cache: Path) -> None:
-    both_at_work = threading.Barrier(2, timeout=30)
+    both_at_work = threading.Barrier(2, timeout=120)
 
     def run(_: Model, into: Path, __: int) -> subprocess.CompletedProcess[str]:
         for name in ("model.xml", "model.bin", "conversion.json"):
@@ -320,7 +320,7 @@ def test_a_stop_ends_the_converter_too(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache/openvino").glob("*/conversion.json"))
 
 
-def wait_until(holds: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
+def wait_until(holds: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -244,35 +247,42 @@ def test_importing_openvino_writes_nothing_and_starts_no_sender(tmp_path: Path) 
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_a_compilation_that_was_altered_is_made_again(bert: Model, conversion: Conversion) -> None:
-    """OpenVINO loads what it finds, whatever its bytes are."""
-    runtime.compiled(conversion.xml, precision=runtime.FLOAT32, threads=1)
-    blobs = sorted(conversion.folder.glob("compiled/*/*.blob"))
+def test_a_compilation_that_was_altered_is_made_again(conversion: Conversion, tmp_path: Path) -> None:
+    """OpenVINO loads what it finds, whatever its bytes are. In a copy: other processes compile what all tests share."""
+    shutil.copytree(conversion.folder, tmp_path / "copy")
+    xml = tmp_path / "copy" / conversion.xml.name
+    runtime.compiled(xml, precision=runtime.FLOAT32, threads=1)
+    blobs = sorted(tmp_path.glob("copy/compiled/*/*.blob"))
     assert blobs
     for blob in blobs:
         blob.chmod(0o600)
         data = bytearray(blob.read_bytes())
         data[len(data) // 2] ^= 0xFF
         blob.write_bytes(data)
-    made = runtime.compiled(conversion.xml, precision=runtime.FLOAT32, threads=1)
+    made = runtime.compiled(xml, precision=runtime.FLOAT32, threads=1)
     assert not made.get_property("LOADED_FROM_CACHE")
-    assert runtime.compiled(conversion.xml, precision=runtime.FLOAT32, threads=1).get_property("LOADED_FROM_CACHE")
+    assert runtime.compiled(xml, precision=runtime.FLOAT32, threads=1).get_property("LOADED_FROM_CACHE")
 
 
 def test_a_signal_is_heard_while_a_batch_runs(tmp_path: Path) -> None:
     model = load(make_qwen(tmp_path))
     engine = open_engine(model, dim=64, threads=1, say=print)
-    future = engine.submit([np.full(8_192, 9, np.uint32)])
     heard: list[bool] = []
 
     def note(_: int, __: FrameType | None) -> None:
         heard.append(future.done())
 
+    future: Future[np.ndarray] = Future()
+    future.set_result(np.empty(0))
     before = signal.signal(signal.SIGALRM, note)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
-        while not future.done():
-            time.sleep(0.01)
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        for _ in range(20):  # on a busy machine this thread may sleep while a batch runs
+            future = engine.submit([np.full(8_192, 9, np.uint32)])
+            while not future.done():
+                time.sleep(0.01)
+            if False in heard:
+                break
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -280,8 +290,24 @@ def test_a_signal_is_heard_while_a_batch_runs(tmp_path: Path) -> None:
     assert False in heard
 
 
-def test_close_returns_while_a_batch_runs(tmp_path: Path) -> None:
-    engine = open_engine(load(make_qwen(tmp_path)), dim=64, threads=1, say=print)
-    future = engine.submit([np.full(8_192, 9, np.uint32)])
+class RunsOn(Request):
+    """A request that is answered, by an error, when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(RuntimeError("it ran on"))
+        self.begun, self.over = threading.Event(), threading.Event()
+
+    def wait(self) -> None:
+        self.begun.set()
+        assert self.over.wait(60)
+        super().wait()
+
+
+def test_close_returns_while_a_batch_runs(engine: OpenVINOEngine) -> None:
+    engine._request = request = RunsOn()
+    future = engine.submit([row(5, 6, 7)])
+    assert request.begun.wait(60)
     engine.close()
     assert not future.done()
+    request.over.set()
+    assert isinstance(future.exception(60), EngineDied)

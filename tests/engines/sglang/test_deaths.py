@@ -46,7 +46,7 @@ def test_the_error_of_a_death_quotes_its_cause_and_no_file_or_process_is_left(
     assert type(caught.value) is kind and words in str(caught.value)
     assert isinstance(engine.submit([np.array([5], np.uint32)]).exception(ANSWER_S), kind), "it stays dead"
     engine.close()
-    assert wait_for_group(engine._host._group.process.pid, 5.0) and not left_behind()
+    assert wait_for_group(engine._host._group.process.pid, 60.0) and not left_behind()
 
 
 def test_one_killer_among_8_times_256_rows_is_found_and_all_others_are_embedded(model: Model) -> None:

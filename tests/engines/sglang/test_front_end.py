@@ -231,7 +231,7 @@ input()
         else:
             wait_for_scheduler(group)
         ours.kill()
-    assert wait_for_group(group, 5.0)
+    assert wait_for_group(group, 60.0)
     assert not left_behind(ours.pid)
 
 

@@ -22,8 +22,8 @@ from tests import hosted_doubles as doubles
 from tests.fake_engines import vector
 
 DIM = 16
-START_S = 30.0
-ANSWER_S = 20.0
+START_S = 120.0
+ANSWER_S = 120.0
 REPOSITORY = Path(__file__).parents[3]
 
 StartHost = Callable[..., Host]
@@ -137,7 +137,7 @@ def test_close_returns_soon_though_a_batch_hangs(start: StartHost, hanging_id: i
     began = time.monotonic()
     host.close()
     host.close()
-    assert time.monotonic() - began < 60, "the batch hangs for ten minutes"
+    assert time.monotonic() - began < 300, "the batch hangs for ten minutes"
     with pytest.raises(EngineDied, match="closed"):
         future.result(ANSWER_S)
     assert not group_members(group_of(host))
@@ -192,9 +192,9 @@ from embedcli.engines.sglang.process import Host
 job = {{"factory": "tests.hosted_doubles:{name}", "arguments": {{}}, "dim": 16, "warm_up": []}}
 host = Host(job, environment=os.environ)
 if "loads" not in {name!r}:
-    host.wait_until_ready(30)
+    host.wait_until_ready(120)
 print(host._group.process.pid, host._group.folder, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as ours:
@@ -205,7 +205,7 @@ time.sleep(60)
         for semaphore in semaphores:
             semaphore.touch()
         ours.kill()
-    assert wait_for_group(int(group), 3.0)
+    assert wait_for_group(int(group), 60.0)
     assert not Path(folder).exists() and not any(semaphore.exists() for semaphore in semaphores)
 
 
@@ -216,9 +216,9 @@ import os, time
 from embedcli.engines.sglang.process import Host
 job = {"factory": "tests.hosted_doubles:open_double", "arguments": {}, "dim": 16, "warm_up": []}
 host = Host(job, environment=os.environ)
-host.wait_until_ready(30)
+host.wait_until_ready(120)
 print(host._group.process.pid, host._group.folder, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as theirs:
         assert theirs.stdout is not None
@@ -227,7 +227,7 @@ time.sleep(60)
         assert Path(folder, LOG).exists()
         theirs.send_signal(signal.SIGSTOP)  # it may not tidy up
         os.kill(int(group), signal.SIGKILL)
-        assert wait_for_group(int(group), 3.0)
+        assert wait_for_group(int(group), 60.0)
         other = start()
         assert Path(folder, LOG).exists(), "its parent is alive, and may tell the last words"
         theirs.kill()
@@ -257,7 +257,7 @@ _guard(host, os.getppid())
     ) as guard:
         assert guard.stdin is not None
         guard.stdin.close()
-        assert guard.wait(10) == -signal.SIGKILL
+        assert guard.wait(60) == -signal.SIGKILL
     assert not tmp_path.exists()
 
 
@@ -298,7 +298,7 @@ def test_a_host_that_ends_takes_its_children_with_it(start: StartHost) -> None:
     host = start("open_double_with_child")
     host.wait_until_ready(START_S)
     host.submit(rows_of(doubles.KILL_ID)).exception(ANSWER_S)
-    assert wait_for_group(group_of(host), 3.0)
+    assert wait_for_group(group_of(host), 60.0)
 
 
 def test_sockets_log_and_shared_memory_are_removed(start: StartHost) -> None:
@@ -323,7 +323,7 @@ def test_semaphores_of_its_processes_are_removed_however_they_ended(start: Start
     for semaphore in [*ours, anothers]:
         semaphore.touch()
     os.kill(pid, signal.SIGKILL)
-    assert wait_for_group(group_of(host), 3.0)
+    assert wait_for_group(group_of(host), 60.0)
     host.close()
     anothers_is_there = anothers.exists()
     anothers.unlink()
@@ -368,7 +368,7 @@ def test_the_telling_line_is_the_cause_not_the_last_words() -> None:
     assert quote("one\ntwo\n") == ": `two`\n  | one\n  | two"
 
 
-def wait_for(holds: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
+def wait_for(holds: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline
