@@ -13,6 +13,7 @@ from embedcli.reading.rows import Read, ReadingWork, ReadRecords
 from embedcli.records import Record, Records, Source
 
 Beat = Callable[[int], None]
+HANGS_S = 600.0
 
 
 class Acts:
@@ -32,11 +33,11 @@ class Acts:
         return (value,)
 
     def hang(self, *_: object) -> None:
-        time.sleep(60)
+        time.sleep(HANGS_S)
 
     def hang_with_forms(self, _value: str, _beat: Beat, with_forms: bool) -> str:
         if with_forms:
-            time.sleep(60)
+            time.sleep(HANGS_S)
         return "read without forms"
 
     def beat_slowly(self, value: str, beat: Beat, _with_forms: bool) -> str:
@@ -44,6 +45,12 @@ class Acts:
             beat(page)
             time.sleep(0.1)
         return "all pages"
+
+    def beat_until(self, value: str, beat: Beat, _with_forms: bool) -> str:
+        while not os.path.exists(value):
+            beat(1)
+            time.sleep(0.05)
+        return "there it is"
 
     def think(self, value: str, *_: object) -> str:
         time.sleep(float(value))
