@@ -274,7 +274,7 @@ def test_start_starts_the_engine_on_a_card_and_a_signal_stops_it(machine: dict[s
     with subprocess.Popen(
         command,
         cwd=tmp_path,
-        env={**env, "FAKE_START": "60"},
+        env={**env, "FAKE_START": "600"},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
