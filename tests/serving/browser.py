@@ -25,6 +25,10 @@ FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-u
          "--no-first-run", "--disable-background-networking", "--window-size=900,1000")  # fmt: skip
 
 
+class Refused(Exception):
+    """The browser does not do what it was told."""
+
+
 class Browser:
     """One tab."""
 
@@ -39,7 +43,8 @@ class Browser:
         while True:
             message = json.loads(self._connection.recv(timeout=60))
             if message.get("id") == number:
-                assert "error" not in message, message
+                if "error" in message:
+                    raise Refused(str(message["error"]))
                 found: dict[str, Any] = message["result"]
                 return found
 
@@ -47,14 +52,21 @@ class Browser:
         found = self.do("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         return found["result"].get("value")
 
+    def _holds(self, script: str) -> bool:
+        try:
+            return bool(self.ask(script))
+        except Refused:  # one page goes and another one comes
+            return False
+
     def go(self, address: str) -> None:
         before = self.ask("performance.timeOrigin")
         self.do("Page.navigate", url=address)
-        self.until(f"performance.timeOrigin !== {before} && document.readyState === 'complete'")
+        self.until(f"performance.timeOrigin !== {before}")
 
     def until(self, script: str, seconds: float = 60.0) -> None:
+        """Until this holds of a page that has come whole."""
         end = time.monotonic() + seconds
-        while not self.ask(script):
+        while not self._holds(f"document.readyState === 'complete' && ({script})"):
             assert time.monotonic() < end, f"{script}: {self.ask('document.body.innerText')}"
             time.sleep(0.05)
 

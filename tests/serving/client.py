@@ -35,7 +35,7 @@ class Server:
             self.process = subprocess.Popen(command, cwd=folder, stderr=log, env={**os.environ, **environment})
         self.address = ""
 
-    def wait_for(self, text: str, seconds: float = 60.0) -> re.Match[str]:
+    def wait_for(self, text: str, seconds: float = 180.0) -> re.Match[str]:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             said = self.log.read_text()
@@ -64,7 +64,7 @@ class Server:
         self.process.send_signal(number)
 
     def exit_code(self) -> int:
-        return self.process.wait(60)
+        return self.process.wait(180)
 
 
 @contextmanager

@@ -107,5 +107,5 @@ def test_it_needs_an_index(tmp_path: Path) -> None:
         (("no", "--mcp"), 10, "embedcli ingest"),
     ):
         command = [sys.executable, str(HERE / "serve_driver.py"), "sound", "serve", *arguments]
-        ran = subprocess.run(command, cwd=tmp_path, env=QUIET, capture_output=True, text=True, timeout=60)
+        ran = subprocess.run(command, cwd=tmp_path, env=QUIET, capture_output=True, text=True, timeout=180)
         assert ran.returncode == code and hint in ran.stderr and not ran.stdout

@@ -266,12 +266,15 @@ def test_searches_during_publishing_each_see_one_generation(shop: Workshop, tmp_
 
         thread = threading.Thread(target=ask)
         thread.start()
-        for number in range(2, 5):
-            write(number)
-            shop.ingest()
-            until(lambda number=number: seen and seen[-1][0] == number)
-        stop.set()
-        thread.join()
+        try:
+            for number in range(1, 5):
+                if number > 1:
+                    write(number)
+                    shop.ingest()
+                until(lambda number=number: seen and seen[-1][0] == number)
+        finally:
+            stop.set()
+            thread.join()
     assert not bad and all(said == {f"generation{number}"} for number, said in seen)
     assert {number for number, _ in seen} == {1, 2, 3, 4}
 
