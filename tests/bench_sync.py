@@ -235,12 +235,18 @@ def load(target: Target, rows: Iterator[pa.Table]) -> None:
     with opened(target) as store:
         table = store.begin(Layout(DIM, "layout"), MEMORY)
         table.upsert(rows, fresh=True)
-        if isinstance(table, pgvector.PostgresTable):
-            table.mark_visible()
-        elif not isinstance(table, lancedb.LanceRows):
+        if not isinstance(table, pgvector.PostgresTable | lancedb.LanceRows):
             table.settle(Report())
         table.remember(MEMORY)
         store.swap_in()
+
+
+def mark_visible(target: Target) -> None:
+    """What comes before the first count of a table of PostgreSQL, and takes as long as that would."""
+    with opened(target) as store:
+        table = store.live()
+        assert isinstance(table, pgvector.PostgresTable)
+        table.mark_visible()
 
 
 def make_index(target: Target) -> None:
@@ -271,6 +277,7 @@ def night(target: Target, count: int, *, indexed: bool = False) -> None:
 STEPS: dict[str, Callable[[Target, int], None]] = {
     "bulk": lambda target, count: BULK[target.kind](target, make_rows(count)),
     "load": lambda target, count: load(target, make_rows(count)),
+    "vacuum": lambda target, _: mark_visible(target),
     "index": lambda target, _: make_index(target),
     "bulk night": lambda target, count: NIGHTS[target.kind](target, count),
     "night": night,
@@ -370,6 +377,8 @@ def bench(kind: str, count: int) -> None:
                 totals[name] += elapsed_s
                 if turn == 0:
                     place.drop(table)
+        if kind == "postgresql":
+            measured("sync, vacuum of a load", "vacuum", place.url("load_1"), "load_1", count, rows=count)
         few = 3 * few_of(count)
         nights = {"bulk night": 0.0, "night": 0.0}
         for _ in range(2):  # twice the same rows: both sides read what they need from the disk in the first turn

@@ -229,7 +229,8 @@ class PostgresTable:
 
     def mark_visible(self) -> None:
         """Let the server note that every reader sees the rows, and what they are like. `count` then reads the index of
-        the ids in place of the whole table: of a million rows in 0.1 s in place of 3 s."""
+        the ids in place of the whole table: of a million rows in 0.1 s in place of 7 s. This takes 7 s itself, which
+        the first count would."""
         self._connection.execute(f'vacuum (analyze) "{self._name}"')
 
     def _build(self, statement: str, report: Report) -> None:
