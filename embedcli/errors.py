@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from embedcli.rights import rights_hint
+
 
 def quoted(path: str | Path) -> str:
     """A path in a hint, as a shell takes it."""
@@ -234,7 +236,7 @@ def storage_error(error: OSError, path: Path, *, cannot: str = "write") -> Stora
             "the filesystem is read-only; mount it so that it can be written, or copy the index elsewhere with `cp -a`"
             " and name the copy"
         ),
-        errno.EACCES: f"give this user the right to write there, e.g. `chown -R $USER {quoted(path.parent)}`",
     }
     hint = hints.get(error.errno or 0, "run the same command again; if it fails again, check the disk")
+    hint = rights_hint(path) if error.errno == errno.EACCES else hint
     return StorageError(f"cannot {cannot} `{path}`: {error.strerror or error}", hint)

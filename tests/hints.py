@@ -18,7 +18,7 @@ from embedcli import errors
 FOLDER = Path(embedcli.__file__).parent
 ERRORS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
 RAISED = {name for name, kind in ERRORS.items() if issubclass(kind, errors.EmbedcliError)}
-GIVE_HINTS = {"way_back", "offline_hint", "_check_spelling", "hint", "storage_error", "openness"}
+GIVE_HINTS = {"way_back", "offline_hint", "_check_spelling", "hint", "storage_error", "openness", "rights_hint"}
 """Functions that return a hint, or look it up."""
 NAMES = {"hint", "mend", "kept", "hints"}
 

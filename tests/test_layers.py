@@ -33,7 +33,7 @@ RANKS = [
     {"sources", "models", "index"},
     {"report", "config", "fingerprints", "processes", "filelist", "cores"},
     {"vault"},
-    {"columns", "arrow", "records", "errors", "urls", "fields", "paths", "standard_input"},
+    {"columns", "arrow", "records", "errors", "urls", "fields", "paths", "rights", "standard_input"},
 ]
 """From top to bottom: a room imports rooms of lower ranks only. Rooms of one rank that are folders never import each
 other; files of one rank may, as long as there is no circle."""

@@ -221,7 +221,7 @@ def test_an_index_without_write_permission_is_exit_14(shop: Workshop) -> None:
     def refused_run() -> None:
         with pytest.raises(StorageError, match="Permission denied") as caught:
             shop.ingest()
-        assert "chown" in caught.value.hint
+        assert caught.value.hint.startswith(("it belongs to `root`", "give yourself the right"))
 
     as_nobody(shop.docs.parent, refused_run)
     for path in folders:
@@ -245,7 +245,7 @@ def test_a_part_of_an_index_that_may_not_be_looked_into_is_exit_14(shop: Worksho
     def refused_run() -> None:
         with pytest.raises(StorageError, match="Permission denied") as caught:
             shop.ingest()
-        assert "chown" in caught.value.hint
+        assert "`chmod -R u+rwX" in caught.value.hint
 
     closed_to_its_owner(shop, folder, refused_run)
     (shop.index / folder).chmod(0o755)

@@ -126,7 +126,7 @@ def test_doctor_fails_exactly_where_a_run_cannot_write(shop: Workshop, place: st
         closed.chmod(0o400 if place == "lock" else 0o500)
         shop.index = index
         line = line_of("index", lines_of(index))
-        assert (line.well, line.code) == (False, STORAGE) and "`chown -R $USER" in line.mend
+        assert (line.well, line.code) == (False, STORAGE) and "`chmod -R u+rwX" in line.mend
         if place == "state":  # a run with nothing but a stat to note writes there
             (shop.docs / "b.txt").unlink()
         with pytest.raises(StorageError) as caught:
