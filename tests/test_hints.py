@@ -579,6 +579,18 @@ def test_the_extras_that_hints_install_exist() -> None:
     assert {extra for _, extra in STORES.values()} <= extras.keys()
 
 
+@carries_out("put a value with a quote in it into the other quotes")
+def test_a_quote_in_a_variable_is_put_into_the_other_quotes(
+    shop: Workshop, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexed(shop)
+    monkeypatch.setenv("EMBEDCLI_EXCLUDE", "it's/*")
+    given = type_in("embedcli ingest --index {index}", shop, command)
+    assert_given("put a value with a quote in it into the other quotes", given, shop)
+    monkeypatch.setenv("EMBEDCLI_EXCLUDE", '"it\'s/*"')
+    assert code_of(type_in("embedcli ingest --index {index}", shop, command)) == 0
+
+
 @carries_out("free some space, then run the same command again")
 def test_a_move_that_lacked_space_is_made(shop: Workshop, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     indexed(shop)

@@ -58,6 +58,22 @@ def test_a_flag_counts_before_its_variable_the_file_and_the_index(
     assert settings(command, shop, "--dim", "19")["dim"] == (19, "flag")
 
 
+def test_a_value_with_a_blank_stands_in_quotes_in_a_variable(
+    shop: Workshop, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("a.txt", "old/b.txt", "old stuff/c.txt", "it's/d.txt", r"back\\slash.txt"):
+        shop.write(path, words(30))
+
+    def left(patterns: str) -> set[str]:
+        monkeypatch.setenv("EMBEDCLI_EXCLUDE", patterns)
+        assert command("ingest", shop.docs, "--index", shop.index).exit_code == 0
+        return {row["path"] for row in shop.rows()}
+
+    assert left(r"""'old stuff/' "it's/" *back\\* """) == {"a.txt", "old/b.txt"}
+    assert len(left("''")) == 5, "an empty pattern leaves out none"
+    assert len(left("'old stuff/'")) == 4
+
+
 def test_a_run_uses_what_config_shows(shop: Workshop, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.write("a.txt", words(200))
     shop.write("b.log", words(20))

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -75,6 +77,8 @@ class Group(TyperGroup):
         for key, option in options(command):
             if key != "index":  # an INDEX that is typed as an argument counts before the variable: see flags.py
                 option.envvar, option.show_envvar = f"{PREFIX}{key.upper().replace('-', '_')}", True
+                if option.multiple:
+                    option.split_envvar_value = partial(_values_in, option.envvar)
         command.params.append(self._config)
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -133,6 +137,19 @@ class Group(TyperGroup):
                 raise
             before = f"{error.hint}; " if error.hint else ""
             raise type(error)(str(error), f"{before}`--{where[0]}` comes from {where[1]}") from error
+
+
+def _values_in(variable: str, text: str) -> list[str]:
+    """The values in a variable: blanks separate them, but for those in quotes. Typer would split `'old stuff/*'` into
+    two patterns, of which the first one leaves out every `old`."""
+    words = shlex.shlex(text, posix=True, punctuation_chars="")
+    words.whitespace_split, words.escape, words.commenters = True, "", ""
+    try:
+        return list(words)
+    except ValueError:
+        raise UsageError(
+            f"`{variable}={text}` has a quote that does not end", "put a value with a quote in it into the other quotes"
+        ) from None
 
 
 _NAMED = re.compile(r"`(--[a-z-]+)")
