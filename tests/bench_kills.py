@@ -57,7 +57,7 @@ def child(tokens_per_s: float, log: str, arguments: list[str]) -> None:
     """Be the program, over this engine."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def open_engine(model: Model, *, dim: int, device: str) -> LoggedEngine:
+    def open_engine(model: Model, *, dim: int, device: str, threads: int | None) -> LoggedEngine:
         return LoggedEngine(dim=dim, tokens_per_s=tokens_per_s, log=file)
 
     module = types.ModuleType("embedcli.engines.torch_engine")
@@ -72,13 +72,16 @@ def killed_at(share: float, chunks: int, docs: Path, folder: Path, tokens_per_s:
     log, index = folder / "rows.log", folder / "index"
     program = [sys.executable, __file__, "--child", str(tokens_per_s), str(log)]
     command = [*program, "ingest", str(docs), "--index", str(index), "--model", "minilm", "--quiet"]
+    command += ["--engine", "torch"]  # whose module `child` replaces
     started_s = time.monotonic()
     with subprocess.Popen(command) as run:
         while run.poll() is None and (log.stat().st_size if log.exists() else 0) < share * chunks * KEY_BYTES:
             time.sleep(0.05)
         run.kill()
     killed_after_s = time.monotonic() - started_s
-    before = log.stat().st_size // KEY_BYTES
+    before = log.stat().st_size // KEY_BYTES if log.exists() else 0
+    if not before:
+        raise SystemExit("the run embedded nothing with the engine of this script")
     if subprocess.run(command).returncode not in (0, 3):
         raise SystemExit("the second run failed")
     keys = np.frombuffer(log.read_bytes(), np.uint64)

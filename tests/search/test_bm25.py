@@ -119,8 +119,8 @@ def test_more_rows_than_sixteen_bits_number() -> None:
 def test_an_index_of_words_takes_less_than_210_bytes_a_chunk() -> None:
     """Of 80 words a chunk, drawn as in a language: the n-th word is n times as rare as the first."""
     chance = np.random.default_rng(0)
-    known = made_up(20_000).replace(".", "").split()
+    known = np.array(made_up(20_000).replace(".", "").split())
     rare = 1 / np.arange(1, len(known) + 1)
-    texts = [" ".join(chance.choice(known, 80, p=rare / rare.sum())) for _ in range(4_000)]
+    texts = [" ".join(drawn) for drawn in chance.choice(known, (4_000, 80), p=rare / rare.sum())]
     size = sum(array.nbytes for array in build(texts).values())
     assert size / len(texts) <= 210
