@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from contextlib import suppress
 
 from embedcli.cli.app import app
@@ -46,6 +47,8 @@ def _is_feeding() -> bool:
 
 def _run() -> None:
     """Every EmbedcliError becomes a message, a hint and an exit code here, and nowhere else."""
+    if not sys.warnoptions:  # nobody asked for them by PYTHONWARNINGS
+        warnings.simplefilter("ignore")  # from one library to another: under `--quiet`, cron would mail them each night
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: the next opened file would get its descriptor, and our messages
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115

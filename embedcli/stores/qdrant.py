@@ -28,6 +28,8 @@ _TIMEOUT_S = 60
 _BATCH = 512
 _IDS = 4096
 _KEY = "embedcli"
+LOCAL_ROWS = 20_000
+"""Its client warns of a local collection with more: each search compares every vector, in Python."""
 
 
 def connect(target: Target) -> QdrantStore:
@@ -146,6 +148,8 @@ class QdrantTable(Collection):
 
     def settle(self, report: Report) -> None:
         """Qdrant indexes by itself, and each write has waited until it was done."""
+        if self._target.path is not None and self.count() > LOCAL_ROWS:
+            report.line(f"Qdrant in a folder is slow with more than {LOCAL_ROWS:,} rows; its server is made for them")
 
     def _keep(self, memory: Memory) -> None:
         self._client.update_collection(self.name, metadata={_KEY: memory.to_json()})

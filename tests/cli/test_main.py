@@ -363,6 +363,23 @@ def test_ctrl_c_before_the_commands_are_loaded_leaves_no_traceback(tmp_path: Pat
     assert (ran.returncode, ran.stderr) == (ended, "")
 
 
+@pytest.mark.parametrize(("asked", "shown"), [("", False), ("default", True)])
+def test_what_libraries_warn_each_other_of_is_shown_on_request(tmp_path: Path, asked: str, shown: bool) -> None:
+    """Qdrant's client warns of a large folder at each opening: a night with `--quiet` would be mailed."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, warnings\n"
+        "class Warn:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'embedcli.verbs.status':\n"
+        "            warnings.warn('of a library', UserWarning)\n"
+        "sys.meta_path.insert(0, Warn())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{HERE}", "PYTHONWARNINGS": asked}
+    command = [sys.executable, "-m", "embedcli", "status", str(tmp_path / "nothing")]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 10 and ("of a library" in ran.stderr) == shown, ran.stderr
+
+
 def test_quiet_prints_nothing_when_a_run_from_cron_succeeds(indexed: Path) -> None:
     command = [sys.executable, "-m", "embedcli", "ingest", "--index", str(indexed / "index"), "--quiet"]
     bare = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HERE)}

@@ -17,7 +17,7 @@ import pytest
 
 from embedcli.columns import row_schema
 from embedcli.errors import TargetError
-from embedcli.stores import lancedb, milvus, pgvector
+from embedcli.stores import lancedb, milvus, pgvector, qdrant
 from embedcli.stores.contract import Layout, Memory, Store, Table
 from embedcli.stores.open import opened
 from embedcli.stores.target import parse_target
@@ -592,6 +592,22 @@ def test_a_qdrant_point_is_found_by_the_chunk_id(make_place: MakePlace) -> None:
     (point,) = client.retrieve("notes", [str(uuid.UUID(f"{2:032x}"))])
     client.close()
     assert point.payload is not None and point.payload["chunk_id"] == f"{2:032x}"
+
+
+def test_qdrant_in_a_folder_is_said_to_be_slow_with_many_rows(
+    make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qdrant_client.local.qdrant_local import QdrantLocal
+
+    assert qdrant.LOCAL_ROWS == QdrantLocal.LARGE_DATA_THRESHOLD
+    monkeypatch.setattr(qdrant, "LOCAL_ROWS", 2)
+    with store_of(make_place("qdrant")) as store:
+        table = store.begin(Layout(4, "layout"), MEMORY)
+        for count, said in ((2, 0), (3, 1)):
+            report = Lines()
+            table.upsert([rows(count)], fresh=False)
+            table.settle(report)
+            assert len(report.said) == said
 
 
 def test_a_qdrant_server_that_keeps_no_metadata_is_told_to_be_upgraded(
