@@ -237,6 +237,8 @@ def storage_error(error: OSError, path: Path, *, cannot: str = "write") -> Stora
             " and name the copy"
         ),
     }
-    hint = hints.get(error.errno or 0, "run the same command again; if it fails again, check the disk")
-    hint = rights_hint(path) if error.errno == errno.EACCES else hint
+    if error.errno == errno.EACCES:
+        hint = rights_hint(path)
+    else:
+        hint = hints.get(error.errno or 0, "run the same command again; if it fails again, check the disk")
     return StorageError(f"cannot {cannot} `{path}`: {error.strerror or error}", hint)

@@ -380,20 +380,16 @@ def bench(kind: str, count: int) -> None:
         if kind == "postgresql":
             measured("sync, vacuum of a load", "vacuum", place.url("load_1"), "load_1", count, rows=count)
         few = 3 * few_of(count)
-        nights = {"bulk night": 0.0, "night": 0.0}
-        for _ in range(2):  # twice the same rows: both sides read what they need from the disk in the first turn
-            if kind in NIGHTS:
-                elapsed_s, _ = measured(
-                    "bulk calls, 1 % changed", "bulk night", place.url("bulk_1"), "bulk_1", count, rows=few
-                )
-                nights["bulk night"] += elapsed_s
-            elapsed_s, _ = measured("sync, 1 % changed", "night", place.url("load_1"), "load_1", count, rows=few)
-            nights["night"] += elapsed_s
+        nights = [("bulk calls, 1 % changed", "bulk night", "bulk_1")] if kind in NIGHTS else []
+        nights += [("sync, 1 % changed", "night", "load_1")]
+        spent_s = dict.fromkeys(("bulk night", "night"), 0.0)
+        for shown, name, table in 2 * nights:  # in its first turn each side reads from the disk what it needs
+            spent_s[name] += measured(shown, name, place.url(table), table, count, rows=few)[0]
         measured("sync, index of vectors", "index", place.url("load_1"), "load_1", count, rows=count)
         measured("sync, 1 %, with index", "indexed night", place.url("load_1"), "load_1", count, rows=few)
         print(f"  first load: {totals['bulk'] / totals['load']:.2f} of the bulk call's rate", flush=True)
         if kind in NIGHTS:
-            print(f"  1 % changed: {nights['bulk night'] / nights['night']:.2f} of the bulk calls' rate", flush=True)
+            print(f"  1 % changed: {spent_s['bulk night'] / spent_s['night']:.2f} of the bulk calls' rate", flush=True)
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ from embedcli.run.tools import Tools
 from embedcli.vault.disk import Disk
 from tests.fake_engines import KILLER, FakeEngine
 from tests.faults import KillAt, StopAt, Watching, faulty, is_first
-from tests.held import GIVEN_UP_S
+from tests.held import GIVEN_UP_S, later
 from tests.workshop import ReadsHere, SplitsHere
 
 H = TypeVar("H")
@@ -68,21 +68,15 @@ class SpeedEngine(FakeEngine):
             with self._log_file.open("a") as file:
                 file.write("".join(f"{row.tobytes().hex()}\n" for row in rows))
         if self._held is not None and any(KILLER in row for row in rows):
-            return self._answered_later(rows, self._held)
+            return later(lambda: self._when_let_go(rows, self._held))
         if not self._tokens_per_s:
             return super().submit(rows)
         return self._thread.submit(self._work, rows)
 
-    def _answered_later(self, rows: Sequence[np.ndarray], held: Path) -> Future[np.ndarray]:
-        future: Future[np.ndarray] = Future()
-
-        def answer() -> None:
-            while not held.exists():
-                time.sleep(0.01)
-            future.set_result(self.embed(rows))
-
-        threading.Thread(target=answer, daemon=True).start()  # a process may end meanwhile
-        return future
+    def _when_let_go(self, rows: Sequence[np.ndarray], held: Path) -> np.ndarray:
+        while not held.exists():
+            time.sleep(0.01)
+        return self.embed(rows)
 
     def _work(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         until_s = time.monotonic() + sum(row.size for row in rows) / self._tokens_per_s

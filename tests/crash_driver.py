@@ -38,7 +38,7 @@ from embedcli.vault.disk import Disk  # noqa: E402
 from tests.fake_engines import FakeEngine  # noqa: E402
 from tests.faults import Recording, Watching, disk_of_a_run  # noqa: E402
 from tests.forked_runs import serve  # noqa: E402
-from tests.held import hold  # noqa: E402
+from tests.held import hold, later  # noqa: E402
 from tests.workshop import Lines, ReadsHere  # noqa: E402
 
 BATCH_ROWS = 4
@@ -68,13 +68,10 @@ class LoggingEngine(FakeEngine):
     def submit(self, rows: Sequence[np.ndarray]) -> Future[np.ndarray]:
         lines = {digest for row in rows if (digest := _digest(row)) not in self.probe}
         self.lists += bool(lines)  # of work
-        future: Future[np.ndarray] = Future()
-        threading.Thread(target=self._answer, args=(future, rows, sorted(lines), self.lists), daemon=True).start()
-        return future
+        number = self.lists
+        return later(lambda: self._answer(rows, sorted(lines), number))
 
-    def _answer(
-        self, future: Future[np.ndarray], rows: Sequence[np.ndarray], lines: Sequence[str], number: int
-    ) -> None:
+    def _answer(self, rows: Sequence[np.ndarray], lines: Sequence[str], number: int) -> np.ndarray:
         with self._turn:
             time.sleep(self.batch_s)
             hold(f"list {number}")
@@ -82,7 +79,7 @@ class LoggingEngine(FakeEngine):
                 time.sleep(LOOK_S)
             with self.log_file.open("a") as file:
                 file.write("".join(f"{line}\n" for line in lines))
-            future.set_result(super().submit(rows).result())
+            return super().submit(rows).result()
 
 
 def _digest(row: np.ndarray) -> str:

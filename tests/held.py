@@ -62,14 +62,15 @@ def hold(step: str) -> None:
 
 def after(step: str, answer: Callable[[], T]) -> Future[T]:
     """The answer of an engine, at once or, where the test holds this step, later; meanwhile the program goes on."""
-    future: Future[T] = Future()
-
-    def give() -> None:
-        hold(step)
-        future.set_result(answer())
-
     if os.environ.get("HOLD_AT") == step:
-        threading.Thread(target=give, daemon=True).start()
-    else:
-        give()
+        return later(lambda: (hold(step), answer())[1])
+    future: Future[T] = Future()
+    future.set_result(answer())
+    return future
+
+
+def later(answer: Callable[[], T]) -> Future[T]:
+    """The answer of an engine, from a thread of its own; meanwhile the program goes on, and it may end."""
+    future: Future[T] = Future()
+    threading.Thread(target=lambda: future.set_result(answer()), daemon=True).start()
     return future

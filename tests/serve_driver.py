@@ -7,7 +7,6 @@ Not here: the client (serving/client.py).
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -26,10 +25,8 @@ from embedcli.models.folder import Model  # noqa: E402
 from embedcli.run.tools import Tools, listen  # noqa: E402
 from embedcli.serving import server  # noqa: E402
 from tests.fake_engines import KILLER, EngineDiesOfKiller, FakeEngine  # noqa: E402
+from tests.held import later  # noqa: E402
 from tests.workshop import _resolve  # noqa: E402
-
-PROBE_LISTS = 10
-"""The lists of the probe set, which every engine gets first."""
 
 
 class Holds(FakeEngine):
@@ -39,14 +36,12 @@ class Holds(FakeEngine):
         if not any(KILLER in row for row in rows):
             return super().submit(rows)
         Path("held").touch()
-        future: Future[np.ndarray] = Future()
-        threading.Thread(target=self._answer_later, args=(future, rows), daemon=True).start()
-        return future
+        return later(lambda: self._when_let_go(rows))
 
-    def _answer_later(self, future: Future[np.ndarray], rows: Sequence[np.ndarray]) -> None:
+    def _when_let_go(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         while not Path("go").exists():
             time.sleep(0.01)
-        future.set_result(super().submit(rows).result())
+        return super().submit(rows).result()
 
 
 class DiesOnce(FakeEngine):

@@ -147,7 +147,7 @@ class QdrantTable(Collection):
             return int(self._client.count(self.name, exact=True).count)
 
     def settle(self, report: Report) -> None:
-        """Qdrant indexes by itself, and each write has waited until it was done."""
+        """Qdrant indexes by itself, and each write has waited until it was done: only say where that will be slow."""
         if self._target.path is not None and self.count() > LOCAL_ROWS:
             report.line(f"Qdrant in a folder is slow with more than {LOCAL_ROWS:,} rows; its server is made for them")
 

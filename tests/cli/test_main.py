@@ -343,17 +343,22 @@ def test_a_reader_of_the_output_that_leaves_is_exit_141(indexed: Path) -> None:
         assert ran.returncode == 141 and "Error" not in ran.stderr, ran.stderr
 
 
+def at_the_import_of(module: str, action: str, folder: Path) -> None:
+    """Let each Python with this folder on its path do something when it is about to import the module."""
+    (folder / "sitecustomize.py").write_text(
+        "import os, signal, sys, warnings\n"
+        "class At:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        f"            {action}\n"
+        "sys.meta_path.insert(0, At())\n"
+    )
+
+
 @pytest.mark.parametrize(("ignored", "ended"), [("", -signal.SIGINT), ("trap '' INT; ", 0)])
 def test_ctrl_c_before_the_commands_are_loaded_leaves_no_traceback(tmp_path: Path, ignored: str, ended: int) -> None:
     """It comes when Typer is about to be imported; the background of a script does not hear it."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, signal, sys\n"
-        "class Stop:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'typer':\n"
-        "            os.kill(os.getpid(), signal.SIGINT)\n"
-        "sys.meta_path.insert(0, Stop())\n"
-    )
+    at_the_import_of("typer", "os.kill(os.getpid(), signal.SIGINT)", tmp_path)
     command = f"{ignored}exec {shlex.quote(sys.executable)} -m embedcli --version"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     ran = subprocess.run(
@@ -366,14 +371,7 @@ def test_ctrl_c_before_the_commands_are_loaded_leaves_no_traceback(tmp_path: Pat
 @pytest.mark.parametrize(("asked", "shown"), [("", False), ("default", True)])
 def test_what_libraries_warn_each_other_of_is_shown_on_request(tmp_path: Path, asked: str, shown: bool) -> None:
     """Qdrant's client warns of a large folder at each opening: a night with `--quiet` would be mailed."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys, warnings\n"
-        "class Warn:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'embedcli.verbs.status':\n"
-        "            warnings.warn('of a library', UserWarning)\n"
-        "sys.meta_path.insert(0, Warn())\n"
-    )
+    at_the_import_of("embedcli.verbs.status", "warnings.warn('of a library', UserWarning)", tmp_path)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{HERE}", "PYTHONWARNINGS": asked}
     command = [sys.executable, "-m", "embedcli", "status", str(tmp_path / "nothing")]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True)
