@@ -54,8 +54,7 @@ class Feeder:
             state.stage.raise_failure()
             if not state.answers.expect(key):
                 return
-            state.waiting.add(Queued(key, ids))
-            if state.waiting.full or not state.batches.in_flight:
+            if state.waiting.add(Queued(key, ids)) or not state.batches.in_flight:
                 state.lock.notify_all()
 
     @property

@@ -60,15 +60,20 @@ class Waiting:
 
     def __init__(self, look_ahead_tokens: int) -> None:
         self._look_ahead_tokens = look_ahead_tokens
+        self.batch_tokens = look_ahead_tokens
+        """Of the engine, once there is one."""
         self._chunks: list[Queued] = []
         self._tokens = 0
 
     def __bool__(self) -> bool:
         return bool(self._chunks)
 
-    def add(self, chunk: Queued) -> None:
+    def add(self, chunk: Queued) -> bool:
+        """Returns whether there is work for the thread: one more full batch, or enough to be packed well."""
+        batches = self._tokens // self.batch_tokens
         self._chunks.append(chunk)
         self._tokens += chunk.ids.size
+        return self.full or self._tokens // self.batch_tokens > batches
 
     @property
     def full(self) -> bool:

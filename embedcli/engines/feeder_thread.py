@@ -119,6 +119,7 @@ class EngineOwner:
             now_s = self._clock()
             state.meter.begin(now_s)
             state.pace.begin(now_s)
+            state.waiting.batch_tokens = engine.batch_tokens
         try:
             while self._step(engine):
                 pass
