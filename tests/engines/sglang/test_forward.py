@@ -153,6 +153,18 @@ def test_in_float8_the_states_are_near_and_every_owed_product_is_added() -> None
     assert cosine.min() > (0.9 if DEVICE == "cpu" else 0.97)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 64])
+def test_torch_multiplies_float8_as_we_do_in_float32(rows: int) -> None:
+    """One row too: the last layer has as many as the batch has. And a part of the weights, as the last layer takes."""
+    operand, weight = torch.randn(rows, 64, device=DEVICE), by_channel(torch.randn(48, 64, device=DEVICE))
+    quantized = kernels.quantized(operand)
+    whole = forward.Float8(forward.scaled_product)
+    for matrix in (weight, whole.part(weight, 16, None), whole.part(weight, 0, 16)):
+        found, wanted = whole.multiply(quantized, matrix), product(quantized[0], matrix[0], quantized[1], matrix[1])
+        assert found.dtype == torch.bfloat16
+        assert (found.float() - wanted).abs().max() <= 0.01 * wanted.abs().max()
+
+
 def test_a_row_in_float8_times_its_scale_is_the_row() -> None:
     x = (torch.randn(7, 200) * torch.logspace(-6, 6, 7)[:, None]).to(DEVICE)
     x[3] = 0

@@ -18,8 +18,21 @@ from sglang.srt.layers.rotary_embedding import RotaryEmbedding
 from sglang.srt.model_executor.forward_context import get_attn_backend
 from sglang.srt.models import qwen3
 
-from embedcli.engines.sglang.forward import Arithmetic, Batch, Float8, Forward, Layer, Matrix, Plain
+from embedcli.engines.sglang.forward import (
+    Arithmetic,
+    Batch,
+    Float8,
+    Forward,
+    Layer,
+    Matrix,
+    Plain,
+    scaled_product,
+)
 from embedcli.engines.sglang.kernels import HEAD
+
+CUBLAS_WIDTH = 2_560
+"""From this width on torch multiplies float8, with cuBLAS, and below it SGLang's kernel. On an H200 the four products
+of a layer of 4B take 2.58 instead of 2.82 ms for 16,384 tokens; at the width of 0.6B both take 0.47 ms."""
 
 
 class Qwen3ForCausalLM(qwen3.Qwen3ForCausalLM):  # type: ignore[misc]  # untyped
@@ -103,10 +116,12 @@ def _matrix(projection: Any) -> Matrix:
 
 
 def _arithmetic(projection: Any) -> Arithmetic:
-    return Plain() if _is_plain(projection) else Float8(_product)
+    if _is_plain(projection):
+        return Plain()
+    return Float8(scaled_product if projection.weight.shape[0] >= CUBLAS_WIDTH else _by_sglang)
 
 
-def _product(operand: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, weight_scale: torch.Tensor) -> Any:
+def _by_sglang(operand: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, weight_scale: torch.Tensor) -> Any:
     from sgl_kernel import fp8_scaled_mm
 
     return fp8_scaled_mm(operand, weight, scale, weight_scale, out_dtype=torch.bfloat16)
