@@ -134,7 +134,7 @@ class _Coordinator:
             self._probe = work.embedder.reference = Reference(facts.probe, self._run.settings.max_tokens)
             work.tally.progress.embedding_since = time.monotonic()
         agreement = compare_probe(facts.probe, self._probe.vectors)
-        if not agreement >= least_agreement(self._run.settings.quantization):
+        if not agreement >= least_agreement(self._run.settings.quantization, self._run.settings.dim):
             return self._leave_out(member, _other_vectors(agreement))
         work.embedder.precisions |= set(facts.precisions)
         self._run.report.line(f"worker {member.name} is ready: {', '.join(facts.precisions)} on {facts.device}")

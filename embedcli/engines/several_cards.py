@@ -267,4 +267,4 @@ def _agrees(engine: Engine, chunks: Sequence[np.ndarray], vectors: np.ndarray) -
     except (EngineError, FutureTimeout):
         return False
     cosine = compare_probe(now, check_vectors(vectors)[0])
-    return bool(sound.all()) and cosine >= least_agreement(engine.precision)
+    return bool(sound.all()) and cosine >= least_agreement(engine.precision, engine.dim)

@@ -141,7 +141,7 @@ def compare_engine(index: Index, verdict: Verdict, probe: Probe) -> None:
     if not len(stored) or generation.probe_version != PROBE_VERSION:
         return
     verdict.probe_cosine = compare_probe(probe(generation), stored)
-    if verdict.probe_cosine < least_agreement(generation.settings.quantization):
+    if verdict.probe_cosine < least_agreement(generation.settings.quantization, generation.settings.dim):
         problem = f"the engine now gives other vectors: cosine {verdict.probe_cosine:.4f}"
         verdict.damage.append(Damage(file, problem))
 
