@@ -7,6 +7,7 @@ Not here: the command line (cli/search.py, verbs/search.py), servers.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -137,7 +138,7 @@ class Searcher:
         `mode`: one of MODES; None: hybrid where there are words on both sides. `where`: a condition in SQL. `folder`:
         only documents in it, by their paths. Raises UsageError, EngineError, NoIndex, DamagedIndex.
         """
-        _check(k, mode)
+        _check(k, mode, min_score)
         inside = None if folder is None else _inside(folder)
         return self._ask(lambda view: self._search(view, query, k, mode, (where, inside), min_score))
 
@@ -167,7 +168,7 @@ class Searcher:
 
     def like(self, chunk_id: str, *, k: int = 10, where: str | None = None, min_score: float | None = None) -> Found:
         """The rows nearest to that of a chunk, without itself. Needs no engine. Raises UsageError for an unknown id."""
-        _check(k, None)
+        _check(k, None, min_score)
         return self._ask(lambda view: self._like(view, chunk_id, k, where, min_score))
 
     def passage(self, chunk_id: str) -> Mapping[str, Any]:
@@ -197,6 +198,8 @@ class Searcher:
             raise UsageError(
                 f"the query has shape {list(vector.shape)}, the vectors of the index have {dim} dimensions"
             )
+        if not np.isfinite(vector).all():
+            raise UsageError("the vector of the query has values that are not finite")
         return vector
 
 
@@ -220,11 +223,13 @@ def _inside(folder: str) -> str | None:
     return f"starts_with(path, '{quoted}')" if name else None
 
 
-def _check(k: int, mode: str | None) -> None:
+def _check(k: int, mode: str | None, min_score: float | None) -> None:
     if k < 1:
         raise UsageError(f"`-k` must be at least 1, not `{k}`", "leave `-k` out for ten hits")
     if mode not in (None, *MODES):
         raise UsageError(f"`--mode {mode}` is not one of {', '.join(MODES)}", "leave `--mode` out for hybrid")
+    if min_score is not None and math.isnan(min_score):
+        raise UsageError("`--min-score` must be a number, not `nan`", "leave `--min-score` out for any score")
 
 
 def _ranked(

@@ -185,6 +185,7 @@ ROWS = [
         [["LC_ALL=C.UTF-8 {program} search läuft {index}"]],
     ),
     Row("leave `-k` out for ten hits", indexed, f"{SEARCH} -k 0", [[SEARCH]]),
+    Row("leave `--min-score` out for any score", indexed, f"{SEARCH} --min-score nan", [[SEARCH]]),
     Row("leave `--mode` out for hybrid", indexed, f"{SEARCH} --mode both", [[SEARCH]]),
     *(
         Row(

@@ -146,6 +146,7 @@ BAD: list[tuple[tuple[str, ...], int, str]] = [
     ((), 2, "there is no query"),
     (("",), 2, "the query is empty"),
     (("red", "-k", "0"), 2, "`-k` must be at least 1"),
+    (("red", "--min-score", "nan"), 2, "`--min-score` must be a number"),
     (("red", "--mode", "fuzzy"), 2, "is not one of hybrid, vector, words"),
     (("red", "--format", "xml"), 2, "`--format xml` is not one of text, json, jsonl, paths"),
     (("red", "--json", "--jsonl"), 2, "json and jsonl are two formats"),

@@ -306,7 +306,8 @@ def test_an_empty_query_is_an_error(filled: Workshop, query: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [{"k": 0}, {"k": -1}, {"mode": "fuzzy"}, {"where": "path like"}, {"where": "nope = 1"}]
+    "flags",
+    [{"k": 0}, {"k": -1}, {"min_score": np.nan}, {"mode": "fuzzy"}, {"where": "path like"}, {"where": "nope = 1"}],
 )
 def test_impossible_flags_are_an_error_before_a_model_is_loaded(filled: Workshop, flags: dict[str, Any]) -> None:
     opened: list[Any] = []
@@ -318,6 +319,12 @@ def test_impossible_flags_are_an_error_before_a_model_is_loaded(filled: Workshop
 def test_a_vector_of_another_width_is_an_error(filled: Workshop) -> None:
     with pytest.raises(UsageError, match=r"shape \[3\]"):
         searcher(filled).search(np.ones(3, np.float32))
+
+
+def test_a_query_vector_that_is_not_finite_is_refused(filled: Workshop) -> None:
+    """Its scores would be no numbers, in any order."""
+    with pytest.raises(UsageError, match="not finite"):
+        searcher(filled).search(np.full(filled.table()["vector"].type.list_size, np.nan, np.float32))
 
 
 def test_an_index_without_text_is_searched_by_vector_and_says_that_it_has_no_words(shop: Workshop) -> None:
