@@ -234,8 +234,8 @@ class EngineDiffersInBatches(FakeEngine):
 class EngineTilts(FakeEngine):
     """Its vectors of two texts or more at once (`alone`: of one text too) have this cosine with a sound engine's."""
 
-    def __init__(self, cosine: float, *, precision: str, alone: bool = False) -> None:
-        super().__init__()
+    def __init__(self, cosine: float, *, precision: str, alone: bool = False, dim: int = 16) -> None:
+        super().__init__(dim=dim)
         self.precision = precision
         self._cosine, self._alone = cosine, alone
 

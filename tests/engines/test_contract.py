@@ -261,9 +261,9 @@ AS_FAR_APART = [("fp8", 0.9977, True), ("fp8", 0.985, False), ("bfloat16", 0.997
 def test_vectors_of_8_bits_may_differ_more_in_a_batch(precision: str, cosine: float, accepted: bool) -> None:
     """A model of the shape of Qwen3-Embedding-4B gave 0.9977 in fp8 on a card, and so no run ever began."""
     rows = [np.array([3, 4, number], np.uint32) for number in range(3)]
-    engine = EngineTilts(cosine, precision=precision)
+    engine = EngineTilts(cosine, precision=precision, dim=128)
     if accepted:
-        assert probe(engine, rows).shape == (3, 16)
+        assert probe(engine, rows).shape == (3, 128)
     else:
         with pytest.raises(EngineError, match="another vector in a batch than alone"):
             probe(engine, rows)
@@ -274,8 +274,8 @@ def test_vectors_of_8_bits_may_differ_more_from_those_of_the_index(
     precision: str, cosine: float, accepted: bool
 ) -> None:
     encode = encode_within(1_000)
-    stored = Reference(probe(FakeEngine(), probe_set(encode, 512)), 512)
-    engine = EngineTilts(cosine, precision=precision, alone=True)
+    stored = Reference(probe(FakeEngine(dim=128), probe_set(encode, 512)), 512)
+    engine = EngineTilts(cosine, precision=precision, dim=128, alone=True)
     if accepted:
         judged = judge(engine, stored, encode=encode, max_tokens=512, model="m")
         np.testing.assert_array_equal(judged.vectors, stored.vectors)
