@@ -154,6 +154,11 @@ def test_a_flag_that_makes_no_sense_is_exit_2_with_what_to_type(
 # ---- standing back
 
 
+def nicer(by: int) -> int:
+    """The niceness of a process that adds so much to that of these tests; 19 is the most there is."""
+    return min(19, os.nice(0) + by)
+
+
 def niceness_of(process: psutil.Process) -> set[int]:
     """Of each of its threads: on Linux each has its own."""
     found = set()
@@ -175,11 +180,11 @@ def test_every_thread_and_process_of_a_run_stands_back(corpus: Path) -> None:
         while run.poll() is None:
             own |= niceness_of(process)
             readers |= {nice for child in process.children() for nice in niceness_of(child)}
-            if 12 in readers:
+            if nicer(12) in readers:
                 held.go()
             time.sleep(0.1)
-    assert run.returncode == 0 and own == {7}, "the threads of the engine too"
-    assert readers - {7} == {12}, "before they have a task, readers stand back behind the run"
+    assert run.returncode == 0 and own == {nicer(7)}, "the threads of the engine too"
+    assert readers - own == {nicer(12)} - own, "before they have a task, readers stand back behind the run"
 
 
 ENGINE_HOST = """
@@ -199,7 +204,7 @@ if __name__ == "__main__":
 
 def test_the_processes_of_an_engine_stand_back_as_well() -> None:
     ran = subprocess.run([sys.executable, "-c", ENGINE_HOST], cwd=HERE, env=QUIET, capture_output=True, text=True)
-    assert ran.stdout == "[7, 7]\n", ran.stderr
+    assert ran.stdout == f"{[nicer(7)] * 2}\n", ran.stderr
 
 
 # ---- the log file
