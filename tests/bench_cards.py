@@ -6,8 +6,8 @@ In: a model folder, how much text to generate, the cards. Out: tokens/s from the
 generation with the first card, then with all of them; how many times the one the other is.
 `embedcli bench --gpus` opens the engines for each figure anew, which takes longer than a run of a minute.
 
-Seen on two H200, random weights, 369 tokens a chunk: 0.6B 555,100 and 1,069,200 tokens/s (1.926; 47.6 M tokens in 44.6
-s), 4B 86,500 and 171,400 (1.981; 13.2 M tokens).
+Seen on two H200, random weights, 369 tokens a chunk: 0.6B 555,100 and 1,069,200 tokens/s (1.926; 47.6 M tokens),
+4B 86,500 and 171,400 (1.981; 13.2 M tokens).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -28,11 +27,10 @@ from embedcli.engines.nvml import Card, read_cards
 from embedcli.engines.several_cards import open_on_all
 from embedcli.engines.sglang.engine import open_engine
 from embedcli.engines.sglang.settings import SGLangSettings
-from embedcli.ingest import ingest
 from embedcli.models.folder import Model
 from embedcli.models.resolve import resolve
 from embedcli.run.tools import Tools, make_tools
-from embedcli.verbs.bench.measure import Watched, _Clock, generate
+from embedcli.verbs.bench.measure import Watched, generate, timed_run
 
 DIM = 128
 
@@ -58,12 +56,9 @@ def whole(asked: Options, tools: Tools, engines: dict[Card, Engine]) -> float:
         cards = list(engines)
         return start(cards[0], threading.Event()) if len(cards) == 1 else open_on_all(cards, start, warn=print)
 
-    clock = _Clock()
     with tempfile.TemporaryDirectory(prefix="embedcli-cards-") as folder:
-        summary = ingest(
-            replace(asked, index=Path(folder) / "index"), tools=replace(tools, open_engine=open_all), report=clock
-        )
-        took_s = time.monotonic() - clock.since_s
+        into = replace(asked, index=Path(folder) / "index")
+        summary, took_s = timed_run(into, replace(tools, open_engine=open_all))
     tokens = summary.tokens["embedded"]
     names = ",".join(str(card.index) for card in engines)
     print(f"--gpus {names:<8}{tokens:>12,} tokens in {took_s:6.1f} s: {tokens / took_s:>11,.0f} tokens/s", flush=True)

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
+from embedcli.engines.nvml import Card
 from embedcli.errors import EngineDied, EngineOutOfMemory
 
 KILLER = 7_777
@@ -23,6 +24,9 @@ KILLER_WORD = "likes"
 
 PROBE_LISTS = 10
 """The lists of the probe set, which every engine gets first."""
+
+CARDS = [Card(index, f"GPU-{index}", "a card", (9, 0), 8, 8, "580", (13, 0)) for index in range(3)]
+"""For engines that look at no card."""
 
 Log = list[list[int]]
 """The lengths of each list submitted, over all engines of a test."""
@@ -242,6 +246,11 @@ class EngineTilts(FakeEngine):
     def embed(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
         tilts = self._alone or len(rows) > 1
         return np.stack([tilted(vector(row, self.dim), self._cosine if tilts else 1.0) for row in rows])
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """float32 [rows, dim], each row of length 1."""
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def tilted(sound: np.ndarray, cosine: float) -> np.ndarray:

@@ -9,9 +9,9 @@ import pytest
 
 from embedcli.engines import torch_engine
 from embedcli.engines.contract import Engine
-from embedcli.engines.nvml import Card
 from embedcli.models.folder import Model
 from tests import bench_cards
+from tests.fake_engines import CARDS
 from tests.tiny_models import make_qwen
 
 
@@ -19,14 +19,13 @@ def test_the_same_documents_are_embedded_with_one_card_and_with_two(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every run embeds all of them, and the engines are opened once each."""
-    cards = [Card(number, f"GPU-{number}", "a double", (9, 0), 1 << 37, 1 << 37, "580", (13, 0)) for number in (0, 1)]
     opened = []
 
     def open_engine(model: Model, *, dim: int, settings: Any, **_: Any) -> Engine:
         opened.append(settings.gpus)
         return torch_engine.open_engine(model, dim=dim, device="cpu")
 
-    monkeypatch.setattr(bench_cards, "read_cards", lambda numbers: [cards[number] for number in numbers])
+    monkeypatch.setattr(bench_cards, "read_cards", lambda numbers: [CARDS[number] for number in numbers])
     monkeypatch.setattr(bench_cards, "open_engine", open_engine)
     bench_cards.main(str(make_qwen(tmp_path, hidden=256)), "0.004", "0,1")
     one, two, times = capsys.readouterr().out.splitlines()[-3:]

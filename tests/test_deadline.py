@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 
 from embedcli.config import IndexSettings
-from embedcli.engines.nvml import Card
 from embedcli.engines.probe import PROBE_TEXTS
 from embedcli.engines.several_cards import open_on_all
 from embedcli.index.generations import Index
 from embedcli.models.folder import Model
 from embedcli.vault.disk import Disk
 from embedcli.verbs.verify import verify
-from tests.fake_engines import PROBE_LISTS, FakeEngine
+from tests.fake_engines import CARDS, PROBE_LISTS, FakeEngine
 from tests.faults import ReaderHangs
 from tests.workshop import Lines, Workshop, follow, words
 
@@ -288,9 +287,8 @@ def test_looking_for_changes_that_takes_all_the_time_is_news(shop: Workshop) -> 
 
 def test_several_cards_stop_in_time_and_no_batch_is_lost(shop: Workshop, keys: list[bytes]) -> None:
     def open_engine(_: object, settings: IndexSettings, __: str) -> Any:
-        cards = [Card(index, f"GPU-{index}", "a card", (9, 0), 1, 1, "580", (13, 0)) for index in range(3)]
         return open_on_all(
-            cards, lambda _card, _stop: SlowEngine(dim=settings.dim, row_s=0.02, keys=keys), warn=pytest.fail
+            CARDS, lambda _card, _stop: SlowEngine(dim=settings.dim, row_s=0.02, keys=keys), warn=pytest.fail
         )
 
     for number in range(30):

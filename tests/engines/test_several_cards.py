@@ -15,7 +15,15 @@ from embedcli.engines.feeder import Feeder
 from embedcli.engines.nvml import Card
 from embedcli.engines.several_cards import CardsEngine, open_on_all
 from embedcli.errors import EngineDied, EngineError, EngineOutOfMemory
-from tests.fake_engines import KILLER, EngineDiesOfKiller, EngineOutOfMemoryAbove, EngineTilts, FakeEngine, vector
+from tests.fake_engines import (
+    CARDS,
+    KILLER,
+    EngineDiesOfKiller,
+    EngineOutOfMemoryAbove,
+    EngineTilts,
+    FakeEngine,
+    vector,
+)
 
 
 class PatientEngine(FakeEngine):
@@ -43,9 +51,6 @@ class PatientEngine(FakeEngine):
         waiting, self.waiting, self.dead = self.waiting, [], True
         for _, future in waiting:
             future.set_exception(error)
-
-
-CARDS = [Card(index, f"GPU-{index}", "a card", (9, 0), 8, 8, "580", (13, 0)) for index in range(3)]
 
 
 def row(token: int, length: int = 1) -> np.ndarray:

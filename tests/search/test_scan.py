@@ -14,13 +14,10 @@ from embedcli.index.shards import Shard
 from embedcli.search.scan import CANDIDATES, Vectors, best
 from embedcli.search.sealed import Arrays
 from embedcli.search.sidecars import Sidecar, quantise
+from tests.fake_engines import unit
 
 DIM = 32
 NOWHERE = Shard("part-0", 0, 0, "", "", Path(), Path())
-
-
-def unit(vectors: np.ndarray) -> Floats:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def chance_vectors(rows: int, seed: int = 0, dim: int = DIM) -> Floats:

@@ -35,7 +35,7 @@ from embedcli.errors import EngineError
 from embedcli.ingest import ingest
 from embedcli.models.folder import Model
 from embedcli.models.tokenizer import load_tokenizer
-from embedcli.report import Progress, Report
+from embedcli.report import Progress, Report, Summary
 from embedcli.run.tools import Tools
 from embedcli.verbs.bench.workers import coordinator_cpu_s
 
@@ -235,9 +235,7 @@ def measure(
         watching = replace(tools, open_engine=opener)
         _open(asked, watching)
         opener.keep()
-        clock = _Clock()
-        summary = ingest(asked, tools=watching, report=clock)
-        whole_s = time.monotonic() - clock.since_s
+        summary, whole_s = timed_run(asked, watching)
         say(f"whole run: {summary.tokens['embedded']:,} tokens in {whole_s:.0f} s")
         assert opener.model is not None
         texts: list[str] = ds.dataset(asked.index / "current/vectors").to_table(columns=["text"])["text"].to_pylist()
@@ -268,6 +266,13 @@ def measure(
         peak_rss_bytes=peak_rss_bytes,
         run_cpu_s_per_million=None if cpu_s is None else cpu_s / summary.tokens["embedded"] * 1e6,
     )
+
+
+def timed_run(asked: Options, tools: Tools) -> tuple[Summary, float]:
+    """Run `ingest`; and the seconds from its first document to the published generation. Raises EmbedcliError."""
+    clock = _Clock()
+    summary = ingest(asked, tools=tools, report=clock)
+    return summary, time.monotonic() - clock.since_s
 
 
 def _open(asked: Options, tools: Tools) -> None:
