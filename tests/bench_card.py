@@ -13,12 +13,14 @@ dimensions. Each ends within ten minutes, whatever happens.
 
 Seen on one H200 with random weights, beside the table in the README: 0.6B, rows of 128, four starts: 379,600 tokens/s
 with SGLang's forward pass, 462,500 to 532,100 with ours (1.22 to 1.40); four more starts on two cards, two at a time:
-482,700, 547,200, 548,800 and 554,200; three more, one at a time: 493,700, 562,500, 555,100. 4B on rows of 32,000
-tokens: 39,400. `small` of 4B, as on 24 GB (`--gpu-memory 20 --batch-tokens 16384`): 85,500 on rows of 200 to 512,
-72,700 with rows of 32,000 among them, in 12.3 GiB; 86,200 and 73,300 without the flags. `fp8`, 1 to 8,192 tokens: the
-cosine of our vectors with those of SGLang's forward pass is at least 0.9960 for 0.6B and 0.9961 for 4B (with cuBLAS,
-which 0.6B does not use: 0.9939 there, of 128 dimensions); with float32 both are equally far off, 0.972 to 0.988.
-`waits` of 0.6B, rows of 100 tokens: a list of 1 takes 15 ms, of 32 29 ms, of 256 144 ms.
+482,700, 547,200, 548,800 and 554,200; three more, one at a time: 493,700, 562,500, 555,100; five more since vectors
+leave the scheduler as bytes: 561,500, 561,200, 562,300, 561,800, 555,400. 4B on rows of 32,000 tokens: 39,400. `small`
+of 4B, as on 24 GB (`--gpu-memory 20 --batch-tokens 16384`): 85,500 on rows of 200 to 512, 72,700 with rows of 32,000
+among them, in 12.3 GiB; 86,200 and 73,300 without the flags. `fp8`, 1 to 8,192 tokens: the cosine of our vectors with
+those of SGLang's forward pass is at least 0.9960 for 0.6B and 0.9961 for 4B (with cuBLAS, which 0.6B does not use:
+0.9939 there, of 128 dimensions); with float32 both are equally far off, 0.972 to 0.988. `waits` of 0.6B, rows of 100
+tokens: a list of 1 takes 13 ms, of 64 26 ms, of 256 89 ms with 128 dimensions and 84 ms with 1,024 (with lists of
+floats 95 and 111 ms).
 """
 
 from __future__ import annotations

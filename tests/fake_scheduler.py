@@ -177,7 +177,7 @@ def _output(requests: Sequence[Any], width: int) -> Any:
     count = len(requests)
     return BatchEmbeddingOutput(
         rids=[request.rid for request in requests],
-        embeddings=[vector(list(one.input_ids), one.dimensions or width, width).tolist() for one in requests],
+        embeddings=[vector(list(one.input_ids), one.dimensions or width, width).tobytes() for one in requests],
         prompt_tokens=[len(request.input_ids) for request in requests],
         finished_reasons=[{"type": "length", "length": 0}] * count,
         time_stats=wrap_as_pickle([SchedulerReqTimeStats() for _ in requests]),

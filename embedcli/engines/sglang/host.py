@@ -89,7 +89,8 @@ class SGLang:
     async def embed(self, rows: list[list[int]], dim: int) -> np.ndarray:
         request = self._request(input_ids=rows, dimensions=dim)
         out: list[dict[str, Any]] = await self._engine.tokenizer_manager.generate_request(request, None).__anext__()
-        return np.array([answer["embedding"] for answer in out], dtype=np.float32)
+        vectors = b"".join(answer["embedding"] for answer in out)  # the scheduler's `answer_with_bytes` made bytes
+        return np.frombuffer(vectors, dtype=np.float32).reshape(len(rows), -1)
 
     def facts(self) -> dict[str, int]:
         """The page size is read from the resolved arguments: the given ones keep None."""

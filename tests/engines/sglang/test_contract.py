@@ -110,6 +110,18 @@ def test_sglangs_scheduler_has_the_methods_that_we_replace() -> None:
     assert "return free_index.clone()" in ast.unparse(allocator["_copy_for_free_group"])
 
 
+def test_vectors_can_leave_the_scheduler_as_bytes() -> None:
+    """engines/sglang/scheduler.py replaces what makes lists of them. Messages are pickled, so they may hold bytes."""
+    file = "srt/managers/scheduler_components/batch_result_processor.py"
+    processor = members(file, "SchedulerBatchResultProcessor")
+    convert = processor["_convert_embeddings"]
+    assert isinstance(convert, ast.FunctionDef) and [one.arg for one in convert.args.kwonlyargs] == ["result"]
+    prefill = ast.unparse(processor["process_batch_result_prefill"])
+    assert "embeddings = self._convert_embeddings(result=result)" in prefill
+    assert "SGLANG_USE_PICKLE_IPC = EnvBool(True)" in text("srt/environ.py")
+    assert '"embedding": recv_obj.embeddings[i]' in text("srt/managers/tokenizer_manager.py")
+
+
 def test_the_engine_expects_two_lists_of_the_detokenizer_that_we_leave_out() -> None:
     source = text("srt/entrypoints/engine.py")
     call = re.search(r"detoken_procs, detoken_names = cls\._launch_detokenizer_subprocesses\((.*?)\)", source, re.S)

@@ -3,6 +3,7 @@
 FAKE_ARGUMENTS is a file for what it was started with, FAKE_DELAY are seconds for a list, FAKE_START seconds for the
 start, FAKE_DEATH what it dies of then, FAKE_POOL the tokens that it has room for; as long as the file FAKE_HANG exists
 no list is answered. It can be held (held.py) before it answers `list N`.
+Vectors are bytes, as our scheduler sends them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class TokenizerManager:
         await asyncio.sleep(float(os.environ.get("FAKE_DELAY", 0)))
         while os.path.exists(os.environ.get("FAKE_HANG", "/none")):
             await asyncio.sleep(0.1)
-        yield [{"embedding": vector(np.array(row), request.dimensions).tolist()} for row in request.input_ids]
+        yield [{"embedding": vector(np.array(row), request.dimensions).tobytes()} for row in request.input_ids]
 
 
 class Engine:
