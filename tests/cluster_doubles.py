@@ -125,6 +125,8 @@ class Double:
     precision: str = "float32"
     held: Path | None = None
     """UNFINISHED gets its vectors only when this file is there: until then the run is not over."""
+    go_when_loose: bool = False
+    """A worker makes that file when it has begun to store vectors of documents that are not finished."""
     gate: Path | None = None
     """No worker goes on from its first shard before two have one in their journals: each makes a file in this
     folder."""
@@ -163,6 +165,8 @@ class Double:
             fault = StopAt(*self.stop_at, once=self.once)
         elif self.gate:
             fault = Together(self.gate)
+        if self.held and self.go_when_loose:
+            fault = GoesWhenLoose(self.held, fault or Watching())
         if fault is None or not self.url:
             return fault
         return faulty(workers_folder(index_folder(self.url)), fault)
@@ -227,6 +231,19 @@ class Noting(Watching):
     def at(self, name: str) -> None:
         with self.file.open("a") as file:
             file.write(f"{name}\n")
+
+
+class GoesWhenLoose(Watching):
+    """Does what `other` does, and lets UNFINISHED have its vectors from the first operation on loose ones."""
+
+    def __init__(self, held: Path, other: Watching) -> None:
+        self.held = held
+        self.other = other
+
+    def at(self, name: str) -> None:
+        self.other.at(name)
+        if "loose" in name:
+            self.held.touch()
 
 
 class Together(Watching):

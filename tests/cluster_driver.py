@@ -28,7 +28,8 @@ def run(order: dict[str, Any]) -> int:
     if order.get("machine"):
         shop.index = index_folder(order["index"], {"EMBEDCLI_CACHE": str(folder / order["machine"])})
     given = order.get("double", {})
-    paths = {name: Path(given[name]) for name in ("once", "log_file", "record", "read_log", "hosts") if given.get(name)}
+    files = ("once", "log_file", "record", "read_log", "hosts", "held")
+    paths = {name: Path(given[name]) for name in files if given.get(name)}
     double = Double(**{**given, **paths})
     disk = disk_of_a_run(shop.index, order.get("kill"))
     workforce = Processes(order["workers"], double) if order["workers"] else None
