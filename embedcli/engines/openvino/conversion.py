@@ -37,6 +37,9 @@ CONVERTERS = ("openvino", "transformers", "torch")
 RECORD = "conversion.json"
 FILES = ("model.xml", "model.bin")
 CONVERT_TIMEOUT_S = 3_600.0
+UNUSED_S = 90 * 86_400.0
+"""A new conversion removes those that no run has opened for so long: of other versions, of models that are gone. They
+are as large as the weights in float32."""
 
 REFUSED, CRASHED = 3, 1
 """Exit codes of the child by which the model is to blame. Whatever else ends it may be over at the next run."""
@@ -119,6 +122,8 @@ def _kept(folder: Path, cache: Path) -> Conversion | None:
     """What is kept there; None, and nothing there, where it is not as it was written. Raises Unconvertible."""
     try:
         record = json.loads((folder / RECORD).read_text())
+        with suppress(OSError):  # a cache that is only read
+            os.utime(folder / RECORD)  # opened now: `_remove_unused`
         if record["refused"]:
             raise Unconvertible(record["refused"])
         if all(file_digest(folder / name, cache=cache) == record["files"][name] for name in FILES):
@@ -133,6 +138,7 @@ def _convert(folder: Path, run: Callable[[Path], subprocess.CompletedProcess[str
     """Convert a model into `folder`, which then holds all of it or why not. Raises Unconvertible and OSError."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_unfinished(folder.parent)
+    _remove_unused(folder.parent)
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder.parent) as place:
         made = Path(place) / "made"
         made.mkdir()
@@ -154,6 +160,14 @@ def _remove_unfinished(conversions: Path) -> None:
         with suppress(OSError):
             if time.time() - place.stat().st_mtime > CONVERT_TIMEOUT_S:
                 shutil.rmtree(place, ignore_errors=True)
+
+
+def _remove_unused(conversions: Path) -> None:
+    """Remove the conversions that no run has opened for UNUSED_S."""
+    for record in conversions.glob(f"*/{RECORD}"):
+        with suppress(OSError):
+            if time.time() - record.stat().st_mtime > UNUSED_S:
+                shutil.rmtree(record.parent, ignore_errors=True)
 
 
 def _environment(environment: Mapping[str, str], threads: int) -> dict[str, str]:

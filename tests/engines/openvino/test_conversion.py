@@ -147,6 +147,21 @@ def test_what_killed_runs_left_is_removed(bert: Model, cache: Path) -> None:
     assert young.exists() and not old.exists()
 
 
+def test_conversions_that_nobody_opens_any_more_are_removed_when_another_one_is_made(bert: Model, cache: Path) -> None:
+    (opened,) = cache.iterdir()
+    unused, used = cache / "of-an-older-torch", cache / "of-another-model"
+    day_s, now_s = 86_400.0, time.time()
+    for folder, days in ((opened, 1_000), (unused, 91), (used, 89)):
+        if folder != opened:
+            shutil.copytree(opened, folder)
+        os.utime(folder / conversions.RECORD, (now_s - days * day_s,) * 2)
+    converted(bert, threads=1, say=print)
+    assert unused.exists(), "a run that converts nothing removes nothing"
+    with pytest.raises(Unconvertible, match="no"):
+        converted(replace(bert, weights_digest="another"), threads=1, say=print, run=ended_with(4, "no"))
+    assert opened.exists() and used.exists() and not unused.exists()
+
+
 # Accepted where it agrees with torch.
 
 
