@@ -174,6 +174,7 @@ class Nights(RuleBasedStateMachine):
             growing = GrowingFile(path, "\n\n" + data.draw(st.sampled_from(PARAGRAPHS)))
             self.ingest(stop_signal=growing)
             growing()
+            self.remember()  # the run may have read it, and the next edit may replace it
 
     def meets_a_disk_that_dies(self, data: st.DataObject) -> None:
         with contextlib.suppress(EmbedcliError):
