@@ -123,7 +123,7 @@ class TargetError(EmbedcliError):
 
 
 class Stopped(EmbedcliError):
-    """A signal stopped the run; finished documents are checkpointed."""
+    """A signal stopped the command, which has saved nothing."""
 
     def __init__(self, signal_number: int) -> None:
         Exception.__init__(self, signal_number)
@@ -135,6 +135,17 @@ class Stopped(EmbedcliError):
 
     @property
     def hint(self) -> str:
+        return ""
+
+    def __str__(self) -> str:
+        return "stopped"
+
+
+class RunStopped(Stopped):
+    """A signal stopped a run; finished documents are checkpointed."""
+
+    @property
+    def hint(self) -> str:
         return "run the same command again: it continues where it stopped"
 
     def __str__(self) -> str:
@@ -143,10 +154,6 @@ class Stopped(EmbedcliError):
 
 class OutputStopped(Stopped):
     """A signal stopped a command that writes rows to stdout, between two rows."""
-
-    @property
-    def hint(self) -> str:
-        return ""
 
     def __str__(self) -> str:
         return "stopped; the output ends early, after a whole row"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from embedcli.errors import Stopped
+from embedcli.errors import RunStopped
 from embedcli.index import lock
 from embedcli.stores.open import STORES
 from embedcli.vault.disk import Disk
@@ -642,7 +642,7 @@ def test_a_run_that_another_one_has_overtaken_works_again(
 @carries_out("run the same command again: it continues where it stopped")
 def test_a_run_that_was_stopped_goes_on(shop: Workshop, command: Command) -> None:
     killed_first_run(shop)
-    assert Stopped(15).hint == "run the same command again: it continues where it stopped"
+    assert RunStopped(15).hint == "run the same command again: it continues where it stopped"
     assert code_of(type_in(AGAIN, shop, command)) == 0
 
 

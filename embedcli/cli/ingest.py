@@ -17,7 +17,7 @@ from embedcli.cli import flags, nightly
 from embedcli.cli.app import AsJson, Debug, print_json, tools_maker
 from embedcli.cli.texts import metrics
 from embedcli.cli.values.workers import WorkersFlag, with_workers
-from embedcli.errors import EmbedcliError, UsageError
+from embedcli.errors import EmbedcliError, RunStopped, Stopped, UsageError
 from embedcli.report import Report
 
 if TYPE_CHECKING:
@@ -256,7 +256,10 @@ def _noted(report: Report) -> Iterator[None]:
 def _run(asked: config.Options, tools: Tools, report: Report) -> Summary:
     from embedcli.ingest import ingest as run
 
-    summary = run(asked, tools=tools, report=report)
+    try:
+        summary = run(asked, tools=tools, report=report)
+    except Stopped as error:
+        raise RunStopped(error.exit_code - 128) from None
     for line in _closing_lines(summary):
         report.line(line)
     if summary.news:

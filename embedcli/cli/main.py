@@ -15,11 +15,16 @@ import sys
 import threading
 import traceback
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 from embedcli.cli.app import app
 from embedcli.cli.output import output
-from embedcli.errors import EmbedcliError, StorageError, disk_error
+from embedcli.errors import EmbedcliError, Stopped, StorageError, disk_error
+
+STOPPED_S = 3.0
+"""How long a program that a signal has stopped waits for the reader of its output to take the rest."""
 
 STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 """Errors of writing to stdout when it is a file. Errors of writing to the index are StorageErrors."""
@@ -61,16 +66,40 @@ def _run() -> None:
     try:
         try:
             app(prog_name="embedcli")
+        except (Stopped, KeyboardInterrupt) as stop:  # the latter before a command has installed its own handler
+            _end_stopped(stop)
         finally:
             sys.stdout.flush()  # here, where a failure can still be reported
     except SystemExit:
         if sys.stdout is not stdout:  # so Typer exits with 1 where the reader of our output has left
             sys.exit(_reader_has_left())
         raise
-    except KeyboardInterrupt:  # before a command has installed its own handler
-        sys.exit(128 + signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - the one place where a bug is reported as a bug
         sys.exit(_code_of(error))
+
+
+def _end_stopped(stop: Stopped | KeyboardInterrupt) -> NoReturn:
+    """Write what is left of the output and say that a signal came, but wait for no reader that takes nothing."""
+    if isinstance(stop, Stopped):
+        with _exiting_after(STOPPED_S, stop.exit_code):
+            sys.stdout.flush()
+            sys.exit(_code_of(stop))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends the process at once
+    with _exiting_after(STOPPED_S, code := 128 + signal.SIGINT):
+        sys.stdout.flush()
+        sys.exit(code)
+
+
+@contextmanager
+def _exiting_after(seconds: float, code: int) -> Iterator[None]:
+    """End the process where this takes longer: whoever should read what is written may never do so."""
+    timer = threading.Timer(seconds, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _code_of(error: Exception) -> int:

@@ -77,11 +77,12 @@ def search(
     make_tools = tools_maker(context)
     finder = searcher(opened, lambda engine: make_tools(engine, say, show_log=say if debug else None), say)
     printer = PRINTERS[shape](opened.shown, null=null, several=query == "-")
+    notes = Notes(k)
     rules: dict[str, Any] = {"k": k, "where": where, "min_score": min_score}
     if like is not None:
-        printer.show(None, _noted(finder.like(like, **rules), k))
+        printer.show(None, notes.of(finder.like(like, **rules)))
     for line in _lines(query) if query is not None else ():
-        printer.show(line, _noted(finder.search(line, mode=mode, **rules), k))
+        printer.show(line, notes.of(finder.search(line, mode=mode, **rules)))
     code = NONE_FOUND if fail_if_none and not printer.hits else 0
     printer.finish(code)
     raise typer.Exit(code)
@@ -120,15 +121,23 @@ def _lines(query: str) -> Iterator[str]:
             yield text
 
 
-def _noted(found: Found, k: int) -> Found:
-    """Say on stderr why there are fewer hits than were asked for."""
-    if not found.rows:
-        say("note: the index holds no chunks")
-    elif k > found.rows:
-        say(f"note: the index holds {many(found.rows, 'chunk')}, fewer than `-k {k}`")
-    if not found.hits:
-        say("nothing found")
-    return found
+class Notes:
+    """Says on stderr why there are fewer hits than were asked for; what is true of the index, once for all queries."""
+
+    def __init__(self, k: int) -> None:
+        self._k = k
+        self._rows: int | None = None
+
+    def of(self, found: Found) -> Found:
+        if found.rows != self._rows:
+            self._rows = found.rows
+            if not found.rows:
+                say("note: the index holds no chunks")
+            elif self._k > found.rows:
+                say(f"note: the index holds {many(found.rows, 'chunk')}, fewer than `-k {self._k}`")
+        if not found.hits:
+            say("nothing found")
+        return found
 
 
 # ---- the formats

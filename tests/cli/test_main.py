@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +14,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -563,3 +566,56 @@ def test_a_run_says_how_many_characters_were_no_text(tmp_path: Path) -> None:
     done = quick("ingest", "docs", "--index", "index", "--model", "minilm", "--dim", 64, cwd=tmp_path)
     assert done.returncode == 0
     assert "1 source with bytes that are not text: 1 character replaced by U+FFFD" in done.stderr
+
+
+@pytest.mark.parametrize(("command", "number"), [("search", signal.SIGTERM), ("rows", signal.SIGINT)])
+def test_a_signal_ends_a_command_whose_output_nobody_takes(
+    tmp_path: Path, command: str, number: signal.Signals
+) -> None:
+    """As `timeout` does with a pipe that stands still. `search -` was deaf to the first signal, `rows` to Ctrl-C."""
+    (tmp_path / "docs").mkdir()
+    for name in range(40):
+        (tmp_path / f"docs/{name}.txt").write_text(words(400, seed=name))
+    assert quick("ingest", "docs", "--index", "index", "--model", "minilm", cwd=tmp_path).returncode == 0
+    (tmp_path / "queries").write_text("red light\n" * 5_000)
+    arguments = {"search": ["search", "-", "--index", "index", "--jsonl"], "rows": ["rows", "index"]}[command]
+    with (
+        open(tmp_path / "queries", "rb") as queries, open(tmp_path / "said", "wb") as said,
+        subprocess.Popen(
+            [*QUICK, *arguments], cwd=tmp_path, env=QUIET, stdin=queries, stdout=subprocess.PIPE, stderr=said,
+            pipesize=PIPE_BYTES,
+        ) as process,
+    ):  # fmt: skip
+        assert process.stdout is not None
+        while waiting(process.stdout.fileno()) < PIPE_BYTES:
+            assert process.poll() is None, (tmp_path / "said").read_text()
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+    assert (tmp_path / "said").read_text().count("note:") <= 1
+
+
+def test_a_stopped_search_does_not_speak_of_documents(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text(words(30))
+    assert quick("ingest", "docs", "--index", "index", "--model", "minilm", cwd=tmp_path).returncode == 0
+    with subprocess.Popen(
+        [*QUICK, "search", "-", "--index", "index"], cwd=tmp_path, env=QUIET, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin and process.stdout and process.stderr
+        print("anything", file=process.stdin, flush=True)
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "error: stopped\n" in said and "documents" not in said and "hint:" not in said
+
+
+PIPE_BYTES = 4_096
+"""The smallest pipe: the first piece of output that does not fit stays in the program."""
+
+
+def waiting(descriptor: int) -> int:
+    """The bytes that can be read from a pipe."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
