@@ -123,7 +123,10 @@ class TargetError(EmbedcliError):
 
 
 class Stopped(EmbedcliError):
-    """A signal stopped the command, which has saved nothing."""
+    """A signal stopped the command."""
+
+    says: ClassVar[str] = "stopped"
+    advice: ClassVar[str] = ""
 
     def __init__(self, signal_number: int) -> None:
         Exception.__init__(self, signal_number)
@@ -135,28 +138,23 @@ class Stopped(EmbedcliError):
 
     @property
     def hint(self) -> str:
-        return ""
+        return self.advice
 
     def __str__(self) -> str:
-        return "stopped"
+        return self.says
 
 
 class RunStopped(Stopped):
     """A signal stopped a run; finished documents are checkpointed."""
 
-    @property
-    def hint(self) -> str:
-        return "run the same command again: it continues where it stopped"
-
-    def __str__(self) -> str:
-        return "stopped; finished documents are saved"
+    says = "stopped; finished documents are saved"
+    advice = "run the same command again: it continues where it stopped"
 
 
 class OutputStopped(Stopped):
     """A signal stopped a command that writes rows to stdout, between two rows."""
 
-    def __str__(self) -> str:
-        return "stopped; the output ends early, after a whole row"
+    says = "stopped; the output ends early, after a whole row"
 
 
 class Unembedded(EmbedcliError):

@@ -259,7 +259,7 @@ def _run(asked: config.Options, tools: Tools, report: Report) -> Summary:
     try:
         summary = run(asked, tools=tools, report=report)
     except Stopped as error:
-        raise RunStopped(error.exit_code - 128) from None
+        raise RunStopped(*error.args) from None
     for line in _closing_lines(summary):
         report.line(line)
     if summary.news:

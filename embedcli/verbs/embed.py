@@ -44,7 +44,7 @@ def embed(
         _stream(source, job, asked, writer, table_of, tools=tools, say=say)
         writer.finish()
     except Stopped as error:
-        raise OutputStopped(error.exit_code - 128) from None
+        raise OutputStopped(*error.args) from None
     if table_of.result.problems:
         raise _unembedded(table_of.result)
     return table_of.result

@@ -595,12 +595,9 @@ def test_a_signal_ends_a_command_whose_output_nobody_takes(
     assert (tmp_path / "said").read_text().count("note:") <= 1
 
 
-def test_a_stopped_search_does_not_speak_of_documents(tmp_path: Path) -> None:
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/a.txt").write_text(words(30))
-    assert quick("ingest", "docs", "--index", "index", "--model", "minilm", cwd=tmp_path).returncode == 0
+def test_a_stopped_search_does_not_speak_of_documents(indexed: Path) -> None:
     with subprocess.Popen(
-        [*QUICK, "search", "-", "--index", "index"], cwd=tmp_path, env=QUIET, text=True,
+        [*QUICK, "search", "-", "--index", "index"], cwd=indexed, env=QUIET, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         assert process.stdin and process.stdout and process.stderr

@@ -37,6 +37,9 @@ CONVERTERS = ("openvino", "transformers", "torch")
 RECORD = "conversion.json"
 FILES = ("model.xml", "model.bin")
 CONVERT_TIMEOUT_S = 3_600.0
+UNFINISHED = "unfinished-"
+"""How the names of conversions that are being made begin."""
+
 UNUSED_S = 90 * 86_400.0
 """A new conversion removes those that no run has opened for so long: of other versions, of models that are gone. They
 are as large as the weights in float32."""
@@ -123,7 +126,7 @@ def _kept(folder: Path, cache: Path) -> Conversion | None:
     try:
         record = json.loads((folder / RECORD).read_text())
         with suppress(OSError):  # a cache that is only read
-            os.utime(folder / RECORD)  # opened now: `_remove_unused`
+            os.utime(folder)  # opened now: `_remove_old`
         if record["refused"]:
             raise Unconvertible(record["refused"])
         if all(file_digest(folder / name, cache=cache) == record["files"][name] for name in FILES):
@@ -137,9 +140,8 @@ def _kept(folder: Path, cache: Path) -> Conversion | None:
 def _convert(folder: Path, run: Callable[[Path], subprocess.CompletedProcess[str]]) -> None:
     """Convert a model into `folder`, which then holds all of it or why not. Raises Unconvertible and OSError."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_unfinished(folder.parent)
-    _remove_unused(folder.parent)
-    with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder.parent) as place:
+    _remove_old(folder.parent)
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder.parent) as place:
         made = Path(place) / "made"
         made.mkdir()
         ran = run(made)
@@ -154,20 +156,13 @@ def _convert(folder: Path, run: Callable[[Path], subprocess.CompletedProcess[str
             os.rename(made, folder)
 
 
-def _remove_unfinished(conversions: Path) -> None:
-    """Remove what killed runs have left; what is younger may be another run's."""
-    for place in conversions.glob("unfinished-*"):
+def _remove_old(conversions: Path) -> None:
+    """Remove what killed runs have left (what is younger may be another run's) and what nobody opens any more."""
+    for place in conversions.glob("*"):
+        lasts_s = CONVERT_TIMEOUT_S if place.name.startswith(UNFINISHED) else UNUSED_S
         with suppress(OSError):
-            if time.time() - place.stat().st_mtime > CONVERT_TIMEOUT_S:
+            if time.time() - place.stat().st_mtime > lasts_s:
                 shutil.rmtree(place, ignore_errors=True)
-
-
-def _remove_unused(conversions: Path) -> None:
-    """Remove the conversions that no run has opened for UNUSED_S."""
-    for record in conversions.glob(f"*/{RECORD}"):
-        with suppress(OSError):
-            if time.time() - record.stat().st_mtime > UNUSED_S:
-                shutil.rmtree(record.parent, ignore_errors=True)
 
 
 def _environment(environment: Mapping[str, str], threads: int) -> dict[str, str]:

@@ -143,7 +143,7 @@ def test_what_killed_runs_left_is_removed(bert: Model, cache: Path) -> None:
     for place in (old, young):
         (place / "made").mkdir(parents=True)
     os.utime(old, (0, 0))
-    conversions._remove_unfinished(cache)
+    conversions._remove_old(cache)
     assert young.exists() and not old.exists()
 
 
@@ -154,7 +154,7 @@ def test_conversions_that_nobody_opens_any_more_are_removed_when_another_one_is_
     for folder, days in ((opened, 1_000), (unused, 91), (used, 89)):
         if folder != opened:
             shutil.copytree(opened, folder)
-        os.utime(folder / conversions.RECORD, (now_s - days * day_s,) * 2)
+        os.utime(folder, (now_s - days * day_s,) * 2)
     converted(bert, threads=1, say=print)
     assert unused.exists(), "a run that converts nothing removes nothing"
     with pytest.raises(Unconvertible, match="no"):
