@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedcli import columns
+from embedcli.errors import DamagedShard
 from embedcli.index import documents
 from embedcli.index.shards import Shard, keys_by_row, read_rows, write_shard
 from embedcli.paths import exists
@@ -66,12 +67,15 @@ def _carried(group: Group) -> bool:
 
 
 def live_pieces(table: pa.Table, known: Mapping[str, Shard]) -> list[Piece]:
-    """The shards in which the documents of `table` have rows, each with the ranges of its live rows."""
+    """The shards in which the documents of `table` have rows, each with the ranges of its live rows. Raises
+    DamagedShard where `known`, what the manifest lists, lacks one."""
     first, rows = (np.asarray(table.column(name)) for name in ("first_row", "rows"))
-    return [
-        Piece(known[name], _coalesce(first[numbers], rows[numbers].astype(np.int64)))
-        for name, numbers in documents.InPlaceOrder(table)
-    ]
+    pieces = []
+    for name, numbers in documents.InPlaceOrder(table):
+        if name not in known:
+            raise DamagedShard(name, "the manifest does not list it")
+        pieces.append(Piece(known[name], _coalesce(first[numbers], rows[numbers].astype(np.int64))))
+    return pieces
 
 
 def _coalesce(first: Ints, rows: Ints) -> Ints:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -155,6 +155,8 @@ class _Check:
         self._verdict = verdict
         self._folder = index.path(generation.number)
         self._ids = _Ids()
+        self._used: Set[str] = frozenset()
+        """Names of the shards that the documents or the manifest name: the files of these are no strays."""
 
     def _add(self, file: Path, problem: str) -> None:
         self._verdict.damage.append(Damage(str(file.relative_to(self._index.folder)), problem))
@@ -196,6 +198,7 @@ class _Check:
     def shards(self, table: pa.Table | None) -> None:
         """Check the bytes, rows and keys of every shard; `table` is the documents, None where they are damaged."""
         owners = {} if table is None else dict(InPlaceOrder(table))
+        self._used = owners.keys() | self._generation.shards.keys()
         for name in owners.keys() - self._generation.shards.keys():
             self._add(self._folder / "documents.parquet", f"names the shard {name}, which is not in the manifest")
         for shard in self._generation.shards.values():
@@ -243,7 +246,7 @@ class _Check:
         Leftovers of killed runs are not damage: the next run clears them.
         """
         for path in matching(self._folder / "vectors", "*"):
-            if path.suffix != ".parquet" or path.stem not in self._generation.shards:
+            if path.suffix != ".parquet" or path.stem not in self._used:
                 self._add(path, _NOT_LISTED)
         for path in sorted(self._folder.iterdir()):
             if path.name not in _BESIDE:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from embedcli.errors import DamagedIndex, EmbedcliError
+from embedcli.errors import DamagedIndex, EmbedcliError, StorageError
 from embedcli.index.manifest import manifest_bytes
 from tests.published import damage, edit_manifest, index_of
 from tests.workshop import Workshop, words
@@ -154,6 +154,21 @@ def test_no_command_ends_in_a_traceback_whatever_field_is_damaged(
         if (two.index / "current").readlink().name != "000002":
             two.index.joinpath("current").unlink()
             two.index.joinpath("current").symlink_to("generations/000002")
+
+
+def test_a_shard_that_the_manifest_does_not_list_is_damaged_and_its_file_no_stray(
+    two: Workshop, command: Callable[..., Any]
+) -> None:
+    manifest = damaged(manifest_of(two), ("shards",), [])
+    (two.index / "current/manifest.json").write_bytes(manifest_bytes(manifest))
+    two.write("part/1.txt", words(60, 77))
+    for arguments in (("forget", two.docs), ("ingest",)):
+        ran = command(*arguments, "--index", two.index)
+        assert "is damaged: the manifest does not list it" in str(ran.exception)
+        assert isinstance(ran.exception, StorageError) and "embedcli verify" in ran.exception.hint
+    verified = command("verify", "--index", two.index)
+    assert "which is not in the manifest" in verified.output and "rollback --to 1" in verified.output
+    assert "`rm " not in verified.output, "the documents have their rows in these files"
 
 
 def test_verify_finds_every_change_of_a_manifest_that_can_be_read(two: Workshop) -> None:
