@@ -31,7 +31,6 @@ from embedcli.engines.probe import probe_set  # noqa: E402
 from embedcli.errors import EmbedcliError  # noqa: E402
 from embedcli.index.generations import Index  # noqa: E402
 from embedcli.ingest import ingest  # noqa: E402
-from embedcli.models import resolve  # noqa: E402
 from embedcli.models.folder import Model  # noqa: E402
 from embedcli.run.tools import Tools  # noqa: E402
 from embedcli.vault.disk import Disk  # noqa: E402
@@ -39,7 +38,7 @@ from tests.fake_engines import FakeEngine  # noqa: E402
 from tests.faults import Recording, Watching, disk_of_a_run  # noqa: E402
 from tests.forked_runs import serve  # noqa: E402
 from tests.held import hold, later  # noqa: E402
-from tests.workshop import Lines, ReadsHere  # noqa: E402
+from tests.workshop import Lines, ReadsHere, minilm  # noqa: E402
 
 BATCH_ROWS = 4
 BATCH_S = 0.004
@@ -125,9 +124,8 @@ def run(order: dict[str, Any]) -> int:
 def _ingest(order: dict[str, Any], disk: Watching) -> int:
     durable = _checkpoints(disk)
     flags = {**order["flags"], "sources": tuple(order["sources"]), "index": Path(order["index"])}
-    model = resolve.resolve("minilm", report=lambda _: None)
     tools = Tools(
-        resolve=lambda asked, memory: model,
+        resolve=lambda asked, memory: minilm(),
         device_kind=lambda _: "cpu",
         open_engine=lambda model, settings, _: _open_engine(model, settings.dim, order, durable),
         disk=disk,

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ from embedcli.errors import Stopped, UnreadableSource
 from embedcli.ingest import ingest
 from embedcli.models import resolve
 from embedcli.models.folder import Model
+from embedcli.models.tokenizer import load_tokenizer
 from embedcli.reading.rows import Read, ReadingWork
 from embedcli.reading.splitter import Answer, Split, SplittingWork
 from embedcli.report import Report, Summary
@@ -233,5 +235,14 @@ def follow(index: Path) -> set[str]:
     return held
 
 
+@cache
+def minilm() -> Model:
+    """The model of nearly every run of the tests, found once a process; its tokenizer is loaded then."""
+    model = resolve.resolve("minilm", report=lambda _: None)
+    load_tokenizer(model.folder)
+    return model
+
+
 def _resolve(asked: Options, memory: IndexSettings | None) -> Model:
-    return resolve.resolve(asked.model or (memory.model if memory else "minilm"), report=lambda _: None)
+    name = asked.model or (memory.model if memory else "minilm")
+    return minilm() if name == "minilm" else resolve.resolve(name, report=lambda _: None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer
 from tokenizers_for_tests import TEXTS, metaspace, minilm, small_qwen, true_qwen
 
 from embedcli.errors import ModelUnavailable
+from embedcli.models import tokenizer
 from embedcli.models.tokenizer import Tokens, load_tokenizer
 
 KINDS = ["minilm", "small_qwen", "true_qwen"]
@@ -132,3 +134,27 @@ def test_a_folder_without_a_sound_tokenizer_is_an_unavailable_model(content: str
         (tmp_path / "tokenizer.json").write_text(content, "utf-8")
     with pytest.raises(ModelUnavailable, match="tokenizer.json"):
         load_tokenizer(tmp_path)
+
+
+def test_the_prompts_of_a_model_share_one_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_qwen(tmp_path)
+    read: list[str] = []
+    from_str = Tokenizer.from_str
+    library = SimpleNamespace(from_str=lambda content: (read.append(content), from_str(content))[1])
+    monkeypatch.setattr(tokenizer, "Tokenizer", library)
+    tokenizer._loaded.cache_clear()
+    plain, asked = load_tokenizer(tmp_path), load_tokenizer(tmp_path, prompt="query: ")
+    assert len(read) == 1
+    assert asked.whole("ships").tolist() == plain.whole("query: ships").tolist() != plain.whole("ships").tolist()
+
+
+def test_a_tokenizer_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    small_qwen(tmp_path)
+    before = load_tokenizer(tmp_path).whole("ships")
+    file = tmp_path / "tokenizer.json"
+    content = json.loads(file.read_text())
+    ids = content["model"]["vocab"]
+    ids["s"], ids["h"] = ids["h"], ids["s"]
+    file.write_text(json.dumps(content))
+    after = load_tokenizer(tmp_path).whole("ships")
+    assert before.tolist() != after.tolist()
