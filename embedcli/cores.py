@@ -1,7 +1,7 @@
-"""How many cores this process may use, and how its threads wait.
+"""What an engine on the CPU has here: how many cores, threads that wait in a way of ours, and whether there is torch.
 
-In: the process's affinity, the quota of its control group (Linux), OMP_NUM_THREADS. Out: a number of threads, and how
-they wait.
+In: the process's affinity, the quota of its control group (Linux), OMP_NUM_THREADS. Out: a number of threads, how they
+wait, and whether torch is installed.
 Not here: what is done with them (engines/), the processes that read (run/readers.py).
 """
 
@@ -11,6 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 
@@ -26,6 +27,11 @@ def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
     """Let the threads of a torch that is not loaded yet sleep while they wait. By default they wait in a loop: beside a
     neighbour a run then costs 1.2 to 2 times its CPU time. Whoever has set OMP_WAIT_POLICY has chosen."""
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def has_torch() -> bool:
+    """Whether torch can run a model here, and convert it for OpenVINO: to run a conversion needs neither package."""
+    return find_spec("torch") is not None and find_spec("transformers") is not None
 
 
 def usable_cores(root: Path = Path("/")) -> int:

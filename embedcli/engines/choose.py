@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from embedcli.config import MINILM, NO_CPU_FLAGS, CardFlags, CpuFlags, Options
-from embedcli.cores import wait_passively
+from embedcli.cores import has_torch, wait_passively
 from embedcli.errors import EngineError, UsageError
 from embedcli.models.resolve import MINILM_PACKAGE
 from embedcli.report import Say
@@ -91,10 +91,17 @@ def _check_cpu(asked: Options, memory: IndexSettings | None, engine: str, cpu: C
     if engine == "openvino" and find_spec("openvino") is None:
         hint = "install it with `pip install 'embedcli[cpu]'`, or use `--engine torch`"
         raise EngineError("OpenVINO is not installed", hint)
+    if engine == "torch" or (engine == "auto" and device != "cuda" and find_spec("openvino") is None):
+        _check_torch()
     given = [f"--{name}" for name, value in vars(cpu).items() if value is not None]
     if given and device != "cpu":
         hint = f"leave `{given[0]}` out, or add `--device cpu`"
         raise UsageError(f"`{given[0]}` is for a CPU, and this run uses `{device}`", hint)
+
+
+def _check_torch() -> None:
+    if not has_torch():
+        raise EngineError("no engine is installed that can run this", "install it with `pip install 'embedcli[cpu]'`")
 
 
 def _no_card(asked: Options, memory: IndexSettings | None) -> EngineError:
@@ -147,13 +154,14 @@ def open_on_cpu(model: Model, *, dim: int, engine: str = "auto", cpu: CpuFlags =
         try:
             return open_openvino(model, dim=dim, say=say, threads=cpu.threads, precision=cpu.precision)
         except Unconvertible as error:
-            if engine == "openvino":
+            if engine == "openvino" or not has_torch():
                 raise
             say(f"{model.name} runs with torch, as OpenVINO cannot take it: {error}")
     return _open_torch(model, dim=dim, device="cpu", threads=cpu.threads)
 
 
 def _open_torch(model: Model, *, dim: int, device: str, threads: int | None = None) -> Engine:
+    _check_torch()
     wait_passively()  # before torch is loaded
     from embedcli.engines import torch_engine
 

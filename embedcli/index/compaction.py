@@ -73,7 +73,7 @@ def live_pieces(table: pa.Table, known: Mapping[str, Shard]) -> list[Piece]:
     pieces = []
     for name, numbers in documents.InPlaceOrder(table):
         if name not in known:
-            raise DamagedShard(name, "the manifest does not list it")
+            raise DamagedShard(name, detail="the manifest does not list it")
         pieces.append(Piece(known[name], _coalesce(first[numbers], rows[numbers].astype(np.int64))))
     return pieces
 

@@ -67,6 +67,16 @@ def test_a_card_that_cannot_be_used_is_exit_13_with_what_to_type(
     assert "Traceback" not in ran.stderr and not (place / "index/current").exists()
 
 
+@pytest.mark.parametrize("flags", [[], ["--engine", "torch"]])
+def test_without_any_engine_a_run_is_exit_13_and_writes_nothing(place: Path, flags: list[str]) -> None:
+    code = "import sys; sys.modules.update(torch=None, openvino=None); from embedcli.cli.main import main; main()"
+    line = [sys.executable, "-c", code, *NEW, *flags, "--device", "cpu"]
+    ran = subprocess.run(line, cwd=place, capture_output=True, text=True)
+    assert ran.returncode == 13, ran.stderr
+    assert "error: no engine is installed" in ran.stderr and "`pip install 'embedcli[cpu]'`" in ran.stderr
+    assert not (place / "index").exists()
+
+
 @pytest.mark.parametrize("flags", [["--threads", "2"], ["--precision", "float32"]])
 def test_a_flag_for_the_cpu_is_exit_2_on_a_card(machine: dict[str, str], place: Path, flags: list[str]) -> None:
     ran = embedcli(*NEW, *flags, cwd=place, env=machine)

@@ -2,7 +2,8 @@
 
 In: a Model. Out: its Conversion, or Unconvertible with the reason. A conversion is kept under the digests of the
 weights and the configuration, the versions of what made it, and what the CPU can do; its files must have the digests
-that were noted. It was accepted because its vectors agree with torch's; that a model was refused is kept too.
+that were noted. It was accepted because its vectors agree with torch's; that a model was refused is kept too. A machine
+without torch takes what another one has made, of whatever versions: it may have come here as a copy.
 Not here: the making and the comparison (convert.py), running it (engine.py).
 """
 
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcli.config import cache_folder
+from embedcli.cores import has_torch
 from embedcli.engines.openvino import runtime
 from embedcli.errors import EngineError
 from embedcli.models.files import file_digest
@@ -101,7 +103,9 @@ def converted(model: Model, *, threads: int, say: Say, run: RunChild = run_child
     cache = cache_folder()
     if cache is None:
         raise Unconvertible("there is no folder to keep the conversion in: set `EMBEDCLI_CACHE`")
-    folder = cache / "openvino" / _key(model, cache)
+    if not has_torch():
+        return _copied(model, cache)
+    folder = cache / "openvino" / f"{_model_key(model, cache)}-{_maker_key()}"
     if (kept := _kept(folder, cache)) is not None:
         return kept
     say(f"converting {model.name} for OpenVINO, once")
@@ -114,11 +118,35 @@ def converted(model: Model, *, threads: int, say: Say, run: RunChild = run_child
     return kept
 
 
-def _key(model: Model, cache: Path, *, recipe: int = RECIPE, version: Callable[[str], str] = version) -> str:
+def _copied(model: Model, cache: Path) -> Conversion:
+    """A conversion of the model that was made elsewhere, or here when torch was installed; the one that was opened last
+    counts. Raises Unconvertible."""
+    made = sorted((cache / "openvino").glob(f"{_model_key(model, cache)}-*"), key=_opened_ns, reverse=True)
+    if (kept := next(filter(None, (_kept(folder, cache) for folder in made)), None)) is not None:
+        return kept
+    raise Unconvertible(
+        f"{model.name} is not converted for OpenVINO, and torch, which converts it, is not installed",
+        "install it with `pip install 'embedcli[cpu]'`,"
+        f" or copy `{cache / 'openvino'}` from a machine that has converted the model",
+    )
+
+
+def _opened_ns(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:  # another process has removed it
+        return 0
+
+
+def _model_key(model: Model, cache: Path, *, recipe: int = RECIPE) -> str:
+    """What is converted, and how."""
     config = file_digest(model.folder / "config.json", cache=cache)
-    identity = (model.weights_digest, model.tokenizer_digest, model.pooling)
-    versions = [f"{name} {version(name)}" for name in CONVERTERS]
-    return digest(recipe, *identity, config, *versions, *runtime.capabilities())
+    return digest(recipe, model.weights_digest, model.tokenizer_digest, model.pooling, config)
+
+
+def _maker_key(version: Callable[[str], str] = version) -> str:
+    """What converts it here, and where it was tried whether the vectors are torch's."""
+    return digest(*(f"{name} {version(name)}" for name in CONVERTERS), *runtime.capabilities())
 
 
 def _kept(folder: Path, cache: Path) -> Conversion | None:

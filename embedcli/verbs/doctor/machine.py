@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedcli.config import DEFAULT_MAX_TOKENS
-from embedcli.cores import engine_threads
+from embedcli.cores import engine_threads, has_torch
 from embedcli.engines import choose, nvml
 from embedcli.engines.nvml import Card, check_driver, installed_torch_cuda, read_cards
 from embedcli.engines.sglang.engine import host_path, kernel_caches
@@ -92,8 +92,12 @@ def _sglang() -> Line:
 def _openvino() -> Line:
     """What runs use on the CPU."""
     try:
-        return Line("openvino", f"{version('openvino')}, {many(engine_threads(), 'thread')}")
+        found = f"{version('openvino')}, {many(engine_threads(), 'thread')}"
+        without = "" if has_torch() else "; without torch it runs what was converted on another machine"
+        return Line("openvino", f"{found}{without}")
     except PackageNotFoundError:
+        if not has_torch():
+            return Line("openvino", "not installed, nor is torch", False, "`pip install 'embedcli[cpu]'`", ENGINE)
         return Line("openvino", "not installed: torch is slower and starts later; `pip install 'embedcli[cpu]'`")
 
 

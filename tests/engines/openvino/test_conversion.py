@@ -16,6 +16,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("openvino")
@@ -70,18 +71,62 @@ def test_a_converted_model_is_not_converted_again(bert: Model, cache: Path) -> N
     assert converted(bert, threads=1, say=said.append).folder.parent == cache and said == []
 
 
-def test_a_converted_model_needs_neither_torch_nor_transformers(bert: Model, made: Conversion) -> None:
+def without_torch(bert: Model, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Embed the ids 5 and 6 on a machine that has neither torch nor transformers; print the vector, then what was
+    loaded that only a conversion needs."""
     code = f"""
 import sys, numpy as np
+sys.modules.update(torch=None, transformers=None)
 from embedcli.config import CpuFlags
 from embedcli.engines.choose import open_on_cpu
+from embedcli.errors import EngineError
 from embedcli.models.resolve import resolve
-engine = open_on_cpu(resolve({str(bert.folder)!r}, report=print), dim=64, cpu=CpuFlags(), say=print)
-engine.submit([np.array([5, 6], np.uint32)]).result()
-print(*({{"torch", "transformers", "huggingface_hub", "safetensors"}} & set(sys.modules)), engine.precision)
+try:
+    engine = open_on_cpu(resolve({str(bert.folder)!r}, report=print), dim=64, cpu=CpuFlags(), say=print)
+except EngineError as error:
+    sys.exit(f"{{error}}; {{error.hint}}")
+print(*engine.submit([np.array([5, 6], np.uint32)]).result()[0])
+print(*({{"huggingface_hub", "safetensors"}} & set(sys.modules)), engine.precision)
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.split() == [runtime.precisions()[0]]
+    env = {**os.environ, "EMBEDCLI_CACHE": str(cache.parent)}
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+
+
+def test_a_converted_model_needs_neither_torch_nor_transformers(bert: Model, cache: Path) -> None:
+    """Nor what converted it: the folder is a copy from a machine with other versions and another CPU."""
+    (folder,) = cache.iterdir()
+    folder.rename(cache / f"{folder.name.partition('-')[0]}-elsewhere")
+    ran = without_torch(bert, cache)
+    vector, loaded = ran.stdout.splitlines()
+    assert loaded == runtime.precisions()[0], ran.stderr
+    engine = open_on_cpu(bert, dim=64, cpu=CpuFlags(), say=print)
+    wanted = engine.submit([np.array([5, 6], np.uint32)]).result()[0]
+    assert np.dot(wanted, np.array(vector.split(), np.float32)) > 0.99999
+    engine.close()
+
+
+def test_of_several_copies_the_one_that_was_opened_last_is_taken(
+    bert: Model, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder,) = cache.iterdir()
+    key = folder.name.partition("-")[0]
+    for number, age_s in enumerate((300, 100, 200)):
+        shutil.copytree(folder, cache / f"{key}-{number}")
+        os.utime(cache / f"{key}-{number}", (time.time() - age_s, time.time() - age_s))
+    shutil.rmtree(folder)
+    (cache / f"{key}-1/model.bin").write_bytes(b"damaged")
+    monkeypatch.setattr(conversions, "has_torch", lambda: False)
+    assert converted(bert, threads=1, say=print).folder == cache / f"{key}-2"
+
+
+def test_a_model_that_nobody_has_converted_needs_torch_or_a_copy(
+    bert: Model, made: Conversion, empty_cache: Path
+) -> None:
+    ran = without_torch(bert, empty_cache)
+    assert ran.returncode == 1 and "torch, which converts it, is not installed" in ran.stderr
+    assert "`pip install 'embedcli[cpu]'`" in ran.stderr and f"copy `{empty_cache}` from a machine" in ran.stderr
+    shutil.copytree(made.folder.parent, empty_cache)
+    assert without_torch(bert, empty_cache).returncode == 0
 
 
 def test_a_conversion_writes_below_the_cache_alone(bert: Model, tmp_path: Path) -> None:
@@ -130,12 +175,10 @@ def test_a_conversion_that_was_altered_is_made_again(bert: Model, cache: Path, n
 
 
 def test_another_version_or_recipe_converts_anew(bert: Model, cache: Path) -> None:
-    keys = [
-        conversions._key(bert, cache.parent),
-        conversions._key(bert, cache.parent, recipe=conversions.RECIPE + 1),
-        conversions._key(bert, cache.parent, version=lambda name: "99" if name == "transformers" else version(name)),
-    ]
-    assert (cache / keys[0]).is_dir() and len(set(keys)) == 3
+    key, maker = conversions._model_key(bert, cache.parent), conversions._maker_key()
+    assert (cache / f"{key}-{maker}").is_dir()
+    assert conversions._model_key(bert, cache.parent, recipe=conversions.RECIPE + 1) != key
+    assert conversions._maker_key(lambda name: "99" if name == "transformers" else version(name)) != maker
 
 
 def test_what_killed_runs_left_is_removed(bert: Model, cache: Path) -> None:

@@ -6,11 +6,13 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +21,7 @@ import pytest
 from embedcli.config import IndexSettings
 from embedcli.errors import NoIndex, StorageError
 from embedcli.index import lock
+from embedcli.verbs.doctor import machine
 from embedcli.verbs.doctor.check import ENGINE, STORAGE, Line
 from embedcli.verbs.doctor.machine import examine
 from tests.fake_cards import embedcli, needs_compiler
@@ -285,3 +288,25 @@ def test_start_starts_the_engine_on_a_card_and_a_signal_stops_it(machine: dict[s
         starting.terminate()
         said = starting.stderr.read()
     assert starting.returncode == 143, said
+
+
+@pytest.mark.parametrize(
+    ("installed", "found"),
+    [
+        ({"openvino", "torch"}, r"2026\.4\.1, \d+ threads?"),
+        ({"openvino"}, r"2026\.4\.1, \d+ threads?; without torch it runs what was converted on another machine"),
+        ({"torch"}, r"not installed: torch is slower and starts later; `pip install 'embedcli\[cpu\]'`"),
+        (set(), "not installed, nor is torch"),
+    ],
+)
+def test_what_runs_on_the_cpu_is_said(installed: set[str], found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version_of(name: str) -> str:
+        if name in installed:
+            return "2026.4.1"
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(machine, "version", version_of)
+    monkeypatch.setattr(machine, "has_torch", lambda: "torch" in installed)
+    line = machine._openvino()
+    assert re.fullmatch(found, line.found) and line.well is bool(installed)
+    assert line.well or (line.mend, line.code) == ("`pip install 'embedcli[cpu]'`", ENGINE)
