@@ -371,8 +371,8 @@ def test_every_command_stands_in_the_readme() -> None:
 
 @pytest.mark.parametrize("command", [None, *WITH_A_TEXT])
 def test_every_flag_that_the_prose_names_exists(command: str | None) -> None:
-    """In the README and in each text of help, blocks and lines of shell left out, for other programs have flags too."""
-    text = re.sub(r"^```.*?^```$", "", README, flags=re.DOTALL | re.MULTILINE) if command is None else text_of(command)
+    """In the README and in each text of help; blocks, lines of shell and pip left out, for they have flags too."""
+    text = re.sub(r"^```.*?^```$|`pip [^`]*`", "", README, flags=re.S | re.M) if command is None else text_of(command)
     named = re.findall(r"--[a-z][a-z-]*[a-z]", re.sub(r"^ *\$ (?:.*\\\n)*.*$", "", text, flags=re.MULTILINE))
     flags = {
         flag for one in commands().values() for param in one.params for flag in (*param.opts, *param.secondary_opts)
