@@ -12,7 +12,6 @@ import secrets
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.help_texts import typed
+from tests.ports import free_port
 
 REPOSITORY = Path(__file__).parent.parent
 LINES = typed("ingest", "ray ", "ray://")
@@ -37,7 +37,7 @@ class RayCluster:
     def __init__(self, machines: Sequence[int], *, cards: int = 0) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="er"))  # short: sockets lie in it
         self.mark = secrets.token_hex(8)
-        port = _free_port()
+        port = free_port()
         self.address = f"127.0.0.1:{port}"
         self.environment = {
             **os.environ, MARK: self.mark, "RAY_ADDRESS": self.address, "RAY_USAGE_STATS_ENABLED": "0",
@@ -47,7 +47,7 @@ class RayCluster:
         }  # fmt: skip
         self.environment.pop("OMP_NUM_THREADS", None)
         head, other, self.ingest = LINES
-        ours = [f"--ray-client-server-port={_free_port()}", f"--temp-dir={self.folder}", "--include-dashboard=false"]
+        ours = [f"--ray-client-server-port={free_port()}", f"--temp-dir={self.folder}", "--include-dashboard=false"]
         self._start(head.replace("6379", str(port)), [*ours, f"--num-gpus={cards}"], machines[0])
         for cores in machines[1:]:
             self._start(other.replace("first:6379", self.address), ["--num-gpus=0"], cores)
@@ -108,12 +108,3 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-def _free_port() -> int:
-    """Above those that Ray gives its workers, below those that the kernel gives to anybody."""
-    while True:
-        port = 20_000 + secrets.randbelow(10_000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.store_readers import _row, difference
 from tests.stores.conftest import Moment, Place
 
@@ -20,8 +21,7 @@ chromadb = pytest.importorskip("chromadb")
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number = int(free.getsockname()[1])
+    number = free_port()
     program = shutil.which("chroma", path=str(Path(sys.executable).parent))
     assert program is not None
     command = [program, "run", "--path", str(tmp_path / "served"), "--host", "127.0.0.1", "--port", str(number)]
