@@ -172,6 +172,10 @@ def test_the_program_prints_the_forecast_and_writes_no_figures(command: Callable
     assert "a run would find 1 new" in ran.stderr and "on this machine" in ran.stderr
     did = json.loads(command(*night, shop.docs, "--json").stdout)
     assert did["tokens"]["embedded"] == said["tokens"]["embedded"]
+    history = shop.index / "state/runs.jsonl"
+    (last,) = map(json.loads, history.read_text().splitlines())
+    last["seconds"]["embedding"] = 1.0  # the history counts milliseconds, and the double may answer in less than one
+    history.write_text(json.dumps(last) + "\n")
     shop.write("b.txt", words(300, 1))
     assert "expected: " in command(*night, "--dry-run").stderr
 
